@@ -1,0 +1,1 @@
+"""Converts vision-text dual encoders between PyTorch and TensorFlow checkpoints."""

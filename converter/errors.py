@@ -1,0 +1,106 @@
+"""Every error a user can meet, as one tree, so that callers can catch as much or as little as they mean to.
+
+    ConverterError
+    |-- SourceError             what was given cannot be read as a checkpoint
+    |   |-- UnsupportedContainer    a kind of file we recognise but do not read, or do not recognise at all
+    |   |-- CorruptCheckpoint       a truncated, lying or hostile file
+    |   `-- WrongFramework          a TensorFlow checkpoint given as PyTorch, or the other way round
+    |-- ConfigError             config.json does not describe a dual encoder that can be converted
+    |   |-- UnsupportedTower        a tower type without rules
+    |   `-- UnsupportedOption       a config field whose value changes the graph in a way that is not supported
+    |-- PlanError               the tensors of the checkpoint are not the tensors its config describes
+    |-- TargetError             the output cannot be written where it was asked for
+    |-- CheckError              the written file is not the source, bit for bit
+    |-- ModelError              a model was asked for something it cannot do
+    `-- ParityError             a comparison could not be carried out
+
+A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class ConverterError(Exception):
+    """Base of every error that is the input's fault and not a bug of ours."""
+
+
+class SourceError(ConverterError):
+    """What was given cannot be read as a checkpoint."""
+
+
+class UnsupportedContainer(SourceError):
+    """The file is of a kind that is not read here; the message says which tool or option would serve."""
+
+
+class CorruptCheckpoint(SourceError):
+    """The file is truncated, contradicts itself or points outside itself."""
+
+
+class WrongFramework(SourceError):
+    """The checkpoint is of the framework that was asked for as the target."""
+
+
+class ConfigError(ConverterError):
+    """config.json does not describe a dual encoder that can be converted."""
+
+
+class UnsupportedTower(ConfigError):
+    """The vision or text tower is of a type without rules; the message lists those that have them."""
+
+
+class UnsupportedOption(ConfigError):
+    """A config field has a value that changes the graph in a way that is not supported."""
+
+
+class PlanError(ConverterError):
+    """The tensors of the checkpoint are not the tensors its config describes."""
+
+
+class TargetError(ConverterError):
+    """The output cannot be written where it was asked for."""
+
+
+class CheckError(ConverterError):
+    """The written file differs from its source."""
+
+
+class ModelError(ConverterError, ValueError):
+    """A model was asked for something it cannot do."""
+
+
+class ParityError(ConverterError):
+    """A comparison could not be carried out, or had nothing to compare."""
+
+
+def listed(items: Collection[str], limit: int = 10) -> str:
+    """Joins names for a message: the first ``limit`` in order, then how many more there are.
+
+    Args:
+        items: names, in the order in which they should be shown.
+        limit: how many to show at most.
+
+    Returns:
+        ``"a, b, c"`` or ``"a, b and 12 more"``; ``"none"`` when there are none.
+    """
+    names = [printable(item) for item in items]
+    if not names:
+        return "none"
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Makes a name from a file safe to print: control characters escaped, long text cut in the middle.
+
+    Args:
+        text: any text, of any length, from a file or the network.
+        limit: how many characters to keep at most.
+
+    Returns:
+        Text without control characters, terminal escapes or newlines.
+    """
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
