@@ -1,4 +1,1 @@
-"""Names as data: one TOML file per tower family, and `dual_encoder.toml` with the scopes around them.
-
-No code lives here.
-"""
+"""The renaming rules, as data: one TOML file per tower family and ``dual_encoder.toml`` for what they share."""
