@@ -50,6 +50,10 @@ class Dropped:
     name: str
     reason: str
 
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the manifest."""
+        return {"name": self.name, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,10 +78,12 @@ class Plan:
     dialects: Mapping[str, int]
 
     @property
-    def casts(self) -> dict[tuple[str, str], int]:
-        """How many tensors change dtype, by (from, to)."""
-        pairs = Counter((tensor.source.dtype, tensor.dtype) for tensor in self.tensors)
-        return {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    def casts(self) -> dict[str, int]:
+        """How many tensors change dtype, for example ``{"bfloat16 -> float32": 398}``."""
+        changes = Counter(
+            f"{tensor.source.dtype} -> {tensor.dtype}" for tensor in self.tensors if tensor.source.dtype != tensor.dtype
+        )
+        return dict(sorted(changes.items()))
 
 
 def make_plan(
