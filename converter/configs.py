@@ -187,8 +187,9 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
     family = families[model_type]
     known = rule_file(family)["config"]
     for name, rule in {**rule_file("common")["refused"], **known.get("refused", {})}.items():
-        value = config.get(name, rule["default"])
-        if value not in rule["allowed"] and value != rule["default"]:
+        default = _plain(rule["default"])
+        value = config.get(name, default)
+        if value not in rule["allowed"] and value != default:
             raise UnsupportedOption(
                 f"{where}.{name} is {printable(repr(value), 60)}, supported is "
                 f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}"
