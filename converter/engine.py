@@ -1,0 +1,254 @@
+"""pt2tf and tf2pt: source -> plan -> target -> check -> rename. No framework is imported here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.checkpoints.detect import open_source
+from converter.configs import DualEncoderConfig, check_config, read_config
+from converter.errors import TargetError
+from converter.folders import check_out
+from converter.manifest import FileRecord
+from converter.plan import Dropped, Dtype, Names, Plan, make_plan
+from converter.specs import Checkpoint, Framework, StoredTensor
+from converter.writing import Direction, Job, Progress, Written, identity, write_job
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did, or with ``dry_run`` would do.
+
+    Attributes:
+        direction: ``"pt2tf"`` or ``"tf2pt"``.
+        source: as it was given.
+        out: the folder that was made.
+        container: what was read, for example ``"PyTorch safetensors"``.
+        weights: name of the weights file in ``out``.
+        towers: model types of vision and text.
+        tensors: how many were converted.
+        parameters: how many numbers they hold.
+        nbytes: size of the weights in ``out``.
+        dialects: how many names of the source were spelled in which way.
+        casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
+        dropped: tensors left out, and why.
+        restored: buffers made anew.
+        config_rewritten: changes to config.json, in words.
+        config_unknown: fields of config.json that are not known here; they were kept.
+        files: every file of ``out`` but the manifest, with sha256 if ``checked``.
+        checked: whether the output was compared with the source bit for bit.
+        dry_run: whether nothing was written.
+        seconds: how long it took.
+        plan: where every tensor went.
+    """
+
+    direction: Direction
+    source: Path
+    out: Path
+    container: str
+    weights: str
+    towers: tuple[str, str]
+    tensors: int
+    parameters: int
+    nbytes: int
+    dialects: Mapping[str, int]
+    casts: Mapping[str, int]
+    dropped: tuple[Dropped, ...]
+    restored: tuple[str, ...]
+    config_rewritten: tuple[str, ...]
+    config_unknown: tuple[str, ...]
+    files: tuple[FileRecord, ...]
+    checked: bool
+    dry_run: bool
+    seconds: float
+    plan: Plan = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the plan, ready for ``json.dumps``."""
+        plain = {name: value for name, value in vars(self).items() if name != "plan"}
+        return plain | {
+            "source": str(self.source),
+            "out": str(self.out),
+            "dropped": [item.to_json() for item in self.dropped],
+            "files": [record.to_json() for record in self.files],
+        }
+
+
+def pt2tf(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: Literal["h5", "safetensors"] = "h5",
+    dtype: Dtype = "keep",
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        out: folder to make.
+        format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
+        dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConverterError: see ``converter.errors``; nothing was written then.
+    """
+    options = {"format": format, "dtype": dtype}
+    return _convert("pt2tf", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+
+
+def tf2pt(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: Literal["safetensors"] = "safetensors",
+    names: Names = "v4",
+    dtype: Dtype = "keep",
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts a TensorFlow checkpoint of a dual encoder to PyTorch.
+
+    Args:
+        source: a folder as ``save_pretrained`` of transformers 4.x writes it, or a weights file in one.
+        out: folder to make.
+        format: ``"safetensors"``.
+        names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
+            fresh 5.x model saves.
+        dtype: what float tensors become; ``"keep"`` leaves them.
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConverterError: see ``converter.errors``; nothing was written then.
+    """
+    options = {"format": format, "names": names, "dtype": dtype}
+    return _convert("tf2pt", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+
+
+def _convert(
+    direction: Direction,
+    source: Path,
+    out: Path,
+    options: Mapping[str, Any],
+    overwrite: bool,
+    check: bool,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Conversion:
+    started = time.perf_counter()
+    if not dry_run:
+        check_out(out, source, overwrite)
+    checkpoint, folder = open_source(source, "pt" if direction == "pt2tf" else "tf")
+    try:
+        config = read_config(folder / "config.json")
+        job = _plan_job(direction, source, out, checkpoint, config, options, folder, progress)
+        written = Written() if dry_run else write_job(job, overwrite, check)
+    finally:
+        checkpoint.close()
+    return _summary(job, written, dry_run, started)
+
+
+def write_tensors(
+    config: Mapping[str, Any],
+    tensors: Iterable[StoredTensor],
+    out: str | os.PathLike[str],
+    *,
+    framework: Framework = "tf",
+    target: Framework = "tf",
+    format: Literal["h5", "safetensors"] = "h5",
+    overwrite: bool = False,
+) -> Conversion:
+    """Writes tensors from memory, as ``save_pretrained`` does.
+
+    Args:
+        config: the dual encoder's.
+        tensors: each with ``read_rows``, named and laid out as ``framework`` does.
+        out: folder to make.
+        framework: whose names and layouts ``tensors`` have.
+        target: whose names and layouts to write.
+        format: container to write; ``"h5"`` for ``target="tf"`` only.
+        overwrite: replace ``out`` if it exists.
+
+    Returns:
+        What was done.
+    """
+    started = time.perf_counter()
+    held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
+    options = {"format": format, "dtype": "keep", "names": "v4"}
+    direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
+    job = _plan_job(direction, Path("memory"), Path(out), held, check_config(config), options, None, None)
+    check_out(job.out, None, overwrite)
+    return _summary(job, write_job(job, overwrite, check=False), False, started)
+
+
+def _plan_job(
+    direction: Direction,
+    source: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig,
+    options: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> Job:
+    if options["format"] == "h5" and options["dtype"] == "bfloat16":
+        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
+    plan = make_plan(
+        checkpoint,
+        config,
+        "tf" if direction == "pt2tf" else "pt",
+        dtype=options["dtype"],
+        names=options.get("names", "v4"),
+        widen_bfloat16=options["format"] == "h5",
+    )
+    weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
+    before = tuple(identity(path) for path in checkpoint.files)
+    return Job(direction, source, out, folder, weights, checkpoint, before, config, plan, options, progress)
+
+
+def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
+    plan = job.plan
+    return Conversion(
+        direction=job.direction,
+        source=job.source,
+        out=job.out,
+        container=job.checkpoint.container,
+        weights=job.weights,
+        towers=(job.config.vision.model_type, job.config.text.model_type),
+        tensors=len(plan.tensors),
+        parameters=sum(tensor.source.size for tensor in plan.tensors),
+        nbytes=written.nbytes,
+        dialects=dict(plan.dialects),
+        casts=plan.casts,
+        dropped=plan.dropped,
+        restored=tuple(sorted(plan.restored)),
+        config_rewritten=written.config_rewritten,
+        config_unknown=job.config.unknown_fields,
+        files=written.files,
+        checked=bool(written.tensors),
+        dry_run=dry_run,
+        seconds=time.perf_counter() - started,
+        plan=plan,
+    )
