@@ -16,6 +16,7 @@ from converter.errors import ConverterError, printable
 if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
+    from converter.specs import Framework
 
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -115,6 +116,28 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     _print_conversion(result, as_json, quiet)
 
 
+@cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
+@click.argument("vision", metavar="VISION", type=click.Path())
+@click.argument("text", metavar="TEXT", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path())
+@click.option(
+    "--to", "target", type=click.Choice(["pt", "tf"]), default="pt", show_default=True, help="PyTorch or TensorFlow."
+)
+@click.option(
+    "--projection-dim", type=click.IntRange(1), default=512, show_default=True, help="Width of the common space."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the new projections.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target: Framework, **options: Any) -> None:
+    """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained."""
+    from converter.combine import combine as join
+
+    result = join(vision, text, out, target=target, format="h5" if target == "tf" else "safetensors", **options)
+    _print_conversion(result, as_json, quiet)
+
+
 @cli.command(epilog="Example: convert inspect clip-italian/")
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -193,6 +216,8 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
         yield f"  left out: {printable(name)} ({count}): {result.dropped[0].reason}"
     if result.restored:
         yield f"  made anew: {', '.join(name for name, _ in fold(result.restored))}"
+    if result.made_new:
+        yield f"  drawn at random, to be trained: {', '.join(name for name, _ in fold(result.made_new))}"
     for change in result.config_rewritten:
         yield f"  {printable(change)}"
     if result.config_unknown:
