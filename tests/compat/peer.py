@@ -3,6 +3,7 @@
 Runs under any interpreter with torch and transformers (and TensorFlow, for the TF requests), knows nothing of the
 converter, and is started once per test session because its imports take ten seconds. Arrays travel as .npz files.
 
+    $ python -m tests.compat.peer
     {"do": "make", "vision": "vit", "text": "bert", "out": "/tmp/x"}  ->  {"ok": {...}}  or  {"error": "..."}
 """
 
@@ -16,14 +17,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch  # before TensorFlow, which crashes a later import of torch's GPU builds
 import transformers
-from towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
+from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
