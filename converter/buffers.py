@@ -30,6 +30,19 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
     return rows * (2 * window - 1) + columns
 
 
+def position_ids(fields: Mapping[str, Value]) -> Array:
+    """Positions 0, 1, 2 ... as early versions of transformers stored them.
+
+    Args:
+        fields: with ``positions``, how many.
+
+    Returns:
+        ``(1, positions)``, int64.
+    """
+    return np.arange(integer("positions", fields))[None, :]
+
+
 BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
+    "position_ids": position_ids,
     "swin_relative_position_index": swin_relative_position_index,
 }

@@ -19,6 +19,7 @@ from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,16 @@ class Plan:
     Attributes:
         target: whose names and layouts the output has.
         tensors: in the target's order.
-        restored: buffers that the source lacks or that are made anew, by the target's name.
+        restored: buffers that the target stores, made anew, by the target's name.
+        expected: stored buffers whose value is known, with that value; the engine compares them.
         dropped: what is left out.
         dialects: how many tensors the source spells in each dialect or spelling.
     """
 
     target: Framework
     tensors: tuple[PlannedTensor, ...]
-    restored: Mapping[str, np.ndarray[Any, Any]]
+    restored: Mapping[str, Array]
+    expected: tuple[tuple[StoredTensor, Array], ...]
     dropped: tuple[Dropped, ...]
     dialects: Mapping[str, int]
 
@@ -101,7 +104,7 @@ def make_plan(
         found, dialects = normalise(checkpoint.tensors, rules)
     else:
         found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
-    restored, dropped = _plan_buffers(found, rules, config, target, names)
+    restored, expected, dropped = _plan_buffers(found, rules, config, target, names)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
     planned = []
@@ -111,7 +114,9 @@ def make_plan(
         name = rule.tf if target == "tf" else spell(rule.pt, config, names)
         shape = layout.to_tf_shape(rule.shape) if target == "tf" else rule.shape
         planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
-    return Plan(target, tuple(planned), restored, dropped, dialects)
+    if target == "pt":
+        planned.sort(key=lambda tensor: tensor.name)
+    return Plan(target, tuple(planned), restored, expected, dropped, dialects)
 
 
 def normalise(
@@ -170,9 +175,10 @@ def _plan_buffers(
     config: DualEncoderConfig,
     target: Framework,
     names: Names,
-) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[Dropped, ...]]:
+) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
     """Takes the buffers out of ``found``; makes those anew that the target stores."""
-    restored: dict[str, np.ndarray[Any, Any]] = {}
+    restored: dict[str, Array] = {}
+    expected = []
     dropped = []
     for rule in rules.buffers:
         stored = found.pop(rule.pt if target == "tf" else rule.tf or "", None)
@@ -182,13 +188,15 @@ def _plan_buffers(
                 "the weights and config.json are not of the same model"
             )
         value = BUFFERS[rule.compute](rule.fields) if rule.compute else None
-        if target == "tf" and rule.tf is not None and value is not None:
+        if stored is not None and value is not None:
+            expected.append((stored, value))
+        if value is not None and target == "tf" and rule.tf is not None:
             restored[rule.tf] = value.astype("int32")
-        elif target == "pt" and rule.tf is not None and value is not None and names == "v4" and stored is not None:
+        elif value is not None and target == "pt" and rule.tf is not None and names == "v4":
             restored[rule.pt] = value
         elif stored is not None:
             dropped.append(Dropped(stored.name, rule.reason))
-    return restored, tuple(dropped)
+    return restored, tuple(expected), tuple(dropped)
 
 
 def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:

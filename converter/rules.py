@@ -173,8 +173,9 @@ def _expand_module(
 def _expand_buffer(buffer: Mapping[str, Any], fields: dict[str, Value], pt_prefix: str, tf_prefix: str) -> BufferRule:
     shape = tuple(integer(str(axis), fields) for axis in buffer["shape"]) if "shape" in buffer else None
     tf = tf_prefix + _fill(buffer["tf"], fields) if "tf" in buffer else None
+    given = {**fields, "positions": shape[-1]} if shape else fields
     return BufferRule(
-        pt_prefix + _fill(buffer["pt"], fields), tf, shape, buffer.get("compute"), fields, buffer["reason"]
+        pt_prefix + _fill(buffer["pt"], fields), tf, shape, buffer.get("compute"), given, buffer["reason"]
     )
 
 
