@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +19,10 @@ from tests.compat.towers import TEXT, VISION
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
+
+
+class PeerError(Exception):
+    """The peer raised; the message is its traceback."""
 
 
 class Peer:
@@ -40,7 +46,8 @@ class Peer:
         line = self._server.stdout.readline()
         assert line, f"the peer died of {do} {request}: exit status {self._server.wait()}"
         answer: dict[str, Any] = json.loads(line)
-        assert "error" not in answer, answer["error"]
+        if "error" in answer:
+            raise PeerError(answer["error"].strip())
         return dict(answer["ok"])
 
     def close(self) -> None:
@@ -110,7 +117,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in VISION for text in TEXT]
-NOTHING = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+NOTHING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
 
 def assert_same_outputs(left: Path, right: Path, tolerance: float = 1e-5) -> None:
@@ -129,3 +136,30 @@ def read_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     from fixtures.same_tensors import read
 
     return read(path)
+
+
+def contents(file: h5py.File) -> dict[str, object]:
+    """Every group's attributes and every dataset's dtype, shape and bytes."""
+    found: dict[str, object] = {"/": attributes(file)}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        is_group = isinstance(item, h5py.Group)
+        value = attributes(item) if is_group else (str(item.dtype), item.shape, item[()].tobytes())
+        found[unnumbered(path)] = value
+
+    file.visititems(visit)
+    return found
+
+
+def attributes(item: h5py.Group) -> dict[str, list[str]]:
+    """Attributes as text, but for the Keras version, which is that of whoever wrote the file."""
+    return {
+        name: [unnumbered(text.decode() if isinstance(text, bytes) else text) for text in np.ravel(value).tolist()]
+        for name, value in item.attrs.items()
+        if name != "keras_version"
+    }
+
+
+def unnumbered(name: str) -> str:
+    """A name without the number that a second model of the same process has in its root scope."""
+    return re.sub(r"(tf_vision_text_dual_encoder_model)_\d+", r"\1", name)

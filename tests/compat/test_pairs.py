@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from tests.compat.conftest import NOTHING, PAIRS, Peer, assert_same_outputs, read_tensors
+from tests.compat.conftest import NOTHING, PAIRS, Peer, assert_same_outputs, contents, read_tensors
 from tests.compat.towers import LOGIT_SCALE
 
 pytestmark = pytest.mark.compat
@@ -54,43 +55,9 @@ def test_there_and_back_is_bit_identical(vision: str, text: str, checkpoint: Che
 
 
 @pytest.mark.parametrize(("vision", "text"), PAIRS)
-def test_our_h5_is_the_peers_h5(
-    vision: str, text: str, peer: Peer, checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    import h5py
-
+def test_our_h5_is_the_peers_h5(vision: str, text: str, peer: Peer, checkpoint: Checkpoint, tmp_path: Path) -> None:
     source = checkpoint(vision, text)
     pt2tf(source, tmp_path / "ours")
     peer("save_tf", source=source, out=tmp_path / "theirs")
     with h5py.File(tmp_path / "ours" / "tf_model.h5") as ours, h5py.File(tmp_path / "theirs" / "tf_model.h5") as theirs:
         assert contents(ours) == contents(theirs)
-
-
-def contents(file: object) -> dict[str, object]:
-    """Every group's attributes and every dataset's dtype, shape and bytes, root scopes without their number."""
-    import re
-
-    import h5py
-
-    found: dict[str, object] = {"/": attributes(file)}
-
-    def visit(path: str, item: object) -> None:
-        path = re.sub(r"(tf_vision_text_dual_encoder_model)_\d+", r"\1", path)
-        found[path] = (
-            (str(item.dtype), item.shape, item[()].tobytes()) if isinstance(item, h5py.Dataset) else attributes(item)
-        )
-
-    assert isinstance(file, h5py.File)
-    file.visititems(visit)
-    return found
-
-
-def attributes(item: object) -> dict[str, list[str]]:
-    """Attributes as text, but for the Keras version, which is whoever's wrote the file."""
-    import re
-
-    return {
-        name: [re.sub(r"(tf_vision_text_dual_encoder_model)_\d+", r"\1", text) for text in np.ravel(value).tolist()]
-        for name, value in item.attrs.items()  # type: ignore[attr-defined]
-        if name != "keras_version"
-    }
