@@ -75,6 +75,12 @@ class DualEncoderConfig:
         """The tower of one side."""
         return self.vision if side == "vision" else self.text
 
+    @property
+    def unknown_fields(self) -> tuple[str, ...]:
+        """Every field that is not known, with the section it stands in."""
+        towers = (f"{tower.side}_config.{name}" for tower in (self.vision, self.text) for name in tower.unknown)
+        return (*self.unknown, *towers)
+
 
 @functools.cache
 def rule_file(name: str) -> Mapping[str, Any]:

@@ -383,7 +383,7 @@ def _manifest(job: _Job, written: _Written) -> dict[str, Any]:
     account = {
         "towers": {"vision": job.config.vision.model_type, "text": job.config.text.model_type},
         "config_rewritten": list(written.config_rewritten),
-        "config_unknown": list(_unknown(job.config)),
+        "config_unknown": list(job.config.unknown_fields),
         "dropped": [vars_of(item) for item in job.plan.dropped],
         "restored": sorted(job.plan.restored),
         "casts": _casts(job.plan),
@@ -427,7 +427,7 @@ def _summary(
         dropped=plan.dropped,
         restored=tuple(sorted(plan.restored)),
         config_rewritten=written.config_rewritten,
-        config_unknown=_unknown(config),
+        config_unknown=config.unknown_fields,
         files=written.files,
         checked=bool(written.tensors),
         dry_run=dry_run,
@@ -438,14 +438,6 @@ def _summary(
 
 def _casts(plan: Plan) -> dict[str, int]:
     return {f"{old} -> {new}": count for (old, new), count in sorted(plan.casts.items())}
-
-
-def _unknown(config: DualEncoderConfig) -> tuple[str, ...]:
-    return (
-        *config.unknown,
-        *(f"vision_config.{name}" for name in config.vision.unknown),
-        *(f"text_config.{name}" for name in config.text.unknown),
-    )
 
 
 def _float_dtype(moves: Iterable[Move]) -> str | None:
@@ -463,5 +455,3 @@ def _extent(tensor: StoredTensor) -> Extent:
         raise ValueError(f"{tensor.name} has no extent")
     return tensor.extent
 
-
-__all__ = ["Conversion", "Framework", "pt2tf", "tf2pt"]
