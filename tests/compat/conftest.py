@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -129,37 +127,3 @@ def assert_same_outputs(left: Path, right: Path, tolerance: float = 1e-5) -> Non
             assert a.shape == b.shape, name
             difference, scale = np.abs(a - b).max(), np.abs(b).max()
             assert difference <= tolerance * scale, f"{name}: {difference} apart at a scale of {scale}"
-
-
-def read_tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """Dtype, shape and bytes of every tensor of a safetensors file."""
-    from fixtures.same_tensors import read
-
-    return read(path)
-
-
-def contents(file: h5py.File) -> dict[str, object]:
-    """Every group's attributes and every dataset's dtype, shape and bytes."""
-    found: dict[str, object] = {"/": attributes(file)}
-
-    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
-        is_group = isinstance(item, h5py.Group)
-        value = attributes(item) if is_group else (str(item.dtype), item.shape, item[()].tobytes())
-        found[unnumbered(path)] = value
-
-    file.visititems(visit)
-    return found
-
-
-def attributes(item: h5py.Group) -> dict[str, list[str]]:
-    """Attributes as text, but for the Keras version, which is that of whoever wrote the file."""
-    return {
-        name: [unnumbered(text.decode() if isinstance(text, bytes) else text) for text in np.ravel(value).tolist()]
-        for name, value in item.attrs.items()
-        if name != "keras_version"
-    }
-
-
-def unnumbered(name: str) -> str:
-    """A name without the number that a second model of the same process has in its root scope."""
-    return re.sub(r"(tf_vision_text_dual_encoder_model)_\d+", r"\1", name)

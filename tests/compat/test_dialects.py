@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from converter import pt2tf, tf2pt
-from tests.compat.conftest import NOTHING, Peer, assert_same_outputs, read_tensors
+from tests.compat.conftest import NOTHING, Peer, assert_same_outputs
 from tests.compat.towers import VISION
+from tests.contents import read_tensors
 
 pytestmark = pytest.mark.compat
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from tests.compat.conftest import NOTHING, Peer, assert_same_outputs, contents, read_tensors
+from tests.compat.conftest import NOTHING, Peer, assert_same_outputs
 from tests.compat.towers import LOGIT_SCALE
+from tests.contents import read_h5, read_tensors
 
 pytestmark = pytest.mark.compat
 
@@ -59,8 +59,7 @@ def test_our_h5_is_the_peers_and_answers_as_pytorch(
     given = inputs(source)
     pt2tf(source, tmp_path / "ours")
     peer("save_tf", source=source, out=tmp_path / "theirs")
-    with h5py.File(tmp_path / "ours" / "tf_model.h5") as ours, h5py.File(tmp_path / "theirs" / "tf_model.h5") as theirs:
-        assert contents(ours) == contents(theirs)
+    assert read_h5(tmp_path / "ours" / "tf_model.h5") == read_h5(tmp_path / "theirs" / "tf_model.h5")
     loaded = peer("run_tf", source=tmp_path / "ours", inputs=given, out=tmp_path / "tf.npz")
     assert loaded == NOTHING | {"logit_scale": [float(np.float32(LOGIT_SCALE))]}
     peer("run_pt", source=source, inputs=given, out=tmp_path / "pt.npz")

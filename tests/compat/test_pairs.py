@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from tests.compat.conftest import NOTHING, PAIRS, Peer, assert_same_outputs, contents, read_tensors
+from tests.compat.conftest import NOTHING, PAIRS, Peer, assert_same_outputs
 from tests.compat.towers import LOGIT_SCALE
+from tests.contents import read_h5, read_tensors
 
 pytestmark = pytest.mark.compat
 
@@ -59,5 +59,4 @@ def test_our_h5_is_the_peers_h5(vision: str, text: str, peer: Peer, checkpoint: 
     source = checkpoint(vision, text)
     pt2tf(source, tmp_path / "ours")
     peer("save_tf", source=source, out=tmp_path / "theirs")
-    with h5py.File(tmp_path / "ours" / "tf_model.h5") as ours, h5py.File(tmp_path / "theirs" / "tf_model.h5") as theirs:
-        assert contents(ours) == contents(theirs)
+    assert read_h5(tmp_path / "ours" / "tf_model.h5") == read_h5(tmp_path / "theirs" / "tf_model.h5")
