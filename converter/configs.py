@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -142,9 +141,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEnco
     fields = {name: _checked(raw.get(name, default), default, f"{where}: {name}") for name, default in honoured.items()}
     for side in ("vision", "text"):
         fields[f"{side}_width"] = integer(towers[side].rules.get("width", "hidden_size"), towers[side].fields)
-    return DualEncoderConfig(
-        raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"], where)
-    )
+    return DualEncoderConfig(raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"]))
 
 
 def _refuse_other_models(raw: Mapping[str, Any], where: str) -> None:
@@ -176,7 +173,9 @@ def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     if not isinstance(inner, Mapping):
         raise ConfigError("config.json: vision_config is a CLIP config whose own vision_config is not an object")
     raw["vision_config"] = {**inner, "model_type": "clip_vision_model"}
-    return raw, ("vision_config: a full CLIP config replaced by its vision_config, which is what transformers 4.x uses",)
+    return raw, (
+        "config.json: vision_config: a full CLIP config replaced by its vision part, as transformers 4.x reads it",
+    )
 
 
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
@@ -201,12 +200,14 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
                 f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}"
             )
     defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
-    fields = {name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}") for name, default in defaults.items()}
-    unknown = _unknown(config, known, where)
-    return TowerConfig(side, model_type, family, fields, unknown)
+    fields = {
+        name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
+        for name, default in defaults.items()
+    }
+    return TowerConfig(side, model_type, family, fields, _unknown(config, known))
 
 
-def _unknown(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:
     common = rule_file("common")
     listed_fields = {
         *known["honoured"], *known.get("irrelevant", ()), *known.get("refused", {}),
@@ -221,7 +222,7 @@ def _plain(default: Any) -> Any:
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:
-    """Checks that a field holds the kind of value that its default is; gives it back, integers as floats if so meant."""
+    """Checks that a field holds the kind of value that its default is, and gives it back."""
     default = _plain(default)
     number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**31) <= value < 2**31
     match default:

@@ -22,7 +22,7 @@ from converter.casts import DTYPES, FLOATS, numpy_dtype
 from converter.check import check_moves, file_record, hash_file, same_bits
 from converter.checkpoints import hdf5, safetensors
 from converter.checkpoints.detect import open_source, read_header
-from converter.configs import DualEncoderConfig, read_config
+from converter.configs import DualEncoderConfig, check_config, read_config
 from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folders import check_out, staged
 from converter.manifest import FileRecord, TensorRecord
@@ -33,6 +33,7 @@ from converter.specs import Checkpoint, Extent, Framework, StoredTensor
 
 Progress = Callable[[str, int, int], None]
 Direction = Literal["pt2tf", "tf2pt"]
+_SPOOL = "spool"
 _SPOOL_ROWS_BYTES = 8 * 2**20
 
 
@@ -153,7 +154,11 @@ def tf2pt(
         format: ``"safetensors"``.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
-        dtype, overwrite, check, dry_run, progress: as for ``pt2tf``.
+        dtype: what float tensors become; ``"keep"`` leaves them.
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done.
@@ -176,32 +181,74 @@ def _convert(
     progress: Progress | None,
 ) -> Conversion:
     started = time.perf_counter()
-    _check_options(options)
     if not dry_run:
         check_out(out, source, overwrite)
     checkpoint, folder = open_source(source, "pt" if direction == "pt2tf" else "tf")
     try:
-        before = [_identity(path) for path in checkpoint.files]
         config = read_config(folder / "config.json")
-        plan = make_plan(
-            checkpoint,
-            config,
-            dtype=options["dtype"],
-            names=options.get("names", "v4"),
-            widen_bfloat16=options["format"] == "h5",
-        )
-        weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
-        if dry_run:
-            written = _Written(0, (), (), (), ())
-        else:
-            with staged(out, overwrite) as staging, full_disk_explained(out):
-                job = _Job(direction, source, out, folder, staging, weights, checkpoint, config, plan, options, progress)
-                written = _write(job, check)
-                if [_identity(path) for path in checkpoint.files] != before:
-                    raise CorruptCheckpoint(f"{source}: changed while it was read; convert it again")
+        job = _plan_job(direction, source, out, checkpoint, config, options, folder, progress)
+        written = _Written() if dry_run else _write(job, overwrite, check)
     finally:
         checkpoint.close()
-    return _summary(direction, source, out, weights, checkpoint, config, plan, written, dry_run, started)
+    return _summary(job, written, dry_run, started)
+
+
+def write_tensors(
+    config: Mapping[str, Any],
+    tensors: Iterable[StoredTensor],
+    out: str | os.PathLike[str],
+    *,
+    framework: Framework = "tf",
+    target: Framework = "tf",
+    format: Literal["h5", "safetensors"] = "h5",
+    overwrite: bool = False,
+) -> Conversion:
+    """Writes tensors from memory, as ``save_pretrained`` does.
+
+    Args:
+        config: the dual encoder's.
+        tensors: each with ``read_rows``, named and laid out as ``framework`` does.
+        out: folder to make.
+        framework: whose names and layouts ``tensors`` have.
+        target: whose names and layouts to write.
+        format: container to write; ``"h5"`` for ``target="tf"`` only.
+        overwrite: replace ``out`` if it exists.
+
+    Returns:
+        What was done.
+    """
+    started = time.perf_counter()
+    held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
+    options = {"format": format, "dtype": "keep", "names": "v4"}
+    direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
+    job = _plan_job(direction, Path("memory"), Path(out), held, check_config(config), options, None, None)
+    check_out(job.out, None, overwrite)
+    return _summary(job, _write(job, overwrite, check=False), False, started)
+
+
+def _plan_job(
+    direction: Direction,
+    source: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig,
+    options: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> _Job:
+    if options["format"] == "h5" and options["dtype"] == "bfloat16":
+        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
+    plan = make_plan(
+        checkpoint,
+        config,
+        "tf" if direction == "pt2tf" else "pt",
+        dtype=options["dtype"],
+        names=options.get("names", "v4"),
+        widen_bfloat16=options["format"] == "h5",
+    )
+    weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
+    before = tuple(_identity(path) for path in checkpoint.files)
+    return _Job(direction, source, out, folder, weights, checkpoint, before, config, plan, options, progress)
 
 
 @dataclass(frozen=True)
@@ -209,10 +256,10 @@ class _Job:
     direction: Direction
     source: Path
     out: Path
-    folder: Path
-    staging: Path
+    folder: Path | None
     weights: str
     checkpoint: Checkpoint
+    before: tuple[tuple[int, int, int], ...]
     config: DualEncoderConfig
     plan: Plan
     options: Mapping[str, Any]
@@ -221,29 +268,44 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Written:
-    nbytes: int
-    files: tuple[FileRecord, ...]
-    tensors: tuple[TensorRecord, ...]
-    config_rewritten: tuple[str, ...]
-    source_files: tuple[FileRecord, ...]
+    nbytes: int = 0
+    files: tuple[FileRecord, ...] = ()
+    tensors: tuple[TensorRecord, ...] = ()
+    config_rewritten: tuple[str, ...] = ()
+    source_files: tuple[FileRecord, ...] = ()
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
-    if options["format"] == "h5" and options["dtype"] == "bfloat16":
-        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
-
-
-def _write(job: _Job, check: bool) -> _Written:
-    path = job.staging / job.weights
-    needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
-    free = shutil.disk_usage(job.staging).free
-    if needed > free:
-        raise TargetError(
-            f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB free; "
-            "free some space"
+def _write(job: _Job, overwrite: bool, check: bool) -> _Written:
+    with full_disk_explained(job.out), staged(job.out, overwrite) as staging:
+        needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
+        free = shutil.disk_usage(staging).free
+        if needed > free:
+            raise TargetError(
+                f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
+                "free; free some space"
+            )
+        moves, logit_scale = _write_weights(job, staging)
+        raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
+        write_json(staging / "config.json", raw)
+        copied, mended = copy_sidecars(job.folder, staging, job.plan.target) if job.folder else ((), ())
+        tensors, hashes = _check(staging / job.weights, job, moves) if check else ((), {})
+        (staging / _SPOOL).unlink(missing_ok=True)
+        record = hash_file if check else file_record
+        files = tuple(
+            hashes.get(staging / name) or record(staging / name) for name in (job.weights, "config.json", *copied)
         )
-    spool = job.staging / "spool"
-    sources = _spooled(job.plan, spool)
+        source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
+        written = _Written(needed, files, tensors, (*job.config.rewritten, *rewritten, *mended), source_files)
+        write_json(staging / manifest.NAME, _manifest(job, written))
+        if tuple(_identity(path) for path in job.checkpoint.files) != job.before:
+            raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
+    return written
+
+
+def _write_weights(job: _Job, staging: Path) -> tuple[list[Move], float]:
+    """Writes the weights file; gives what went where, and the trained logit_scale."""
+    path = staging / job.weights
+    sources = _spooled(job.plan, staging / _SPOOL)
     placed = _allocate(path, job.plan)
     moves = [
         Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
@@ -257,22 +319,7 @@ def _write(job: _Job, check: bool) -> _Written:
         _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
             files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
-    raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
-    write_json(job.staging / "config.json", raw)
-    copied = copy_sidecars(job.folder, job.staging)
-    tensors: tuple[TensorRecord, ...] = ()
-    hashes: Mapping[Path, FileRecord] = {}
-    if check:
-        tensors, hashes = _check(path, job, moves)
-    spool.unlink(missing_ok=True)
-    record = hash_file if check else file_record
-    files_written = tuple(
-        hashes.get(job.staging / name) or record(job.staging / name) for name in (job.weights, "config.json", *copied)
-    )
-    source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
-    written = _Written(needed, files_written, tensors, (*job.config.rewritten, *rewritten), source_files)
-    write_json(job.staging / manifest.NAME, _manifest(job, written))
-    return written
+    return moves, logit_scale
 
 
 def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
@@ -343,7 +390,7 @@ def _rows(move: Move) -> int:
 
 def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra: int = 0) -> Callable[[int], None]:
     if progress is None:
-        return lambda done: None
+        return lambda _: None
     total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves) + extra
     so_far = 0
 
@@ -375,7 +422,7 @@ def _check(path: Path, job: _Job, moves: list[Move]) -> tuple[tuple[TensorRecord
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
                 raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
         hashed = (*job.checkpoint.files, path)
-        extra = sum(os.stat(file).st_size for file in hashed)
+        extra = sum(file.stat().st_size for file in hashed)
         return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
 
 
@@ -391,7 +438,7 @@ def _manifest(job: _Job, written: _Written) -> dict[str, Any]:
     }
     return manifest.make_manifest(
         direction=job.direction,
-        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())),
+        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.folder else job.source,
         source_files=written.source_files,
         options=job.options,
         files=written.files,
@@ -400,25 +447,15 @@ def _manifest(job: _Job, written: _Written) -> dict[str, Any]:
     )
 
 
-def _summary(
-    direction: Direction,
-    source: Path,
-    out: Path,
-    weights: str,
-    checkpoint: Checkpoint,
-    config: DualEncoderConfig,
-    plan: Plan,
-    written: _Written,
-    dry_run: bool,
-    started: float,
-) -> Conversion:
+def _summary(job: _Job, written: _Written, dry_run: bool, started: float) -> Conversion:
+    plan = job.plan
     return Conversion(
-        direction=direction,
-        source=source,
-        out=out,
-        container=checkpoint.container,
-        weights=weights,
-        towers=(config.vision.model_type, config.text.model_type),
+        direction=job.direction,
+        source=job.source,
+        out=job.out,
+        container=job.checkpoint.container,
+        weights=job.weights,
+        towers=(job.config.vision.model_type, job.config.text.model_type),
         tensors=len(plan.tensors),
         parameters=sum(tensor.source.size for tensor in plan.tensors),
         nbytes=written.nbytes,
@@ -427,7 +464,7 @@ def _summary(
         dropped=plan.dropped,
         restored=tuple(sorted(plan.restored)),
         config_rewritten=written.config_rewritten,
-        config_unknown=config.unknown_fields,
+        config_unknown=job.config.unknown_fields,
         files=written.files,
         checked=bool(written.tensors),
         dry_run=dry_run,
@@ -446,7 +483,7 @@ def _float_dtype(moves: Iterable[Move]) -> str | None:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    held = os.stat(path)
+    held = path.stat()
     return held.st_ino, held.st_size, held.st_mtime_ns
 
 
@@ -454,4 +491,3 @@ def _extent(tensor: StoredTensor) -> Extent:
     if tensor.extent is None:
         raise ValueError(f"{tensor.name} has no extent")
     return tensor.extent
-
