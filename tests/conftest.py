@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def tiny() -> Path:
 def tiny_expected() -> Path:
     """What transformers 4.57.6 makes of it: `tf_model.h5`; and what PyTorch answers: `outputs.safetensors`."""
     return FIXTURES / "clip-bert-tiny-expected"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out modules marked for a framework that `-m "not ..."` rules out, before they import it."""
+    ruled_out = set(re.findall(r"not (\w+)", config.option.markexpr))
+    if not ruled_out or collection_path.suffix != ".py":
+        return None
+    marked = re.search(
+        r"^pytestmark = (\[.*?\]|.*?)$", collection_path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return True if marked and ruled_out & set(re.findall(r"pytest\.mark\.(\w+)", marked[1])) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
