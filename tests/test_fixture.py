@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,15 @@ def test_the_fixture_is_hard(tiny: Path) -> None:
         assert len(set(values)) > 0.99 * len(values), f"{name} {shape} repeats itself"
     assert config["logit_scale_init_value"] == 2.6592
     assert 3.309 < memoryview(tensors["logit_scale"][2]).cast("f")[0] < 3.311
+
+
+def test_converting_imports_no_framework(tiny: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from converter import pt2tf, tf2pt; pt2tf(sys.argv[1], sys.argv[2]); tf2pt(*sys.argv[2:]); "
+        "print(sorted({'tensorflow', 'tf_keras', 'keras', 'torch', 'transformers', 'jax', 'click', 'rich'} "
+        "& sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", program, str(tiny), str(tmp_path / "tf"), str(tmp_path / "pt")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tiny.parents[1])
+    assert answer.stdout == "[]\n"
+    assert answer.stderr == ""
