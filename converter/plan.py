@@ -50,6 +50,10 @@ class Dropped:
     name: str
     reason: str
 
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the manifest."""
+        return {"name": self.name, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,10 +78,12 @@ class Plan:
     dialects: Mapping[str, int]
 
     @property
-    def casts(self) -> dict[tuple[str, str], int]:
-        """How many tensors change dtype, by (from, to)."""
-        pairs = Counter((tensor.source.dtype, tensor.dtype) for tensor in self.tensors)
-        return {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    def casts(self) -> dict[str, int]:
+        """How many tensors change dtype, for example ``{"bfloat16 -> float32": 398}``."""
+        changes = Counter(
+            f"{tensor.source.dtype} -> {tensor.dtype}" for tensor in self.tensors if tensor.source.dtype != tensor.dtype
+        )
+        return dict(sorted(changes.items()))
 
 
 def make_plan(
@@ -139,7 +145,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict
     found: dict[str, StoredTensor] = {}
     dialects: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        plain, spelling = _respell(name)
+        plain, spelling = respell(name)
         canonical, dialect = _canonical(plain, nested, rules)
         if canonical in found:
             raise PlanError(
@@ -161,7 +167,7 @@ def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str,
     return name, "unknown"
 
 
-def _respell(name: str) -> tuple[str, str]:
+def respell(name: str) -> tuple[str, str]:
     """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
     spellings = rule_file("dual_encoder")["spellings"]
     seen = []
