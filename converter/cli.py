@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from converter.errors import ConverterError, printable
+from converter.errors import ConverterError, listed, printable
 
 if TYPE_CHECKING:
     from converter.engine import Conversion
@@ -212,8 +212,7 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
         yield f"  {count} tensors {cast}"
     from converter.folding import fold
 
-    for name, count in fold(item.name for item in result.dropped):
-        yield f"  left out: {printable(name)} ({count}): {result.dropped[0].reason}"
+    yield from _left_out("  left out:", {item.name: item.reason for item in result.dropped})
     if result.restored:
         yield f"  made anew: {', '.join(name for name, _ in fold(result.restored))}"
     if result.made_new:
@@ -224,10 +223,19 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
         yield f"  config.json: kept without knowing them: {printable(', '.join(result.config_unknown))}"
     if result.dry_run:
         return
-    checked = "compared with the source bit for bit" if result.checked else "not compared with the source (--no-check)"
+    checked = "compared with the source bit for bit" if result.checked else "not compared with the source"
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
     yield f"next: convert inspect {result.out}, or back again: convert {back} {result.out} OUT"
+
+
+def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
+    """A line per reason: how many tensors, which, and why."""
+    from converter.folding import fold
+
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, why in dropped.items() if why == reason]
+        yield f"{label} {len(names)}, {reason}: {listed([name for name, _ in fold(names)], limit=3)}"
 
 
 def _describe(info: CheckpointInfo) -> Iterator[str]:
@@ -246,8 +254,7 @@ def _describe(info: CheckpointInfo) -> Iterator[str]:
         yield f"  {'names':11} " + ", ".join(f"{count} {name}" for name, count in info.dialects.items())
     if info.metadata:
         yield f"  {'metadata':11} {printable(json.dumps(dict(info.metadata)))}"
-    for name, count in fold(info.dropped):
-        yield f"  {'left out':11} {printable(name)} ({count}): {next(iter(info.dropped.values()))}"
+    yield from _left_out(f"  {'left out':11}", info.dropped)
     if info.restored:
         yield f"  {'made anew':11} " + ", ".join(name for name, _ in fold(info.restored))
     if info.config_unknown:

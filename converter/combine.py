@@ -74,6 +74,7 @@ def combine(
             target=target,
             format=format,
             overwrite=overwrite,
+            label=f"{vision} + {text}",
             sidecars=tuple(_folder(path) for path in (text, vision)),
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),

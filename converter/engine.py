@@ -216,6 +216,7 @@ def write_tensors(
     target: Framework = "tf",
     format: Literal["h5", "safetensors"] = "h5",
     overwrite: bool = False,
+    label: str = "memory",
     sidecars: tuple[Path, ...] = (),
     made_new: tuple[str, ...] = (),
     dropped: tuple[Dropped, ...] = (),
@@ -230,6 +231,7 @@ def write_tensors(
         target: whose names and layouts to write.
         format: container to write; ``"h5"`` for ``target="tf"`` only.
         overwrite: replace ``out`` if it exists.
+        label: what the result calls the source.
         sidecars: folders whose tokenizer and processor files are taken along; of two of the same name the first's.
         made_new: names of tensors that were drawn, for the manifest.
         dropped: what was left out on the way here, for the manifest.
@@ -241,7 +243,7 @@ def write_tensors(
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4"}
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
-    job = _plan_job(direction, Path("memory"), Path(out), held, check_config(config), options, None, None)
+    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, None)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new)
     for folder in sidecars or (None,):

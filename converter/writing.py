@@ -163,9 +163,7 @@ def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
 def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
     """Creates the weights files, in shards if so asked, and says where each tensor goes."""
     plan = job.plan
-    named = [(tensor.name, tensor.dtype, tensor.shape) for tensor in plan.tensors]
-    named += [(name, str(value.dtype), value.shape) for name, value in plan.restored.items()]
-    files = shards.split(named, job.weights, job.max_shard_size)
+    files = shards.split(plan.named, job.weights, job.max_shard_size)
     placed: dict[str, StoredTensor] = {}
     for name, tensors in files.items():
         if name.endswith(".h5"):
