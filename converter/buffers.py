@@ -1,0 +1,48 @@
+"""Values of the buffers that a checkpoint may hold or leave out: they follow from the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.expressions import Value, integer
+
+Array = np.ndarray[Any, Any]
+
+
+def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
+    """Which row of the bias table a pair of positions of a Swin window uses.
+
+    Args:
+        fields: with ``window_size``, w.
+
+    Returns:
+        ``(w * w, w * w)``, int64: for positions (y, x) and (v, u), row ``(y - v + w - 1) * (2 w - 1) + x - u + w - 1``.
+
+    Source: Liu et al., Swin Transformer (arXiv:2103.14030), section 3.2.
+    """
+    window = integer("pair(window_size)[0]", fields)
+    y, x = np.divmod(np.arange(window * window), window)
+    rows = y[:, None] - y[None, :] + window - 1
+    columns = x[:, None] - x[None, :] + window - 1
+    return rows * (2 * window - 1) + columns
+
+
+def position_ids(fields: Mapping[str, Value]) -> Array:
+    """Positions 0, 1, 2 ... as early versions of transformers stored them.
+
+    Args:
+        fields: with ``positions``, how many.
+
+    Returns:
+        ``(1, positions)``, int64.
+    """
+    return np.arange(integer("positions", fields))[None, :]
+
+
+BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
+    "position_ids": position_ids,
+    "swin_relative_position_index": swin_relative_position_index,
+}

@@ -1,0 +1,241 @@
+"""Joins names, layouts and dtypes of source and target; refuses what does not match before any tensor is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from converter.buffers import BUFFERS
+from converter.casts import FLOATS
+from converter.configs import DualEncoderConfig, rule_file
+from converter.errors import PlanError, listed, printable
+from converter.layouts import LAYOUTS, Layout
+from converter.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+
+Names = Literal["v4", "v5"]
+Dtype = Literal["keep", "float32", "float16", "bfloat16"]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor's way from source to target.
+
+    Attributes:
+        pt: nested PyTorch name, by which reports call it.
+        source: as stored.
+        name: what the target calls it (TensorFlow's without root scope and ``:0``).
+        dtype: in the target.
+        shape: in the target.
+        layout: which pair of moves applies.
+    """
+
+    pt: str
+    source: StoredTensor
+    name: str
+    dtype: str
+    shape: Shape
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A tensor of the source that the target does not get, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A complete account of one conversion.
+
+    Attributes:
+        target: whose names and layouts the output has.
+        tensors: in the target's order.
+        restored: buffers that the target stores, made anew, by the target's name.
+        expected: stored buffers whose value is known, with that value; the engine compares them.
+        dropped: what is left out.
+        dialects: how many tensors the source spells in each dialect or spelling.
+    """
+
+    target: Framework
+    tensors: tuple[PlannedTensor, ...]
+    restored: Mapping[str, Array]
+    expected: tuple[tuple[StoredTensor, Array], ...]
+    dropped: tuple[Dropped, ...]
+    dialects: Mapping[str, int]
+
+    @property
+    def casts(self) -> dict[tuple[str, str], int]:
+        """How many tensors change dtype, by (from, to)."""
+        pairs = Counter((tensor.source.dtype, tensor.dtype) for tensor in self.tensors)
+        return {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig,
+    *,
+    dtype: Dtype = "keep",
+    names: Names = "v4",
+    widen_bfloat16: bool = False,
+) -> Plan:
+    """Plans the conversion of a checkpoint into the other framework.
+
+    Args:
+        checkpoint: the source.
+        config: its config.
+        dtype: what float tensors become.
+        names: dialect of PyTorch names to write.
+        widen_bfloat16: the target container has no bfloat16, which becomes float32.
+
+    Raises:
+        PlanError: a tensor is missing, surplus, doubly present or of another shape than the config says.
+    """
+    rules = compile_rules(config)
+    target: Framework = "tf" if checkpoint.framework == "pt" else "pt"
+    if target == "tf":
+        found, dialects = normalise(checkpoint.tensors, rules)
+    else:
+        found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
+    restored, expected, dropped = _plan_buffers(found, rules, config, target, names)
+    _check_complete(found, rules.tensors, checkpoint)
+    _check_shapes(found, rules.tensors, checkpoint)
+    planned = []
+    for rule in rules.tensors:
+        source = found[rule.pt if target == "tf" else rule.tf]
+        layout = LAYOUTS[rule.layout]
+        name = rule.tf if target == "tf" else spell(rule.pt, config, names)
+        shape = layout.to_tf_shape(rule.shape) if target == "tf" else rule.shape
+        planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
+    if target == "pt":
+        planned.sort(key=lambda tensor: tensor.name)
+    return Plan(target, tuple(planned), restored, expected, dropped, dialects)
+
+
+def normalise(
+    tensors: Mapping[str, StoredTensor], rules: RuleSet
+) -> tuple[dict[str, StoredTensor], Mapping[str, int]]:
+    """Finds the nested (4.x) name of every PyTorch tensor.
+
+    Args:
+        tensors: by the name that the source gives.
+        rules: of its config.
+
+    Returns:
+        The same by nested name (by its own where it has none), and how many were spelled in which dialect.
+
+    Raises:
+        PlanError: two names mean the same tensor.
+    """
+    nested = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers}
+    found: dict[str, StoredTensor] = {}
+    dialects: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        plain, spelling = _respell(name)
+        for dialect, table in (("v4", None), *rules.dialects.items()):
+            canonical = (plain if plain in nested else None) if table is None else table.get(plain)
+            if canonical is not None:
+                break
+        else:
+            canonical, dialect = plain, "unknown"
+        if canonical in found:
+            raise PlanError(
+                f"{printable(found[canonical].name)} and {printable(name)} are two names of one tensor, "
+                f"{printable(canonical)}; remove one of them"
+            )
+        found[canonical] = tensor
+        dialects[f"{dialect}, {spelling}" if spelling else dialect] += 1
+    return found, dialects
+
+
+def _respell(name: str) -> tuple[str, str]:
+    """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
+    spellings = rule_file("dual_encoder")["spellings"]
+    seen = []
+    while prefix := next((prefix for prefix in spellings["prefixes"] if name.startswith(prefix)), ""):
+        name = name.removeprefix(prefix)
+        seen.append(prefix)
+    for old, new in spellings["suffixes"]:
+        if name.endswith(f".{old}"):
+            name = name.removesuffix(old) + new
+            seen.append(old.rpartition(".")[2])
+    return name, " ".join(seen)
+
+
+def _plan_buffers(
+    found: dict[str, StoredTensor],
+    rules: RuleSet,
+    config: DualEncoderConfig,
+    target: Framework,
+    names: Names,
+) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
+    """Takes the buffers out of ``found``; makes those anew that the target stores."""
+    restored: dict[str, Array] = {}
+    expected = []
+    dropped = []
+    for rule in rules.buffers:
+        stored = found.pop(rule.pt if target == "tf" else rule.tf or "", None)
+        if stored is not None and not _same_size(stored, rule):
+            raise PlanError(
+                f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
+                "the weights and config.json are not of the same model"
+            )
+        value = BUFFERS[rule.compute](rule.fields) if rule.compute else None
+        if stored is not None and value is not None:
+            expected.append((stored, value))
+        if value is not None and target == "tf" and rule.tf is not None:
+            restored[rule.tf] = value.astype("int32")
+        elif value is not None and target == "pt" and rule.tf is not None and names == "v4":
+            restored[rule.pt] = value
+        elif stored is not None:
+            dropped.append(Dropped(stored.name, rule.reason))
+    return restored, tuple(expected), tuple(dropped)
+
+
+def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
+    return rule.shape is None or stored.shape == rule.shape
+
+
+def _check_complete(found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
+    side = checkpoint.framework
+    expected = {getattr(rule, side): rule for rule in rules}
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    if not missing and not surplus:
+        return
+    parts = []
+    if missing:
+        parts.append(f"missing from it ({len(missing)}): {listed(missing)}, as {expected[missing[0]].cite} asks for")
+    if surplus:
+        parts.append(f"in it but not in the model that config.json describes ({len(surplus)}): {listed(surplus)}")
+    raise PlanError(
+        f"{checkpoint.files[0] if checkpoint.files else checkpoint.container}: not the tensors that config.json "
+        f"describes; {'; '.join(parts)}; compare config.json with the one the weights were saved with"
+    )
+
+
+def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
+    wrong = []
+    for rule in rules:
+        name = rule.pt if checkpoint.framework == "pt" else rule.tf
+        shape = rule.shape if checkpoint.framework == "pt" else LAYOUTS[rule.layout].to_tf_shape(rule.shape)
+        stored = found[name].shape
+        if stored != shape and not (rule.layout == "scalar" and stored in ((), (1,))):
+            wrong.append(f"{name} is {stored}, config.json says {shape}")
+    if wrong:
+        raise PlanError(
+            f"{len(wrong)} tensors do not have the shape that config.json says: {listed(wrong)}; "
+            "compare config.json with the one the weights were saved with"
+        )
+
+
+def _cast(source: StoredTensor, dtype: Dtype, widen_bfloat16: bool) -> str:
+    wanted = dtype if dtype != "keep" and source.dtype in FLOATS else source.dtype
+    return "float32" if widen_bfloat16 and wanted == "bfloat16" else wanted
