@@ -16,14 +16,15 @@ import numpy as np
 from keras import ops
 from transformers import VisionTextDualEncoderConfig
 
+from converter import scopes
+from converter.configs import check_config
 from converter.errors import ConfigError, ModelError
 from converter.models.embeddings import pair
-from converter.models.inputs import as_ids, as_pixels, unpacked
+from converter.models.inputs import unpacked
 from converter.models.losses import clip_loss
 from converter.models.outputs import DualEncoderOutput
 from converter.models.parts import Composite, Dense, Raw
 from converter.models.registry import tower_class, tower_config
-from converter.models.scopes import pt_to_tf_scope, tf_to_pt_scope
 from converter.models.tower import Tower
 
 Tensor = Any
@@ -217,8 +218,8 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
                 f"{' and '.join(missing)} missing; the dual encoder needs texts and images. "
                 "Use get_text_features or get_image_features for one of them alone."
             )
-        pixels = as_pixels(inputs["pixel_values"], self.config.vision_config.num_channels, self.compute_dtype)
-        ids = {f: as_ids(v, f) for f, v in inputs.items() if f not in ("pixel_values", "return_loss")}
+        pixels = self.vision_model.checked({"pixel_values": inputs["pixel_values"]})["pixel_values"]
+        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in ("pixel_values", "return_loss")})
         images, texts = pixels.shape[0], ids["input_ids"].shape[0]
         loss = bool(inputs.get("return_loss", False))
         if loss and images is not None and texts is not None and images != texts:
@@ -266,8 +267,8 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "token_type_ids": token_type_ids}
-        images = self.vision_model(pixel_values=pixel_values, **asked, return_dict=True, training=training)
-        texts = self.text_model(input_ids=input_ids, **given, **asked, return_dict=True, training=training)
+        images = self.vision_model.run(pixel_values=pixel_values, **asked, return_dict=True, training=training)
+        texts = self.text_model.run(input_ids=input_ids, **given, **asked, return_dict=True, training=training)
         image_embeds = _unit(self.visual_projection(images.pooler_output))
         text_embeds = _unit(self.text_projection(texts.pooler_output))
         scale = ops.exp(ops.convert_to_tensor(self.logit_scale))
@@ -304,13 +305,12 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         return ops.sum(ops.stack([loss, *(ops.cast(extra, loss.dtype) for extra in self.losses)]))
 
     def tf_to_pt_weight_rename(self, tf_weight: str) -> tuple[str]:
-        """Takes the towers' main layers out of a name: ``text_model.bert.x`` to ``text_model.x``; see ``scopes``."""
-        return (tf_to_pt_scope(tf_weight),)
+        """Takes the main layer out of a dotted name: ``text_model.bert.x`` to ``text_model.x``; see ``converter.scopes``."""
+        return scopes.tf_to_pt_weight_rename(tf_weight)
 
     def pt_to_tf_weight_rename(self, pt_weight: str) -> tuple[str]:
-        """Puts the towers' main layers back into a name; the inverse of ``tf_to_pt_weight_rename``."""
-        main = {"vision": type(self.vision_model).main_layer, "text": type(self.text_model).main_layer}
-        return (pt_to_tf_scope(pt_weight, main["vision"], main["text"]),)
+        """Puts the main layer back into a nested (4.x) PyTorch name: the inverse of ``tf_to_pt_weight_rename``."""
+        return (scopes.restore_main_layer(pt_weight, check_config(self.config.to_dict())),)
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

@@ -142,6 +142,8 @@ class TextSpec:
         std: of fresh weights.
         eps: of the norm, which exists where ``names`` has it.
         dropout: on the result.
+        padding: the word that is not trained.
+        position_padding: the position that is not trained.
     """
 
     vocabulary: int
@@ -152,6 +154,8 @@ class TextSpec:
     std: float
     eps: float
     dropout: float = 0.0
+    padding: int | None = None
+    position_padding: int | None = None
 
 
 class TextEmbeddings(CompositeLayer):
@@ -161,9 +165,9 @@ class TextEmbeddings(CompositeLayer):
         super().__init__(**kwargs)
         self.spec = spec
         parts = {
-            "words": Embedding(spec.vocabulary, spec.width, leaf="weight", std=spec.std),
+            "words": Embedding(spec.vocabulary, spec.width, leaf="weight", std=spec.std, padding=spec.padding),
             "types": Embedding(spec.types or 0, spec.width, std=spec.std),
-            "positions": Embedding(spec.positions, spec.width, std=spec.std),
+            "positions": Embedding(spec.positions, spec.width, std=spec.std, padding=spec.position_padding),
             "norm": Norm(spec.width, spec.eps),
         }
         for role, path in spec.names.items():

@@ -74,11 +74,16 @@ class Norm(Part):
 
 
 class Embedding(Part):
-    """A table of rows; ``leaf`` is ``embeddings`` in most places and ``weight`` for words."""
+    """A table of rows; ``leaf`` is ``embeddings`` in most places and ``weight`` for words.
 
-    def __init__(self, rows: int, width: int, *, leaf: str = "embeddings", std: float = 0.02) -> None:
+    The row ``padding`` is used but not trained, as with PyTorch's ``padding_idx``.
+    """
+
+    def __init__(
+        self, rows: int, width: int, *, leaf: str = "embeddings", std: float = 0.02, padding: int | None = None
+    ) -> None:
         super().__init__()
-        self.rows, self.width, self.leaf, self.std = rows, width, leaf, std
+        self.rows, self.width, self.leaf, self.std, self.padding = rows, width, leaf, std, padding
         self.table: Any = None
 
     def build(self, make: Make) -> None:
@@ -87,7 +92,10 @@ class Embedding(Part):
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids of any shape to ``(..., width)``."""
-        return ops.take(self.table, ids, axis=0)
+        rows = ops.take(self.table, ids, axis=0)
+        if self.padding is None:
+            return rows
+        return ops.where(ops.expand_dims(ops.equal(ids, self.padding), -1), ops.stop_gradient(rows), rows)
 
 
 class Raw(Part):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from converter.configs import rule_file
 from converter.errors import ModelError, UnsupportedOption, printable
 from converter.models.embeddings import after_padding, consecutive, pair
 from converter.models.inputs import as_ids, as_pixels, check_range, seen, unpacked
@@ -32,7 +33,7 @@ class Tower(Composite, keras.Model):
 
     model_types: ClassVar[tuple[str, ...]] = ()
     main_layer: ClassVar[str] = ""
-    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    side: ClassVar[str] = ""
     input_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -45,13 +46,7 @@ class Tower(Composite, keras.Model):
         self.embeddings: Any = None
         self.blocks: list[Any] = []
         self.pooler: Any = None
-        for field, allowed in self.refused.items():
-            value = getattr(config, field, allowed[0])
-            if value not in allowed:
-                raise UnsupportedOption(
-                    f"{config.model_type} config: {field} is {printable(str(value))}; "
-                    f"supported: {', '.join(map(str, allowed))}. Set {field} so, or keep this model in PyTorch."
-                )
+        refuse_options(config, self.side)
         dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "dropout")
         drops = any(getattr(config, field, 0.0) for field in dropouts)
         self.seeds = keras.random.SeedGenerator(name="dropout_seed") if drops else None
@@ -113,7 +108,11 @@ class Tower(Composite, keras.Model):
             names = ("attention_mask", "position_ids", "token_type_ids") if "input_ids" in self.input_fields else ()
             kwargs |= dict(zip(names, args[1:], strict=False))
         inputs = unpacked(args[0] if args else None, {f: kwargs.pop(f, None) for f in self.input_fields}, self.input_fields)
-        return super().__call__(**self.checked(inputs), **kwargs)
+        return self.run(**self.checked(inputs), **kwargs)
+
+    def run(self, **kwargs: Any) -> Any:
+        """Calls the tower on inputs that ``checked`` returned, by name."""
+        return super().__call__(**kwargs)
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs as tensors of the backend, refused by name where they do not fit the config."""
@@ -162,6 +161,7 @@ class Tower(Composite, keras.Model):
 class VisionTower(Tower):
     """A tower of images; ``embeddings`` takes pixel values."""
 
+    side = "vision"
     input_fields = ("pixel_values",)
     any_image_size: ClassVar[bool] = False
 
@@ -221,6 +221,7 @@ class VisionTower(Tower):
 class TextTower(Tower):
     """A tower of texts; ``embeddings`` takes ids."""
 
+    side = "text"
     input_fields = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
     counts_after_padding: ClassVar[bool] = False
     type_table: ClassVar[bool] = True
@@ -326,6 +327,24 @@ def mask_bias(mask: Tensor, dtype: Any) -> Tensor:
     lowest = {"float16": -65504.0, "float64": -1.7976931348623157e308}.get(dtype, -3.3895313892515355e38)
     keep = ops.cast(mask, dtype)[:, None, None, :]
     return (1.0 - keep) * lowest
+
+
+def refuse_options(config: Any, side: str) -> None:
+    """Refuses config fields whose value changes the graph in a way that is not supported, as the rule files list them.
+
+    Raises:
+        UnsupportedOption: names the field, what is supported and why.
+    """
+    fields = config.to_dict()
+    family = rule_file("dual_encoder")["towers"][side][config.model_type]
+    for field, rule in {**rule_file("common")["refused"], **rule_file(family)["config"].get("refused", {})}.items():
+        default = None if rule["default"] == "none" else rule["default"]
+        value = fields.get(field, default)
+        if value not in rule["allowed"] and value != default:
+            raise UnsupportedOption(
+                f"{side}_config.{field} is {printable(repr(value), 60)}, supported is "
+                f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}. Change it, or keep this model in PyTorch."
+            )
 
 
 def _asked(argument: bool | None, config: Any, field: str, default: bool = False) -> bool:

@@ -27,18 +27,20 @@ BLOCK = block_names(
 )
 
 
-def bert_embeddings(config: Any, width: int | None = None) -> TextSpec:
-    """The embeddings of BERT and of those that follow it."""
-    return TextSpec(
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
-        types=config.type_vocab_size,
-        width=width or config.hidden_size,
-        names=EMBEDDINGS,
-        std=config.initializer_range,
-        eps=config.layer_norm_eps,
-        dropout=config.hidden_dropout_prob,
-    )
+def bert_embeddings(config: Any, **changes: Any) -> TextSpec:
+    """The embeddings of BERT and, with changes, of those that follow it."""
+    fields: dict[str, Any] = {
+        "vocabulary": config.vocab_size,
+        "positions": config.max_position_embeddings,
+        "types": config.type_vocab_size,
+        "width": config.hidden_size,
+        "names": EMBEDDINGS,
+        "std": config.initializer_range,
+        "eps": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+        "padding": config.pad_token_id,
+    }
+    return TextSpec(**{**fields, **changes})
 
 
 def bert_block(config: Any, **changes: Any) -> BlockSpec:
@@ -63,7 +65,6 @@ class BertTower(TextTower):
 
     model_types = ("bert",)
     main_layer = "bert"
-    refused = {"is_decoder": (False,), "add_cross_attention": (False,), "position_embedding_type": ("absolute", None)}
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, pooler."""
@@ -72,8 +73,11 @@ class BertTower(TextTower):
 
     def assemble_embeddings(self, config: Any) -> None:
         """What comes before the first block."""
-        path = f"{self.main_layer}/embeddings"
-        self.embeddings = self.layer(path, TextEmbeddings, bert_embeddings(config), self.seeds)
+        self.embeddings = self.layer(f"{self.main_layer}/embeddings", TextEmbeddings, self.words(config), self.seeds)
+
+    def words(self, config: Any) -> TextSpec:
+        """The embeddings' shape."""
+        return bert_embeddings(config)
 
     def assemble_encoder(self, config: Any) -> None:
         """Blocks and pooler."""

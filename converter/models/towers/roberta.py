@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from converter.errors import UnsupportedOption
-from converter.models.towers.bert import BertTower
+from converter.models.embeddings import TextSpec
+from converter.models.towers.bert import BertTower, bert_embeddings
 
 
 class RobertaTower(BertTower):
@@ -24,3 +25,7 @@ class RobertaTower(BertTower):
             )
         self.assemble_encoder(config)
         self.assemble_embeddings(config)
+
+    def words(self, config: Any) -> TextSpec:
+        """BERT's, with the position of padding untrained too."""
+        return bert_embeddings(config, position_padding=config.pad_token_id)
