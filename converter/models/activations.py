@@ -22,14 +22,20 @@ def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + ops.erf(x * math.sqrt(0.5)))
 
 
+def tanh(x: Tensor) -> Tensor:
+    """Hyperbolic tangent in the dtype of ``x``; Keras' own rounds float64 to float32 on JAX."""
+    y = ops.tanh(x)
+    return y if y.dtype == x.dtype else 2.0 * ops.sigmoid(2.0 * x) - 1.0
+
+
 def gelu_tanh(x: Tensor) -> Tensor:
     """The tanh approximation of ``gelu`` (section 2 of https://arxiv.org/abs/1606.08415)."""
-    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x)))
+    return 0.5 * x * (1.0 + tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x)))
 
 
 def gelu_fast(x: Tensor) -> Tensor:
     """``gelu_tanh`` with its constant cut to ten digits, as ``gelu_fast`` has it."""
-    return 0.5 * x * (1.0 + ops.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
+    return 0.5 * x * (1.0 + tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -44,7 +50,7 @@ def clipped_gelu(x: Tensor) -> Tensor:
 
 def mish(x: Tensor) -> Tensor:
     """``x * tanh(softplus(x))``."""
-    return x * ops.tanh(ops.softplus(x))
+    return x * tanh(ops.softplus(x))
 
 
 def laplace(x: Tensor) -> Tensor:
@@ -93,7 +99,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "mish": mish,
     "laplace": laplace,
     "linear": linear,
-    "tanh": ops.tanh,
+    "tanh": tanh,
 }
 
 

@@ -45,7 +45,8 @@ class Patches(Part):
         rows, columns = pixels.shape[2] // patch_height, pixels.shape[3] // patch_width
         if (rows * patch_height, columns * patch_width) != tuple(pixels.shape[2:]):
             pixels = pixels[:, :, : rows * patch_height, : columns * patch_width]
-        x = ops.reshape(pixels, (-1, self.channels, rows, patch_height, columns, patch_width))
+        # The batch is named: with -1, a graph would read an image of another size as several.
+        x = ops.reshape(pixels, (ops.shape(pixels)[0], self.channels, rows, patch_height, columns, patch_width))
         x = ops.transpose(x, (0, 2, 4, 3, 5, 1))
         x = ops.reshape(x, (-1, rows * columns, patch_height * patch_width * self.channels))
         x = ops.matmul(x, ops.reshape(self.kernel, (-1, self.width)))

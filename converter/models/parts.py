@@ -144,7 +144,7 @@ class Composite:
             if isinstance(held, Composite):
                 held.initial = self.initial
                 with _scopes(scopes):
-                    held.build(None)
+                    held.build()
             else:
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))

@@ -189,7 +189,8 @@ class VisionTower(Tower):
             ModelError: the images do not fit the config.
         """
         if not self.any_image_size and None in tuple(pixel_values.shape[2:]):
-            pixel_values = ops.reshape(pixel_values, (-1, self.config.num_channels, *pair(self.config.image_size)))
+            batch = ops.shape(pixel_values)[0]  # named, so that an image of another size fails instead of becoming two
+            pixel_values = ops.reshape(pixel_values, (batch, self.config.num_channels, *pair(self.config.image_size)))
         x = self.before(self.embeddings(pixel_values, training=training))
         x, taps = self.encode(x, None, output_attentions, output_hidden_states, training)
         last, pooled = self.after(x)

@@ -14,7 +14,10 @@ from converter.models import DualEncoderOutput, TFVisionTextDualEncoderModel, na
 from tests.models import reference
 from tests.models.conftest import Case
 
-tf = pytest.importorskip("tensorflow")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("about TensorFlow's graphs", allow_module_level=True)
+import tensorflow as tf
+
 pytestmark = pytest.mark.tf
 
 SIGNATURE = {
@@ -106,13 +109,14 @@ def test_towers_built_alone_keep_their_weights_through_a_keras_file(one: Case, t
 
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
 def test_fit_lowers_the_loss_and_leaves_a_locked_tower(xla: bool) -> None:
+    keras.utils.set_random_seed(11)
     config = reference.make_config("vit", "bert", text_hidden_dropout_prob=0.1)
     model = TFVisionTextDualEncoderModel(config)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=xla)
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=xla)
     model.vision_model.trainable = False
     before = {name: np.array(variable.value) for name, variable in named_variables(model).items()}
     inputs = reference.make_inputs(config, 4, 4)
-    history = model.fit(inputs, batch_size=4, epochs=8, verbose=0).history["loss"]
+    history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
     assert np.isfinite(history).all()
     assert history[-1] < 0.7 * history[0]
     for name, variable in named_variables(model).items():
@@ -153,8 +157,9 @@ def test_mixed_precision_stays_near(one: Case) -> None:
 
 
 def test_saved_model(one: Case, tmp_path: Path) -> None:
-    signature = [{name: keras.InputSpec(shape=spec.shape, dtype=spec.dtype.name) for name, spec in SIGNATURE.items()}]
-    model = reference.keras_model(one.config, one.tensors)
-    model.export(str(tmp_path / "saved"), input_signature=signature, verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "saved")).serve(as_tf(one.inputs))
-    np.testing.assert_allclose(served["logits_per_image"], one.keras(one.inputs).logits_per_image, atol=1e-5)
+    archive = keras.export.ExportArchive()
+    archive.track(one.keras)
+    archive.add_endpoint("serve", lambda inputs: one.keras(inputs).logits_per_image, input_signature=[SIGNATURE])
+    archive.write_out(str(tmp_path / "saved"), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(loaded.serve(as_tf(one.inputs)), one.keras(one.inputs).logits_per_image, atol=1e-5)
