@@ -27,22 +27,36 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
     y, x = np.divmod(np.arange(window * window), window)
     rows = y[:, None] - y[None, :] + window - 1
     columns = x[:, None] - x[None, :] + window - 1
-    return rows * (2 * window - 1) + columns
+    index: Array = rows * (2 * window - 1) + columns
+    return index
 
 
 def position_ids(fields: Mapping[str, Value]) -> Array:
     """Positions 0, 1, 2 ... as early versions of transformers stored them.
 
     Args:
-        fields: with ``positions``, how many.
+        fields: with ``length``, how many.
 
     Returns:
-        ``(1, positions)``, int64.
+        ``(1, length)``, int64.
     """
-    return np.arange(integer("positions", fields))[None, :]
+    return np.arange(integer("length", fields))[None, :]
+
+
+def zeros(fields: Mapping[str, Value]) -> Array:
+    """A bias that transformers' TensorFlow class creates though the config says there is none.
+
+    Args:
+        fields: with ``length``.
+
+    Returns:
+        ``(length,)``, float32, all zero.
+    """
+    return np.zeros(integer("length", fields), np.float32)
 
 
 BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
     "position_ids": position_ids,
     "swin_relative_position_index": swin_relative_position_index,
+    "zeros": zeros,
 }

@@ -29,10 +29,6 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes  # 20 ms, and seldom needed
 
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     return np.dtype(name).newbyteorder("<")
-
-
-def widen(block: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
-    """Casts a block to ``dtype``. Between the floats, rounding is to nearest, ties to even."""
-    return block.astype(numpy_dtype(dtype), copy=False)

@@ -126,7 +126,7 @@ def inspect(source: str, as_json: bool) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(_TERMINATED))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -192,7 +192,7 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     if result.restored:
         yield f"  made anew: {', '.join(name for name, _ in fold(result.restored))}"
     for change in result.config_rewritten:
-        yield f"  config.json: {printable(change)}"
+        yield f"  {printable(change)}"
     if result.config_unknown:
         yield f"  config.json: kept without knowing them: {printable(', '.join(result.config_unknown))}"
     if result.dry_run:

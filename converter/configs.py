@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,14 +136,33 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEnco
     _refuse_other_models(raw, where)
     raw, rewritten = _unwrap_clip(raw)
     shared = rule_file("dual_encoder")
-    towers = {side: _check_tower(side, raw[f"{side}_config"], where) for side in ("vision", "text")}
+    towers = {side: _check_tower(side, raw[f"{side}_config"], f"{where}: {side}_config") for side in ("vision", "text")}
     honoured = shared["config"]["honoured"]
     fields = {name: _checked(raw.get(name, default), default, f"{where}: {name}") for name, default in honoured.items()}
     for side in ("vision", "text"):
         fields[f"{side}_width"] = integer(towers[side].rules.get("width", "hidden_size"), towers[side].fields)
-    return DualEncoderConfig(
-        raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"], where)
-    )
+    return DualEncoderConfig(raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"]))
+
+
+def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> TowerConfig:
+    """Checks the config of one tower: its own, or that of a model that holds one on that side.
+
+    Args:
+        side: which tower is wanted.
+        raw: of a tower, a full CLIP or SigLIP model, or a dual encoder.
+        where: what messages call it.
+
+    Raises:
+        UnsupportedTower: the model type has no rules on that side.
+        UnsupportedOption: a field has a value that is refused.
+    """
+    inner = raw.get(f"{side}_config")
+    if isinstance(inner, Mapping):
+        raw = {**inner, "model_type": inner.get("model_type", f"{raw.get('model_type')}_{side}_model")}
+        where = f"{where}: {side}_config"
+    if raw.get("model_type") in ("clip", "siglip"):
+        raw = {**raw, "model_type": f"{raw['model_type']}_{side}_model"}
+    return _check_tower(side, raw, where)
 
 
 def _refuse_other_models(raw: Mapping[str, Any], where: str) -> None:
@@ -176,13 +194,14 @@ def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     if not isinstance(inner, Mapping):
         raise ConfigError("config.json: vision_config is a CLIP config whose own vision_config is not an object")
     raw["vision_config"] = {**inner, "model_type": "clip_vision_model"}
-    return raw, ("vision_config: a full CLIP config replaced by its vision_config, which is what transformers 4.x uses",)
+    return raw, (
+        "config.json: vision_config: a full CLIP config replaced by its vision part, as transformers 4.x reads it",
+    )
 
 
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
     model_type = config.get("model_type")
     families = rule_file("dual_encoder")["towers"][side]
-    where = f"{where}: {side}_config"
     if not isinstance(model_type, str) or model_type not in families:
         raise UnsupportedTower(
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "
@@ -201,12 +220,14 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
                 f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}"
             )
     defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
-    fields = {name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}") for name, default in defaults.items()}
-    unknown = _unknown(config, known, where)
-    return TowerConfig(side, model_type, family, fields, unknown)
+    fields = {
+        name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
+        for name, default in defaults.items()
+    }
+    return TowerConfig(side, model_type, family, fields, _unknown(config, known))
 
 
-def _unknown(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:
     common = rule_file("common")
     listed_fields = {
         *known["honoured"], *known.get("irrelevant", ()), *known.get("refused", {}),
@@ -221,7 +242,7 @@ def _plain(default: Any) -> Any:
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:
-    """Checks that a field holds the kind of value that its default is; gives it back, integers as floats if so meant."""
+    """Checks that a field holds the kind of value that its default is, and gives it back."""
     default = _plain(default)
     number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**31) <= value < 2**31
     match default:

@@ -1,39 +1,22 @@
-"""pt2tf and tf2pt: source -> plan -> target -> check -> rename. No framework is imported here.
-
-What goes wrong before the rename leaves nothing behind.
-"""
+"""pt2tf and tf2pt: source -> plan -> target -> check -> rename. No framework is imported here."""
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from converter import manifest
-from converter.buffers import Array
-from converter.casts import DTYPES, FLOATS, numpy_dtype
-from converter.check import check_moves, file_record, hash_file, same_bits
-from converter.checkpoints import hdf5, safetensors
-from converter.checkpoints.detect import open_source, read_header
-from converter.configs import DualEncoderConfig, read_config
-from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
-from converter.folders import check_out, staged
-from converter.manifest import FileRecord, TensorRecord
-from converter.moves import Files, Move, blocks, full_disk_explained, in_parallel, write_block
+from converter.checkpoints.detect import open_source
+from converter.configs import DualEncoderConfig, check_config, read_config
+from converter.errors import TargetError
+from converter.folders import check_out
+from converter.manifest import FileRecord
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
-from converter.sidecars import copy_sidecars, rewrite_config, write_json
-from converter.specs import Checkpoint, Extent, Framework, StoredTensor
-
-Progress = Callable[[str, int, int], None]
-Direction = Literal["pt2tf", "tf2pt"]
-_SPOOL_ROWS_BYTES = 8 * 2**20
+from converter.specs import Checkpoint, Framework, StoredTensor
+from converter.writing import Direction, Job, Progress, Written, identity, write_job
 
 
 @dataclass(frozen=True)
@@ -90,14 +73,9 @@ class Conversion:
         return plain | {
             "source": str(self.source),
             "out": str(self.out),
-            "dropped": [vars_of(item) for item in self.dropped],
+            "dropped": [item.to_json() for item in self.dropped],
             "files": [record.to_json() for record in self.files],
         }
-
-
-def vars_of(item: Dropped) -> dict[str, str]:
-    """A dropped tensor as JSON."""
-    return {"name": item.name, "reason": item.reason}
 
 
 def pt2tf(
@@ -153,7 +131,11 @@ def tf2pt(
         format: ``"safetensors"``.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
-        dtype, overwrite, check, dry_run, progress: as for ``pt2tf``.
+        dtype: what float tensors become; ``"keep"`` leaves them.
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done.
@@ -176,282 +158,97 @@ def _convert(
     progress: Progress | None,
 ) -> Conversion:
     started = time.perf_counter()
-    _check_options(options)
     if not dry_run:
         check_out(out, source, overwrite)
     checkpoint, folder = open_source(source, "pt" if direction == "pt2tf" else "tf")
     try:
-        before = [_identity(path) for path in checkpoint.files]
         config = read_config(folder / "config.json")
-        plan = make_plan(
-            checkpoint,
-            config,
-            dtype=options["dtype"],
-            names=options.get("names", "v4"),
-            widen_bfloat16=options["format"] == "h5",
-        )
-        weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
-        if dry_run:
-            written = _Written(0, (), (), (), ())
-        else:
-            with staged(out, overwrite) as staging, full_disk_explained(out):
-                job = _Job(direction, source, out, folder, staging, weights, checkpoint, config, plan, options, progress)
-                written = _write(job, check)
-                if [_identity(path) for path in checkpoint.files] != before:
-                    raise CorruptCheckpoint(f"{source}: changed while it was read; convert it again")
+        job = _plan_job(direction, source, out, checkpoint, config, options, folder, progress)
+        written = Written() if dry_run else write_job(job, overwrite, check)
     finally:
         checkpoint.close()
-    return _summary(direction, source, out, weights, checkpoint, config, plan, written, dry_run, started)
+    return _summary(job, written, dry_run, started)
 
 
-@dataclass(frozen=True)
-class _Job:
-    direction: Direction
-    source: Path
-    out: Path
-    folder: Path
-    staging: Path
-    weights: str
-    checkpoint: Checkpoint
-    config: DualEncoderConfig
-    plan: Plan
-    options: Mapping[str, Any]
-    progress: Progress | None
+def write_tensors(
+    config: Mapping[str, Any],
+    tensors: Iterable[StoredTensor],
+    out: str | os.PathLike[str],
+    *,
+    framework: Framework = "tf",
+    target: Framework = "tf",
+    format: Literal["h5", "safetensors"] = "h5",
+    overwrite: bool = False,
+) -> Conversion:
+    """Writes tensors from memory, as ``save_pretrained`` does.
+
+    Args:
+        config: the dual encoder's.
+        tensors: each with ``read_rows``, named and laid out as ``framework`` does.
+        out: folder to make.
+        framework: whose names and layouts ``tensors`` have.
+        target: whose names and layouts to write.
+        format: container to write; ``"h5"`` for ``target="tf"`` only.
+        overwrite: replace ``out`` if it exists.
+
+    Returns:
+        What was done.
+    """
+    started = time.perf_counter()
+    held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
+    options = {"format": format, "dtype": "keep", "names": "v4"}
+    direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
+    job = _plan_job(direction, Path("memory"), Path(out), held, check_config(config), options, None, None)
+    check_out(job.out, None, overwrite)
+    return _summary(job, write_job(job, overwrite, check=False), False, started)
 
 
-@dataclass(frozen=True)
-class _Written:
-    nbytes: int
-    files: tuple[FileRecord, ...]
-    tensors: tuple[TensorRecord, ...]
-    config_rewritten: tuple[str, ...]
-    source_files: tuple[FileRecord, ...]
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    if options["format"] == "h5" and options["dtype"] == "bfloat16":
-        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
-
-
-def _write(job: _Job, check: bool) -> _Written:
-    path = job.staging / job.weights
-    needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
-    free = shutil.disk_usage(job.staging).free
-    if needed > free:
-        raise TargetError(
-            f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB free; "
-            "free some space"
-        )
-    spool = job.staging / "spool"
-    sources = _spooled(job.plan, spool)
-    placed = _allocate(path, job.plan)
-    moves = [
-        Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
-        for tensor, source in zip(job.plan.tensors, sources, strict=True)
-    ]
-    with Files() as files:
-        for move in moves:
-            files.open(_extent(move.source).path)
-        files.open(path, write=True)
-        logit_scale = _check_values(files, job.plan, moves)
-        _move_all(files, moves, job.progress)
-        for name, value in job.plan.restored.items():
-            files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
-    raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
-    write_json(job.staging / "config.json", raw)
-    copied = copy_sidecars(job.folder, job.staging)
-    tensors: tuple[TensorRecord, ...] = ()
-    hashes: Mapping[Path, FileRecord] = {}
-    if check:
-        tensors, hashes = _check(path, job, moves)
-    spool.unlink(missing_ok=True)
-    record = hash_file if check else file_record
-    files_written = tuple(
-        hashes.get(job.staging / name) or record(job.staging / name) for name in (job.weights, "config.json", *copied)
-    )
-    source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
-    written = _Written(needed, files_written, tensors, (*job.config.rewritten, *rewritten), source_files)
-    write_json(job.staging / manifest.NAME, _manifest(job, written))
-    return written
-
-
-def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
-    """Gives every source tensor an extent: those without one are read by rows into a file of their own."""
-    sources = []
-    for tensor in plan.tensors:
-        source = tensor.source
-        if source.extent is None and source.read_rows is not None:
-            with spool.open("ab") as file:
-                start = file.tell()
-                rows = source.shape[0] if source.shape else 1
-                width = source.size // max(rows, 1) * DTYPES[source.dtype]
-                step = max(1, _SPOOL_ROWS_BYTES // max(width, 1))
-                for row in range(0, rows, step):
-                    file.write(np.ascontiguousarray(source.read_rows(row, min(row + step, rows))).data)
-                extent = Extent(spool, start, file.tell() - start)
-            source = StoredTensor(source.name, source.dtype, source.shape, extent)
-        sources.append(source)
-    return sources
-
-
-def _allocate(path: Path, plan: Plan) -> dict[str, StoredTensor]:
-    tensors: list[tuple[str, str, tuple[int, ...]]] = [
-        (tensor.name, tensor.dtype, tensor.shape) for tensor in plan.tensors
-    ]
-    tensors += [(name, str(value.dtype), value.shape) for name, value in plan.restored.items()]
-    if path.suffix == ".h5":
-        return hdf5.write_header(path, tensors)
-    return safetensors.write_header(path, tensors, plan.target)
-
-
-def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
-    """Compares stored buffers with what they must be; gives the trained logit_scale."""
-    for stored, value in plan.expected:
-        if not np.array_equal(_read_small(files, stored), value):
-            raise PlanError(
-                f"{printable(stored.name)}: holds other values than transformers computes, so leaving it out would "
-                "change the model; it cannot be converted"
-            )
-    scale = next(move for move in moves if move.name == "logit_scale")
-    return float(_read_small(files, scale.source).reshape(()))
-
-
-def _read_small(files: Files, tensor: StoredTensor) -> Array:
-    if tensor.extent is None and tensor.read_rows is not None:
-        return tensor.read_rows(0, tensor.shape[0] if tensor.shape else 1)
-    value = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
-    files.open(_extent(tensor).path)
-    files.read(_extent(tensor), 0, value)
-    return value
-
-
-def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> None:
-    def task(block: Any) -> Callable[[], int]:
-        def run() -> int:
-            write_block(files, block)
-            share = (block.stop - block.start) / max(1, _rows(block.move))
-            return int(block.move.source.size * DTYPES[block.move.source.dtype] * share)
-
-        return run
-
-    in_parallel([task(block) for block in blocks(moves)], _advance("convert", moves, progress))
-
-
-def _rows(move: Move) -> int:
-    return move.source.size if move.layout.axes is None else move.pt_shape[0]
-
-
-def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra: int = 0) -> Callable[[int], None]:
-    if progress is None:
-        return lambda done: None
-    total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves) + extra
-    so_far = 0
-
-    def advance(done: int) -> None:
-        nonlocal so_far
-        so_far += done
-        progress(stage, min(so_far, total), total)
-
-    return advance
-
-
-def _check(path: Path, job: _Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
-    """Re-opens the written file by its reader and compares it with the source."""
-    written = read_header(path)
-    names = {move.target.name for move in moves} | set(job.plan.restored)
-    if written.framework != job.plan.target or set(written.tensors) != names:
-        raise CheckError(f"{path.name}: does not hold the tensors that were written to it; convert again")
-    reopened = []
-    for move in moves:
-        target = written.tensors[move.target.name]
-        if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
-            raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
-        reopened.append(Move(move.name, move.source, target, move.layout, move.to_tf))
-    with Files() as files:
-        for move in reopened:
-            files.open(_extent(move.source).path)
-        files.open(path)
-        for name, value in job.plan.restored.items():
-            if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
-                raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
-        hashed = (*job.checkpoint.files, path)
-        extra = sum(os.stat(file).st_size for file in hashed)
-        return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
-
-
-def _manifest(job: _Job, written: _Written) -> dict[str, Any]:
-    account = {
-        "towers": {"vision": job.config.vision.model_type, "text": job.config.text.model_type},
-        "config_rewritten": list(written.config_rewritten),
-        "config_unknown": list(job.config.unknown_fields),
-        "dropped": [vars_of(item) for item in job.plan.dropped],
-        "restored": sorted(job.plan.restored),
-        "casts": _casts(job.plan),
-        "dialects": dict(job.plan.dialects),
-    }
-    return manifest.make_manifest(
-        direction=job.direction,
-        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())),
-        source_files=written.source_files,
-        options=job.options,
-        files=written.files,
-        tensors=written.tensors,
-        account=account,
-    )
-
-
-def _summary(
+def _plan_job(
     direction: Direction,
     source: Path,
     out: Path,
-    weights: str,
     checkpoint: Checkpoint,
     config: DualEncoderConfig,
-    plan: Plan,
-    written: _Written,
-    dry_run: bool,
-    started: float,
-) -> Conversion:
+    options: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> Job:
+    if options["format"] == "h5" and options["dtype"] == "bfloat16":
+        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
+    plan = make_plan(
+        checkpoint,
+        config,
+        "tf" if direction == "pt2tf" else "pt",
+        dtype=options["dtype"],
+        names=options.get("names", "v4"),
+        widen_bfloat16=options["format"] == "h5",
+    )
+    weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
+    before = tuple(identity(path) for path in checkpoint.files)
+    return Job(direction, source, out, folder, weights, checkpoint, before, config, plan, options, progress)
+
+
+def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
+    plan = job.plan
     return Conversion(
-        direction=direction,
-        source=source,
-        out=out,
-        container=checkpoint.container,
-        weights=weights,
-        towers=(config.vision.model_type, config.text.model_type),
+        direction=job.direction,
+        source=job.source,
+        out=job.out,
+        container=job.checkpoint.container,
+        weights=job.weights,
+        towers=(job.config.vision.model_type, job.config.text.model_type),
         tensors=len(plan.tensors),
         parameters=sum(tensor.source.size for tensor in plan.tensors),
         nbytes=written.nbytes,
         dialects=dict(plan.dialects),
-        casts=_casts(plan),
+        casts=plan.casts,
         dropped=plan.dropped,
         restored=tuple(sorted(plan.restored)),
         config_rewritten=written.config_rewritten,
-        config_unknown=config.unknown_fields,
+        config_unknown=job.config.unknown_fields,
         files=written.files,
         checked=bool(written.tensors),
         dry_run=dry_run,
         seconds=time.perf_counter() - started,
         plan=plan,
     )
-
-
-def _casts(plan: Plan) -> dict[str, int]:
-    return {f"{old} -> {new}": count for (old, new), count in sorted(plan.casts.items())}
-
-
-def _float_dtype(moves: Iterable[Move]) -> str | None:
-    dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
-    return dtypes.pop() if len(dtypes) == 1 else None
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    held = os.stat(path)
-    return held.st_ino, held.st_size, held.st_mtime_ns
-
-
-def _extent(tensor: StoredTensor) -> Extent:
-    if tensor.extent is None:
-        raise ValueError(f"{tensor.name} has no extent")
-    return tensor.extent
-

@@ -41,7 +41,8 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
     Args:
         expression: for example ``"(pair(image_size)[0] // pair(patch_size)[0]) ** 2 + 1"``. Known are integers,
             ``true false none``, names of fields, ``+ - * / // % **``, comparisons, ``in``, ``and or not``,
-            ``a if c else b``, ``int(x)``, ``len(x)``, ``pair(x)`` (``(x, x)`` of a number, a sequence as it is) and ``x[i]``.
+            ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]`` and ``pair(x)``
+            (``(x, x)`` of a number, a sequence as it is).
         fields: what the names stand for, config fields and placeholders.
 
     Returns:
@@ -81,38 +82,35 @@ def _parse(expression: str) -> ast.expr:
 
 def _evaluate(node: ast.expr, fields: Mapping[str, Value]) -> Value:
     match node:
-        case ast.Constant(value=int() | str() as value):
-            return value
+        case ast.Constant(value=int() | str() as constant):
+            return constant
         case ast.Name(id=name):
             if name in _CONSTANTS:
                 return _CONSTANTS[name]
             if name not in fields:
                 raise ValueError(f"a rule uses {name!r}, which is neither a placeholder nor an honoured field")
             return fields[name]
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            return _BINARY[type(op)](_number(_evaluate(left, fields)), _number(_evaluate(right, fields)))
-        case ast.BoolOp(op=op, values=values):
-            found: Value = None
-            for value in values:
-                found = _evaluate(value, fields)
-                if bool(found) == isinstance(op, ast.Or):
-                    break
-            return found
+        case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _BINARY:
+            return _BINARY[type(operation)](_number(_evaluate(left, fields)), _number(_evaluate(right, fields)))
+        case ast.BoolOp(op=op, values=terms):
+            results = (bool(_evaluate(term, fields)) for term in terms)
+            return any(results) if isinstance(op, ast.Or) else all(results)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not _evaluate(operand, fields)
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
-            return _COMPARE[type(op)](_evaluate(left, fields), _evaluate(right, fields))
+        case ast.Compare(left=left, ops=[relation], comparators=[right]) if type(relation) in _COMPARE:
+            return _COMPARE[type(relation)](_evaluate(left, fields), _evaluate(right, fields))
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _evaluate(body if _evaluate(test, fields) else orelse, fields)
         case ast.Subscript(value=sequence, slice=index):
-            return _sequence(_evaluate(sequence, fields))[operator.index(_number(_evaluate(index, fields)))]  # type: ignore[arg-type]
+            position = _number(_evaluate(index, fields))
+            return _sequence(_evaluate(sequence, fields))[int(position)]
         case ast.Call(func=ast.Name(id="int"), args=[argument], keywords=[]):
             return int(_number(_evaluate(argument, fields)))
         case ast.Call(func=ast.Name(id="len"), args=[argument], keywords=[]):
             return len(_sequence(_evaluate(argument, fields)))
         case ast.Call(func=ast.Name(id="pair"), args=[argument], keywords=[]):
-            value = _evaluate(argument, fields)
-            return _sequence(value) if isinstance(value, list | tuple) else (value, value)
+            held = _evaluate(argument, fields)
+            return held if isinstance(held, list | tuple) else (held, held)
         case _:
             raise ValueError(f"a rule uses {ast.unparse(node)!r}, which expressions do not have")
 

@@ -23,17 +23,19 @@ _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 
 
-def check_out(out: Path, source: Path, overwrite: bool) -> None:
+def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     """Refuses an output folder that exists, or that shares files with the source, before anything is read.
+
+    Args:
+        out: the folder that is to appear.
+        source: where the source lies, None for one in memory.
+        overwrite: whether ``out`` may exist.
 
     Raises:
         TargetError: says what to do instead.
     """
-    real, origin = out.resolve(), source.resolve()
-    home = origin if origin.is_dir() else origin.parent
-    if real == home or real.is_relative_to(home) or home.is_relative_to(real):
-        where = "is" if real == home else "lies inside" if real.is_relative_to(home) else "holds"
-        raise TargetError(f"{out}: {where} the source {home}; choose a folder beside it")
+    if source is not None:
+        _check_apart(out, source)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise TargetError(f"{out}: exists and is not a folder; choose another")
     if not out.exists():
@@ -42,6 +44,14 @@ def check_out(out: Path, source: Path, overwrite: bool) -> None:
         raise TargetError(f"{out}: exists already; choose another folder, or replace it whole with --overwrite")
     if any(out.iterdir()) and not (out / "config.json").is_file():
         raise TargetError(f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself")
+
+
+def _check_apart(out: Path, source: Path) -> None:
+    real, origin = out.resolve(), source.resolve()
+    home = origin if origin.is_dir() else origin.parent
+    if real == home or real.is_relative_to(home) or home.is_relative_to(real):
+        where = "is" if real == home else "lies inside" if real.is_relative_to(home) else "holds"
+        raise TargetError(f"{out}: {where} the source {home}; choose a folder beside it")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Says what a checkpoint is, from its headers: container, dialect, towers, tensors, and what a conversion would drop."""
+"""Says what a checkpoint is, from its headers alone, and what a conversion of it would drop."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def inspect(source: str | os.PathLike[str]) -> CheckpointInfo:
         problem = None
         try:
             config = read_config(folder / "config.json")
-            plan = make_plan(checkpoint, config)
+            plan = make_plan(checkpoint, config, "tf" if checkpoint.framework == "pt" else "pt")
         except ConverterError as error:
             problem = str(error)
         return _describe(Path(source), checkpoint, config, plan, problem)

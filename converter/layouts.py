@@ -43,7 +43,7 @@ class Layout:
         return shape if self.tf_shape is None else self.tf_shape
 
     def to_tf(self, rows: Array) -> Array:
-        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``; a fresh array or a view."""
+        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``."""
         if self.axes is None:
             return rows if self.tf_shape is None else rows.reshape(self.tf_shape)
         if len(self.axes) == 2:

@@ -27,16 +27,16 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """A tensor's canonical hash: sha256 of its bytes in PyTorch's layout, little-endian, in the dtype as written."""
+    """A tensor's canonical hash: BLAKE3 of its bytes in PyTorch's layout, little-endian, in the dtype as written."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
+    blake3: str
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the manifest."""
-        return {"dtype": self.dtype, "shape": list(self.shape), "sha256": self.sha256}
+        return {"dtype": self.dtype, "shape": list(self.shape), "blake3": self.blake3}
 
 
 def make_manifest(
@@ -52,7 +52,12 @@ def make_manifest(
     """Makes the content of ``conversion.json``.
 
     Args:
+        direction: ``"pt2tf"`` or ``"tf2pt"``.
         source: where the source lies, as seen from the output folder.
+        source_files: the weights files of the source.
+        options: as they were given.
+        files: what was written, the manifest itself left out.
+        tensors: canonical hashes; empty where nothing was checked.
         account: what was dropped, restored, cast and rewritten.
     """
     return {

@@ -1,4 +1,4 @@
-"""Moves tensors from extent to extent: copied in the kernel where nothing changes, by blocks of rows where something does.
+"""Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
 
 Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``, so that no file is ever mapped and
 memory stays the same whatever the size of the checkpoint.
@@ -10,8 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from concurrent.futures import FIRST_EXCEPTION
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,7 +91,7 @@ class Files:
 
     def read(self, extent: Extent, start: int, into: Array) -> None:
         """Fills a contiguous array with the bytes from ``start`` of an extent."""
-        view = memoryview(into.reshape(-1).view(np.uint8))
+        view = into.reshape(-1).view(np.uint8).data
         position, done = extent.offset + start, 0
         descriptor = self._descriptors[extent.path, False]
         while done < len(view):
@@ -103,7 +102,7 @@ class Files:
 
     def write(self, extent: Extent, start: int, data: Array) -> None:
         """Writes a contiguous array to the bytes from ``start`` of an extent."""
-        view = memoryview(data.reshape(-1).view(np.uint8))
+        view = data.reshape(-1).view(np.uint8).data
         descriptor, done = self._descriptors[extent.path, True], 0
         while done < len(view):
             done += os.pwrite(descriptor, view[done:], extent.offset + start + done)
@@ -130,12 +129,18 @@ class Files:
 _NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
 
-def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Cuts moves into blocks of at most ``limit`` bytes on either side (but at least one row)."""
+def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = COPY_BYTES) -> Iterator[Block]:
+    """Cuts moves into blocks of at most ``limit`` bytes on either side (but at least one row).
+
+    Args:
+        moves: to be cut.
+        limit: for what passes through memory.
+        copy_limit: for what is copied in the kernel.
+    """
     for move in moves:
         if move.layout.axes is None:
             rows, width = move.source.size, max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
-            limit_here = COPY_BYTES if move.copies else limit
+            limit_here = copy_limit if move.copies else limit
         else:
             rows = move.pt_shape[0]
             width = move.source.size // max(rows, 1) * max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
@@ -163,7 +168,9 @@ def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -
     """Reads the part of a stored tensor that a block is about.
 
     Args:
+        files: with the tensor's file open.
         tensor: source or target of the block's move.
+        block: which rows.
         columns: whether PyTorch's rows are this tensor's last axis.
 
     Returns:
@@ -210,7 +217,7 @@ def cast(data: Array, dtype: str) -> Array:
 
 
 def in_parallel(
-    tasks: Iterable[Callable[[], int]], advance: Callable[[int], None] = lambda done: None, threads: int = THREADS
+    tasks: Iterable[Callable[[], int]], advance: Callable[[int], None] = lambda _: None, threads: int = THREADS
 ) -> None:
     """Runs tasks on all cores; the first error stops the rest.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,13 +50,18 @@ class Dropped:
     name: str
     reason: str
 
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the manifest."""
+        return {"name": self.name, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Plan:
     """A complete account of one conversion.
 
     Attributes:
-        target: whose names and layouts the output has.
+        source: whose names and layouts the source has.
+        target: whose names and layouts the output has; the same when only the container changes.
         tensors: in the target's order.
         restored: buffers that the target stores, made anew, by the target's name.
         expected: stored buffers whose value is known, with that value; the engine compares them.
@@ -64,6 +69,7 @@ class Plan:
         dialects: how many tensors the source spells in each dialect or spelling.
     """
 
+    source: Framework
     target: Framework
     tensors: tuple[PlannedTensor, ...]
     restored: Mapping[str, Array]
@@ -72,25 +78,29 @@ class Plan:
     dialects: Mapping[str, int]
 
     @property
-    def casts(self) -> dict[tuple[str, str], int]:
-        """How many tensors change dtype, by (from, to)."""
-        pairs = Counter((tensor.source.dtype, tensor.dtype) for tensor in self.tensors)
-        return {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    def casts(self) -> dict[str, int]:
+        """How many tensors change dtype, for example ``{"bfloat16 -> float32": 398}``."""
+        changes = Counter(
+            f"{tensor.source.dtype} -> {tensor.dtype}" for tensor in self.tensors if tensor.source.dtype != tensor.dtype
+        )
+        return dict(sorted(changes.items()))
 
 
 def make_plan(
     checkpoint: Checkpoint,
     config: DualEncoderConfig,
+    target: Framework,
     *,
     dtype: Dtype = "keep",
     names: Names = "v4",
     widen_bfloat16: bool = False,
 ) -> Plan:
-    """Plans the conversion of a checkpoint into the other framework.
+    """Plans the conversion of a checkpoint.
 
     Args:
         checkpoint: the source.
         config: its config.
+        target: whose names and layouts are wanted.
         dtype: what float tensors become.
         names: dialect of PyTorch names to write.
         widen_bfloat16: the target container has no bfloat16, which becomes float32.
@@ -99,29 +109,26 @@ def make_plan(
         PlanError: a tensor is missing, surplus, doubly present or of another shape than the config says.
     """
     rules = compile_rules(config)
-    target: Framework = "tf" if checkpoint.framework == "pt" else "pt"
-    if target == "tf":
+    if checkpoint.framework == "pt":
         found, dialects = normalise(checkpoint.tensors, rules)
     else:
         found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
-    restored, expected, dropped = _plan_buffers(found, rules, config, target, names)
+    restored, expected, dropped = _plan_buffers(found, rules, checkpoint.framework, target, names)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
     planned = []
     for rule in rules.tensors:
-        source = found[rule.pt if target == "tf" else rule.tf]
-        layout = LAYOUTS[rule.layout]
+        source = found[getattr(rule, checkpoint.framework)]
         name = rule.tf if target == "tf" else spell(rule.pt, config, names)
-        shape = layout.to_tf_shape(rule.shape) if target == "tf" else rule.shape
+        shape = LAYOUTS[rule.layout].to_tf_shape(rule.shape) if target == "tf" else rule.shape
+        layout = LAYOUTS[rule.layout if checkpoint.framework != target else "plain"]
         planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
     if target == "pt":
         planned.sort(key=lambda tensor: tensor.name)
-    return Plan(target, tuple(planned), restored, expected, dropped, dialects)
+    return Plan(checkpoint.framework, target, tuple(planned), restored, expected, dropped, dialects)
 
 
-def normalise(
-    tensors: Mapping[str, StoredTensor], rules: RuleSet
-) -> tuple[dict[str, StoredTensor], Mapping[str, int]]:
+def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict[str, StoredTensor], Mapping[str, int]]:
     """Finds the nested (4.x) name of every PyTorch tensor.
 
     Args:
@@ -134,17 +141,12 @@ def normalise(
     Raises:
         PlanError: two names mean the same tensor.
     """
-    nested = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers}
+    nested = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers if rule.pt is not None}
     found: dict[str, StoredTensor] = {}
     dialects: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        plain, spelling = _respell(name)
-        for dialect, table in (("v4", None), *rules.dialects.items()):
-            canonical = (plain if plain in nested else None) if table is None else table.get(plain)
-            if canonical is not None:
-                break
-        else:
-            canonical, dialect = plain, "unknown"
+        plain, spelling = respell(name)
+        canonical, dialect = _canonical(plain, nested, rules)
         if canonical in found:
             raise PlanError(
                 f"{printable(found[canonical].name)} and {printable(name)} are two names of one tensor, "
@@ -155,7 +157,17 @@ def normalise(
     return found, dialects
 
 
-def _respell(name: str) -> tuple[str, str]:
+def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str, str]:
+    """The nested name of what some dialect calls ``name``, and which dialect; its own name where none knows it."""
+    if name in nested:
+        return name, "v4"
+    for dialect, table in rules.dialects.items():
+        if name in table:
+            return table[name], dialect
+    return name, "unknown"
+
+
+def respell(name: str) -> tuple[str, str]:
     """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
     spellings = rule_file("dual_encoder")["spellings"]
     seen = []
@@ -172,7 +184,7 @@ def _respell(name: str) -> tuple[str, str]:
 def _plan_buffers(
     found: dict[str, StoredTensor],
     rules: RuleSet,
-    config: DualEncoderConfig,
+    source: Framework,
     target: Framework,
     names: Names,
 ) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
@@ -181,7 +193,7 @@ def _plan_buffers(
     expected = []
     dropped = []
     for rule in rules.buffers:
-        stored = found.pop(rule.pt if target == "tf" else rule.tf or "", None)
+        stored = found.pop((rule.pt if source == "pt" else rule.tf) or "", None)
         if stored is not None and not _same_size(stored, rule):
             raise PlanError(
                 f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
@@ -191,8 +203,8 @@ def _plan_buffers(
         if stored is not None and value is not None:
             expected.append((stored, value))
         if value is not None and target == "tf" and rule.tf is not None:
-            restored[rule.tf] = value.astype("int32")
-        elif value is not None and target == "pt" and rule.tf is not None and names == "v4":
+            restored[rule.tf] = value.astype("int32") if value.dtype == np.int64 else value
+        elif value is not None and target == "pt" and rule.tf is not None and rule.pt is not None and names == "v4":
             restored[rule.pt] = value
         elif stored is not None:
             dropped.append(Dropped(stored.name, rule.reason))

@@ -45,15 +45,15 @@ class BufferRule:
     """A tensor that is stored but never trained, and may be missing.
 
     Attributes:
-        pt: nested PyTorch name.
-        tf: TensorFlow name if TensorFlow stores it too, else None.
+        pt: nested PyTorch name if PyTorch stores it, else None.
+        tf: TensorFlow name if TensorFlow stores it, else None.
         shape: the same on both sides.
         compute: key of ``buffers.BUFFERS`` when its value follows from the config, else None.
         fields: the fields that ``compute`` is given.
         reason: why it may be left out.
     """
 
-    pt: str
+    pt: str | None
     tf: str | None
     shape: Shape | None
     compute: str | None
@@ -86,12 +86,12 @@ def compile_rules(config: DualEncoderConfig) -> RuleSet:
     shared = rule_file("dual_encoder")
     tensors: list[TensorRule] = []
     buffers: list[BufferRule] = []
-    for side in ("vision", "text"):
-        tower = compile_tower(config.vision if side == "vision" else config.text)
+    for side in _SIDES:
+        tower = compile_tower(config.tower(side))
         tensors += tower.tensors
         buffers += tower.buffers
     for module in shared["module"]:
-        tensors += _expand_module(module, dict(config.fields), "", "", "dual_encoder")
+        tensors += _expand_module(module, config.fields, "", "", "dual_encoder")
     rules = RuleSet(tuple(tensors), tuple(buffers), _dialects(config, tensors, buffers))
     _check_bijection(rules)
     return rules
@@ -138,7 +138,9 @@ def _expand_group(
                 yield module, fields
         return
     first, *rest = placeholders
-    for has_first, group in itertools.groupby(modules, lambda module: first in _PLACEHOLDER.findall(module["pt"])):
+    for has_first, group in itertools.groupby(
+        modules, lambda module: first in _PLACEHOLDER.findall(module.get("pt") or module["tf"])
+    ):
         members = list(group)
         if not has_first:
             yield from _expand_group(members, tuple(rest), repeat, fields)
@@ -173,10 +175,9 @@ def _expand_module(
 def _expand_buffer(buffer: Mapping[str, Any], fields: dict[str, Value], pt_prefix: str, tf_prefix: str) -> BufferRule:
     shape = tuple(integer(str(axis), fields) for axis in buffer["shape"]) if "shape" in buffer else None
     tf = tf_prefix + _fill(buffer["tf"], fields) if "tf" in buffer else None
-    given = {**fields, "positions": shape[-1]} if shape else fields
-    return BufferRule(
-        pt_prefix + _fill(buffer["pt"], fields), tf, shape, buffer.get("compute"), given, buffer["reason"]
-    )
+    pt = pt_prefix + _fill(buffer["pt"], fields) if "pt" in buffer else None
+    given = {**fields, "length": shape[-1]} if shape else fields
+    return BufferRule(pt, tf, shape, buffer.get("compute"), given, buffer["reason"])
 
 
 def _fill(template: str, fields: Mapping[str, Value]) -> str:
@@ -190,7 +191,7 @@ def _dialects(
     dialects: dict[str, dict[str, str]] = {}
     for dialect in sorted({name for side in _SIDES for name in config.tower(side).rules.get("dialects", {})}):
         names: dict[str, str] = {}
-        for pt in [rule.pt for rule in tensors] + [rule.pt for rule in buffers]:
+        for pt in [rule.pt for rule in tensors] + [rule.pt for rule in buffers if rule.pt is not None]:
             spelled = spell(pt, config, dialect)
             if spelled in names:
                 raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {pt} {spelled}")
@@ -207,11 +208,15 @@ def spell(pt: str, config: DualEncoderConfig, dialect: str) -> str:
     for side in _SIDES:
         scope = f"{side}_model."
         if pt.startswith(scope):
-            name = pt.removeprefix(scope)
-            for pattern, replacement in config.tower(side).rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
-                name = re.sub(pattern, replacement, name, count=1)
-            return scope + name
+            return scope + spell_in_tower(pt.removeprefix(scope), config.tower(side), dialect)
     return pt
+
+
+def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
+    """What a dialect calls a tower's tensor, both names without ``vision_model.`` / ``text_model.``."""
+    for pattern, replacement in tower.rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
 
 
 def _check_bijection(rules: RuleSet) -> None:

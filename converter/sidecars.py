@@ -10,28 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints.detect import inside
+from converter.configs import read_json
 from converter.errors import SourceError
+from converter.specs import Framework
 
 # Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
 _TAKEN = (
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
     "preprocessor_config.json", "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json",
-    "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
+    "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    "vocab.txt",
 )  # fmt: skip
 MAX_SIDECAR_BYTES = 256 * 2**20
 
 
-def copy_sidecars(source: Path, target: Path) -> tuple[str, ...]:
+def copy_sidecars(source: Path, target: Path, framework: Framework) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies the tokenizer and processor files of a checkpoint folder.
 
+    Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
+
     Returns:
-        Their names.
+        Their names, and what was rewritten, in words.
 
     Raises:
         SourceError: one of them is larger than any tokenizer is.
         CorruptCheckpoint: one of them is a link out of the folder.
     """
     copied = []
+    rewritten: tuple[str, ...] = ()
     for name in _TAKEN:
         path = source / name
         if not path.is_file():
@@ -40,7 +46,29 @@ def copy_sidecars(source: Path, target: Path) -> tuple[str, ...]:
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
         shutil.copyfile(inside(path, source), target / name)
         copied.append(name)
-    return tuple(copied)
+        if name == "tokenizer_config.json" and framework == "tf":
+            rewritten = _mend_tokenizer_config(target / name)
+    return tuple(copied), rewritten
+
+
+def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
+    """Makes a tokenizer_config.json of transformers 5.x one that 4.x opens too, with the same meaning in both.
+
+    4.x takes ``extra_special_tokens`` for a dictionary and fails on the list that 5.x writes; it calls the class
+    ``TokenizersBackend`` ``PreTrainedTokenizerFast``.
+    """
+    config = read_json(path)
+    rewritten = []
+    tokens = config.get("extra_special_tokens")
+    if isinstance(tokens, list) and "additional_special_tokens" not in config:
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        rewritten.append("extra_special_tokens -> additional_special_tokens")
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        rewritten.append("tokenizer_class: TokenizersBackend -> PreTrainedTokenizerFast")
+    if rewritten:
+        write_json(path, config)
+    return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
 
 
 def rewrite_config(
@@ -62,7 +90,7 @@ def rewrite_config(
 
     def rewrite(field: str, value: Any) -> None:
         if config.get(field) != value:
-            was = f"{field}: {json.dumps(config[field])}" if field in config else f"{field}: absent"
+            was = f"config.json: {field}: {json.dumps(config[field]) if field in config else 'absent'}"
             rewritten.append(f"{was} -> {json.dumps(value)}")
             config[field] = value
 

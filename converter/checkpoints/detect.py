@@ -1,4 +1,4 @@
-"""Decides what a person gave: which files of a folder are its weights, and of what kind a file is, by its first bytes."""
+"""Decides what a person gave: which files of a folder are its weights, and of what kind each is, by its first bytes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
-    wanted = (framework,) if framework else ("pt", "tf")
+    wanted: tuple[Framework, ...] = (framework,) if framework else ("pt", "tf")
     unread: Exception | None = None
     for side in wanted:
         for name in _WEIGHTS[side]:
@@ -144,19 +144,17 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
         f"a whole Keras 3 model (.keras); {_RESAVE}",
     ),
     (
-        lambda path, head: head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"),
+        lambda _, head: head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"),
         "a PyTorch pickle, which is not read yet; save the model again with safe_serialization=True",
     ),
     (
-        lambda path, head: path.suffix == ".msgpack",
+        lambda path, _: path.suffix == ".msgpack",
         "a Flax checkpoint; load it into PyTorch with transformers 4.57 (from_flax=True) and write it with "
         "save_pretrained",
     ),
     (
-        lambda path, head: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
+        lambda path, _: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
         f"a TensorFlow checkpoint; {_RESAVE}",
     ),
-    (lambda path, head: path.suffix == ".pb", f"a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}"),
+    (lambda path, _: path.suffix == ".pb", f"a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}"),
 )
-
-

@@ -9,7 +9,6 @@ than 64,512 bytes is split into ``weight_names0``, ``weight_names1`` ...
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def read_header(path: Path) -> Checkpoint:
         raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
     try:
         _check_kind(path, file)
-        size = os.stat(path).st_size
+        size = path.stat().st_size
         paths = _walk(path, file)
         tensors = {}
         for group, name in _listed_names(path, file):
@@ -195,7 +194,9 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
         raise _corrupt(path, f"{printable(where)} keeps its data in another file")
     codes = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
     if codes - _FILTERS:
-        raise _corrupt(path, f"{printable(where)} is compressed by filter {min(codes - _FILTERS)}, which needs a plugin")
+        raise _corrupt(
+            path, f"{printable(where)} is compressed by filter {min(codes - _FILTERS)}, which needs a plugin"
+        )
     dtype = dataset.dtype.newbyteorder("<").name if dataset.dtype.kind in "fiu" else str(dataset.dtype)
     if dtype not in DTYPES or dataset.shape is None or len(dataset.shape) > MAX_AXES:
         raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
@@ -238,5 +239,3 @@ def _allocate(group: h5py.Group, name: str, dtype: str, shape: Shape) -> int:
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
     return CorruptCheckpoint(f"{path}: not a sound tf_model.h5: {what}; download or save it again")
-
-

@@ -148,11 +148,15 @@ def _check_cover(path: Path, extents: list[tuple[str, str, Shape, int, int]], nb
     position = 0
     for name, _, _, begin, end in sorted(extents, key=lambda extent: extent[3:]):
         if begin != position:
-            raise _corrupt(path, f"tensor {printable(name)} begins at byte {begin:,} of the data, expected {position:,}")
+            raise _corrupt(
+                path, f"tensor {printable(name)} begins at byte {begin:,} of the data, expected {position:,}"
+            )
         position = end
     if position != nbytes:
         what = "truncated" if nbytes < position else "longer than its header says"
-        raise _corrupt(path, f"it is {what}: the header describes {position:,} bytes of data, the file holds {nbytes:,}")
+        raise _corrupt(
+            path, f"it is {what}: the header describes {position:,} bytes of data, the file holds {nbytes:,}"
+        )
 
 
 def _framework(metadata: Mapping[str, str], names: Iterable[str]) -> Framework:
@@ -164,5 +168,3 @@ def _framework(metadata: Mapping[str, str], names: Iterable[str]) -> Framework:
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
     return CorruptCheckpoint(f"{path}: not a sound safetensors file: {what}; download or save it again")
-
-
