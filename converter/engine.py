@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.checkpoints.detect import open_source
+from converter.checkpoints.shards import INDEX, parse_size
 from converter.configs import DualEncoderConfig, check_config, read_config
-from converter.errors import TargetError
+from converter.errors import ConfigError, SourceError, TargetError
 from converter.folders import check_out
 from converter.manifest import FileRecord
+from converter.memory import read_state_dict
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
 from converter.specs import Checkpoint, Framework, StoredTensor
 from converter.writing import Direction, Job, Progress, Written, identity, write_job
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Config = str | os.PathLike[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Conversion:
         source: as it was given.
         out: the folder that was made.
         container: what was read, for example ``"PyTorch safetensors"``.
-        weights: name of the weights file in ``out``.
+        weights: name of the weights file in ``out``, or of the index of its shards.
         towers: model types of vision and text.
         tensors: how many were converted.
         parameters: how many numbers they hold.
@@ -79,11 +84,13 @@ class Conversion:
 
 
 def pt2tf(
-    source: str | os.PathLike[str],
+    source: Source,
     out: str | os.PathLike[str],
     *,
+    config: Config | None = None,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
     dry_run: bool = False,
@@ -92,10 +99,13 @@ def pt2tf(
     """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or a ``state_dict()`` in memory
+            (torch tensors or NumPy arrays by name).
         out: folder to make.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace ``out`` if it exists.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
@@ -107,17 +117,19 @@ def pt2tf(
     Raises:
         ConverterError: see ``converter.errors``; nothing was written then.
     """
-    options = {"format": format, "dtype": dtype}
-    return _convert("pt2tf", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+    options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
+    return _convert("pt2tf", source, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def tf2pt(
-    source: str | os.PathLike[str],
+    source: Source,
     out: str | os.PathLike[str],
     *,
+    config: Config | None = None,
     format: Literal["safetensors"] = "safetensors",
     names: Names = "v4",
     dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
     dry_run: bool = False,
@@ -128,10 +140,12 @@ def tf2pt(
     Args:
         source: a folder as ``save_pretrained`` of transformers 4.x writes it, or a weights file in one.
         out: folder to make.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
         dtype: what float tensors become; ``"keep"`` leaves them.
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace ``out`` if it exists.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
@@ -143,14 +157,15 @@ def tf2pt(
     Raises:
         ConverterError: see ``converter.errors``; nothing was written then.
     """
-    options = {"format": format, "names": names, "dtype": dtype}
-    return _convert("tf2pt", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+    options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
+    return _convert("tf2pt", source, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def _convert(
     direction: Direction,
-    source: Path,
+    source: Source,
     out: Path,
+    config: Config | None,
     options: Mapping[str, Any],
     overwrite: bool,
     check: bool,
@@ -158,16 +173,36 @@ def _convert(
     progress: Progress | None,
 ) -> Conversion:
     started = time.perf_counter()
+    path = None if isinstance(source, Mapping) else Path(source)
     if not dry_run:
-        check_out(out, source, overwrite)
-    checkpoint, folder = open_source(source, "pt" if direction == "pt2tf" else "tf")
+        check_out(out, path, overwrite)
+    framework: Framework = "pt" if direction == "pt2tf" else "tf"
+    checkpoint, folder = _open(source, framework)
     try:
-        config = read_config(folder / "config.json")
-        job = _plan_job(direction, source, out, checkpoint, config, options, folder, progress)
+        checked = _config(config, folder)
+        job = _plan_job(direction, path or Path("memory"), out, checkpoint, checked, options, folder, progress)
         written = Written() if dry_run else write_job(job, overwrite, check)
     finally:
         checkpoint.close()
     return _summary(job, written, dry_run, started)
+
+
+def _open(source: Source, framework: Framework) -> tuple[Checkpoint, Path | None]:
+    if not isinstance(source, Mapping):
+        return open_source(Path(source), framework)
+    if framework != "pt":
+        raise SourceError("a state dict in memory is PyTorch's; use pt2tf")
+    return read_state_dict(source), None
+
+
+def _config(config: Config | None, folder: Path | None) -> DualEncoderConfig:
+    if isinstance(config, Mapping):
+        return check_config(config, "config")
+    if config is not None:
+        return read_config(Path(config))
+    if folder is None:
+        raise ConfigError("a state dict has no config; give config=model.config.to_dict()")
+    return read_config(folder / "config.json")
 
 
 def write_tensors(
@@ -225,7 +260,8 @@ def _plan_job(
     )
     weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
     before = tuple(identity(path) for path in checkpoint.files)
-    return Job(direction, source, out, folder, weights, checkpoint, before, config, plan, options, progress)
+    max_bytes = parse_size(options.get("max_shard_size"))
+    return Job(direction, source, out, folder, weights, max_bytes, checkpoint, before, config, plan, options, progress)
 
 
 def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
@@ -235,7 +271,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         source=job.source,
         out=job.out,
         container=job.checkpoint.container,
-        weights=job.weights,
+        weights=next((file.name for file in written.files if file.name.endswith(INDEX)), job.weights),
         towers=(job.config.vision.model_type, job.config.text.model_type),
         tensors=len(plan.tensors),
         parameters=sum(tensor.source.size for tensor in plan.tensors),
