@@ -32,7 +32,8 @@ def contrastive_loss(logits: Tensor) -> Tensor:
         )
     size = ops.shape(logits)[0]
     square = ops.reshape(logits, (size, size))
-    return -ops.mean(ops.diagonal(ops.log_softmax(square, axis=-1)))
+    own = ops.diagonal(ops.log_softmax(square, axis=-1))
+    return -ops.sum(own) / ops.cast(size, own.dtype)
 
 
 def clip_loss(similarity: Tensor) -> Tensor:

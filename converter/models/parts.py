@@ -68,8 +68,9 @@ class Norm(Part):
         dtype = keras.backend.standardize_dtype(x.dtype)
         if dtype in ("float16", "bfloat16"):
             x = ops.cast(x, "float32")
-        centred = x - ops.mean(x, axis=-1, keepdims=True)
-        scale = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + self.eps)
+        # Not ops.mean, which on JAX averages float64 in float32.
+        centred = x - ops.sum(x, axis=-1, keepdims=True) / self.width
+        scale = ops.rsqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / self.width + self.eps)
         return ops.cast(centred * scale, dtype) * self.gamma + self.beta
 
 
