@@ -9,6 +9,7 @@ _PLACES = {
     "TFVisionTextDualEncoderModel": "dual_encoder",
     "DualEncoderOutput": "outputs",
     "TowerOutput": "outputs",
+    "LoadingReport": "loading",
     "build_tower": "loading",
     "load_tower": "loading",
     "clip_loss": "losses",

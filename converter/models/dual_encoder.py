@@ -330,11 +330,11 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
 
         return load_dual_encoder(cls, source, from_pt=from_pt, **kwargs)
 
-    def save_pretrained(self, out: str | os.PathLike[str], **kwargs: Any) -> None:
+    def save_pretrained(self, out: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Saves a checkpoint; see ``converter.models.loading.save_dual_encoder``."""
         from converter.models.loading import save_dual_encoder
 
-        save_dual_encoder(self, out, **kwargs)
+        return save_dual_encoder(self, out, **kwargs)
 
     @classmethod
     def from_vision_text_pretrained(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -86,6 +87,13 @@ class Tower(Composite, keras.Model):
         options = {**config, **kwargs}
         fields = dict(options.pop("config"))
         return cls(AutoConfig.for_model(fields.pop("model_type"), **fields), **options)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Loads this tower from a checkpoint of either framework; see ``converter.models.loading.load_tower``."""
+        from converter.models.loading import load_tower
+
+        return load_tower(source, cls.side, *args, **kwargs)
 
     def get_build_config(self) -> dict[str, Any]:
         """Nothing is needed: all shapes come from the config."""
