@@ -80,7 +80,8 @@ def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
 def _check_pixels(pixels: Array, where: str) -> None:
     if pixels.dtype != np.float32 or pixels.ndim != 4 or not pixels.size:
         raise ParityError(
-            f"{where}: pixel_values is {pixels.dtype} {pixels.shape}, expected float32 (images, channels, height, width)"
+            f"{where}: pixel_values is {pixels.dtype} {pixels.shape}, "
+            "expected float32 (images, channels, height, width)"
         )
     if not np.isfinite(pixels).all():
         raise ParityError(f"{where}: pixel_values holds values that are not finite")

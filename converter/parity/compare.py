@@ -34,8 +34,10 @@ def compare_runs(candidate: Recording, reference: Recording, tolerance: Toleranc
     comparisons: list[TapComparison] = []
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
         problems += _batch_problems(ours, theirs, f"batch {number} ({theirs.title})")
-        for name in sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order):
-            comparisons.append(compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance))
+        shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
+        comparisons += [
+            compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
+        ]
     return ParityReport(
         tolerance=tolerance,
         candidate=dict(candidate.metadata),
@@ -58,8 +60,10 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
     }
     if any(only.values()):
         # every name, not the first ten: which layers are there on one side only is what tells a person why
-        ours, theirs = (", ".join(only[side]) or "none" for side in ("candidate", "reference"))
-        problems.append(f"{where}: the sides have different taps; only in the candidate: {ours}; only in the reference: {theirs}")
+        here, there = (", ".join(only[side]) or "none" for side in ("candidate", "reference"))
+        problems.append(
+            f"{where}: the sides have different taps; only in the candidate: {here}; only in the reference: {there}"
+        )
     return problems
 
 
@@ -200,4 +204,3 @@ def _passing_atol(difference: Array, size: Array, rtol: float) -> float | None:
         while not (difference <= atol + rtol * size).all():
             atol, step = atol + step, step * 2
     return atol
-

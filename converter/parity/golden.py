@@ -6,6 +6,7 @@ A file comes from another machine, so everything in it is checked before it is u
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -46,6 +47,11 @@ class Recording:
     batches: tuple[Batch, ...]
 
 
+def config_sha256(source: Path) -> str:
+    """The hash by which a run says which config.json it ran, that of the folder ``source``."""
+    return hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
+
+
 def write_recording(recording: Recording, path: Path) -> None:
     """Writes a recording, whole or not at all.
 
@@ -70,7 +76,7 @@ def write_recording(recording: Recording, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise ParityError(f"{path}: cannot be written: {printable(str(error))}") from None
     finally:
@@ -137,7 +143,11 @@ def _read_titles(text: str, path: Path) -> list[str]:
         titles = json.loads(text)
     except (ValueError, RecursionError):
         titles = None
-    if not isinstance(titles, list) or not 0 < len(titles) <= MAX_BATCHES or not all(isinstance(t, str) for t in titles):
+    if (
+        not isinstance(titles, list)
+        or not 0 < len(titles) <= MAX_BATCHES
+        or not all(isinstance(t, str) for t in titles)
+    ):
         raise ParityError(f"{path}: metadata 'batches' is no list of 1 to {MAX_BATCHES} titles; make the file again")
     for title in titles:
         check_title(title, str(path))
@@ -151,8 +161,8 @@ def _check_names(file: Any, batches: int, path: Path) -> list[str]:
         kind, last = (match[2], match[3]) if match else ("", "")
         if match is None or int(match[1]) >= batches or not (last in INPUTS if kind == "input" else is_tap(last)):
             raise ParityError(
-                f"{path}: unexpected tensor {printable(name)}; expected batch.<k>.input.<name> and batch.<k>.tap.<name> "
-                f"of {batches} batches"
+                f"{path}: unexpected tensor {printable(name)}; expected batch.<k>.input.<name> and "
+                f"batch.<k>.tap.<name> of {batches} batches"
             )
         dtype = file.get_slice(name).get_dtype()
         expected = _stored_dtypes(kind, last)

@@ -14,7 +14,7 @@ from converter.parity.taps import Array
 
 # No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
 MAX_SEQUENCE = 512
-# A little beyond black and white after the normalisation of any image processor; rounding grows with the size of values.
+# A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
 EXTREME_PIXEL = 3.0
 _NEEDED = ("vocab_size", "max_position_embeddings")
 
@@ -29,7 +29,13 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "albert": {**_BERT, "vocab_size": 30000},
     "mpnet": {"vocab_size": 30527, "max_position_embeddings": 512, "pad_token_id": 1},
     "clip_text_model": {"vocab_size": 49408, "max_position_embeddings": 77, "pad_token_id": 1, "eos_token_id": 49407},
-    "xlm-roberta-xl": {**_BERT, "vocab_size": 250880, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1},
+    "xlm-roberta-xl": {
+        **_BERT,
+        "vocab_size": 250880,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
 }
 VISION_DEFAULTS = {"image_size": 224, "num_channels": 3}
 # Position ids of these start behind the padding token's: a text of the full length needs pad + 1 rows more.
@@ -114,8 +120,8 @@ def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int,
 def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
     ids, mask = _texts(draw, text, [length, max(1, length - 3), length], length)
     mask[2, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
-    positions = draw.integers(0, text.positions, ids.shape, dtype=np.int64)
-    inputs = {"pixel_values": _noise(draw, 3, images), "input_ids": ids, "attention_mask": mask}
+    positions: Array = draw.integers(0, text.positions, ids.shape, dtype=np.int64)
+    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 3, images), "input_ids": ids, "attention_mask": mask}
     if text.types:
         inputs["token_type_ids"] = draw.integers(0, text.types, ids.shape, dtype=np.int64)
     return Batch("explicit token types and positions, holes in a mask", {**inputs, "position_ids": positions})
@@ -138,9 +144,7 @@ def _longest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...
     pixels[0] = EXTREME_PIXEL
     pixels[1] = -EXTREME_PIXEL
     pixels[2] = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)  # the last one stays zero
-    return Batch(
-        "longest sequence, extreme pixels", {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask}
-    )
+    return Batch("longest sequence, extreme pixels", {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask})
 
 
 def _texts(
@@ -173,7 +177,9 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     fields = {**TEXT_DEFAULTS.get(model_type, {}), **tower}
     missing = [name for name in _NEEDED if not isinstance(fields.get(name), int) or fields[name] < 1]
     if missing:
-        raise ParityError(f"text_config of {printable(model_type, 60)}: no usable {listed(missing)}; add them to config.json")
+        raise ParityError(
+            f"text_config of {printable(model_type, 60)}: no usable {listed(missing)}; add it to config.json"
+        )
     size, positions = fields["vocab_size"], fields["max_position_embeddings"]
     pad = _token(fields.get("pad_token_id"))
     pad = 0 if pad is None or pad >= size else pad
@@ -187,7 +193,8 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if model_type in _POSITIONS_BEHIND_PAD else 0))
     if not ids.size or longest < 1:
         raise ParityError(
-            f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; correct the config"
+            f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; "
+            "correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in TEXT_DEFAULTS.get(model_type, fields) else 0
     return Vocabulary(ids, pad, end, _token(types) or 0, positions, longest, pads_left)

@@ -6,6 +6,7 @@ the process down with it must not take the comparison down.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import converter
 from converter.errors import ParityError, printable
@@ -43,7 +44,12 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, module: str, environment: Mapping[str, str], python: Path | None = None, log: Path | None = None
+        self,
+        name: str,
+        module: str,
+        environment: Mapping[str, str],
+        python: Path | None = None,
+        log: Path | None = None,
     ) -> None:
         """Starts the process; it imports its framework while the caller goes on.
 
@@ -67,7 +73,7 @@ class Worker:
         interpreter = str(python or sys.executable)
         try:
             with self.log.open("wb") as output:
-                self._process = subprocess.Popen(
+                self._process = subprocess.Popen(  # noqa: S603 -- the interpreter is the caller's choice
                     [interpreter, "-c", program],
                     stdin=subprocess.PIPE,
                     stdout=output,
@@ -81,6 +87,7 @@ class Worker:
             raise ParityError(
                 f"{name}: cannot start {printable(interpreter)}: {error.strerror}; expected a Python interpreter"
             ) from None
+        self._requests = cast("IO[bytes]", self._process.stdin)
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +110,8 @@ class Worker:
         self._sent += 1
         line = json.dumps({**request, "reply": str(self._waiting)}) + "\n"
         try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._requests.write(line.encode())
+            self._requests.flush()
         except OSError:
             pass  # it has ended already: receive says how
 
@@ -161,17 +167,16 @@ class Worker:
     def close(self) -> None:
         """Ends the process and removes its files."""
         self.end()
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.close()
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            self._requests.close()
         self._folder.cleanup()
 
     def _log_tail(self) -> str:
         lines = self.log.read_bytes()[-100_000:].decode("utf-8", "replace").splitlines()
         lines = [printable(line.rstrip()) for line in lines if line.strip()][-LOG_LINES:]
-        return "\n  its log ends with:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; its log is empty"
+        return (
+            "\n  its log ends with:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; its log is empty"
+        )
 
 
 def _how_it_ended(status: int) -> str:

@@ -133,7 +133,7 @@ def write_request(folder: Path, source: Path, batches: Sequence[Batch], options:
 
 
 if __name__ == "__main__":
-    from converter.parity.torch_model import answer
     from converter.parity.serving import serve
+    from converter.parity.torch_model import answer
 
     serve(answer)

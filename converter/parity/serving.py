@@ -1,17 +1,17 @@
 """The worker's side of a process of its own: reads requests, answers each with a file, keeps what went wrong apart.
 
 Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one of the keys
-``answer``, ``refused`` (the input's fault), ``memory`` (it ran out) and ``failed`` (a bug; the traceback is in the log).
+``answer``, ``refused`` (the input's fault), ``memory`` (it ran out) and ``failed`` (a bug; its traceback is logged).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError
@@ -25,11 +25,10 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """
     for line in sys.stdin:
         request = json.loads(line)
-        reply = request.pop("reply")
-        partial = f"{reply}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(_outcome(answer, request), file)
-        os.replace(partial, reply)  # the caller never sees half a reply
+        reply = Path(request.pop("reply"))
+        partial = reply.with_suffix(".partial")
+        partial.write_text(json.dumps(_outcome(answer, request)), "utf-8")
+        partial.replace(reply)  # the caller never sees half a reply
 
 
 def _outcome(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ HEAD = (
     "logits_per_text",
     "loss",
 )
-_IN_TOWER = re.compile(r"(vision|text)\.(?:(embeddings|last_hidden_state|pooled)|(attentions|layers)\.(0|[1-9]\d{0,3}))")
+_IN_TOWER = re.compile(
+    r"(vision|text)\.(?:(embeddings|last_hidden_state|pooled)|(attentions|layers)\.(0|[1-9]\d{0,3}))"
+)
 _PLACE = {"embeddings": 0, "attentions": 1, "layers": 1, "last_hidden_state": 2, "pooled": 3}
 _IN_WORDS = {
     "embeddings": "embeddings",

@@ -1,12 +1,10 @@
-"""Loads and runs the PyTorch model inside the reference's process. Decides that a model with a weight missing never runs."""
+"""Loads and runs the PyTorch model in the reference's process. Decides that one with a weight missing never runs."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from transformers import VisionTextDualEncoderModel
 
 from converter.errors import ParityError, listed
 from converter.parity.batches import Batch
-from converter.parity.golden import Recording, read_recording, write_recording
+from converter.parity.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.reference import ReferenceOptions
 from converter.parity.taps import Array, collect_taps
 
@@ -76,37 +74,60 @@ def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:
     Raises:
         ParityError: a weight is missing, left over or of another shape, or transformers cannot load the folder.
     """
-    # "dtype" is called "torch_dtype" up to 4.55
-    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    dtype_name = "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    try:
-        model, info = VisionTextDualEncoderModel.from_pretrained(
-            str(source),
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            attn_implementation=options.attention,
-            **{dtype_name: getattr(torch, options.dtype)},
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ParityError(
-            f"{source}: transformers {transformers.__version__} cannot load it as a PyTorch dual encoder: {error}"
-        ) from error
+    model, info = _load_with_attention(source, options)
     derived = {name for name in info["unexpected_keys"] if name.endswith(_DERIVED)}
     wrong = {
         "missing from the files": [name for name in info["missing_keys"] if not name.endswith(_DERIVED)],
         "left over in the files": [name for name in info["unexpected_keys"] if name not in derived],
-        "of another shape than the config says": [str(entry[0]) for entry in info["mismatched_keys"]],
+        "of another shape than the config says": [_name_of(entry) for entry in info["mismatched_keys"]],
         "that failed to load": list(info.get("error_msgs") or ()),
     }
     if any(wrong.values()):
-        raise ParityError(f"{source}: the files are not the model that config.json describes; {_counted(wrong)}")
+        raise ParityError(
+            f"{source}: the files are not the model that config.json describes: {_counted(wrong)}. Check that they "
+            f"belong together, and that transformers {transformers.__version__} reads their names: versions before 5.6 "
+            "do not read the flat names that later ones write for CLIP-like towers"
+        )
     return model.eval(), derived
 
 
-def _counted(wrong: dict[str, Collection[str]]) -> str:
+def _load_with_attention(source: Path, options: ReferenceOptions) -> tuple[Any, dict[str, Any]]:
+    """Loads with the attention that was asked for, in the other tower alone where one has only eager (MPNet)."""
+    # "dtype" is called "torch_dtype" up to 4.55
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    dtype = {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
+    asked = options.attention
+    choices: list[Any] = [asked]
+    if asked != "eager":
+        choices += [{"": asked, "vision_config": asked, "text_config": "eager"}]
+        choices += [{"": asked, "vision_config": "eager", "text_config": asked}, "eager"]
+    for choice in choices:
+        try:
+            found: tuple[Any, dict[str, Any]] = VisionTextDualEncoderModel.from_pretrained(
+                str(source),
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                attn_implementation=choice,
+                **dtype,
+            )
+            return found
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            refusal: Exception = error
+            if not (isinstance(error, ValueError) and "scaled_dot_product_attention" in str(error)):
+                break
+    raise ParityError(
+        f"{source}: transformers {transformers.__version__} cannot load it as a PyTorch dual encoder: {refusal}"
+    ) from refusal
+
+
+def _counted(wrong: Mapping[str, Collection[str]]) -> str:
     return "; ".join(f"{len(names)} {what}: {listed(sorted(names))}" for what, names in wrong.items() if names)
+
+
+def _name_of(mismatch: Any) -> str:
+    """4.x and 5.x differ in whether the shapes come along."""
+    return str(mismatch if isinstance(mismatch, str) else mismatch[0])
 
 
 def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.device) -> Batch:
@@ -115,7 +136,7 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     projected: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, arguments, result: projected.update({name: result})
+        return lambda _module, _arguments, result: projected.update({name: result})
 
     hooks = [getattr(model, f"{name}_projection").register_forward_hook(keep(name)) for name in ("visual", "text")]
     try:
@@ -158,7 +179,7 @@ def describe_run(model: Any, source: Path, options: ReferenceOptions, device: to
     return {
         "framework": "PyTorch",
         "source": source.name,
-        "config_sha256": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
+        "config_sha256": config_sha256(source),
         "versions": json.dumps(versions, sort_keys=True),
         "device": f"{device}{name}",
         "attention": json.dumps(attention, sort_keys=True),
