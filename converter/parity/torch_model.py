@@ -108,6 +108,7 @@ def _load_with_attention(source: Path, options: ReferenceOptions) -> tuple[Any, 
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the loading info, by name, and refused there
                 attn_implementation=choice,
                 **dtype,
             )

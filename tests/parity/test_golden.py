@@ -195,7 +195,7 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_damaged_file_is_refused_or_read_as_well_formed(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.safetensors"
-    write_recording(recording({"loss": np.float32(1).reshape(())}), path)
+    write_recording(recording({"loss": np.ones((), np.float32)}), path)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -93,7 +93,7 @@ def test_taps_are_those_of_a_direct_call(
         for name, array in expected.items():
             assert (ours.taps[name].dtype, ours.taps[name].shape) == (array.dtype, array.shape)
             np.testing.assert_allclose(ours.taps[name], array, rtol=0, atol=3e-6 if dtype == "float32" else 1e-13)
-    assert squares == 2
+    assert squares == 3
     assert recorded.batches[1].taps["loss"].shape == ()
 
 
@@ -154,9 +154,7 @@ def test_a_weight_left_over_is_refused(worker: Worker, altered: Altered, batches
 def test_a_weight_of_another_shape_is_refused(worker: Worker, altered: Altered, batches: tuple[Batch, ...]) -> None:
     name = "text_projection.weight"
     folder = altered(lambda tensors: tensors.update({name: tensors[name][:-1].copy()}))
-    message = refusal(worker, folder, batches)
-    assert name in message
-    assert str(folder) in message
+    assert f"1 of another shape than the config says: {name}. Check" in refusal(worker, folder, batches)
 
 
 def test_a_tensorflow_checkpoint_is_refused(worker: Worker, altered: Altered, batches: tuple[Batch, ...]) -> None:
@@ -173,7 +171,9 @@ def test_buffers_that_follow_from_the_config_may_be_there(
     name = "text_model.embeddings.position_ids"
     folder = altered(lambda tensors: tensors.update({name: np.arange(19)[None]}))
     old, new = (run(worker, source, batches) for source in (folder, tiny_folder))
-    assert compare_runs(old, new, Tolerance(0.0)).passed
+    # where in memory weights lie decides which vector instructions add them up
+    assert compare_runs(old, new, Tolerance(5e-6)).passed
+    assert (json.loads(old.metadata["left_out"]), json.loads(new.metadata["left_out"])) == ([name], [])
 
 
 def test_a_changed_weight_shows_in_the_taps_behind_it(
