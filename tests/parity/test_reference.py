@@ -168,12 +168,15 @@ def test_a_tensorflow_checkpoint_is_refused(worker: Worker, altered: Altered, ba
 def test_buffers_that_follow_from_the_config_may_be_there(
     worker: Worker, altered: Altered, tiny_folder: Path, batches: tuple[Batch, ...]
 ) -> None:
-    name = "text_model.embeddings.position_ids"
-    folder = altered(lambda tensors: tensors.update({name: np.arange(19)[None]}))
+    # transformers reports the second kind and, in 5.x, drops the first by itself
+    buffers = {"text_model.embeddings.position_ids": np.arange(19)[None]}
+    buffers["vision_model.attention.relative_position_index"] = np.arange(4)
+    folder = altered(lambda tensors: tensors.update(buffers))
     old, new = (run(worker, source, batches) for source in (folder, tiny_folder))
     # where in memory weights lie decides which vector instructions add them up
     assert compare_runs(old, new, Tolerance(5e-6)).passed
-    assert (json.loads(old.metadata["left_out"]), json.loads(new.metadata["left_out"])) == ([name], [])
+    assert "vision_model.attention.relative_position_index" in json.loads(old.metadata["left_out"])
+    assert json.loads(new.metadata["left_out"]) == []
 
 
 def test_a_changed_weight_shows_in_the_taps_behind_it(

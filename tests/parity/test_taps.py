@@ -81,11 +81,10 @@ def output(**changes: Any) -> Any:
 def test_layers_are_the_hidden_states_after_the_first() -> None:
     found = collect_taps(output(), 5, 6, attentions=True, to_numpy=np.asarray)
     assert list(found) == sorted(found, key=model_order)
-    hidden = [found[f"text.{name}"][0, 0, 0] for name in ("embeddings", "layers.0", "layers.1")]
     hidden = [float(found[f"text.{name}"][0, 0, 0]) for name in ("embeddings", "layers.0", "layers.1")]
     assert hidden == [20, 21, 22]
     assert found["text.last_hidden_state"][0, 0, 0] == 22.5
-    assert (found["image_features"], found["text_features"], found["image_embeds"]) == (5, 6, 1)
+    assert [int(found[name]) for name in ("image_features", "text_features", "image_embeds")] == [5, 6, 1]
     assert "text.layers.2" not in found
     assert "text.attentions.1" in found
     assert "loss" not in found
