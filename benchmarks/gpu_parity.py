@@ -35,7 +35,13 @@ from converter.parity.reference import ReferenceOptions, start_reference, write_
 from converter.parity.report import described_run, figure, to_text  # noqa: E402
 
 SECONDS = 300.0
-COLUMNS = ("vision.last_hidden_state", "text.last_hidden_state", "image_embeds", "text_embeds", "logits_per_image")
+COLUMNS = {
+    "vision": "vision.last_hidden_state",
+    "text": "text.last_hidden_state",
+    "image embeds": "image_embeds",
+    "text embeds": "text_embeds",
+    "logits": "logits_per_image",
+}
 _REGISTRY = (
     "import json; from converter.models.registry import TEXT, VISION; print(json.dumps([list(VISION), list(TEXT)]))"
 )
@@ -123,9 +129,9 @@ def run_pair(
 def print_row(outcome: Outcome) -> None:
     """One line of the table."""
     worst = {} if outcome.report is None else {tap.name: tap for tap in outcome.report.worst}
-    cells = [figure(worst[name].greatest_absolute) if name in worst else "-" for name in COLUMNS]
+    cells = [figure(worst[name].greatest_absolute) if name in worst else "-" for name in COLUMNS.values()]
     verdict = "equal" if outcome.passed else "FAILED"
-    print(f"{outcome.pair:<38} {'  '.join(f'{cell:>16}' for cell in cells)}  {verdict}", flush=True)
+    print(f"{outcome.pair:<38} {'  '.join(f'{cell:>12}' for cell in cells)}  {verdict}", flush=True)
     if outcome.error:
         print(outcome.error, flush=True)
     elif outcome.report is not None and not outcome.passed:
@@ -172,7 +178,7 @@ def main() -> int:
         start_candidate(candidate) as keras_worker,
     ):
         workers = {"reference": (torch_worker, asdict(reference)), "candidate": (keras_worker, asdict(candidate))}
-        print(f"{'greatest absolute difference':<38} {'  '.join(f'{name[-16:]:>16}' for name in COLUMNS)}")
+        print(f"{'greatest absolute difference':<38} {'  '.join(f'{name:>12}' for name in COLUMNS)}")
         for pair, source in make_models(Path(folder), pairs, asked.large, asked.seed):
             outcomes.append(run_pair(pair, source, workers, asked.seed, tolerance))
             print_row(outcomes[-1])
