@@ -39,7 +39,7 @@ class CandidateOptions:
         backend: of Keras, ``"tensorflow"`` or ``"jax"``; fixed when the process starts.
         device: ``"auto"`` (a GPU where the backend sees one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``; whether
             there is a GPU at all is fixed when the process starts.
-        dtype: ``"float32"`` or ``"float64"``.
+        dtype: ``"float32"`` or ``"float64"``; fixed when the process starts where the backend is JAX.
         attentions: whether to record attention maps.
         loss: whether to record the contrastive loss, of batches with as many images as texts.
 
@@ -64,7 +64,7 @@ def start_candidate(options: CandidateOptions, python: Path | None = None, log: 
     """Starts a process for Keras runs.
 
     Args:
-        options: ``backend`` and ``device`` are those of every run in this process.
+        options: ``backend``, ``device`` and, on JAX, ``dtype`` are those of every run in this process.
         python: interpreter of an environment with keras, the backend and transformers; by default this one.
         log: where its output is kept.
     """
@@ -75,6 +75,8 @@ def start_candidate(options: CandidateOptions, python: Path | None = None, log: 
 def _environment(options: CandidateOptions) -> Mapping[str, str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     chosen = {**ENVIRONMENT, "KERAS_BACKEND": options.backend, "XLA_FLAGS": flags}
+    # Keras looks once, on import, whether JAX has 64 bits; set any later, its mean still adds up in 32
+    chosen["JAX_ENABLE_X64"] = "1" if options.dtype == "float64" else "0"
     if options.device == "cpu":
         return {**chosen, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
     return chosen

@@ -51,15 +51,23 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_precision(options: CandidateOptions) -> dict[str, Any]:
-    """Full precision of the dtype asked for, and kernels that give the same result twice; what was set."""
+    """Full precision of the dtype asked for, and kernels that give the same result twice.
+
+    Returns:
+        What was set, for the metadata.
+
+    Raises:
+        ParityError: this process has been started for another dtype.
+    """
     keras.config.set_floatx(options.dtype)
     keras.config.set_dtype_policy(options.dtype)
     if options.backend == "jax":
         import jax
 
-        jax.config.update("jax_enable_x64", options.dtype == "float64")
+        if jax.config.jax_enable_x64 != (options.dtype == "float64"):
+            raise ParityError(f"JAX was not started for {options.dtype} here; start another process for it")
         jax.config.update("jax_default_matmul_precision", "highest")
-        return {"jax_default_matmul_precision": "highest", "jax_enable_x64": options.dtype == "float64"}
+        return {"jax_default_matmul_precision": "highest", "jax_enable_x64": jax.config.jax_enable_x64}
     import tensorflow as tf
 
     tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -58,7 +58,7 @@ def test_every_tap_is_equal_in_float32(
     ours = run(candidate, tiny_folder, batches, attentions=True, loss=True)
     report = compare_runs(ours, theirs, Tolerance(1e-5))
     assert report.passed, report.verdict
-    assert len(report.comparisons) == 6 * 23 + 3
+    assert len(report.comparisons) == 6 * 22 + 3
 
 
 @pytest.mark.torch
@@ -66,11 +66,27 @@ def test_every_tap_is_equal_in_float64(
     reference: Worker, candidate: tuple[Worker, str], tiny_folder: Path, batches: tuple[Batch, ...]
 ) -> None:
     theirs = run_torch(reference, tiny_folder, batches, attention="sdpa", dtype="float64", loss=True)
-    ours = run(candidate, tiny_folder, batches, dtype="float64", loss=True)
+    options = CandidateOptions(candidate[1], "cpu", "float64", loss=True)
+    ours = run_candidate(tiny_folder, batches, options, seconds=SECONDS)
     report = compare_runs(ours, theirs, Tolerance(1e-10))
     assert report.passed, report.verdict
-    back = run(candidate, tiny_folder, batches[:1])
-    assert {str(array.dtype) for array in back.batches[0].taps.values()} == {"float32"}
+
+
+@pytest.mark.jax
+def test_jax_keeps_its_dtype(tiny_folder: Path, batches: tuple[Batch, ...]) -> None:
+    with start_candidate(CandidateOptions("jax", "cpu")) as worker, pytest.raises(ParityError) as caught:
+        ask_run(worker, tiny_folder, batches, asdict(CandidateOptions("jax", "cpu", "float64")), SECONDS)
+    assert str(caught.value) == (
+        "Keras candidate on jax: JAX was not started for float64 here; start another process for it"
+    )
+
+
+@pytest.mark.tf
+def test_tensorflow_changes_its_dtype_and_back(tiny_folder: Path, batches: tuple[Batch, ...]) -> None:
+    with start_candidate(CandidateOptions(device="cpu")) as worker:
+        for dtype in ("float32", "float64", "float32"):
+            recorded = run((worker, "tensorflow"), tiny_folder, batches[:1], dtype=dtype)
+            assert {str(array.dtype) for array in recorded.batches[0].taps.values()} == {dtype}
 
 
 @pytest.mark.torch
