@@ -75,7 +75,7 @@ def start_candidate(options: CandidateOptions, python: Path | None = None, log: 
 def _environment(options: CandidateOptions) -> Mapping[str, str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
     chosen = {**ENVIRONMENT, "KERAS_BACKEND": options.backend, "XLA_FLAGS": flags}
-    # Keras looks once, on import, whether JAX has 64 bits; set any later, its mean still adds up in 32
+    # without it JAX makes float32 of float64; what it has compiled before a change of mind would stay as it was
     chosen["JAX_ENABLE_X64"] = "1" if options.dtype == "float64" else "0"
     if options.device == "cpu":
         return {**chosen, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}

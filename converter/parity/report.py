@@ -109,7 +109,7 @@ def row(tap: TapComparison) -> tuple[str, ...]:
         "-" if tap.index_absolute is None else f"[{','.join(map(str, tap.index_absolute))}]",
         figure(tap.greatest_relative),
         f"{tap.exceeding:,}",
-        figure(tap.passing_atol),
+        figure_above(tap.passing_atol),
         f"{tap.compared:,}",
         f"{tap.left_out:,}",
         remark(tap),
@@ -119,6 +119,15 @@ def row(tap: TapComparison) -> tuple[str, ...]:
 def figure(value: float | None) -> str:
     """A difference with two digits; a dash where there is none."""
     return "-" if value is None else f"{value:.1e}"
+
+
+def figure_above(value: float | None) -> str:
+    """A tolerance with two digits, rounded up, so that the printed one passes as well; a dash where there is none."""
+    if value is None or value == 0:
+        return figure(value)
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    text = figure(math.ceil(value / step) * step)
+    return text if float(text) >= value else figure((math.ceil(value / step) + 1) * step)
 
 
 def remark(tap: TapComparison) -> str:
