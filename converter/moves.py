@@ -1,0 +1,278 @@
+"""Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
+
+Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``, so that no file is ever mapped and
+memory stays the same whatever the size of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from converter.casts import DTYPES, numpy_dtype
+from converter.errors import CorruptCheckpoint, TargetError
+from converter.layouts import Layout
+from converter.specs import Extent, StoredTensor
+
+Array = np.ndarray[Any, Any]
+
+THREADS = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+# Source and target of one block per thread; all threads together stay below 100 MB.
+BLOCK_BYTES = 96 * 2**20 // (3 * THREADS)
+COPY_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One tensor from ``source`` to ``target``, both of which have an extent.
+
+    Attributes:
+        name: nested PyTorch name, for messages and hashes.
+        to_tf: True towards TensorFlow's layout, False towards PyTorch's.
+    """
+
+    name: str
+    source: StoredTensor
+    target: StoredTensor
+    layout: Layout
+    to_tf: bool
+
+    @property
+    def copies(self) -> bool:
+        """Whether the bytes stay as they are."""
+        return self.layout.axes is None and self.source.dtype == self.target.dtype
+
+    @property
+    def pt_shape(self) -> tuple[int, ...]:
+        """Shape in PyTorch's layout, with at least one axis."""
+        shape = self.source.shape if self.to_tf else self.target.shape
+        return shape or (1,)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of a move: those of PyTorch's first axis where the layout changes, else of the flat tensor."""
+
+    move: Move
+    start: int
+    stop: int
+
+
+class Files:
+    """Open files by path, one descriptor each, shared by all threads. Reads and writes name their offset."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[tuple[Path, bool], int] = {}
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def open(self, path: Path, write: bool = False) -> int:
+        """The descriptor of a file; call it before threads start."""
+        if (path, write) not in self._descriptors:
+            self._descriptors[path, write] = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+        return self._descriptors[path, write]
+
+    def read(self, extent: Extent, start: int, into: Array) -> None:
+        """Fills a contiguous array with the bytes from ``start`` of an extent."""
+        view = into.reshape(-1).view(np.uint8).data
+        position, done = extent.offset + start, 0
+        descriptor = self._descriptors[extent.path, False]
+        while done < len(view):
+            count = os.preadv(descriptor, [view[done:]], position + done)
+            if count == 0:
+                raise CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+            done += count
+
+    def write(self, extent: Extent, start: int, data: Array) -> None:
+        """Writes a contiguous array to the bytes from ``start`` of an extent."""
+        view = data.reshape(-1).view(np.uint8).data
+        descriptor, done = self._descriptors[extent.path, True], 0
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done:], extent.offset + start + done)
+
+    def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
+        """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
+        reader, writer = self._descriptors[source.path, False], self._descriptors[target.path, True]
+        while start < stop:
+            try:
+                count = os.copy_file_range(reader, writer, stop - start, source.offset + start, target.offset + start)
+            except (OSError, AttributeError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_COPY:
+                    raise
+                piece = np.empty(stop - start, np.uint8)
+                self.read(source, start, piece)
+                self.write(target, start, piece)
+                return
+            if count == 0:
+                raise CorruptCheckpoint(f"{source.path}: became shorter while it was read; convert it again")
+            start += count
+
+
+# What file systems and kernels say that cannot copy from file to file.
+_NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+
+
+def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = COPY_BYTES) -> Iterator[Block]:
+    """Cuts moves into blocks of at most ``limit`` bytes on either side (but at least one row).
+
+    Args:
+        moves: to be cut.
+        limit: for what passes through memory.
+        copy_limit: for what is copied in the kernel.
+    """
+    for move in moves:
+        if move.layout.axes is None:
+            rows, width = move.source.size, max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
+            limit_here = copy_limit if move.copies else limit
+        else:
+            rows = move.pt_shape[0]
+            width = move.source.size // max(rows, 1) * max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
+            limit_here = limit
+        step = max(1, limit_here // max(width, 1))
+        for start in range(0, rows, step):
+            yield Block(move, start, min(start + step, rows))
+
+
+def write_block(files: Files, block: Block) -> None:
+    """Carries out one block."""
+    move = block.move
+    source, target = _extent(move.source), _extent(move.target)
+    if move.copies:
+        width = DTYPES[move.source.dtype]
+        files.copy(source, target, block.start * width, block.stop * width)
+        return
+    data = cast(read_rows(files, move.source, block, columns=not move.to_tf), move.target.dtype)
+    if move.layout.axes is not None:
+        data = move.layout.to_tf(data) if move.to_tf else move.layout.to_pt(data)
+    _write_rows(files, move.target, block, data, columns=move.to_tf)
+
+
+def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -> Array:
+    """Reads the part of a stored tensor that a block is about.
+
+    Args:
+        files: with the tensor's file open.
+        tensor: source or target of the block's move.
+        block: which rows.
+        columns: whether PyTorch's rows are this tensor's last axis.
+
+    Returns:
+        A fresh array: flat for plain layouts, ``(rows, ...)`` or ``(..., rows)`` for the others.
+    """
+    move, count = block.move, block.stop - block.start
+    extent, dtype = _extent(tensor), numpy_dtype(tensor.dtype)
+    if move.layout.axes is None:
+        flat = np.empty(count, dtype)
+        files.read(extent, block.start * dtype.itemsize, flat)
+        return flat
+    rest = move.pt_shape[1:]
+    rows = move.pt_shape[0]
+    if not columns:
+        held = np.empty((count, *rest), dtype)
+        files.read(extent, block.start * (held.nbytes // count), held)
+        return held
+    held = np.empty((*(move.pt_shape[axis] for axis in move.layout.axes[:-1]), count), dtype)
+    if count == rows:
+        files.read(extent, 0, held)
+        return held
+    for line, into in enumerate(held.reshape(-1, count)):
+        files.read(extent, (line * rows + block.start) * dtype.itemsize, into)
+    return held
+
+
+def _write_rows(files: Files, tensor: StoredTensor, block: Block, data: Array, columns: bool) -> None:
+    extent, width = _extent(tensor), DTYPES[tensor.dtype]
+    rows, count = block.move.pt_shape[0], block.stop - block.start
+    if block.move.layout.axes is None or not columns or count == rows:
+        files.write(extent, block.start * (data.nbytes // count), data)
+        return
+    for line, values in enumerate(data.reshape(-1, count)):
+        files.write(extent, (line * rows + block.start) * width, values)
+
+
+def cast(data: Array, dtype: str) -> Array:
+    """Casts a block; between the floats, rounding is to nearest, ties to even."""
+    wanted = numpy_dtype(dtype)
+    if data.dtype == wanted:
+        return data
+    with np.errstate(over="ignore"):
+        return data.astype(wanted)
+
+
+def in_parallel(
+    tasks: Iterable[Callable[[], int]], advance: Callable[[int], None] = lambda _: None, threads: int = THREADS
+) -> None:
+    """Runs tasks on all cores; the first error stops the rest.
+
+    Args:
+        tasks: each returns how many bytes it dealt with.
+        advance: told of that number after each task, by one thread at a time.
+        threads: how many at once.
+    """
+    pending = iter(tasks)
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    return
+                done = task()
+                with lock:
+                    advance(done)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(threads) as pool:
+        workers = [pool.submit(work) for _ in range(threads)]
+        try:
+            for worker in workers:
+                worker.result()
+        finally:
+            stop.set()
+
+
+@contextlib.contextmanager
+def full_disk_explained(out: Path) -> Iterator[None]:
+    """Turns what the system says when it cannot write into an error with the next step."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EFBIG: "the file system does not hold files of this size; choose another",
+            errno.EROFS: "the file system is read-only; choose another folder",
+            errno.EACCES: "permission denied; choose another folder",
+            errno.EPERM: "operation not permitted; choose another folder",
+        }
+        if error.errno not in reasons:
+            raise
+        raise TargetError(f"{out}: cannot be written: {reasons[error.errno]}; nothing was left behind") from error
+
+
+def _extent(tensor: StoredTensor) -> Extent:
+    if tensor.extent is None:
+        raise ValueError(f"{tensor.name} has no extent")
+    return tensor.extent

@@ -1,0 +1,109 @@
+"""The small files beside the weights: which are taken along, and what of config.json is rewritten."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.checkpoints.detect import inside
+from converter.configs import read_json
+from converter.errors import SourceError
+from converter.specs import Framework
+
+# Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
+_TAKEN = (
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
+    "preprocessor_config.json", "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json",
+    "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    "vocab.txt",
+)  # fmt: skip
+MAX_SIDECAR_BYTES = 256 * 2**20
+
+
+def copy_sidecars(
+    sources: tuple[Path, ...], target: Path, framework: Framework
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copies the tokenizer and processor files of checkpoint folders; of two of the same name the first's.
+
+    Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
+
+    Returns:
+        Their names, and what was rewritten, in words.
+
+    Raises:
+        SourceError: one of them is larger than any tokenizer is.
+        CorruptCheckpoint: one of them is a link out of the folder.
+    """
+    copied = []
+    rewritten: tuple[str, ...] = ()
+    for name in _TAKEN:
+        path = next((source / name for source in sources if (source / name).is_file()), None)
+        if path is None:
+            continue
+        if path.stat().st_size > MAX_SIDECAR_BYTES:
+            raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
+        shutil.copyfile(inside(path, path.parent), target / name)
+        copied.append(name)
+        if name == "tokenizer_config.json" and framework == "tf":
+            rewritten = _mend_tokenizer_config(target / name)
+    return tuple(copied), rewritten
+
+
+def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
+    """Makes a tokenizer_config.json of transformers 5.x one that 4.x opens too, with the same meaning in both.
+
+    4.x takes ``extra_special_tokens`` for a dictionary and fails on the list that 5.x writes; it calls the class
+    ``TokenizersBackend`` ``PreTrainedTokenizerFast``.
+    """
+    config = read_json(path)
+    rewritten = []
+    tokens = config.get("extra_special_tokens")
+    if isinstance(tokens, list) and "additional_special_tokens" not in config:
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        rewritten.append("extra_special_tokens -> additional_special_tokens")
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        rewritten.append("tokenizer_class: TokenizersBackend -> PreTrainedTokenizerFast")
+    if rewritten:
+        write_json(path, config)
+    return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
+
+
+def rewrite_config(
+    raw: Mapping[str, Any], logit_scale: float, float_dtype: str | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Makes the config of the output.
+
+    Args:
+        raw: of the source.
+        logit_scale: the trained value. transformers 4.x does not read it from ``tf_model.h5`` but takes
+            ``logit_scale_init_value``, so that is set to it.
+        float_dtype: what the floats of the output are; None where they are mixed.
+
+    Returns:
+        The config, and what was rewritten, in words.
+    """
+    config = dict(raw)
+    rewritten = []
+
+    def rewrite(field: str, value: Any) -> None:
+        if config.get(field) != value:
+            was = f"config.json: {field}: {json.dumps(config[field]) if field in config else 'absent'}"
+            rewritten.append(f"{was} -> {json.dumps(value)}")
+            config[field] = value
+
+    if math.isfinite(logit_scale):
+        rewrite("logit_scale_init_value", logit_scale)
+    for field in ("torch_dtype", "dtype"):
+        if config.get(field) is not None and float_dtype is not None:
+            rewrite(field, float_dtype)
+    return config, tuple(rewritten)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

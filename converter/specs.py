@@ -1,0 +1,70 @@
+"""The nouns that every part shares: where a tensor's bytes lie, what a checkpoint holds, what a tensor is called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Framework = Literal["pt", "tf"]
+Shape = tuple[int, ...]
+# Reads rows ``start:stop`` of a tensor (all of it, for a tensor without axes) as stored.
+ReadRows = Callable[[int, int], "np.ndarray[Any, Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes in a file: ``nbytes`` bytes from ``offset``, counted from the start of ``path``."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as some container holds it.
+
+    Attributes:
+        name: the name the container gives it, without the root scope and ``:0`` that TensorFlow files add.
+        dtype: one of ``casts.DTYPES``, for example ``"float32"``.
+        shape: as stored, in the layout of the container's framework.
+        extent: where its bytes lie, little-endian and in C order; None for a tensor that is not one run of bytes.
+        read_rows: reads it when there is no extent (chunked HDF5, tensors in memory).
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+    extent: Extent | None = None
+    read_rows: ReadRows | None = None
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a container holds, read from its headers alone.
+
+    Attributes:
+        framework: whose names and layouts it uses.
+        container: for people, for example ``"tf_model.h5"`` or ``"PyTorch safetensors"``.
+        tensors: by name.
+        files: every weights file that it consists of.
+        metadata: what the container says of itself.
+        close: closes what reading kept open.
+    """
+
+    framework: Framework
+    container: str
+    tensors: Mapping[str, StoredTensor]
+    files: tuple[Path, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None

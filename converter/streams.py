@@ -1,0 +1,166 @@
+"""Gives the tensors of a checkpoint one at a time, under either framework's names and in its layout, for models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from converter.casts import numpy_dtype
+from converter.checkpoints.detect import open_source
+from converter.configs import Side, check_tower_config, read_config, read_json
+from converter.moves import Files
+from converter.plan import Dropped, PlannedTensor, make_plan
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+from converter.tower_plan import plan_tower
+
+Array = np.ndarray[Any, Any]
+
+
+class TensorReader:
+    """The tensors of one checkpoint, complete and checked against its config before any is read.
+
+    Attributes:
+        config: config.json as it stands.
+        dropped: tensors that are not given out, and why.
+        new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: Mapping[str, Any],
+        side: Framework,
+        tensors: Sequence[PlannedTensor],
+        dropped: tuple[Dropped, ...] = (),
+        new: tuple[str, ...] = (),
+    ) -> None:
+        self.config = config
+        self.dropped = dropped
+        self.new = new
+        self._checkpoint = checkpoint
+        self._to_tf = side == "tf"
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        self._files = Files()
+
+    def __enter__(self) -> TensorReader:
+        for path in self._checkpoint.files:
+            self._files.open(path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
+        self._checkpoint.close()
+
+    @property
+    def framework(self) -> Framework:
+        """Whose checkpoint it is."""
+        return self._checkpoint.framework
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names as the framework that was asked for has them, in its order."""
+        return tuple(self._tensors)
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Shapes by name, in the layout of the framework that was asked for."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> Array:
+        """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
+
+        Args:
+            name: one of ``names``.
+
+        Returns:
+            A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
+        """
+        tensor = self._tensors[name]
+        stored = self._read_stored(tensor)
+        if tensor.layout.axes is None:
+            return stored.reshape(tensor.shape)
+        return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
+
+    def stored(self, name: str, rename: str) -> StoredTensor:
+        """One tensor as a source of conversions, under another name; its bytes are read when they are asked for."""
+        tensor = self._tensors[name]
+        if tensor.layout.axes is None and tensor.source.extent is not None:
+            return StoredTensor(rename, tensor.dtype, tensor.shape, tensor.source.extent)
+        held: list[Array] = []
+
+        def read_rows(start: int, stop: int) -> Array:
+            if not held:
+                held.append(self.read(name))
+            rows = held[0][start:stop] if tensor.shape else held[0]
+            if not tensor.shape or stop == tensor.shape[0]:
+                held.clear()
+            return rows
+
+        return StoredTensor(rename, tensor.dtype, tensor.shape, None, read_rows)
+
+    def _read_stored(self, tensor: PlannedTensor) -> Array:
+        source = tensor.source
+        if source.extent is None and source.read_rows is not None:
+            return source.read_rows(0, source.shape[0] if source.shape else 1)
+        stored = np.empty(source.shape, numpy_dtype(source.dtype))
+        if source.extent is not None:
+            self._files.read(source.extent, 0, stored)
+        return stored
+
+
+def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> TensorReader:
+    """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        side: ``"tf"`` or ``"pt"``.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConverterError: the checkpoint is not complete or not sound.
+    """
+    checkpoint, folder = open_source(Path(source), None)
+    try:
+        config = read_config(folder / "config.json")
+        plan = make_plan(checkpoint, config, side)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped)
+
+
+def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
+    """Opens one tower, to read its tensors as TensorFlow has them.
+
+    Args:
+        source: a checkpoint of the tower itself, with or without the base model's prefix and a head; of a full CLIP
+            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's.
+        side: which tower.
+
+    Returns:
+        A context manager. Names begin with the main layer: ``bert/embeddings/word_embeddings/weight``. ``config`` is
+        the tower's own.
+
+    Raises:
+        ConverterError: the checkpoint does not hold the tower, or not all of it.
+    """
+    checkpoint, folder = open_source(Path(source), None)
+    try:
+        raw = read_json(folder / "config.json")
+        tower = check_tower_config(side, raw, str(folder / "config.json"))
+        plan = plan_tower(checkpoint, tower)
+    except BaseException:
+        checkpoint.close()
+        raise
+    inner = raw.get(f"{side}_config")
+    config = {**(inner if isinstance(inner, Mapping) else raw), "model_type": tower.model_type}
+    return TensorReader(checkpoint, config, "tf", plan.tensors, plan.dropped, plan.new)

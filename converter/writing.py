@@ -1,0 +1,290 @@
+"""Carries out a planned conversion: writes a staged folder, checks it, and lets it appear.
+
+What goes wrong before the last rename leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from converter import manifest
+from converter.buffers import Array
+from converter.casts import DTYPES, FLOATS, numpy_dtype
+from converter.check import check_moves, file_record, hash_file, same_bits
+from converter.checkpoints import hdf5, safetensors, shards
+from converter.checkpoints.detect import read_header
+from converter.configs import DualEncoderConfig
+from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
+from converter.folders import staged
+from converter.manifest import FileRecord, TensorRecord
+from converter.moves import Block, Files, Move, blocks, full_disk_explained, in_parallel, write_block
+from converter.plan import Plan
+from converter.sidecars import copy_sidecars, rewrite_config, write_json
+from converter.specs import Checkpoint, Extent, StoredTensor
+
+Progress = Callable[[str, int, int], None]
+Direction = Literal["pt2tf", "tf2pt"]
+_SPOOL = "spool"
+_SPOOL_ROWS_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned conversion.
+
+    Attributes:
+        direction: for the manifest.
+        source: as it was given.
+        out: the folder that shall appear.
+        sidecars: folders with the source's small files; none for a source in memory.
+        weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
+        max_shard_size: bytes of data per file; None for one file.
+        checkpoint: the source.
+        before: identity of the source's files when their headers were read.
+        config: the source's.
+        plan: where every tensor goes.
+        options: as they were given, for the manifest.
+        progress: called with a stage's name, bytes done and bytes in all.
+        made_new: weights drawn at random, for the manifest.
+    """
+
+    direction: Direction
+    source: Path
+    out: Path
+    sidecars: tuple[Path, ...]
+    weights: str
+    max_shard_size: int | None
+    checkpoint: Checkpoint
+    before: tuple[tuple[int, int, int], ...]
+    config: DualEncoderConfig
+    plan: Plan
+    options: Mapping[str, Any]
+    progress: Progress | None
+    made_new: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What carrying out a job gave: bytes of weights, files, canonical hashes, changes in words, source files."""
+
+    nbytes: int = 0
+    files: tuple[FileRecord, ...] = ()
+    tensors: tuple[TensorRecord, ...] = ()
+    config_rewritten: tuple[str, ...] = ()
+    source_files: tuple[FileRecord, ...] = ()
+
+
+def write_job(job: Job, overwrite: bool, check: bool) -> Written:
+    """Carries out a job.
+
+    Args:
+        job: what is to be done.
+        overwrite: whether a folder in its place is replaced.
+        check: whether the output is re-opened and compared with the source.
+
+    Raises:
+        ConverterError: nothing was written then.
+    """
+    with full_disk_explained(job.out), staged(job.out, overwrite) as staging:
+        needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
+        free = shutil.disk_usage(staging).free
+        if needed > free:
+            raise TargetError(
+                f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
+                "free; free some space"
+            )
+        moves, logit_scale = _write_weights(job, staging)
+        raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
+        write_json(staging / "config.json", raw)
+        copied, mended = copy_sidecars(job.sidecars, staging, job.plan.target)
+        tensors, hashes = _check(staging, job, moves) if check else ((), {})
+        (staging / _SPOOL).unlink(missing_ok=True)
+        record = hash_file if check else file_record
+        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, "config.json"))
+        files = tuple(
+            hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
+        )
+        source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
+        written = Written(needed, files, tensors, (*job.config.rewritten, *rewritten, *mended), source_files)
+        write_json(staging / manifest.NAME, _manifest(job, written))
+        if tuple(identity(path) for path in job.checkpoint.files) != job.before:
+            raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
+    return written
+
+
+def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
+    """Writes the weights file; gives what went where, and the trained logit_scale."""
+    sources = _spooled(job.plan, staging / _SPOOL)
+    placed = _allocate(staging, job)
+    moves = [
+        Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
+        for tensor, source in zip(job.plan.tensors, sources, strict=True)
+    ]
+    with Files() as files:
+        for move in moves:
+            files.open(_extent(move.source).path)
+        for target in placed.values():
+            files.open(_extent(target).path, write=True)
+        logit_scale = _check_values(files, job.plan, moves)
+        _move_all(files, moves, job.progress)
+        for name, value in job.plan.restored.items():
+            files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
+    return moves, logit_scale
+
+
+def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
+    """Gives every source tensor an extent: those without one are read by rows into a file of their own."""
+    sources = []
+    for tensor in plan.tensors:
+        source = tensor.source
+        if source.extent is None and source.read_rows is not None:
+            with spool.open("ab") as file:
+                start = file.tell()
+                rows = source.shape[0] if source.shape else 1
+                width = source.size // max(rows, 1) * DTYPES[source.dtype]
+                step = max(1, _SPOOL_ROWS_BYTES // max(width, 1))
+                for row in range(0, rows, step):
+                    data = np.ascontiguousarray(source.read_rows(row, min(row + step, rows)))
+                    file.write(data.reshape(-1).view(np.uint8).data)
+                extent = Extent(spool, start, file.tell() - start)
+            source = StoredTensor(source.name, source.dtype, source.shape, extent)
+        sources.append(source)
+    return sources
+
+
+def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
+    """Creates the weights files, in shards if so asked, and says where each tensor goes."""
+    plan = job.plan
+    files = shards.split(plan.named, job.weights, job.max_shard_size)
+    placed: dict[str, StoredTensor] = {}
+    for name, tensors in files.items():
+        if name.endswith(".h5"):
+            placed |= hdf5.write_header(staging / name, tensors, shard=len(files) > 1)
+        else:
+            placed |= safetensors.write_header(staging / name, tensors, plan.target)
+    if len(files) > 1:
+        shards.write_index(staging / f"{job.weights}.index.json", files, plan.target)
+    return placed
+
+
+def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
+    """Compares stored buffers with what they must be; gives the trained logit_scale."""
+    for stored, value in plan.expected:
+        if not np.array_equal(_read_small(files, stored), value):
+            raise PlanError(
+                f"{printable(stored.name)}: holds other values than transformers computes, so leaving it out would "
+                "change the model; it cannot be converted"
+            )
+    scale = next(move for move in moves if move.name == "logit_scale")
+    return float(_read_small(files, scale.source).reshape(()))
+
+
+def _read_small(files: Files, tensor: StoredTensor) -> Array:
+    if tensor.extent is None and tensor.read_rows is not None:
+        return tensor.read_rows(0, tensor.shape[0] if tensor.shape else 1)
+    value = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
+    files.open(_extent(tensor).path)
+    files.read(_extent(tensor), 0, value)
+    return value
+
+
+def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> None:
+    def task(block: Block) -> Callable[[], int]:
+        def run() -> int:
+            write_block(files, block)
+            share = (block.stop - block.start) / max(1, _rows(block.move))
+            return int(block.move.source.size * DTYPES[block.move.source.dtype] * share)
+
+        return run
+
+    in_parallel([task(block) for block in blocks(moves)], _advance("convert", moves, progress))
+
+
+def _rows(move: Move) -> int:
+    return move.source.size if move.layout.axes is None else move.pt_shape[0]
+
+
+def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra: int = 0) -> Callable[[int], None]:
+    if progress is None:
+        return lambda _: None
+    total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves) + extra
+    so_far = 0
+
+    def advance(done: int) -> None:
+        nonlocal so_far
+        so_far += done
+        progress(stage, min(so_far, total), total)
+
+    return advance
+
+
+def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
+    """Re-opens the written file by its reader and compares it with the source."""
+    index = staging / f"{job.weights}.index.json"
+    written = read_header(index if index.exists() else staging / job.weights)
+    names = {move.target.name for move in moves} | set(job.plan.restored)
+    if written.framework != job.plan.target or set(written.tensors) != names:
+        raise CheckError(f"{job.weights}: does not hold the tensors that were written to it; convert again")
+    reopened = []
+    for move in moves:
+        target = written.tensors[move.target.name]
+        if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
+            raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
+        reopened.append(Move(move.name, move.source, target, move.layout, move.to_tf))
+    with Files() as files:
+        for move in reopened:
+            files.open(_extent(move.source).path)
+            files.open(_extent(move.target).path)
+        for name, value in job.plan.restored.items():
+            if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
+                raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
+        hashed = (*job.checkpoint.files, *written.files)
+        extra = sum(file.stat().st_size for file in hashed)
+        return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
+
+
+def _manifest(job: Job, written: Written) -> dict[str, Any]:
+    account = {
+        "towers": {"vision": job.config.vision.model_type, "text": job.config.text.model_type},
+        "config_rewritten": list(written.config_rewritten),
+        "config_unknown": list(job.config.unknown_fields),
+        "dropped": [item.to_json() for item in job.plan.dropped],
+        "restored": sorted(job.plan.restored),
+        "made_new": list(job.made_new),
+        "casts": job.plan.casts,
+        "dialects": dict(job.plan.dialects),
+    }
+    return manifest.make_manifest(
+        direction=job.direction,
+        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source,
+        source_files=written.source_files,
+        options=job.options,
+        files=written.files,
+        tensors=written.tensors,
+        account=account,
+    )
+
+
+def _float_dtype(moves: Iterable[Move]) -> str | None:
+    dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _extent(tensor: StoredTensor) -> Extent:
+    if tensor.extent is None:
+        raise ValueError(f"{tensor.name} has no extent")
+    return tensor.extent
+
+
+def identity(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced or written to: inode, size and time of change."""
+    held = path.stat()
+    return held.st_ino, held.st_size, held.st_mtime_ns

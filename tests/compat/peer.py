@@ -1,0 +1,204 @@
+"""One transformers installation as a server: reads a request per line, answers with a line, both JSON.
+
+Runs under any interpreter with torch and transformers (and TensorFlow, for the TF requests), knows nothing of the
+converter, and is started once per test session because its imports take ten seconds. Arrays travel as .npz files.
+
+    $ python -m tests.compat.peer
+    {"do": "make", "vision": "vit", "text": "bert", "out": "/tmp/x"}  ->  {"ok": {...}}  or  {"error": "..."}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch  # before TensorFlow, which crashes a later import of torch's GPU builds
+import transformers
+
+from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
+
+torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+
+
+def make(
+    out: str,
+    vision: str,
+    text: str,
+    seed: int = 0,
+    vision_options: dict[str, Any] | None = None,
+    text_options: dict[str, Any] | None = None,
+    projection: int = PROJECTION,
+    logit_scale: float = LOGIT_SCALE,
+) -> dict[str, Any]:
+    """Makes a tiny dual encoder with random weights everywhere and saves it as this version does.
+
+    Returns:
+        ``tensors``: the shape of every parameter and buffer by its name in the live model.
+    """
+    config = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(
+        transformers.AutoConfig.for_model(vision, **(VISION.get(vision, {}) | (vision_options or {}))),
+        transformers.AutoConfig.for_model(text, **(TEXT.get(text, {}) | (text_options or {}))),
+        projection_dim=projection,
+    )
+    model = transformers.VisionTextDualEncoderModel(config)
+    randomise(model, seed, logit_scale)
+    model.save_pretrained(out)
+    return {"tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()}}
+
+
+def randomise(model: torch.nn.Module, seed: int, logit_scale: float) -> None:
+    """Gives every floating-point tensor of a model values of a trained one's size, the same ones on every machine."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name == "logit_scale":
+                tensor.fill_(logit_scale)
+            elif tensor.is_floating_point():
+                digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+                noise = np.random.default_rng(list(digest)).standard_normal(tuple(tensor.shape), dtype=np.float32)
+                tensor.copy_(torch.from_numpy(trained_looking(name, noise)))
+
+
+def trained_looking(name: str, noise: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Scales standard normal noise to what a trained tensor of that name and shape looks like."""
+    if "norm" in name.lower() or "layrnorm" in name:
+        return noise * np.float32(0.2) + np.float32(name.endswith("weight"))
+    if noise.ndim > 1 and "embedding" not in name and "token" not in name and "bias_table" not in name:
+        return noise * np.float32(1.2 / np.sqrt(noise[0].size))
+    return noise * np.float32(0.3)
+
+
+def save_tf(source: str, out: str, shard: str | None = None, safetensors: bool = False) -> dict[str, Any]:
+    """Converts a local PyTorch checkpoint with this version's own ``from_pt``, and saves it with its own writer."""
+    model = transformers.TFVisionTextDualEncoderModel.from_pretrained(source, from_pt=True)
+    options = {} if shard is None else {"max_shard_size": shard}
+    model.save_pretrained(out, safe_serialization=safetensors, **options)
+    return {"files": sorted(path.name for path in Path(out).iterdir()), "variables": [w.name for w in model.weights]}
+
+
+def run_tf(source: str, inputs: str, out: str) -> dict[str, Any]:
+    """Loads a TensorFlow checkpoint, reports what did not match, and writes the outputs for given inputs."""
+    import tensorflow as tf
+
+    model, info = transformers.TFVisionTextDualEncoderModel.from_pretrained(source, output_loading_info=True)
+    with np.load(inputs) as arrays:
+        outputs = model(**{name: tf.constant(arrays[name]) for name in arrays.files}, training=False)
+    np.savez(out, **{name: outputs[name].numpy() for name in OUTPUTS})
+    return loading(info) | {"logit_scale": np.ravel(model.logit_scale.numpy()).tolist()}
+
+
+def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
+    """Loads a PyTorch checkpoint, reports what did not match, and writes the outputs for given inputs."""
+    model, info = transformers.VisionTextDualEncoderModel.from_pretrained(source, output_loading_info=True)
+    model.eval()
+    with np.load(inputs) as arrays, torch.no_grad():
+        outputs = model(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
+    np.savez(out, **{name: outputs[name].numpy() for name in OUTPUTS})
+    return loading(info) | {"logit_scale": [model.logit_scale.item()]}
+
+
+OUTPUTS = ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")
+
+
+def loading(info: dict[str, Any]) -> dict[str, Any]:
+    """Puts the loading report of either version into JSON's types."""
+    return {
+        name: sorted(str(item) for item in info.get(name, ()))
+        for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
+
+
+def open_files(source: str, pictures: list[str], texts: list[str], out: str) -> dict[str, Any]:
+    """Opens config, tokenizer and processor from a folder and puts pictures and texts through them.
+
+    ``how`` names the class that each of transformers' usual ways ended in, or the error it raised.
+    """
+    from PIL import Image
+
+    how: dict[str, str] = {}
+    for name, opener in {
+        "AutoConfig": transformers.AutoConfig,
+        "AutoTokenizer": transformers.AutoTokenizer,
+        "AutoImageProcessor": transformers.AutoImageProcessor,
+        "AutoProcessor": transformers.AutoProcessor,
+        "VisionTextDualEncoderConfig": transformers.VisionTextDualEncoderConfig,
+        "VisionTextDualEncoderProcessor": transformers.VisionTextDualEncoderProcessor,
+    }.items():
+        try:
+            how[name] = type(opener.from_pretrained(source)).__name__
+        except Exception as error:
+            how[name] = f"{type(error).__name__}: {error}"
+    config = transformers.AutoConfig.from_pretrained(source).to_dict()
+    processor = transformers.VisionTextDualEncoderProcessor.from_pretrained(source)
+    images = [Image.open(path).convert("RGB") for path in pictures]
+    np.savez(out, **processor(text=texts, images=images, return_tensors="np", padding=True))
+    return {"how": how, "config": config}
+
+
+def save_fresh(source: str, out: str) -> dict[str, Any]:
+    """Saves a checkpoint's weights from a model built from its config: 5.6 and later then write flat names.
+
+    ``flat`` in ``out`` is what it saved, ``live`` the same under the names of the running model.
+    """
+    from safetensors.torch import save_file
+
+    loaded = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    model = transformers.VisionTextDualEncoderModel(loaded.config)
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(Path(out) / "flat")
+    loaded.config.save_pretrained(Path(out) / "live")
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, Path(out) / "live" / "model.safetensors", metadata={"format": "pt"})
+    return {}
+
+
+def save_processor(out: str, tokenizer: str, image: str, size: int, apart: bool) -> dict[str, Any]:
+    """Saves tokenizer and image processor files; see tests/compat/processors.py."""
+    from tests.compat import processors
+
+    processors.save(out, tokenizer, image, size, apart)
+    return {"files": sorted(path.name for path in Path(out).iterdir())}
+
+
+def versions() -> dict[str, Any]:
+    """Says who answers."""
+    return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
+
+
+REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "make": make,
+    "save_tf": save_tf,
+    "run_tf": run_tf,
+    "run_pt": run_pt,
+    "open_files": open_files,
+    "save_fresh": save_fresh,
+    "save_processor": save_processor,
+    "versions": versions,
+}
+
+
+def main() -> None:
+    """Answers requests until standard input ends; whatever a library prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer: dict[str, Any] = {"ok": REQUESTS[request.pop("do")](**request)}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer, default=str), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
