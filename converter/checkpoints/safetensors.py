@@ -17,8 +17,8 @@ from converter.casts import DTYPES
 from converter.errors import CorruptCheckpoint, printable
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
 
-# 100,000 tensors with long names; a header of more would be built to exhaust memory.
-MAX_HEADER_BYTES = 16 * 2**20
+# 50,000 tensors with long names; a header of more would be built to exhaust memory.
+MAX_HEADER_BYTES = 8 * 2**20
 MAX_NAME_CHARACTERS = 1000
 MAX_AXES = 16
 
