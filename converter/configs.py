@@ -155,12 +155,33 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEnco
     _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrap_clip(raw)
     shared = rule_file("dual_encoder")
-    towers = {side: _check_tower(side, raw[f"{side}_config"], where) for side in ("vision", "text")}
+    towers = {side: _check_tower(side, raw[f"{side}_config"], f"{where}: {side}_config") for side in ("vision", "text")}
     honoured = shared["config"]["honoured"]
     fields = {name: _checked(raw.get(name, default), default, f"{where}: {name}") for name, default in honoured.items()}
     for side in ("vision", "text"):
         fields[f"{side}_width"] = integer(towers[side].rules.get("width", "hidden_size"), towers[side].fields)
     return DualEncoderConfig(raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"]))
+
+
+def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> TowerConfig:
+    """Checks the config of one tower: its own, or that of a model that holds one on that side.
+
+    Args:
+        side: which tower is wanted.
+        raw: of a tower, a full CLIP or SigLIP model, or a dual encoder.
+        where: what messages call it.
+
+    Raises:
+        UnsupportedTower: the model type has no rules on that side.
+        UnsupportedOption: a field has a value that is refused.
+    """
+    inner = raw.get(f"{side}_config")
+    if isinstance(inner, Mapping):
+        raw = {**inner, "model_type": inner.get("model_type", f"{raw.get('model_type')}_{side}_model")}
+        where = f"{where}: {side}_config"
+    if raw.get("model_type") in ("clip", "siglip"):
+        raw = {**raw, "model_type": f"{raw['model_type']}_{side}_model"}
+    return _check_tower(side, raw, where)
 
 
 def _refuse_other_models(raw: Mapping[str, Any], where: str) -> None:
@@ -206,7 +227,6 @@ def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
     model_type = config.get("model_type")
     families = rule_file("dual_encoder")["towers"][side]
-    where = f"{where}: {side}_config"
     if not isinstance(model_type, str) or model_type not in families:
         raise UnsupportedTower(
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "

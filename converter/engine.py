@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.checkpoints.detect import open_source
+from converter.checkpoints.shards import INDEX, parse_size
 from converter.configs import DualEncoderConfig, check_config, read_config
 from converter.errors import TargetError
 from converter.folders import check_out
@@ -28,7 +29,7 @@ class Conversion:
         source: as it was given.
         out: the folder that was made.
         container: what was read, for example ``"PyTorch safetensors"``.
-        weights: name of the weights file in ``out``.
+        weights: name of the weights file in ``out``, or of the index of its shards.
         towers: model types of vision and text.
         tensors: how many were converted.
         parameters: how many numbers they hold.
@@ -84,6 +85,7 @@ def pt2tf(
     *,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
     dry_run: bool = False,
@@ -96,6 +98,7 @@ def pt2tf(
         out: folder to make.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace ``out`` if it exists.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
@@ -107,7 +110,7 @@ def pt2tf(
     Raises:
         ConverterError: see ``converter.errors``; nothing was written then.
     """
-    options = {"format": format, "dtype": dtype}
+    options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
     return _convert("pt2tf", Path(source), Path(out), options, overwrite, check, dry_run, progress)
 
 
@@ -118,6 +121,7 @@ def tf2pt(
     format: Literal["safetensors"] = "safetensors",
     names: Names = "v4",
     dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
     dry_run: bool = False,
@@ -132,6 +136,7 @@ def tf2pt(
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
         dtype: what float tensors become; ``"keep"`` leaves them.
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace ``out`` if it exists.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
@@ -143,7 +148,7 @@ def tf2pt(
     Raises:
         ConverterError: see ``converter.errors``; nothing was written then.
     """
-    options = {"format": format, "names": names, "dtype": dtype}
+    options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
     return _convert("tf2pt", Path(source), Path(out), options, overwrite, check, dry_run, progress)
 
 
@@ -225,7 +230,8 @@ def _plan_job(
     )
     weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
     before = tuple(identity(path) for path in checkpoint.files)
-    return Job(direction, source, out, folder, weights, checkpoint, before, config, plan, options, progress)
+    max_bytes = parse_size(options.get("max_shard_size"))
+    return Job(direction, source, out, folder, weights, max_bytes, checkpoint, before, config, plan, options, progress)
 
 
 def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
@@ -235,7 +241,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         source=job.source,
         out=job.out,
         container=job.checkpoint.container,
-        weights=job.weights,
+        weights=next((file.name for file in written.files if file.name.endswith(INDEX)), job.weights),
         towers=(job.config.vision.model_type, job.config.text.model_type),
         tensors=len(plan.tensors),
         parameters=sum(tensor.source.size for tensor in plan.tensors),

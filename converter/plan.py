@@ -145,7 +145,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict
     found: dict[str, StoredTensor] = {}
     dialects: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        plain, spelling = _respell(name)
+        plain, spelling = respell(name)
         canonical, dialect = _canonical(plain, nested, rules)
         if canonical in found:
             raise PlanError(
@@ -167,7 +167,7 @@ def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str,
     return name, "unknown"
 
 
-def _respell(name: str) -> tuple[str, str]:
+def respell(name: str) -> tuple[str, str]:
     """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
     spellings = rule_file("dual_encoder")["spellings"]
     seen = []

@@ -208,13 +208,15 @@ def spell(pt: str, config: DualEncoderConfig, dialect: str) -> str:
     for side in _SIDES:
         scope = f"{side}_model."
         if pt.startswith(scope):
-            name = pt.removeprefix(scope)
-            for pattern, replacement in (
-                config.tower(side).rules.get("dialects", {}).get(dialect, {}).get("replace", ())
-            ):
-                name = re.sub(pattern, replacement, name, count=1)
-            return scope + name
+            return scope + spell_in_tower(pt.removeprefix(scope), config.tower(side), dialect)
     return pt
+
+
+def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
+    """What a dialect calls a tower's tensor, both names without ``vision_model.`` / ``text_model.``."""
+    for pattern, replacement in tower.rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
 
 
 def _check_bijection(rules: RuleSet) -> None:

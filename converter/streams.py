@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 
 from converter.casts import numpy_dtype
 from converter.checkpoints.detect import open_source
-from converter.configs import DualEncoderConfig, read_config
+from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.moves import Files
-from converter.plan import Plan, PlannedTensor, make_plan
+from converter.plan import Dropped, PlannedTensor, make_plan
 from converter.specs import Checkpoint, Framework, Shape
+from converter.tower_plan import plan_tower
 
 Array = np.ndarray[Any, Any]
 
@@ -24,15 +25,26 @@ class TensorReader:
     """The tensors of one checkpoint, complete and checked against its config before any is read.
 
     Attributes:
-        config: the checkpoint's, checked.
-        plan: what every tensor is called on both sides.
+        config: config.json as it stands.
+        dropped: tensors that are not given out, and why.
+        new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: DualEncoderConfig, plan: Plan) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: Mapping[str, Any],
+        side: Framework,
+        tensors: Sequence[PlannedTensor],
+        dropped: tuple[Dropped, ...] = (),
+        new: tuple[str, ...] = (),
+    ) -> None:
         self.config = config
-        self.plan = plan
+        self.dropped = dropped
+        self.new = new
         self._checkpoint = checkpoint
-        self._tensors = {tensor.name: tensor for tensor in plan.tensors}
+        self._to_tf = side == "tf"
+        self._tensors = {tensor.name: tensor for tensor in tensors}
         self._files = Files()
 
     def __enter__(self) -> TensorReader:
@@ -47,6 +59,11 @@ class TensorReader:
         self._checkpoint.close()
 
     @property
+    def framework(self) -> Framework:
+        """Whose checkpoint it is."""
+        return self._checkpoint.framework
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names as the framework that was asked for has them, in its order."""
         return tuple(self._tensors)
@@ -57,7 +74,7 @@ class TensorReader:
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> Array:
-        """Reads one tensor.
+        """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
 
         Args:
             name: one of ``names``.
@@ -67,9 +84,9 @@ class TensorReader:
         """
         tensor = self._tensors[name]
         stored = self._read_stored(tensor)
-        if tensor.layout.axes is None or self.plan.source == self.plan.target:
+        if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
-        return tensor.layout.to_tf(stored) if self.plan.target == "tf" else tensor.layout.to_pt(stored)
+        return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
 
     def _read_stored(self, tensor: PlannedTensor) -> Array:
         source = tensor.source
@@ -82,7 +99,7 @@ class TensorReader:
 
 
 def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> TensorReader:
-    """Opens a checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` calls and lays them out.
+    """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
 
     Args:
         source: a folder as ``save_pretrained`` writes it, or a weights file in one.
@@ -101,4 +118,32 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> Tens
     except BaseException:
         checkpoint.close()
         raise
-    return TensorReader(checkpoint, config, plan)
+    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped)
+
+
+def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
+    """Opens one tower, to read its tensors as TensorFlow has them.
+
+    Args:
+        source: a checkpoint of the tower itself, with or without the base model's prefix and a head; of a full CLIP
+            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's.
+        side: which tower.
+
+    Returns:
+        A context manager. Names begin with the main layer: ``bert/embeddings/word_embeddings/weight``. ``config`` is
+        the tower's own.
+
+    Raises:
+        ConverterError: the checkpoint does not hold the tower, or not all of it.
+    """
+    checkpoint, folder = open_source(Path(source), None)
+    try:
+        raw = read_json(folder / "config.json")
+        tower = check_tower_config(side, raw, str(folder / "config.json"))
+        plan = plan_tower(checkpoint, tower)
+    except BaseException:
+        checkpoint.close()
+        raise
+    inner = raw.get(f"{side}_config")
+    config = {**(inner if isinstance(inner, Mapping) else raw), "model_type": tower.model_type}
+    return TensorReader(checkpoint, config, "tf", plan.tensors, plan.dropped, plan.new)

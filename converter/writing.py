@@ -19,7 +19,7 @@ from converter import manifest
 from converter.buffers import Array
 from converter.casts import DTYPES, FLOATS, numpy_dtype
 from converter.check import check_moves, file_record, hash_file, same_bits
-from converter.checkpoints import hdf5, safetensors
+from converter.checkpoints import hdf5, safetensors, shards
 from converter.checkpoints.detect import read_header
 from converter.configs import DualEncoderConfig
 from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
@@ -45,7 +45,8 @@ class Job:
         source: as it was given.
         out: the folder that shall appear.
         folder: holds the source's small files; None for a source in memory.
-        weights: name of the weights file to write.
+        weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
+        max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
         before: identity of the source's files when their headers were read.
         config: the source's.
@@ -59,6 +60,7 @@ class Job:
     out: Path
     folder: Path | None
     weights: str
+    max_shard_size: int | None
     checkpoint: Checkpoint
     before: tuple[tuple[int, int, int], ...]
     config: DualEncoderConfig
@@ -101,11 +103,12 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
         copied, mended = copy_sidecars(job.folder, staging, job.plan.target) if job.folder else ((), ())
-        tensors, hashes = _check(staging / job.weights, job, moves) if check else ((), {})
+        tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = hash_file if check else file_record
+        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, "config.json"))
         files = tuple(
-            hashes.get(staging / name) or record(staging / name) for name in (job.weights, "config.json", *copied)
+            hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
         )
         source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
         written = Written(needed, files, tensors, (*job.config.rewritten, *rewritten, *mended), source_files)
@@ -117,9 +120,8 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
 
 def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
     """Writes the weights file; gives what went where, and the trained logit_scale."""
-    path = staging / job.weights
     sources = _spooled(job.plan, staging / _SPOOL)
-    placed = _allocate(path, job.plan)
+    placed = _allocate(staging, job)
     moves = [
         Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
         for tensor, source in zip(job.plan.tensors, sources, strict=True)
@@ -127,7 +129,8 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
     with Files() as files:
         for move in moves:
             files.open(_extent(move.source).path)
-        files.open(path, write=True)
+        for target in placed.values():
+            files.open(_extent(target).path, write=True)
         logit_scale = _check_values(files, job.plan, moves)
         _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
@@ -154,14 +157,21 @@ def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
     return sources
 
 
-def _allocate(path: Path, plan: Plan) -> dict[str, StoredTensor]:
-    tensors: list[tuple[str, str, tuple[int, ...]]] = [
-        (tensor.name, tensor.dtype, tensor.shape) for tensor in plan.tensors
-    ]
-    tensors += [(name, str(value.dtype), value.shape) for name, value in plan.restored.items()]
-    if path.suffix == ".h5":
-        return hdf5.write_header(path, tensors)
-    return safetensors.write_header(path, tensors, plan.target)
+def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
+    """Creates the weights files, in shards if so asked, and says where each tensor goes."""
+    plan = job.plan
+    named = [(tensor.name, tensor.dtype, tensor.shape) for tensor in plan.tensors]
+    named += [(name, str(value.dtype), value.shape) for name, value in plan.restored.items()]
+    files = shards.split(named, job.weights, job.max_shard_size)
+    placed: dict[str, StoredTensor] = {}
+    for name, tensors in files.items():
+        if name.endswith(".h5"):
+            placed |= hdf5.write_header(staging / name, tensors, shard=len(files) > 1)
+        else:
+            placed |= safetensors.write_header(staging / name, tensors, plan.target)
+    if len(files) > 1:
+        shards.write_index(staging / f"{job.weights}.index.json", files, plan.target)
+    return placed
 
 
 def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
@@ -215,12 +225,13 @@ def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra
     return advance
 
 
-def _check(path: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
+def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
     """Re-opens the written file by its reader and compares it with the source."""
-    written = read_header(path)
+    index = staging / f"{job.weights}.index.json"
+    written = read_header(index if index.exists() else staging / job.weights)
     names = {move.target.name for move in moves} | set(job.plan.restored)
     if written.framework != job.plan.target or set(written.tensors) != names:
-        raise CheckError(f"{path.name}: does not hold the tensors that were written to it; convert again")
+        raise CheckError(f"{job.weights}: does not hold the tensors that were written to it; convert again")
     reopened = []
     for move in moves:
         target = written.tensors[move.target.name]
@@ -230,11 +241,11 @@ def _check(path: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord,
     with Files() as files:
         for move in reopened:
             files.open(_extent(move.source).path)
-        files.open(path)
+            files.open(_extent(move.target).path)
         for name, value in job.plan.restored.items():
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
                 raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
-        hashed = (*job.checkpoint.files, path)
+        hashed = (*job.checkpoint.files, *written.files)
         extra = sum(file.stat().st_size for file in hashed)
         return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from converter.checkpoints import hdf5, safetensors
+from converter.checkpoints import hdf5, safetensors, shards
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed
 from converter.specs import Checkpoint, Framework
 
 # Weights files as transformers names them, in order of preference.
 _WEIGHTS: dict[Framework, tuple[str, ...]] = {
-    "pt": ("model.safetensors", "pytorch_model.bin"),
-    "tf": ("tf_model.h5", "model.safetensors"),
+    "pt": (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+    "tf": ("tf_model.h5", "tf_model.h5.index.json", "model.safetensors", "model.safetensors.index.json"),
 }
-_SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json", "tf_model.h5.index.json")
 _COMMAND: dict[Framework, str] = {"pt": "convert tf2pt", "tf": "convert pt2tf"}
 _OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
 _NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
@@ -54,8 +58,13 @@ def read_header(path: Path) -> Checkpoint:
         UnsupportedContainer: of a kind that is not read here; the message names it.
         CorruptCheckpoint: of a known kind, but unsound.
     """
-    with path.open("rb") as file:
-        head = file.read(16)
+    if path.name.endswith(shards.INDEX):
+        return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return hdf5.read_header(path)
     for matches, what in _UNREAD:
@@ -109,11 +118,6 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     present = {path.name for path in folder.iterdir()}
     if framework is not None and present.intersection(_WEIGHTS[_OTHER[framework]]):
         return _wrong_framework(folder, framework)
-    if sharded := sorted(present.intersection(_SHARDED)):
-        return UnsupportedContainer(
-            f"{folder / sharded[0]}: a checkpoint in shards, which are not read yet; save it again with a "
-            "max_shard_size larger than the model"
-        )
     if present & {"saved_model.pb", "keras_metadata.pb"}:
         return UnsupportedContainer(f"{folder}: a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}")
     if any(name.endswith(".index") for name in present):

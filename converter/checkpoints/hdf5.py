@@ -3,7 +3,8 @@
 Format (transformers 4.x, after Keras 2): root attributes ``layer_names``, ``backend``, ``keras_version``; a group
 per layer and ``top_level_model_weights``, which ``layer_names`` does not list; each group with an attribute
 ``weight_names``; a dataset's path is its group, then its full name with root scope and ``:0``. An attribute of more
-than 64,512 bytes is split into ``weight_names0``, ``weight_names1`` ...
+than 64,512 bytes is split into ``weight_names0``, ``weight_names1`` ... A shard is flat: ``layer_names`` lists the
+variables themselves, without root scope, and these are the datasets' paths.
 """
 
 from __future__ import annotations
@@ -51,11 +52,9 @@ def read_header(path: Path) -> Checkpoint:
         size = path.stat().st_size
         paths = _walk(path, file)
         tensors = {}
-        for group, name in _listed_names(path, file):
-            plain = strip_scope(name)
+        for where, plain in _listed_names(path, file):
             if plain in tensors:
                 raise _corrupt(path, f"it holds {printable(plain)} twice")
-            where = f"{group}/{name}"
             if where not in paths:
                 raise _corrupt(path, f"weight_names lists {printable(where)}, which is not there")
             paths.discard(where)
@@ -72,16 +71,19 @@ def read_header(path: Path) -> Checkpoint:
     return Checkpoint("tf", "tf_model.h5", tensors, (path,), {}, file.close)
 
 
-def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
+def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], shard: bool = False) -> dict[str, StoredTensor]:
     """Creates a ``tf_model.h5`` with every dataset allocated but not written, and says where each one's bytes go.
 
     Args:
         path: must not exist.
         tensors: name without root scope and ``:0``, dtype and shape of each, in variable-creation order.
+        shard: whether the file is one of several, which are flat.
 
     Returns:
         By name.
     """
+    if shard:
+        return _write_shard(path, list(tensors))
     root = rule_file("dual_encoder")["root_scope"]
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:
@@ -97,10 +99,14 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[
             group = file.create_group(group_name)
             _write_names(group, "weight_names", [f"{root}/{name}:0" for name, _, _ in members])
             for name, dtype, shape in members:
-                offset = _allocate(group, f"{root}/{name}:0", dtype, shape)
-                nbytes = math.prod(shape) * DTYPES[dtype]
-                placed[name] = StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
+                placed[name] = _allocate(path, group, f"{root}/{name}:0", name, dtype, shape)
     return placed
+
+
+def _write_shard(path: Path, tensors: list[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
+    with h5py.File(path, "x", locking=False) as file:
+        _write_names(file, "layer_names", [f"{name}:0" for name, _, _ in tensors])
+        return {name: _allocate(path, file, f"{name}:0", name, dtype, shape) for name, dtype, shape in tensors}
 
 
 def strip_scope(name: str) -> str:
@@ -143,7 +149,11 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
 
 
 def _listed_names(path: Path, file: h5py.File) -> Iterator[tuple[str, str]]:
+    """Path of every dataset that the file says it holds, and the tensor's name."""
     layers = _read_names(path, file, "layer_names")
+    if layers and all(name.endswith(":0") for name in layers):
+        yield from ((name, name.removesuffix(":0")) for name in layers)
+        return
     groups = [*layers, *([TOP_LEVEL] if TOP_LEVEL in file and TOP_LEVEL not in layers else [])]
     unlisted = sorted(set(file) - set(groups))
     if unlisted or len(set(groups)) != len(groups):
@@ -152,7 +162,7 @@ def _listed_names(path: Path, file: h5py.File) -> Iterator[tuple[str, str]]:
         if group not in file or not isinstance(file[group], h5py.Group):
             raise _corrupt(path, f"layer_names lists {printable(group)}, which is not a group of it")
         for name in _read_names(path, file[group], "weight_names"):
-            yield group, name
+            yield f"{group}/{name}", strip_scope(name)
 
 
 def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
@@ -222,8 +232,8 @@ def _row_reader(path: Path, dataset: h5py.Dataset, where: str, dtype: str) -> An
     return read_rows
 
 
-def _allocate(group: h5py.Group, name: str, dtype: str, shape: Shape) -> int:
-    """Creates a contiguous dataset whose space is allocated at once and never filled; gives its file offset."""
+def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, shape: Shape) -> StoredTensor:
+    """Creates a contiguous dataset whose space is allocated at once and never filled, and says where it lies."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -232,9 +242,10 @@ def _allocate(group: h5py.Group, name: str, dtype: str, shape: Shape) -> int:
     links.set_create_intermediate_group(True)
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     datatype = h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
-    dataset = h5py.h5d.create(group.id, name.encode(), datatype, space, properties, links)
-    offset = dataset.get_offset()
-    return 0 if offset is None else int(offset)
+    dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, properties, links)
+    return StoredTensor(
+        name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
+    )
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:

@@ -1,0 +1,165 @@
+"""Checkpoints in shards: reads and writes the index, ``weight_map: name -> file``, and joins what the files hold.
+
+Source: transformers 4.x. TensorFlow's indices name tensors with the root scope and ``:0``; the shards themselves leave
+the root scope out. Files are called ``model-00001-of-00003.safetensors``, ``tf_model-00001-of-00003.h5`` and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from converter.casts import DTYPES
+from converter.configs import read_json, rule_file
+from converter.errors import ConfigError, CorruptCheckpoint, TargetError, listed, printable
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+
+INDEX = ".index.json"
+MAX_INDEX_BYTES = 64 * 2**20
+MAX_SHARDS = 10_000
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Z]*)")
+
+Named = tuple[str, str, Shape]
+
+
+def read_index(path: Path, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Reads an index and the headers of all its shards.
+
+    Args:
+        path: for example ``model.safetensors.index.json``.
+        read_shard: reads the header of one file, and refuses what leads out of the folder.
+
+    Raises:
+        CorruptCheckpoint: the index is not sound, or index and shards contradict each other.
+    """
+    weight_map = _read_map(path)
+    by_file: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        by_file.setdefault(file, set()).add(name)
+    shards: list[Checkpoint] = []
+    tensors: dict[str, StoredTensor] = {}
+    try:
+        for file, names in sorted(by_file.items()):
+            shards.append(_read_shard(path, file, read_shard))
+            _join(path, file, names, shards[-1], tensors)
+        if len({shard.framework for shard in shards}) != 1:
+            raise _corrupt(path, "its shards are of different frameworks")
+    except BaseException:
+        _close(shards)
+        raise
+    files = tuple(file for shard in shards for file in shard.files)
+    container = f"{shards[0].container} in {len(shards)} shard{'s' if len(shards) > 1 else ''}"
+    return Checkpoint(shards[0].framework, container, tensors, files, shards[0].metadata, lambda: _close(shards))
+
+
+def write_index(path: Path, shards: Mapping[str, Sequence[Named]], framework: Framework) -> None:
+    """Writes the index of shards that hold the given tensors, by file name."""
+    root = rule_file("dual_encoder")["root_scope"]
+    total = sum(math.prod(shape) * DTYPES[dtype] for tensors in shards.values() for _, dtype, shape in tensors)
+    weight_map = {
+        f"{root}/{name}:0" if framework == "tf" else name: file
+        for file, tensors in shards.items()
+        for name, _, _ in tensors
+    }
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def split(tensors: Iterable[Named], weights: str, max_bytes: int | None) -> dict[str, tuple[Named, ...]]:
+    """Distributes tensors over files of at most ``max_bytes`` of data, in their order.
+
+    Args:
+        tensors: name, dtype and shape of each; one that is larger than ``max_bytes`` gets a file of its own.
+        weights: name of the file if there is one only, for example ``"tf_model.h5"``.
+        max_bytes: None for one file.
+
+    Returns:
+        Tensors by file name: ``weights`` itself, or ``tf_model-00001-of-00003.h5`` and so on.
+    """
+    parts: list[list[Named]] = [[]]
+    held = 0
+    for tensor in tensors:
+        nbytes = math.prod(tensor[2]) * DTYPES[tensor[1]]
+        if max_bytes is not None and parts[-1] and held + nbytes > max_bytes:
+            parts.append([])
+            held = 0
+        parts[-1].append(tensor)
+        held += nbytes
+    if len(parts) == 1:
+        return {weights: tuple(parts[0])}
+    stem, _, suffix = weights.rpartition(".")
+    names = (f"{stem}-{number:05}-of-{len(parts):05}.{suffix}" for number in range(1, len(parts) + 1))
+    return {name: tuple(part) for name, part in zip(names, parts, strict=True)}
+
+
+def parse_size(text: str | int | None) -> int | None:
+    """Reads a size such as ``"5GB"`` (10**9 each, as transformers counts), ``"200MiB"`` or a number of bytes.
+
+    Raises:
+        TargetError: it is not one, or not more than 0.
+    """
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(str(text).strip().upper())
+    unit = _UNITS.get(match[2]) if match else None
+    size = 0 if match is None or unit is None else int(float(match[1]) * unit)
+    if size <= 0:
+        raise TargetError(f"a shard size is written like 5GB, 200MB or 1GiB, found {printable(repr(text), 60)}")
+    return size
+
+
+def _read_map(path: Path) -> Mapping[str, str]:
+    try:
+        index = read_json(path, MAX_INDEX_BYTES)
+    except ConfigError as error:
+        raise CorruptCheckpoint(str(error)) from None
+    weight_map: Any = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise _corrupt(path, "it has no weight_map")
+    if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
+        raise _corrupt(path, f"it names {len(files):,} files")
+    for file in weight_map.values():
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file:
+            raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
+    return weight_map
+
+
+def _read_shard(path: Path, file: str, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+    shard = path.parent / file
+    if "\0" in file or not shard.is_file():
+        raise _corrupt(path, f"it names {printable(file)}, which is not there")
+    return read_shard(shard)
+
+
+def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: dict[str, StoredTensor]) -> None:
+    """Adds a shard's tensors; they must be those that the index says it holds, and nobody else's."""
+    listed_names = {_plain(name, shard) for name in names}
+    missing, foreign = sorted(listed_names - set(shard.tensors)), sorted(set(shard.tensors) - listed_names)
+    if missing or foreign:
+        raise _corrupt(
+            path, f"{printable(file)} lacks {listed(missing)} of what it lists, and holds {listed(foreign)} besides"
+        )
+    if repeated := sorted(set(tensors).intersection(shard.tensors)):
+        raise _corrupt(path, f"{listed(repeated)} stands in {printable(file)} and in another shard")
+    tensors.update(shard.tensors)
+
+
+def _plain(name: str, shard: Checkpoint) -> str:
+    if shard.framework == "pt":
+        return name
+    plain = name.removesuffix(":0")
+    return plain if plain in shard.tensors else plain.partition("/")[2]
+
+
+def _close(shards: Iterable[Checkpoint]) -> None:
+    for shard in shards:
+        shard.close()
+
+
+def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"{path}: not a sound index of shards: {what}; download or save the checkpoint again")

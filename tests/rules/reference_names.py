@@ -1,0 +1,142 @@
+"""Asks the installed transformers what it calls the tensors of single towers, and which fields their configs have.
+
+    python reference_names.py state_dict < odd.json     what a live PyTorch model calls its tensors, with shapes
+    python reference_names.py saved      < odd.json     what save_pretrained of a new model writes
+    python reference_names.py tensorflow < odd.json     what TensorFlow calls its variables, in order (transformers 4.x)
+    python reference_names.py fields     < odd.json     config fields and their defaults
+    python reference_names.py swin_index < odd.json     the relative_position_index of every Swin window
+
+Reads ``{case: {"config": {...}}}`` and prints ``{case: {name: shape}}``, or ``{model type: {field: default}}``. It
+imports nothing of this project, so that it runs in the environment of any transformers.
+"""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+TEXT = ("albert", "bert", "camembert", "clip_text_model", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+SMALL_TEXT = {
+    "model_type": "bert", "vocab_size": 29, "hidden_size": 6, "num_hidden_layers": 0, "num_attention_heads": 1,
+    "intermediate_size": 10, "max_position_embeddings": 13,
+}  # fmt: skip
+SMALL_VISION = {
+    "model_type": "vit", "hidden_size": 6, "num_hidden_layers": 0, "num_attention_heads": 1, "intermediate_size": 10,
+    "image_size": 16, "patch_size": 8,
+}  # fmt: skip
+# BEiT itself was never there in TensorFlow: its sister stands in.
+TENSORFLOW = {
+    "albert": ("TFAlbertModel", "albert"),
+    "beit": ("TFData2VecVisionModel", "data2vec_vision"),
+    "bert": ("TFBertModel", "bert"),
+    "camembert": ("TFCamembertModel", "roberta"),
+    "clip_text_model": ("TFCLIPTextModel", "clip"),
+    "clip_vision_model": ("TFCLIPVisionModel", "clip"),
+    "deit": ("TFDeiTModel", "deit"),
+    "mpnet": ("TFMPNetModel", "mpnet"),
+    "roberta": ("TFRobertaModel", "roberta"),
+    "swin": ("TFSwinModel", "swin"),
+    "vit": ("TFViTModel", "vit"),
+    "xlm-roberta": ("TFXLMRobertaModel", "roberta"),
+}
+
+
+def dual_encoder(config):
+    """The tower in a dual encoder, beside a small one; returns the model class' config and the tower's scope."""
+    from transformers import AutoConfig, VisionTextDualEncoderConfig
+
+    is_text = config["model_type"] in TEXT
+    towers = {"vision_config": SMALL_VISION if is_text else config, "text_config": config if is_text else SMALL_TEXT}
+    towers = {side: AutoConfig.for_model(**tower).to_dict() for side, tower in towers.items()}
+    return VisionTextDualEncoderConfig(**towers, projection_dim=7), "text_model." if is_text else "vision_model."
+
+
+def state_dict(config):
+    import torch
+    from transformers import VisionTextDualEncoderModel
+
+    whole, scope = dual_encoder(config)
+    with torch.device("meta"):
+        model = VisionTextDualEncoderModel(whole)
+    return {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(scope)}
+
+
+def saved(config):
+    from safetensors import safe_open
+    from transformers import VisionTextDualEncoderModel
+
+    whole, scope = dual_encoder(config)
+    with tempfile.TemporaryDirectory() as folder:
+        VisionTextDualEncoderModel(whole).save_pretrained(folder)
+        with safe_open(Path(folder) / "model.safetensors", "pt") as file:
+            return {n: list(file.get_slice(n).get_shape()) for n in file.keys() if n.startswith(scope)}  # noqa: SIM118
+
+
+def tensorflow(config):
+    import tensorflow as tf
+    import transformers
+
+    if config["model_type"] not in TENSORFLOW:
+        return None
+    class_name, main_layer = TENSORFLOW[config["model_type"]]
+    model_class = getattr(transformers, class_name)
+    fields = {name: value for name, value in config.items() if name != "model_type"}
+    options = {"add_pooling_layer": True} if config["model_type"] == "beit" else {}
+    model_class.input_signature = property(lambda self: {})  # the original takes no (height, width)
+    try:
+        model = model_class(model_class.config_class(**fields), **options)
+        with tf.name_scope(model.name):
+            model.build(None)
+    except TypeError as error:
+        return f"{class_name} fails: {error}"
+    scope = f"{'text' if config['model_type'] in TEXT else 'vision'}_model/"
+    scope += "beit" if config["model_type"] == "beit" else main_layer
+    names = [variable.name.split("/", 1)[1].removesuffix(":0") for variable in model.weights]
+    names = [f"{scope}/{name.removeprefix(main_layer + '/')}" for name in names]
+    return dict(zip(names, [list(variable.shape) for variable in model.weights], strict=True))
+
+
+def fields(config):
+    from transformers import AutoConfig
+
+    instance = AutoConfig.for_model(config["model_type"])
+    found = instance.to_dict()
+    for parent in reversed(type(instance).__mro__):
+        if not parent.__module__.startswith("transformers.models."):
+            continue
+        if dataclasses.is_dataclass(parent):
+            declared = {field.name: field.default for field in dataclasses.fields(parent)}
+        else:
+            declared = {name: parameter.default for name, parameter in inspect.signature(parent).parameters.items()}
+        found |= {name: default for name, default in declared.items() if default is not dataclasses.MISSING}
+    return {name: default for name, default in found.items() if name not in ("kwargs", "transformers_version")}
+
+
+def swin_index(config):
+    from transformers.models.swin.modeling_swin import SwinRelativePositionBias
+
+    if config["model_type"] != "swin":
+        return None
+    window = config["window_size"]
+    return SwinRelativePositionBias(1, (window, window)).relative_position_index.view(window**2, window**2).tolist()
+
+
+def main(question):
+    warnings.simplefilter("ignore")
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
+    functions = (state_dict, saved, tensorflow, fields, swin_index)
+    ask = {function.__name__: function for function in functions}[question]
+    answers = {}
+    for case, content in json.load(sys.stdin).items():
+        answers[content["config"]["model_type"] if question == "fields" else case] = ask(content["config"])
+    import transformers
+
+    json.dump({"transformers": transformers.__version__, "answers": answers}, sys.stdout, default=str)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,50 @@
+"""Writes fixtures/names/odd.json and config_fields.json again, from the configs that odd.json already holds.
+
+    python tests/rules/refresh_fixtures.py PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
+
+To add a case, add ``"its name": {"config": {...}}`` to odd.json first.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = Path(__file__).parents[2] / "fixtures" / "names"
+SCRIPT = Path(__file__).with_name("reference_names.py")
+
+
+def ask(python, question, cases):
+    given = json.dumps({case: {"config": content["config"]} for case, content in cases.items()})
+    run = subprocess.run([python, SCRIPT, question], input=given, stdout=subprocess.PIPE, text=True, check=True)
+    said = json.loads(run.stdout)
+    return said["transformers"], said["answers"]
+
+
+def main(python_4, python_5):
+    cases = json.loads((NAMES / "odd.json").read_text("utf-8"))
+    questions = {
+        "pt_v4": (python_4, "state_dict"),
+        "tf": (python_4, "tensorflow"),
+        "pt_v5": (python_5, "saved"),
+        "pt_v5_live": (python_5, "state_dict"),
+    }
+    columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
+    lines = [
+        f"{json.dumps(case)}: "
+        + json.dumps({"config": content["config"], **{column: columns[column][case] for column in columns}})
+        for case, content in cases.items()
+    ]
+    (NAMES / "odd.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    fields = dict(ask(python, "fields", cases) for python in (python_4, python_5))
+    lines = [
+        f"{json.dumps(version)}: {{\n"
+        + ",\n".join(f"{json.dumps(t)}: {json.dumps(f, sort_keys=True)}" for t, f in sorted(types.items()))
+        + "\n}"
+        for version, types in fields.items()
+    ]
+    (NAMES / "config_fields.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
