@@ -126,11 +126,11 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, in
         raise _corrupt(path, f"{where} is not described by dtype, shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _TO_DTYPE:
-        raise _corrupt(path, f"{where} has dtype {printable(repr(code), 40)}; known are {', '.join(_TO_DTYPE)}")
+        raise _corrupt(path, f"{where} has dtype {_shown(code)}; known are {', '.join(_TO_DTYPE)}")
     if not _sizes(shape) or len(shape) > MAX_AXES:
-        raise _corrupt(path, f"{where} has shape {printable(repr(shape), 80)}")
+        raise _corrupt(path, f"{where} has shape {_shown(shape)}")
     if not _sizes(offsets) or len(offsets) != 2:
-        raise _corrupt(path, f"{where} has data_offsets {printable(repr(offsets), 80)}")
+        raise _corrupt(path, f"{where} has data_offsets {_shown(offsets)}")
     dtype = _TO_DTYPE[code]
     expected = math.prod(shape) * DTYPES[dtype]
     begin, end = offsets
@@ -141,6 +141,13 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, in
 
 def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**48 for number in value)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of one that is nested, which Python may be unable to show, only its type."""
+    parts = value if isinstance(value, list) else [value]
+    nested = any(isinstance(part, list | dict) for part in parts)
+    return f"a nested {type(value).__name__}" if nested else printable(repr(value), 80)
 
 
 def _check_cover(path: Path, extents: list[tuple[str, str, Shape, int, int]], nbytes: int) -> None:
