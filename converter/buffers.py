@@ -31,6 +31,32 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
     return index
 
 
+def beit_relative_position_index(fields: Mapping[str, Value]) -> Array:
+    """Which row of the bias table a pair of BEiT's tokens uses; the class token comes first.
+
+    Args:
+        fields: with ``image_size`` and ``patch_size``, which give h by w patches.
+
+    Returns:
+        ``(1 + h * w, 1 + h * w)``, int64: rows of the table as for Swin, then three for class token to patch, patch to
+        class token, and class token to itself.
+
+    Source: Bao et al., BEiT (arXiv:2106.08254), and its published code.
+    """
+    height = integer("pair(image_size)[0] // pair(patch_size)[0]", fields)
+    width = integer("pair(image_size)[1] // pair(patch_size)[1]", fields)
+    y, x = np.divmod(np.arange(height * width), width)
+    rows = y[:, None] - y[None, :] + height - 1
+    columns = x[:, None] - x[None, :] + width - 1
+    last = (2 * height - 1) * (2 * width - 1) + 3
+    index = np.empty((1 + height * width,) * 2, np.int64)
+    index[1:, 1:] = rows * (2 * width - 1) + columns
+    index[0, :] = last - 3
+    index[:, 0] = last - 2
+    index[0, 0] = last - 1
+    return index
+
+
 def position_ids(fields: Mapping[str, Value]) -> Array:
     """Positions 0, 1, 2 ... as early versions of transformers stored them.
 
@@ -56,6 +82,7 @@ def zeros(fields: Mapping[str, Value]) -> Array:
 
 
 BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
+    "beit_relative_position_index": beit_relative_position_index,
     "position_ids": position_ids,
     "swin_relative_position_index": swin_relative_position_index,
     "zeros": zeros,

@@ -60,6 +60,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="What float tensors become.",
             ),
             click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
+            click.option("--config", type=click.Path(), metavar="FILE", help="A config.json that is not beside SRC."),
             click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists."),
             click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
             click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),

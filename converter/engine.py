@@ -12,12 +12,16 @@ from typing import Any, Literal
 from converter.checkpoints.detect import open_source
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.configs import DualEncoderConfig, check_config, read_config
-from converter.errors import TargetError
+from converter.errors import ConfigError, SourceError, TargetError
 from converter.folders import check_out
 from converter.manifest import FileRecord
+from converter.memory import read_state_dict
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
 from converter.specs import Checkpoint, Framework, StoredTensor
 from converter.writing import Direction, Job, Progress, Written, identity, write_job
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Config = str | os.PathLike[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,10 @@ class Conversion:
 
 
 def pt2tf(
-    source: str | os.PathLike[str],
+    source: Source,
     out: str | os.PathLike[str],
     *,
+    config: Config | None = None,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
     max_shard_size: str | int | None = None,
@@ -94,8 +99,10 @@ def pt2tf(
     """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or a ``state_dict()`` in memory
+            (torch tensors or NumPy arrays by name).
         out: folder to make.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
@@ -111,13 +118,14 @@ def pt2tf(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("pt2tf", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+    return _convert("pt2tf", source, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def tf2pt(
-    source: str | os.PathLike[str],
+    source: Source,
     out: str | os.PathLike[str],
     *,
+    config: Config | None = None,
     format: Literal["safetensors"] = "safetensors",
     names: Names = "v4",
     dtype: Dtype = "keep",
@@ -132,6 +140,7 @@ def tf2pt(
     Args:
         source: a folder as ``save_pretrained`` of transformers 4.x writes it, or a weights file in one.
         out: folder to make.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
@@ -149,13 +158,14 @@ def tf2pt(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("tf2pt", Path(source), Path(out), options, overwrite, check, dry_run, progress)
+    return _convert("tf2pt", source, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def _convert(
     direction: Direction,
-    source: Path,
+    source: Source,
     out: Path,
+    config: Config | None,
     options: Mapping[str, Any],
     overwrite: bool,
     check: bool,
@@ -163,16 +173,36 @@ def _convert(
     progress: Progress | None,
 ) -> Conversion:
     started = time.perf_counter()
+    path = None if isinstance(source, Mapping) else Path(source)
     if not dry_run:
-        check_out(out, source, overwrite)
-    checkpoint, folder = open_source(source, "pt" if direction == "pt2tf" else "tf")
+        check_out(out, path, overwrite)
+    framework: Framework = "pt" if direction == "pt2tf" else "tf"
+    checkpoint, folder = _open(source, framework)
     try:
-        config = read_config(folder / "config.json")
-        job = _plan_job(direction, source, out, checkpoint, config, options, folder, progress)
+        checked = _config(config, folder)
+        job = _plan_job(direction, path or Path("memory"), out, checkpoint, checked, options, folder, progress)
         written = Written() if dry_run else write_job(job, overwrite, check)
     finally:
         checkpoint.close()
     return _summary(job, written, dry_run, started)
+
+
+def _open(source: Source, framework: Framework) -> tuple[Checkpoint, Path | None]:
+    if not isinstance(source, Mapping):
+        return open_source(Path(source), framework)
+    if framework != "pt":
+        raise SourceError("a state dict in memory is PyTorch's; use pt2tf")
+    return read_state_dict(source), None
+
+
+def _config(config: Config | None, folder: Path | None) -> DualEncoderConfig:
+    if isinstance(config, Mapping):
+        return check_config(config, "config")
+    if config is not None:
+        return read_config(Path(config))
+    if folder is None:
+        raise ConfigError("a state dict has no config; give config=model.config.to_dict()")
+    return read_config(folder / "config.json")
 
 
 def write_tensors(

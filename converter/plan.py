@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from converter.buffers import BUFFERS
 from converter.casts import FLOATS
-from converter.configs import DualEncoderConfig, rule_file
+from converter.configs import DualEncoderConfig
+from converter.dialects import normalise
 from converter.errors import PlanError, listed, printable
 from converter.layouts import LAYOUTS, Layout
 from converter.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
@@ -126,59 +127,6 @@ def make_plan(
     if target == "pt":
         planned.sort(key=lambda tensor: tensor.name)
     return Plan(checkpoint.framework, target, tuple(planned), restored, expected, dropped, dialects)
-
-
-def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict[str, StoredTensor], Mapping[str, int]]:
-    """Finds the nested (4.x) name of every PyTorch tensor.
-
-    Args:
-        tensors: by the name that the source gives.
-        rules: of its config.
-
-    Returns:
-        The same by nested name (by its own where it has none), and how many were spelled in which dialect.
-
-    Raises:
-        PlanError: two names mean the same tensor.
-    """
-    nested = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers if rule.pt is not None}
-    found: dict[str, StoredTensor] = {}
-    dialects: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        plain, spelling = respell(name)
-        canonical, dialect = _canonical(plain, nested, rules)
-        if canonical in found:
-            raise PlanError(
-                f"{printable(found[canonical].name)} and {printable(name)} are two names of one tensor, "
-                f"{printable(canonical)}; remove one of them"
-            )
-        found[canonical] = tensor
-        dialects[f"{dialect}, {spelling}" if spelling else dialect] += 1
-    return found, dialects
-
-
-def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str, str]:
-    """The nested name of what some dialect calls ``name``, and which dialect; its own name where none knows it."""
-    if name in nested:
-        return name, "v4"
-    for dialect, table in rules.dialects.items():
-        if name in table:
-            return table[name], dialect
-    return name, "unknown"
-
-
-def respell(name: str) -> tuple[str, str]:
-    """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
-    spellings = rule_file("dual_encoder")["spellings"]
-    seen = []
-    while prefix := next((prefix for prefix in spellings["prefixes"] if name.startswith(prefix)), ""):
-        name = name.removeprefix(prefix)
-        seen.append(prefix)
-    for old, new in spellings["suffixes"]:
-        if name.endswith(f".{old}"):
-            name = name.removesuffix(old) + new
-            seen.append(old.rpartition(".")[2])
-    return name, " ".join(seen)
 
 
 def _plan_buffers(

@@ -61,6 +61,19 @@ class BufferRule:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """A tensor that some dialect keeps in parts, which follow one another along the first axis.
+
+    Attributes:
+        whole: nested PyTorch name.
+        parts: what the dialect calls the parts, in order.
+    """
+
+    whole: str
+    parts: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class RuleSet:
     """Every name of one dual encoder.
@@ -69,11 +82,13 @@ class RuleSet:
         tensors: in the order in which TensorFlow creates its variables.
         buffers: likewise.
         dialects: for every dialect other than 4.x, its names -> nested names, of both towers.
+        splits: tensors that a dialect keeps in parts.
     """
 
     tensors: tuple[TensorRule, ...]
     buffers: tuple[BufferRule, ...]
     dialects: Mapping[str, Mapping[str, str]]
+    splits: tuple[SplitRule, ...] = ()
 
 
 def compile_rules(config: DualEncoderConfig) -> RuleSet:
@@ -92,9 +107,8 @@ def compile_rules(config: DualEncoderConfig) -> RuleSet:
         buffers += tower.buffers
     for module in shared["module"]:
         tensors += _expand_module(module, config.fields, "", "", "dual_encoder")
-    rules = RuleSet(tuple(tensors), tuple(buffers), _dialects(config, tensors, buffers))
-    _check_bijection(rules)
-    return rules
+    _check_bijection(tensors)
+    return RuleSet(tuple(tensors), tuple(buffers), _dialects(config, tensors, buffers), _splits(config, tensors))
 
 
 def compile_tower(tower: TowerConfig) -> RuleSet:
@@ -200,6 +214,21 @@ def _dialects(
     return dialects
 
 
+def _splits(config: DualEncoderConfig, tensors: Sequence[TensorRule]) -> tuple[SplitRule, ...]:
+    """Which tensors the dialects of each tower keep in parts, and what they call those."""
+    found = []
+    for side in _SIDES:
+        for dialect in config.tower(side).rules.get("dialects", {}).values():
+            for split in dialect.get("split", ()):
+                if split["axis"] != 0:
+                    raise ValueError(f"a split along axis {split['axis']}, which is not known here")
+                for rule in tensors:
+                    if rule.pt.startswith(f"{side}_model.") and re.search(split["part_of"], rule.pt):
+                        parts = (re.sub(split["part_of"], part, rule.pt, count=1) for part in split["parts"])
+                        found.append(SplitRule(rule.pt, tuple(parts)))
+    return tuple(found)
+
+
 _SIDES: tuple[Side, Side] = ("vision", "text")
 
 
@@ -219,10 +248,10 @@ def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
     return name
 
 
-def _check_bijection(rules: RuleSet) -> None:
+def _check_bijection(rules: Sequence[TensorRule]) -> None:
     for side in ("pt", "tf"):
         claimed: dict[str, str] = {}
-        for rule in rules.tensors:
+        for rule in rules:
             name = getattr(rule, side)
             if name in claimed:
                 raise ValueError(f"{name} is claimed by {claimed[name]} and by {rule.cite}")

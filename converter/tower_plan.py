@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from converter.configs import TowerConfig
+from converter.dialects import respell
 from converter.errors import PlanError, listed
 from converter.layouts import LAYOUTS
-from converter.plan import Dropped, PlannedTensor, respell
+from converter.plan import Dropped, PlannedTensor
 from converter.rules import RuleSet, TensorRule, compile_tower, spell_in_tower
 from converter.specs import Checkpoint, StoredTensor
 

@@ -150,7 +150,8 @@ def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
                 width = source.size // max(rows, 1) * DTYPES[source.dtype]
                 step = max(1, _SPOOL_ROWS_BYTES // max(width, 1))
                 for row in range(0, rows, step):
-                    file.write(np.ascontiguousarray(source.read_rows(row, min(row + step, rows))).data)
+                    data = np.ascontiguousarray(source.read_rows(row, min(row + step, rows)))
+                    file.write(data.reshape(-1).view(np.uint8).data)
                 extent = Extent(spool, start, file.tell() - start)
             source = StoredTensor(source.name, source.dtype, source.shape, extent)
         sources.append(source)

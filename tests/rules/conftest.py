@@ -158,6 +158,6 @@ def said_by_rules() -> Any:
         pt = {rule.pt: list(rule.shape) for rule in rules.tensors}
         tf = {rule.tf: tf_shape(rule.layout, rule.shape) for rule in rules.tensors}
         tf |= {rule.tf: list(rule.shape or ()) for rule in rules.buffers if rule.tf}
-        return pt, tf, {rule.pt: list(rule.shape or ()) for rule in rules.buffers}
+        return pt, tf, {rule.pt: list(rule.shape or ()) for rule in rules.buffers if rule.pt}
 
     return tables

@@ -2,12 +2,14 @@
 
     python reference_names.py state_dict < odd.json     what a live PyTorch model calls its tensors, with shapes
     python reference_names.py saved      < odd.json     what save_pretrained of a new model writes
+    python reference_names.py same       < odd.json     which tensor of the live model is which of the file, by value
     python reference_names.py tensorflow < odd.json     what TensorFlow calls its variables, in order (transformers 4.x)
     python reference_names.py fields     < odd.json     config fields and their defaults
     python reference_names.py swin_index < odd.json     the relative_position_index of every Swin window
 
-Reads ``{case: {"config": {...}}}`` and prints ``{case: {name: shape}}``, or ``{model type: {field: default}}``. It
-imports nothing of this project, so that it runs in the environment of any transformers.
+Reads ``{case: {"config": {...}}}`` and prints ``{question: {case: {name: shape}}}``, for ``fields`` ``{question: {model
+type: {field: default}}}``; several questions may be asked at once. It imports nothing of this project, so that it runs
+in the environment of any transformers.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 TEXT = ("albert", "bert", "camembert", "clip_text_model", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 SMALL_TEXT = {
@@ -45,7 +48,7 @@ TENSORFLOW = {
 }
 
 
-def dual_encoder(config):
+def dual_encoder(config: dict[str, Any]) -> tuple[Any, str]:
     """The tower in a dual encoder, beside a small one; returns the model class' config and the tower's scope."""
     from transformers import AutoConfig, VisionTextDualEncoderConfig
 
@@ -55,7 +58,7 @@ def dual_encoder(config):
     return VisionTextDualEncoderConfig(**towers, projection_dim=7), "text_model." if is_text else "vision_model."
 
 
-def state_dict(config):
+def state_dict(config: dict[str, Any]) -> dict[str, list[int]]:
     import torch
     from transformers import VisionTextDualEncoderModel
 
@@ -65,18 +68,44 @@ def state_dict(config):
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(scope)}
 
 
-def saved(config):
-    from safetensors import safe_open
+def saved(config: dict[str, Any]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in live_and_saved(config)[1].items()}
+
+
+def same(config: dict[str, Any]) -> dict[str, Any]:
+    """Live name -> name in the file; where the file has several in one, ``[name, first row]``."""
+    live, file = live_and_saved(config)
+    found: dict[str, Any] = {}
+    for name, tensor in live.items():
+        for other, whole in file.items():
+            for start in range(0, len(whole), len(tensor)):
+                if whole[start : start + len(tensor)].equal(tensor):
+                    assert name not in found, f"{name} is twice in the file"
+                    found[name] = other if whole.shape == tensor.shape else [other, start]
+        assert name in found, f"{name} is not in the file"
+    return found
+
+
+def live_and_saved(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors of the tower in a live model with random weights, and in the file that it writes."""
+    import torch
+    from safetensors.torch import load_file
     from transformers import VisionTextDualEncoderModel
 
     whole, scope = dual_encoder(config)
+    model = VisionTextDualEncoderModel(whole)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(-1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
-        VisionTextDualEncoderModel(whole).save_pretrained(folder)
-        with safe_open(Path(folder) / "model.safetensors", "pt") as file:
-            return {n: list(file.get_slice(n).get_shape()) for n in file.keys() if n.startswith(scope)}  # noqa: SIM118
+        model.save_pretrained(folder)
+        file = load_file(Path(folder) / "model.safetensors")
+    live, file = ({n: t for n, t in tensors.items() if n.startswith(scope)} for tensors in (model.state_dict(), file))
+    return live, file
 
 
-def tensorflow(config):
+def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
     import tensorflow as tf
     import transformers
 
@@ -100,7 +129,7 @@ def tensorflow(config):
     return dict(zip(names, [list(variable.shape) for variable in model.weights], strict=True))
 
 
-def fields(config):
+def fields(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     instance = AutoConfig.for_model(config["model_type"])
@@ -116,7 +145,7 @@ def fields(config):
     return {name: default for name, default in found.items() if name not in ("kwargs", "transformers_version")}
 
 
-def swin_index(config):
+def swin_index(config: dict[str, Any]) -> list[list[int]] | None:
     from transformers.models.swin.modeling_swin import SwinRelativePositionBias
 
     if config["model_type"] != "swin":
@@ -125,18 +154,21 @@ def swin_index(config):
     return SwinRelativePositionBias(1, (window, window)).relative_position_index.view(window**2, window**2).tolist()
 
 
-def main(question):
+def main(*questions: str) -> None:
     warnings.simplefilter("ignore")
     os.environ.update(TRANSFORMERS_VERBOSITY="error", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
-    functions = (state_dict, saved, tensorflow, fields, swin_index)
-    ask = {function.__name__: function for function in functions}[question]
-    answers = {}
-    for case, content in json.load(sys.stdin).items():
-        answers[content["config"]["model_type"] if question == "fields" else case] = ask(content["config"])
+    functions = (state_dict, saved, same, tensorflow, fields, swin_index)
+    ask = {function.__name__: function for function in functions}
+    configs = {case: content["config"] for case, content in json.load(sys.stdin).items()}
+    types = {config["model_type"]: config for config in configs.values()}
+    answers = {
+        question: {case: ask[question](config) for case, config in (types if question == "fields" else configs).items()}
+        for question in questions
+    }
     import transformers
 
     json.dump({"transformers": transformers.__version__, "answers": answers}, sys.stdout, default=str)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -9,25 +9,27 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
 SCRIPT = Path(__file__).with_name("reference_names.py")
 
 
-def ask(python, question, cases):
+def ask(python: str, question: str, cases: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     given = json.dumps({case: {"config": content["config"]} for case, content in cases.items()})
     run = subprocess.run([python, SCRIPT, question], input=given, stdout=subprocess.PIPE, text=True, check=True)
     said = json.loads(run.stdout)
-    return said["transformers"], said["answers"]
+    return said["transformers"], said["answers"][question]
 
 
-def main(python_4, python_5):
+def main(python_4: str, python_5: str) -> None:
     cases = json.loads((NAMES / "odd.json").read_text("utf-8"))
     questions = {
         "pt_v4": (python_4, "state_dict"),
         "tf": (python_4, "tensorflow"),
         "pt_v5": (python_5, "saved"),
         "pt_v5_live": (python_5, "state_dict"),
+        "pt_v5_of_live": (python_5, "same"),
     }
     columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
     lines = [

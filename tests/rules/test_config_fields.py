@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -12,11 +14,11 @@ from converter.errors import UnsupportedOption, UnsupportedTower
 VERSIONS = ["4.57.6", "5.23.0"]
 
 
-def family_of(tower_type, names):
+def family_of(tower_type: str, names: Any) -> Mapping[str, Any]:
     return rule_file(rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type])
 
 
-def sorted_out(tower_type, names):
+def sorted_out(tower_type: str, names: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """What the rule files say of each field: (honoured with default, refused with rule, irrelevant)."""
     config, common = family_of(tower_type, names)["config"], rule_file("common")
     honoured = {**config["honoured"], **config.get("defaults", {}).get(tower_type, {})}
@@ -24,19 +26,19 @@ def sorted_out(tower_type, names):
     return honoured, refused, {*config["irrelevant"], *common["irrelevant"]} - set(honoured) - set(refused)
 
 
-def plain(default):
+def plain(default: Any) -> Any:
     return None if default == "none" else default
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_field_is_sorted(tower_type, version, names):
+def test_every_field_is_sorted(tower_type: str, version: str, names: Any) -> None:
     honoured, refused, irrelevant = sorted_out(tower_type, names)
     fields = set(names.table("config_fields")[version][tower_type])
     assert fields - set(honoured) - set(refused) - irrelevant == set()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_defaults_are_those_of_transformers(tower_type, version, names):
+def test_defaults_are_those_of_transformers(tower_type: str, version: str, names: Any) -> None:
     honoured, refused, _ = sorted_out(tower_type, names)
     said = names.table("config_fields")[version][tower_type]
     assert honoured.keys() <= said.keys()
@@ -45,7 +47,7 @@ def test_defaults_are_those_of_transformers(tower_type, version, names):
     assert stated == {n: said[n] for n in stated}
 
 
-def test_no_field_is_sorted_twice(tower_type, names):
+def test_no_field_is_sorted_twice(tower_type: str, names: Any) -> None:
     config = family_of(tower_type, names)["config"]
     groups = [*config["honoured"], *config["irrelevant"], *config.get("refused", {})]
     assert len(set(groups)) == len(groups)
@@ -53,20 +55,20 @@ def test_no_field_is_sorted_twice(tower_type, names):
     assert len(set(common)) == len(common)
 
 
-def test_refused_fields_are_of_some_version_or_common(tower_type, names):
+def test_refused_fields_are_of_some_version_or_common(tower_type: str, names: Any) -> None:
     """A misspelled field would refuse nothing."""
     known = {field for version in VERSIONS for field in names.table("config_fields")[version][tower_type]}
     assert set(family_of(tower_type, names)["config"].get("refused", {})) <= known
 
 
-def test_fields_that_may_be_left_out(tower_type, names):
+def test_fields_that_may_be_left_out(tower_type: str, names: Any) -> None:
     """Without any field the defaults of the model type hold, not those of another one in the same file."""
     fields = names.tower_config({"model_type": tower_type}).tower(names.side_of(tower_type)).fields
     said = names.table("config_fields")["5.23.0"][tower_type]
     assert dict(fields) == {name: said[name] for name in fields}
 
 
-def test_refused_values(tower_type, names):
+def test_refused_values(tower_type: str, names: Any) -> None:
     _, refused, _ = sorted_out(tower_type, names)
     side = names.side_of(tower_type)
     assert {"is_decoder", "add_cross_attention", "is_encoder_decoder", "pruned_heads"} <= set(refused)
@@ -79,11 +81,11 @@ def test_refused_values(tower_type, names):
             names.tower_config({"model_type": tower_type, name: allowed})
 
 
-def str_or_bool(default):
+def str_or_bool(default: Any) -> str | bool:
     return default if isinstance(default, str | bool) else ""
 
 
-def test_refusal_in_full(names):
+def test_refusal_in_full(names: Any) -> None:
     with pytest.raises(UnsupportedOption) as raised:
         names.tower_config({"model_type": "siglip_vision_model", "vision_use_head": False})
     assert str(raised.value) == (
@@ -92,18 +94,18 @@ def test_refusal_in_full(names):
     )
 
 
-def test_tower_without_rules(names):
+def test_tower_without_rules(names: Any) -> None:
     with pytest.raises(UnsupportedTower, match=r"text_config\.model_type 'electra' has no rules; supported are albert"):
         names.tower_config({"model_type": "electra"})
 
 
-def test_field_of_no_version_is_reported(tower_type, names):
+def test_field_of_no_version_is_reported(tower_type: str, names: Any) -> None:
     side = names.side_of(tower_type)
     config = names.tower_config({"model_type": tower_type, "a_field_from_the_future": 1, "architectures": ["X"]})
     assert config.tower(side).unknown == ("a_field_from_the_future",)
 
 
-def test_rule_files_serve_what_they_say(names):
+def test_rule_files_serve_what_they_say(names: Any) -> None:
     towers = rule_file("dual_encoder")["towers"]
     for side in ("vision", "text"):
         assert supported(side) == tuple(sorted(towers[side]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from converter import configs
 from converter.errors import ConfigError
-from converter.rules import compile_rules
+from converter.rules import RuleSet, compile_rules
 from converter.scopes import erase_main_layer, restore_main_layer
 
 
 @pytest.fixture
-def bert(monkeypatch):
+def bert(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """BERT's rules, to make mistakes in."""
     original = configs.rule_file
     changed = copy.deepcopy(dict(original("bert")))
@@ -23,37 +24,37 @@ def bert(monkeypatch):
     return changed
 
 
-def compile_bert(names):
+def compile_bert(names: Any) -> RuleSet:
     return compile_rules(names.tower_config({"model_type": "bert", "num_hidden_layers": 2}))
 
 
-def module(rules, ending):
+def module(rules: dict[str, Any], ending: str) -> dict[str, Any]:
     return next(module for module in rules["module"] if module["pt"].endswith(ending))
 
 
-def test_rules_as_they_are(bert, names):
+def test_rules_as_they_are(bert: dict[str, Any], names: Any) -> None:
     assert compile_bert(names).tensors
 
 
-def test_tensorflow_name_claimed_twice(bert, names):
+def test_tensorflow_name_claimed_twice(bert: dict[str, Any], names: Any) -> None:
     module(bert, "self.query")["tf"] = module(bert, "self.key")["tf"]
     with pytest.raises(ValueError, match=r"self/key/kernel is claimed by rename_rules/bert\.toml: .*query and by"):
         compile_bert(names)
 
 
-def test_pytorch_name_claimed_twice(bert, names):
+def test_pytorch_name_claimed_twice(bert: dict[str, Any], names: Any) -> None:
     module(bert, "self.query")["pt"] = module(bert, "self.key")["pt"]
     with pytest.raises(ValueError, match=r"self\.key\.weight"):
         compile_bert(names)
 
 
-def test_dialect_with_one_name_for_two_tensors(bert, names):
+def test_dialect_with_one_name_for_two_tensors(bert: dict[str, Any], names: Any) -> None:
     bert["dialects"] = {"v5_live": {"replace": [["self\\.(query|key)", "self.query"]]}}
     with pytest.raises(ValueError, match=r"dialect v5_live calls both .*query.* and .*key.* text_model.*query"):
         compile_bert(names)
 
 
-def test_expression_with_an_unknown_field(bert, names):
+def test_expression_with_an_unknown_field(bert: dict[str, Any], names: Any) -> None:
     module(bert, "self.query")["shape"] = ["hidden_sise", "hidden_size"]
     with pytest.raises(ValueError, match="'hidden_sise', which is neither a placeholder nor an honoured field"):
         compile_bert(names)
@@ -72,7 +73,7 @@ def test_expression_with_an_unknown_field(bert, names):
         ({"model_type": "bert", "num_hidden_layers": 10**9}, "num_hidden_layers"),
     ],
 )
-def test_config_of_no_model(fields, message, names):
+def test_config_of_no_model(fields: dict[str, Any], message: str, names: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         compile_rules(names.tower_config(fields))
 
@@ -85,7 +86,7 @@ BEIT = [
 ]  # fmt: skip
 
 
-def towers(*model_types, **fields):
+def towers(*model_types: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"model_type": st.sampled_from(model_types), **fields})
 
 
@@ -103,7 +104,9 @@ TEXT = st.one_of(
 
 
 @given(VISION, TEXT, st.integers(0, 11), st.integers(0, 11))
-def test_any_config_gives_a_bijection(vision, text, vision_layers, text_layers):
+def test_any_config_gives_a_bijection(
+    vision: dict[str, Any], text: dict[str, Any], vision_layers: int, text_layers: int
+) -> None:
     """Ten layers and more, too: no name is the beginning of another one's."""
     if vision["model_type"] != "swin":
         vision = {**vision, "num_hidden_layers": vision_layers}
@@ -112,7 +115,7 @@ def test_any_config_gives_a_bijection(vision, text, vision_layers, text_layers):
         {"model_type": "vision-text-dual-encoder", "vision_config": vision, "text_config": text}
     )
     rules = compile_rules(config)
-    stored = [rule.pt for rule in rules.tensors + rules.buffers]
+    stored = [rule.pt for rule in rules.tensors + rules.buffers if rule.pt]
     assert len(set(stored)) == len(stored)
     written = [rule.tf for rule in rules.tensors] + [rule.tf for rule in rules.buffers if rule.tf]
     assert len(set(written)) == len(written)
