@@ -174,7 +174,7 @@ def fill(path: Path, tensors: dict[str, Array]) -> None:
 
 
 def test_structure_is_that_of_transformers(tmp_path: Path) -> None:
-    """Attributes, groups, paths, types and the order of names, from a file that transformers wrote."""
+    """Attributes (but the version of Keras), groups, paths, types and the order of names are those of its file."""
     tensors = read_all(EXPECTED / "tf_model.h5")
     with h5py.File(EXPECTED / "tf_model.h5") as file:
         layers = [*text_of(file.attrs["layer_names"]), "top_level_model_weights"]
@@ -193,7 +193,7 @@ def described(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def visit(name: str, held: Any) -> None:
-        attributes = {key: text_of(stored) for key, stored in held.attrs.items()}
+        attributes = {key: text_of(stored) for key, stored in held.attrs.items() if key != "keras_version"}
         content = (held.shape, held.dtype, held[()].tobytes()) if isinstance(held, h5py.Dataset) else None
         found[name] = (attributes, content)
 
