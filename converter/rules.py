@@ -51,6 +51,7 @@ class BufferRule:
         compute: key of ``buffers.BUFFERS`` when its value follows from the config, else None.
         fields: the fields that ``compute`` is given.
         reason: why it may be left out.
+        after: TensorFlow name of the tensor behind which TensorFlow creates it; None: behind all others.
     """
 
     pt: str | None
@@ -59,6 +60,7 @@ class BufferRule:
     compute: str | None
     fields: Mapping[str, Value]
     reason: str
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,8 @@ def _expand_buffer(buffer: Mapping[str, Any], fields: dict[str, Value], pt_prefi
     tf = tf_prefix + _fill(buffer["tf"], fields) if "tf" in buffer else None
     pt = pt_prefix + _fill(buffer["pt"], fields) if "pt" in buffer else None
     given = {**fields, "length": shape[-1]} if shape else fields
-    return BufferRule(pt, tf, shape, buffer.get("compute"), given, buffer["reason"])
+    after = tf_prefix + _fill(buffer["after"], fields) if "after" in buffer else None
+    return BufferRule(pt, tf, shape, buffer.get("compute"), given, buffer["reason"], after)
 
 
 def _fill(template: str, fields: Mapping[str, Value]) -> str:

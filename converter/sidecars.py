@@ -24,8 +24,10 @@ _TAKEN = (
 MAX_SIDECAR_BYTES = 256 * 2**20
 
 
-def copy_sidecars(source: Path, target: Path, framework: Framework) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Copies the tokenizer and processor files of a checkpoint folder.
+def copy_sidecars(
+    sources: tuple[Path, ...], target: Path, framework: Framework
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copies the tokenizer and processor files of checkpoint folders; of two of the same name the first's.
 
     Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
 
@@ -39,12 +41,12 @@ def copy_sidecars(source: Path, target: Path, framework: Framework) -> tuple[tup
     copied = []
     rewritten: tuple[str, ...] = ()
     for name in _TAKEN:
-        path = source / name
-        if not path.is_file():
+        path = next((source / name for source in sources if (source / name).is_file()), None)
+        if path is None:
             continue
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
-        shutil.copyfile(inside(path, source), target / name)
+        shutil.copyfile(inside(path, path.parent), target / name)
         copied.append(name)
         if name == "tokenizer_config.json" and framework == "tf":
             rewritten = _mend_tokenizer_config(target / name)

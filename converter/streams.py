@@ -15,7 +15,7 @@ from converter.checkpoints.detect import open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.moves import Files
 from converter.plan import Dropped, PlannedTensor, make_plan
-from converter.specs import Checkpoint, Framework, Shape
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tower_plan import plan_tower
 
 Array = np.ndarray[Any, Any]
@@ -87,6 +87,23 @@ class TensorReader:
         if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
         return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
+
+    def stored(self, name: str, rename: str) -> StoredTensor:
+        """One tensor as a source of conversions, under another name; its bytes are read when they are asked for."""
+        tensor = self._tensors[name]
+        if tensor.layout.axes is None and tensor.source.extent is not None:
+            return StoredTensor(rename, tensor.dtype, tensor.shape, tensor.source.extent)
+        held: list[Array] = []
+
+        def read_rows(start: int, stop: int) -> Array:
+            if not held:
+                held.append(self.read(name))
+            rows = held[0][start:stop] if tensor.shape else held[0]
+            if not tensor.shape or stop == tensor.shape[0]:
+                held.clear()
+            return rows
+
+        return StoredTensor(rename, tensor.dtype, tensor.shape, None, read_rows)
 
     def _read_stored(self, tensor: PlannedTensor) -> Array:
         source = tensor.source

@@ -44,7 +44,7 @@ class Job:
         direction: for the manifest.
         source: as it was given.
         out: the folder that shall appear.
-        folder: holds the source's small files; None for a source in memory.
+        sidecars: folders with the source's small files; none for a source in memory.
         weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
@@ -53,12 +53,13 @@ class Job:
         plan: where every tensor goes.
         options: as they were given, for the manifest.
         progress: called with a stage's name, bytes done and bytes in all.
+        made_new: weights drawn at random, for the manifest.
     """
 
     direction: Direction
     source: Path
     out: Path
-    folder: Path | None
+    sidecars: tuple[Path, ...]
     weights: str
     max_shard_size: int | None
     checkpoint: Checkpoint
@@ -67,6 +68,7 @@ class Job:
     plan: Plan
     options: Mapping[str, Any]
     progress: Progress | None
+    made_new: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         moves, logit_scale = _write_weights(job, staging)
         raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
-        copied, mended = copy_sidecars(job.folder, staging, job.plan.target) if job.folder else ((), ())
+        copied, mended = copy_sidecars(job.sidecars, staging, job.plan.target)
         tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = hash_file if check else file_record
@@ -161,9 +163,7 @@ def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
 def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
     """Creates the weights files, in shards if so asked, and says where each tensor goes."""
     plan = job.plan
-    named = [(tensor.name, tensor.dtype, tensor.shape) for tensor in plan.tensors]
-    named += [(name, str(value.dtype), value.shape) for name, value in plan.restored.items()]
-    files = shards.split(named, job.weights, job.max_shard_size)
+    files = shards.split(plan.named, job.weights, job.max_shard_size)
     placed: dict[str, StoredTensor] = {}
     for name, tensors in files.items():
         if name.endswith(".h5"):
@@ -258,12 +258,13 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
         "config_unknown": list(job.config.unknown_fields),
         "dropped": [item.to_json() for item in job.plan.dropped],
         "restored": sorted(job.plan.restored),
+        "made_new": list(job.made_new),
         "casts": job.plan.casts,
         "dialects": dict(job.plan.dialects),
     }
     return manifest.make_manifest(
         direction=job.direction,
-        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.folder else job.source,
+        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source,
         source_files=written.source_files,
         options=job.options,
         files=written.files,

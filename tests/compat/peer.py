@@ -3,6 +3,7 @@
 Runs under any interpreter with torch and transformers (and TensorFlow, for the TF requests), knows nothing of the
 converter, and is started once per test session because its imports take ten seconds. Arrays travel as .npz files.
 
+    $ python -m tests.compat.peer
     {"do": "make", "vision": "vit", "text": "bert", "out": "/tmp/x"}  ->  {"ok": {...}}  or  {"error": "..."}
 """
 
@@ -13,17 +14,18 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch  # before TensorFlow, which crashes a later import of torch's GPU builds
 import transformers
-from towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
+
+from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
@@ -143,17 +145,44 @@ def open_files(source: str, pictures: list[str], texts: list[str], out: str) -> 
     return {"how": how, "config": config}
 
 
+def save_fresh(source: str, out: str) -> dict[str, Any]:
+    """Saves a checkpoint's weights from a model built from its config: 5.6 and later then write flat names.
+
+    ``flat`` in ``out`` is what it saved, ``live`` the same under the names of the running model.
+    """
+    from safetensors.torch import save_file
+
+    loaded = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    model = transformers.VisionTextDualEncoderModel(loaded.config)
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(Path(out) / "flat")
+    loaded.config.save_pretrained(Path(out) / "live")
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, Path(out) / "live" / "model.safetensors", metadata={"format": "pt"})
+    return {}
+
+
+def save_processor(out: str, tokenizer: str, image: str, size: int, apart: bool) -> dict[str, Any]:
+    """Saves tokenizer and image processor files; see tests/compat/processors.py."""
+    from tests.compat import processors
+
+    processors.save(out, tokenizer, image, size, apart)
+    return {"files": sorted(path.name for path in Path(out).iterdir())}
+
+
 def versions() -> dict[str, Any]:
     """Says who answers."""
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
 
-REQUESTS = {
+REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make,
     "save_tf": save_tf,
     "run_tf": run_tf,
     "run_pt": run_pt,
     "open_files": open_files,
+    "save_fresh": save_fresh,
+    "save_processor": save_processor,
     "versions": versions,
 }
 
@@ -165,7 +194,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = {"ok": REQUESTS[request.pop("do")](**request)}
+            answer: dict[str, Any] = {"ok": REQUESTS[request.pop("do")](**request)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer, default=str), file=answers, flush=True)

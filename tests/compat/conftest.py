@@ -1,0 +1,129 @@
+"""Two transformers installations as servers, and tiny checkpoints made by them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.compat.towers import TEXT, VISION
+
+ROOT = Path(__file__).resolve().parents[2]
+Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
+
+
+class PeerError(Exception):
+    """The peer raised; the message is its traceback."""
+
+
+class Peer:
+    """A running tests/compat/peer.py: ``peer("make", vision="vit", ...)`` asks it and returns its answer."""
+
+    def __init__(self, python: str) -> None:
+        self._server = subprocess.Popen(
+            [python, "-m", "tests.compat.peer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"},
+        )
+
+    def __call__(self, do: str, **request: Any) -> dict[str, Any]:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps({"do": do} | request, default=str), file=self._server.stdin, flush=True)
+        line = self._server.stdout.readline()
+        assert line, f"the peer died of {do} {request}: exit status {self._server.wait()}"
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerError(answer["error"].strip())
+        return dict(answer["ok"])
+
+    def close(self) -> None:
+        """Ends the server by ending its input."""
+        self._server.communicate(timeout=60)
+
+
+def _serve(python: str, version: str) -> Iterator[Peer]:
+    peer = Peer(python)
+    assert peer("versions")["transformers"].startswith(version)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="session")
+def peer() -> Iterator[Peer]:
+    """transformers 4.57.6 with TensorFlow."""
+    yield from _serve(os.environ["COMPAT_PYTHON"], "4.57.6")
+
+
+@pytest.fixture(scope="session")
+def current() -> Iterator[Peer]:
+    """transformers 5.x with PyTorch."""
+    yield from _serve(sys.executable, "5.")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a checkpoint as 4.57.6 PyTorch saves it, once per pair and options."""
+    made: dict[str, Path] = {}
+
+    def make(vision: str, text: str, **options: Any) -> Path:
+        key = json.dumps([vision, text, options], sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(f"{vision}-{text}") / "pt"
+            peer("make", vision=vision, text=text, out=made[key], **options)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes pictures and ragged texts that fit a checkpoint; as many pictures as texts is not the case on purpose."""
+
+    def make(source: Path) -> Path:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        size = config["vision_config"]["image_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        channels = config["vision_config"].get("num_channels", 3)
+        noise = np.random.default_rng(7)
+        ids = noise.integers(5, config["text_config"]["vocab_size"], (4, 11))
+        mask = np.ones_like(ids)
+        for row, length in enumerate((11, 7, 3, 9)):
+            mask[row, length:] = 0
+        ids[mask == 0] = config["text_config"].get("pad_token_id") or 0
+        arrays = {
+            "pixel_values": noise.standard_normal((3, channels, height, width), dtype=np.float32),
+            "input_ids": ids,
+            "attention_mask": mask,
+        }
+        out = tmp_path_factory.mktemp("inputs") / "inputs.npz"
+        np.savez(out, **arrays)  # type: ignore[arg-type]
+        return out
+
+    return make
+
+
+PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in VISION for text in TEXT]
+NOTHING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+
+
+def assert_same_outputs(left: Path, right: Path, tolerance: float = 1e-5) -> None:
+    """Compares the outputs of two runs, within a part of their scale; NaN and shapes count."""
+    with np.load(left) as ours, np.load(right) as theirs:
+        assert set(ours.files) == set(theirs.files) != set()
+        for name in ours.files:
+            a, b = ours[name].astype(np.float64), theirs[name].astype(np.float64)
+            assert a.shape == b.shape, name
+            difference, scale = np.abs(a - b).max(), np.abs(b).max()
+            assert difference <= tolerance * scale, f"{name}: {difference} apart at a scale of {scale}"

@@ -1,0 +1,56 @@
+"""What every test shares: a quiet offline environment, the fixture folder, and skips for what is not installed."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # one order of summation, the same on every machine
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+NEEDS = {"tf": "tensorflow", "torch": "torch", "jax": "jax"}
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of shipped checkpoints, pictures and name tables."""
+    return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The shipped CLIP + BERT checkpoint with nested PyTorch names."""
+    return FIXTURES / "clip-bert-tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_expected() -> Path:
+    """What transformers 4.57.6 makes of it: `tf_model.h5`; and what PyTorch answers: `outputs.safetensors`."""
+    return FIXTURES / "clip-bert-tiny-expected"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out modules marked for a framework that `-m "not ..."` rules out, before they import it."""
+    ruled_out = set(re.findall(r"not (\w+)", config.option.markexpr))
+    if not ruled_out or collection_path.suffix != ".py":
+        return None
+    marked = re.search(
+        r"^pytestmark = (\[.*?\]|.*?)$", collection_path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return True if marked and ruled_out & set(re.findall(r"pytest\.mark\.(\w+)", marked[1])) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs something that is not there, and says what."""
+    for item in items:
+        for marker, package in NEEDS.items():
+            if item.get_closest_marker(marker) and find_spec(package) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{package} is not installed (extra `{marker}`)"))
+        if item.get_closest_marker("compat") and "COMPAT_PYTHON" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="COMPAT_PYTHON names no interpreter; `make compat` makes one"))
