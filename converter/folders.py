@@ -90,7 +90,10 @@ def _make_locked(out: Path) -> tuple[Path, int]:
     while True:
         staging = out.with_name(f".{out.name}{_MARK}{secrets.token_hex(6)}")
         staging.mkdir()
-        lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if staging.exists():
             return staging, lock

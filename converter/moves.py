@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -223,20 +224,33 @@ def in_parallel(
 
     Args:
         tasks: each returns how many bytes it dealt with.
-        advance: told of that number after each task, in the calling thread or another.
+        advance: told of that number after each task, by one thread at a time.
         threads: how many at once.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        pending = [pool.submit(lambda task=task: advance(task())) for task in tasks]  # type: ignore[misc]
+    pending = iter(tasks)
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> None:
         try:
-            done, _ = wait(pending, return_when=FIRST_EXCEPTION)
+            while not stop.is_set():
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    return
+                done = task()
+                with lock:
+                    advance(done)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stop.set()
             raise
-        failed = next((future for future in done if future.exception() is not None), None)
-        if failed is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-            failed.result()
+
+    with ThreadPoolExecutor(threads) as pool:
+        workers = [pool.submit(work) for _ in range(threads)]
+        try:
+            for worker in workers:
+                worker.result()
+        finally:
+            stop.set()
 
 
 @contextlib.contextmanager

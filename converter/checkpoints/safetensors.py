@@ -119,24 +119,29 @@ def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
 
 
 def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, int, int]:
+    complaint = _complaint(name, entry)
+    if complaint is not None:
+        raise _corrupt(path, f"tensor {printable(name)} {complaint}")
+    begin, end = entry["data_offsets"]
+    return name, _TO_DTYPE[entry["dtype"]], tuple(entry["shape"]), begin, end
+
+
+def _complaint(name: str, entry: Any) -> str | None:
     if len(name) > MAX_NAME_CHARACTERS:
-        raise _corrupt(path, f"a tensor's name has {len(name):,} characters ({printable(name, 60)})")
-    where = f"tensor {printable(name)}"
+        return f"has a name of {len(name):,} characters"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _corrupt(path, f"{where} is not described by dtype, shape and data_offsets")
+        return "is not described by dtype, shape and data_offsets"
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _TO_DTYPE:
-        raise _corrupt(path, f"{where} has dtype {_shown(code)}; known are {', '.join(_TO_DTYPE)}")
+        return f"has dtype {_shown(code)}; known are {', '.join(_TO_DTYPE)}"
     if not _sizes(shape) or len(shape) > MAX_AXES:
-        raise _corrupt(path, f"{where} has shape {_shown(shape)}")
+        return f"has shape {_shown(shape)}"
     if not _sizes(offsets) or len(offsets) != 2:
-        raise _corrupt(path, f"{where} has data_offsets {_shown(offsets)}")
-    dtype = _TO_DTYPE[code]
-    expected = math.prod(shape) * DTYPES[dtype]
-    begin, end = offsets
-    if end - begin != expected:
-        raise _corrupt(path, f"{where} has {end - begin:,} bytes, its shape and dtype ask for {expected:,}")
-    return name, dtype, tuple(shape), begin, end
+        return f"has data_offsets {_shown(offsets)}"
+    expected = math.prod(shape) * DTYPES[_TO_DTYPE[code]]
+    if offsets[1] - offsets[0] != expected:
+        return f"has {offsets[1] - offsets[0]:,} bytes, its shape and dtype ask for {expected:,}"
+    return None
 
 
 def _sizes(value: Any) -> bool:

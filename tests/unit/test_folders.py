@@ -228,6 +228,22 @@ def test_the_living_are_not_swept(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]
 
 
+def test_swept_before_it_was_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making and locking its folder a run may lose it to another's sweep: it makes one again."""
+    real, lost = os.open, []
+
+    def lose_once(path: Path, flags: int) -> int:
+        if not lost:
+            lost.append(path)
+            path.rmdir()
+        return real(path, flags)
+
+    monkeypatch.setattr(os, "open", lose_once)
+    with staged(tmp_path / "out", False) as staging:
+        assert staging != lost[0]
+    assert (tmp_path / "out").is_dir()
+
+
 def test_two_runs_at_once(tmp_path: Path) -> None:
     """One wins, the others are refused; nothing of them is left."""
     barrier = threading.Barrier(6)
