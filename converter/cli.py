@@ -34,6 +34,9 @@ class _Group(click.Group):
         except ConverterError as error:
             click.echo(f"convert: {error}", err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:  # before click does, which prints an empty line first
+            click.echo("convert: interrupted; nothing was left behind", err=True)
+            ctx.exit(_INTERRUPTED)
 
 
 @click.group(
@@ -235,16 +238,13 @@ def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        cli.main(standalone_mode=False)
+        sys.exit(cli.main(standalone_mode=False))  # it returns the status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("convert: interrupted; nothing was left behind", err=True)
         sys.exit(_INTERRUPTED)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    sys.exit(0)
 
 
 @contextmanager
