@@ -26,6 +26,9 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 FIELDS: dict[str, dict[str, Any]] = {
     "clip_vision_model": {"image_size": 32, "patch_size": 16},
     "vit": {"image_size": 32, "patch_size": 16},
+    "deit": {"image_size": 32, "patch_size": 16},
+    "swin": {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+    "albert": {"vocab_size": 99, "embedding_size": 16},
     "bert": {"vocab_size": 99},
     "roberta": {"vocab_size": 99, "max_position_embeddings": 512},
     "xlm-roberta": {"vocab_size": 99, "max_position_embeddings": 512},
