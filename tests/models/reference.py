@@ -186,10 +186,12 @@ def randomise(model: Any, seed: int = 0) -> Any:
 def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float32, seed: int = 0) -> Any:
     """The PyTorch dual encoder of a config with random weights."""
     config = VisionTextDualEncoderConfig.from_dict(config.to_dict())
-    config._attn_implementation = attention
-    model = randomise(VisionTextDualEncoderModel(config), seed)
-    model.set_attn_implementation(attention)
-    return model.to(dtype)
+    towers = {}
+    for side in ("vision", "text"):
+        own = getattr(config, f"{side}_config")
+        kind = "eager" if own.model_type == "mpnet" else attention  # MPNet has no other
+        towers[f"{side}_model"] = transformers.AutoModel.from_config(own, attn_implementation=kind)
+    return randomise(VisionTextDualEncoderModel(config, **towers), seed).to(dtype)
 
 
 def saved_tensors(model: Any) -> dict[str, np.ndarray]:

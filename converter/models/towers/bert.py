@@ -32,7 +32,7 @@ def bert_embeddings(config: Any, **changes: Any) -> TextSpec:
     fields: dict[str, Any] = {
         "vocabulary": config.vocab_size,
         "positions": config.max_position_embeddings,
-        "types": config.type_vocab_size,
+        "types": getattr(config, "type_vocab_size", None),
         "width": config.hidden_size,
         "names": EMBEDDINGS,
         "std": config.initializer_range,
