@@ -253,11 +253,14 @@ def keras_model(config: Any, tensors: dict[str, np.ndarray], dtype: str = "float
     return model
 
 
-def make_inputs(config: Any, images: int = 3, texts: int = 4, length: int = 9, seed: int = 0) -> dict[str, np.ndarray]:
+def make_inputs(
+    config: Any, images: int = 3, texts: int = 4, length: int = 9, seed: int = 0, size: Any = None
+) -> dict[str, np.ndarray]:
     """Random images, and texts padded to ragged lengths with their attention mask."""
     rng = np.random.default_rng(seed)
     vision, text = config.vision_config, config.text_config
-    size = vision.image_size if isinstance(vision.image_size, (list, tuple)) else (vision.image_size,) * 2
+    size = size or vision.image_size
+    size = size if isinstance(size, (list, tuple)) else (size, size)
     pad = text.pad_token_id or 0
     ids = rng.integers(3, text.vocab_size - 1, (texts, length))
     mask = np.ones((texts, length), np.int64)
