@@ -17,7 +17,7 @@ _PLACES = {
     "named_variables": "names",
 }
 
-__all__ = sorted(_PLACES)  # noqa: PLE0605 - the names are those of the table above
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
     """
 
-    config_class = VisionTextDualEncoderConfig
+    config_class: ClassVar[Any] = VisionTextDualEncoderConfig
     base_model_prefix: ClassVar[str] = "vision_text_dual_encoder"
     load_weight_prefix: ClassVar[str] = "tf_vision_text_dual_encoder_model"
 
@@ -83,7 +83,9 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
     def _tower(self, side: str, given: Any) -> Any:
         if given is None:
             config = getattr(self.config, f"{side}_config")
-            made = tower_class(config, side)(config, initial=self.initial, name=f"{side}_model", dtype=self.dtype_policy)
+            made = tower_class(config, side)(
+                config, initial=self.initial, name=f"{side}_model", dtype=self.dtype_policy
+            )
             return made
         if not isinstance(given, Tower):
             raise ModelError(

@@ -227,7 +227,9 @@ def _side_of(model_type: Any) -> str:
     side = next((name for name, table in SIDES.items() if model_type in table), None)
     if side is None:
         known = sorted({*SIDES["vision"], *SIDES["text"]})
-        raise ModelError(f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'.")
+        raise ModelError(
+            f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'."
+        )
     return side
 
 

@@ -25,7 +25,9 @@ def forms(inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "lists": {name: value.tolist() for name, value in inputs.items()},
         "int32": {name: value.astype("int32") if value.dtype.kind == "i" else value for name, value in inputs.items()},
         "float ids": {name: value.astype("float32") for name, value in inputs.items()},
-        "float64 pixels": {n: value.astype("float64") if value.dtype.kind == "f" else value for n, value in inputs.items()},
+        "float64 pixels": {
+            n: value.astype("float64") if value.dtype.kind == "f" else value for n, value in inputs.items()
+        },
         "boolean mask": {**inputs, "attention_mask": inputs["attention_mask"].astype(bool)},
         "None left in": {**inputs, "token_type_ids": None, "position_ids": None},
     }

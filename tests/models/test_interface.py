@@ -47,7 +47,9 @@ def test_fresh_weights_are_as_transformers_starts() -> None:
             assert (value == 0).all(), name
     words = values["text_model/bert/embeddings/word_embeddings/weight"]
     assert 0.019 < words.std() < 0.021
-    query, key = (values[f"text_model/bert/encoder/layer_._0/attention/self/{role}/kernel"] for role in ("query", "key"))
+    query, key = (
+        values[f"text_model/bert/encoder/layer_._0/attention/self/{role}/kernel"] for role in ("query", "key")
+    )
     assert 0.019 < query.std() < 0.021
     assert not np.array_equal(query, key)
 
