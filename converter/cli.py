@@ -338,7 +338,7 @@ def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
 
     for reason in dict.fromkeys(dropped.values()):
         names = [name for name, why in dropped.items() if why == reason]
-        yield f"{label} {len(names)}, {reason}: {listed([name for name, _ in fold(names)], limit=3)}"
+        yield f"{label} {listed([name for name, _ in fold(names)], limit=3)} ({len(names)}): {reason}"
 
 
 def _describe(info: CheckpointInfo) -> Iterator[str]:

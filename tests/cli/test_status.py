@@ -47,11 +47,10 @@ def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), ""),
         (("bad",), "Error: No such command 'bad'.\n"),
         (("pt2tf", "src"), "Error: Missing argument 'OUT'.\n"),
         (("pt2tf", "src", "out", "more"), "Error: Got unexpected extra argument (more)\n"),
-        (("pt2tf", "src", "out", "--nonsense"), "Error: No such option: --nonsense\n"),
+        (("pt2tf", "src", "out", "--nonsense"), "--nonsense"),
         (
             ("pt2tf", "src", "out", "--dtype", "int8"),
             "Error: Invalid value for '--dtype': 'int8' is not one of 'keep', 'float32', 'float16', 'bfloat16'.\n",
@@ -60,7 +59,7 @@ def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], messa
             ("tf2pt", "src", "out", "--format", "h5"),
             "Error: Invalid value for '--format': 'h5' is not 'safetensors'.\n",
         ),
-        (("pt2tf", "src", "out", "--names", "v5"), "Error: No such option: --names\n"),
+        (("pt2tf", "src", "out", "--names", "v5"), "--names"),
     ],
 )
 def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -68,8 +67,14 @@ def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], m
     assert run.status == 2
     assert run.out == ""
     assert run.err.startswith("Usage: convert ")
-    assert run.err.endswith(message)
+    assert message in run.err.splitlines(keepends=True)[-1]
     assert [path.name for path in here.iterdir()] == ["src"]
+
+
+def test_nothing_asked_for(convert: Convert) -> None:
+    run = convert()
+    assert (run.status, run.out) == (2, "")
+    assert run.err == convert("--help").out
 
 
 def test_a_bug_keeps_its_traceback(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
