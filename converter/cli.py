@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
+_LONG_LINE = 20_000
 
 
 class _Group(click.Group):
@@ -32,7 +33,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ConverterError as error:
-            click.echo(f"convert: {error}", err=True)
+            click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
             click.echo("convert: interrupted; nothing was left behind", err=True)
@@ -170,7 +171,10 @@ def inspect(source: str, as_json: bool) -> None:
     from converter.inspection import inspect as look
 
     info = look(source)
-    click.echo(json.dumps(info.to_json(), indent=2) if as_json else "\n".join(_describe(info)))
+    if as_json:
+        click.echo(json.dumps(info.to_json(), indent=2))
+    else:
+        _echo(_describe(info))
 
 
 @cli.command(epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html")
@@ -238,7 +242,7 @@ def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        sys.exit(cli.main(standalone_mode=False))  # it returns the status of ctx.exit, or None
+        sys.exit(cli.main(prog_name="convert", standalone_mode=False))  # it returns the status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -272,7 +276,12 @@ def _print_conversion(result: Conversion, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     elif not quiet:
-        click.echo("\n".join([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)]))
+        _echo([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)])
+
+
+def _echo(lines: Iterable[str]) -> None:
+    """Prints lines: names of files and tensors may hold anything, terminal escapes and what is not text included."""
+    click.echo("\n".join(printable(line, _LONG_LINE) for line in lines))
 
 
 def _plan_lines(result: Conversion) -> Iterator[str]:
@@ -329,7 +338,7 @@ def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
 
     for reason in dict.fromkeys(dropped.values()):
         names = [name for name, why in dropped.items() if why == reason]
-        yield f"{label} {len(names)}, {reason}: {listed([name for name, _ in fold(names)], limit=3)}"
+        yield f"{label} {listed([name for name, _ in fold(names)], limit=3)} ({len(names)}): {reason}"
 
 
 def _describe(info: CheckpointInfo) -> Iterator[str]:

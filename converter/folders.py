@@ -38,7 +38,7 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     """
     if out.name in ("", ".."):
         raise TargetError(f"{out}: is not the name of a folder to make; name one, such as out")
-    if source is not None:
+    if source is not None and source.exists():
         _check_apart(out, source)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise TargetError(f"{out}: exists and is not a folder; choose another")
