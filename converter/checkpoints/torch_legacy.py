@@ -5,6 +5,8 @@ Storages follow the pickle in an order that only a second pickle tells, and old 
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,16 @@ def read_header(path: Path) -> Checkpoint:
         CorruptCheckpoint: torch cannot read it.
     """
     torch = _torch(path)
-    import pickle
-
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols other than 2, which it reads all the same
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # Its message ends with the advice to run what the file asks for; what it met is the error below.
+        met = str(error.__context__ or error).partition(". Please")[0]
         raise UnsupportedContainer(
-            f"{path}: holds more than tensors, or is damaged; torch says: {printable(str(error), 300)}. Load the model "
-            "where it came from and write it with save_pretrained"
+            f"{path}: torch finds more in it than tensors, or finds it damaged, and ran nothing of it: "
+            f"{printable(met, 300).rstrip('.')}. Load the model where it came from and write it with save_pretrained"
         ) from None
     except Exception as error:  # torch raises whatever its parts meet
         raise CorruptCheckpoint(
