@@ -25,7 +25,17 @@ from converter.configs import DualEncoderConfig
 from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folders import staged
 from converter.manifest import FileRecord, TensorRecord
-from converter.moves import THREADS, Block, Files, Move, blocks, full_disk_explained, in_parallel, write_block
+from converter.moves import (
+    THREADS,
+    Block,
+    Files,
+    Move,
+    blocks,
+    cast,
+    full_disk_explained,
+    in_parallel,
+    write_block,
+)
 from converter.plan import Plan
 from converter.sidecars import copy_sidecars, rewrite_config, write_json
 from converter.specs import Checkpoint, Extent, StoredTensor
@@ -181,7 +191,7 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
 
 
 def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
-    """Compares stored buffers with what they must be; gives the trained logit_scale."""
+    """Compares stored buffers with what they must be; gives the trained logit_scale as it is written."""
     for stored, value in plan.expected:
         if not np.array_equal(_read_small(files, stored), value):
             raise PlanError(
@@ -189,7 +199,7 @@ def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
                 "change the model; it cannot be converted"
             )
     scale = next(move for move in moves if move.name == "logit_scale")
-    return float(_read_small(files, scale.source).reshape(()))
+    return float(cast(_read_small(files, scale.source), scale.target.dtype).reshape(()))
 
 
 def _read_small(files: Files, tensor: StoredTensor) -> Array:

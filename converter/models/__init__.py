@@ -1,0 +1,30 @@
+"""The TensorFlow dual encoder on Keras 3. Nothing is imported until it is asked for, so the backend can still be chosen."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PLACES = {
+    "TFVisionTextDualEncoderModel": "dual_encoder",
+    "DualEncoderOutput": "outputs",
+    "TowerOutput": "outputs",
+    "LoadingReport": "loading",
+    "build_tower": "loading",
+    "load_tower": "loading",
+    "clip_loss": "losses",
+    "contrastive_loss": "losses",
+    "named_variables": "names",
+}
+
+__all__ = sorted(_PLACES)  # noqa: PLE0605 - the names are those of the table above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES])

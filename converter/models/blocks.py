@@ -1,0 +1,175 @@
+"""The encoder block, written once: multi-head attention and MLP, with the norm before (ViT) or after (BERT) each.
+
+"Attention Is All You Need" (https://arxiv.org/abs/1706.03762) after-norm; "An Image is Worth 16x16 Words"
+(https://arxiv.org/abs/2010.11929) before-norm. A tower says which by a ``BlockSpec`` and gives its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from keras import ops
+
+from converter.models.activations import activation
+from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of fresh kernels in a block."""
+
+    query: float
+    out: float
+    up: float
+    down: float
+
+    @classmethod
+    def even(cls, std: float) -> Spread:
+        """The same for all, as BERT and ViT have it."""
+        return cls(std, std, std, std)
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """The shape of a block; the fields are those of the configs.
+
+    Args:
+        width: of the hidden states.
+        heads: number of attention heads.
+        inner: width between the two dense layers of the MLP.
+        act: name of the activation.
+        eps: of the norms.
+        norm_first: the norm comes before attention and MLP instead of after the residual.
+        names: path of each role, in the order of creation, see ``block_names``.
+        spread: standard deviations of fresh kernels.
+        head_width: width of a head; ``width // heads`` when None.
+        qkv_bias: whether query, key and value have a bias.
+        attention_dropout: on the attention weights.
+        hidden_dropout: on the output of attention and of the MLP.
+        layer_scale: initial value of the two layer scales, which exist where ``names`` has them.
+        gated: the MLP is SwiGLU: ``up`` is twice as wide, one half gates the other.
+    """
+
+    width: int
+    heads: int
+    inner: int
+    act: str
+    eps: float
+    norm_first: bool
+    names: Mapping[str, str]
+    spread: Spread
+    head_width: int | None = None
+    qkv_bias: tuple[bool, bool, bool] = (True, True, True)
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    layer_scale: float = 1.0
+    gated: bool = False
+
+
+def block_names(**paths: str) -> Mapping[str, str]:
+    """The path of each role of a block: query, key, value, out, norm1, up, down, norm2, maybe scale1, scale2."""
+    return MappingProxyType(paths)
+
+
+class Block(CompositeLayer):
+    """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights."""
+
+    def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        head = spec.head_width or spec.width // spec.heads
+        inside = head * spec.heads
+        std = spec.spread
+        parts = {
+            "query": Dense(spec.width, inside, bias=spec.qkv_bias[0], std=std.query),
+            "key": Dense(spec.width, inside, bias=spec.qkv_bias[1], std=std.query),
+            "value": Dense(spec.width, inside, bias=spec.qkv_bias[2], std=std.query),
+            "out": Dense(inside, spec.width, std=std.out),
+            "norm1": Norm(spec.width, spec.eps),
+            "up": Dense(spec.width, spec.inner * (2 if spec.gated else 1), std=std.up),
+            "down": Dense(spec.inner, spec.width, std=std.down),
+            "norm2": Norm(spec.width, spec.eps),
+            "scale1": Raw((spec.width,), value=spec.layer_scale),
+            "scale2": Raw((spec.width,), value=spec.layer_scale),
+        }
+        for role, path in spec.names.items():
+            setattr(self, role, self.part(path, parts[role]))
+        self.scaled = "scale1" in spec.names
+        self.act = activation(spec.act)
+        self.drop_attention = Dropout(spec.attention_dropout, seeds)
+        self.drop_hidden = Dropout(spec.hidden_dropout, seeds)
+
+    def call(
+        self, x: Tensor, bias: Tensor | None = None, output_attentions: bool = False, training: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention, then MLP, each with its residual.
+
+        Args:
+            x: hidden states ``(batch, length, width)``.
+            bias: what is added to the attention scores, broadcastable to ``(batch, heads, length, length)``.
+            output_attentions: whether to return the attention weights.
+            training: whether dropout is on.
+
+        Returns:
+            Hidden states of the same shape, and attention weights ``(batch, heads, length, length)`` or None.
+        """
+        first = self.spec.norm_first
+        y, weights = self.attend(self.norm1(x) if first else x, bias, training)
+        y = self.drop_hidden(y, training)
+        x = x + (y * self.scale1.value if self.scaled else y)
+        if not first:
+            x = self.norm1(x)
+        y = self.drop_hidden(self.mlp(self.norm2(x) if first else x), training)
+        x = x + (y * self.scale2.value if self.scaled else y)
+        if not first:
+            x = self.norm2(x)
+        return x, (weights if output_attentions else None)
+
+    def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+        """Multi-head attention of ``x`` to itself; returns its output and the weights."""
+        return attention(self, x, x, bias, self.spec.heads, self.drop_attention, training)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Two dense layers with the activation between them."""
+        x = self.up(x)
+        if self.spec.gated:
+            gate, x = ops.split(x, 2, axis=-1)
+            return self.down(self.act(gate) * x)
+        return self.down(self.act(x))
+
+
+def attention(
+    parts: Any, x: Tensor, memory: Tensor, bias: Tensor | None, heads: int, drop: Dropout, training: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention over heads: ``softmax(q k / sqrt(d) + bias) v``, then the dense ``out``.
+
+    Args:
+        parts: an object with the dense parts ``query``, ``key``, ``value`` and ``out``.
+        x: what asks, ``(batch, queries, width)``.
+        memory: what answers, ``(batch, keys, width)``.
+        bias: added to the scores, broadcastable to ``(batch, heads, queries, keys)``.
+        heads: number of heads.
+        drop: dropout of the weights.
+        training: whether dropout is on.
+
+    Returns:
+        The output ``(batch, queries, width)`` and the weights after dropout ``(batch, heads, queries, keys)``.
+    """
+    query, key, value = parts.query(x), parts.key(memory), parts.value(memory)
+    inside = query.shape[-1]
+    head = inside // heads
+    queries, keys = ops.shape(x)[1], ops.shape(memory)[1]
+    query = ops.transpose(ops.reshape(query * head**-0.5, (-1, queries, heads, head)), (0, 2, 1, 3))
+    key = ops.transpose(ops.reshape(key, (-1, keys, heads, head)), (0, 2, 3, 1))
+    value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
+    scores = ops.matmul(query, key)
+    if bias is not None:
+        scores = scores + bias
+    weights = drop(ops.softmax(scores, axis=-1), training)
+    mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+    return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights

@@ -1,0 +1,199 @@
+"""What enters the first block: patches of an image or tokens of a text, with their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from converter.models.parts import CompositeLayer, Dropout, Embedding, Make, Norm, Part, Raw
+
+Tensor = Any
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Height and width of a config's ``image_size`` or ``patch_size``, which is a number or a pair."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+class Patches(Part):
+    """Cuts an image into patches and projects each: a convolution whose stride is its kernel, done as one product.
+
+    Kernel ``(height, width, in, out)``, where PyTorch keeps ``(out, in, height, width)``.
+    """
+
+    def __init__(self, channels: int, patch: tuple[int, int], width: int, *, bias: bool, std: float) -> None:
+        super().__init__()
+        self.channels, self.patch, self.width, self.has_bias, self.std = channels, patch, width, bias, std
+        self.kernel: Any = None
+        self.bias: Any = None
+
+    def build(self, make: Make) -> None:
+        """Creates ``kernel (ph, pw, in, out)`` and, where there is one, ``bias (out,)``."""
+        self.kernel = self.weights["kernel"] = make("kernel", (*self.patch, self.channels, self.width), "normal", self.std)
+        if self.has_bias:
+            self.bias = self.weights["bias"] = make("bias", (self.width,), "constant", 0.0)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """``(batch, channels, height, width)`` to ``(batch, patches, out)``, row by row; what is left over is cut off."""
+        patch_height, patch_width = self.patch
+        rows, columns = pixels.shape[2] // patch_height, pixels.shape[3] // patch_width
+        if (rows * patch_height, columns * patch_width) != tuple(pixels.shape[2:]):
+            pixels = pixels[:, :, : rows * patch_height, : columns * patch_width]
+        # The batch is named: with -1, a graph would read an image of another size as several.
+        x = ops.reshape(pixels, (ops.shape(pixels)[0], self.channels, rows, patch_height, columns, patch_width))
+        x = ops.transpose(x, (0, 2, 4, 3, 5, 1))
+        x = ops.reshape(x, (-1, rows * columns, patch_height * patch_width * self.channels))
+        x = ops.matmul(x, ops.reshape(self.kernel, (-1, self.width)))
+        return x if self.bias is None else ops.add(x, self.bias)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The shape of an image embedding.
+
+    Args:
+        channels: of the image.
+        image: height and width that the positions were trained at.
+        patch: height and width of a patch.
+        width: of the hidden states.
+        names: path of each role, in the order of creation: patches and maybe token, second_token, positions.
+        bias: whether the patch projection has one.
+        flat: the class token is a vector ``(width,)`` and positions are an embedding (CLIP), instead of
+            ``(1, 1, width)`` and ``(1, length, width)`` (ViT).
+        std: of fresh weights.
+        token_std: of a fresh class token.
+        dropout: on the result.
+    """
+
+    channels: int
+    image: tuple[int, int]
+    patch: tuple[int, int]
+    width: int
+    names: Mapping[str, str]
+    bias: bool
+    flat: bool
+    std: float
+    token_std: float
+    dropout: float = 0.0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image[0] // self.patch[0], self.image[1] // self.patch[1]
+
+
+class ImageEmbeddings(CompositeLayer):
+    """Class token (or two, or none) before the patches, plus learned positions."""
+
+    def __init__(self, spec: ImageSpec, seeds: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        self.tokens = sum(role in spec.names for role in ("token", "second_token"))
+        length = spec.grid[0] * spec.grid[1] + self.tokens
+        token = (spec.width,) if spec.flat else (1, 1, spec.width)
+        parts = {
+            "patches": Patches(spec.channels, spec.patch, spec.width, bias=spec.bias, std=spec.std),
+            "token": Raw(token, std=spec.token_std),
+            "second_token": Raw(token, std=spec.token_std),
+            "mask_token": Raw((1, spec.width)),
+            "positions": Embedding(length, spec.width, std=spec.std)
+            if spec.flat
+            else Raw((1, length, spec.width), std=spec.std),
+        }
+        for role, path in spec.names.items():
+            setattr(self, role, self.part(path, parts[role]))
+        self.drop = Dropout(spec.dropout, seeds)
+
+    def call(self, pixel_values: Tensor, training: bool = False) -> Tensor:
+        """``(batch, channels, height, width)`` to ``(batch, tokens + patches, width)``."""
+        x = self.patches(pixel_values)
+        shape = (ops.shape(x)[0], 1, self.spec.width)
+        tokens = [
+            ops.broadcast_to(ops.reshape(getattr(self, role).value, (1, 1, -1)), shape)
+            for role in ("token", "second_token")
+            if role in self.spec.names
+        ]
+        if tokens:
+            x = ops.concatenate([ops.cast(token, x.dtype) for token in tokens] + [x], axis=1)
+        if "positions" in self.spec.names:
+            x = x + self.position_table(pixel_values)
+        return self.drop(x, training)
+
+    def position_table(self, pixel_values: Tensor) -> Tensor:
+        """Positions ``(..., tokens + patches, width)`` for these images."""
+        return self.positions.table if self.spec.flat else self.positions.value
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The shape of a text embedding.
+
+    Args:
+        vocabulary: number of token ids.
+        positions: number of position ids.
+        types: number of token type ids; None where the tower has no such table.
+        width: of the embedding.
+        names: path of each role, in the order of creation: words, types, positions, norm.
+        std: of fresh weights.
+        eps: of the norm, which exists where ``names`` has it.
+        dropout: on the result.
+        padding: the word that is not trained.
+        position_padding: the position that is not trained.
+    """
+
+    vocabulary: int
+    positions: int
+    types: int | None
+    width: int
+    names: Mapping[str, str]
+    std: float
+    eps: float
+    dropout: float = 0.0
+    padding: int | None = None
+    position_padding: int | None = None
+
+
+class TextEmbeddings(CompositeLayer):
+    """Word, position and token type, added up, normalised where the tower does."""
+
+    def __init__(self, spec: TextSpec, seeds: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = spec
+        parts = {
+            "words": Embedding(spec.vocabulary, spec.width, leaf="weight", std=spec.std, padding=spec.padding),
+            "types": Embedding(spec.types or 0, spec.width, std=spec.std),
+            "positions": Embedding(spec.positions, spec.width, std=spec.std, padding=spec.position_padding),
+            "norm": Norm(spec.width, spec.eps),
+        }
+        for role, path in spec.names.items():
+            setattr(self, role, self.part(path, parts[role]))
+        self.drop = Dropout(spec.dropout, seeds)
+
+    def call(
+        self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None = None, training: bool = False
+    ) -> Tensor:
+        """Ids ``(batch, length)`` to ``(batch, length, width)``; ``position_ids`` may have a batch of 1."""
+        x = self.words(input_ids)
+        if "types" in self.spec.names:
+            x = x + (self.types.table[0] if token_type_ids is None else self.types(token_type_ids))
+        x = x + self.positions(position_ids)
+        if "norm" in self.spec.names:
+            x = self.norm(x)
+        return self.drop(x, training)
+
+
+def consecutive(input_ids: Tensor) -> Tensor:
+    """Position ids 0, 1, 2 ... as ``(1, length)``."""
+    return ops.expand_dims(ops.arange(ops.shape(input_ids)[1], dtype="int32"), 0)
+
+
+def after_padding(input_ids: Tensor, pad: int) -> Tensor:
+    """Position ids that count from ``pad + 1`` and skip padding tokens, which stay at ``pad`` (RoBERTa, fairseq)."""
+    real = ops.cast(ops.not_equal(input_ids, pad), "int32")
+    return ops.cumsum(real, axis=1) * real + pad

@@ -1,0 +1,255 @@
+"""Weights in and out of models, one tensor at a time; finding, checking and writing files is the engine's business."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from transformers import AutoConfig, VisionTextDualEncoderConfig
+
+from converter.configs import read_json
+from converter.engine import Conversion, write_tensors
+from converter.errors import ModelError, PlanError, listed
+from converter.models.names import named_variables
+from converter.models.registry import SIDES, tower_class, tower_config
+from converter.plan import Dropped
+from converter.specs import Framework, StoredTensor
+from converter.streams import TensorReader, open_tensors, open_tower
+
+Source = str | os.PathLike[str]
+_LOG = logging.getLogger("converter.models")
+# Arguments of transformers' from_pretrained that choose among files or kinds of file, which is found out here anyway.
+_NO_MEANING = ("from_pt", "from_tf", "use_safetensors", "load_weight_prefix", "low_cpu_mem_usage", "trust_remote_code")
+
+
+@dataclass(frozen=True)
+class LoadingReport:
+    """What loading a tower left aside.
+
+    Attributes:
+        left_out: tensors of the checkpoint that the tower does not have (a head, another tower), and why.
+        new: variables that the checkpoint lacks and that were made anew (a pooler).
+    """
+
+    left_out: tuple[Dropped, ...]
+    new: tuple[str, ...]
+
+
+def build_tower(config: Any, side: str | None = None, *args: Any, **kwargs: Any) -> Any:
+    """Makes a tower with fresh weights from a config of transformers.
+
+    Args:
+        config: a tower's config, or a full CLIP config when ``side`` says which half is meant.
+        side: ``"vision"`` or ``"text"``; None: what the model type says.
+        *args: of the tower: ``add_pooling_layer``.
+        **kwargs: of the tower: ``add_pooling_layer``, ``initial``, ``name``, ``dtype``.
+
+    Returns:
+        The tower, not built yet.
+
+    Raises:
+        UnsupportedTower: there is no tower for the model type.
+        UnsupportedOption: a config field has a value that is not supported.
+    """
+    side = side or _side_of(getattr(config, "model_type", None))
+    config = tower_config(config, side)
+    return tower_class(config, side)(config, *args, **kwargs)
+
+
+def load_tower(source: Source, side: Literal["vision", "text"] | None = None, *args: Any, **kwargs: Any) -> Any:
+    """Loads one tower: from its own checkpoint with or without prefix and head, a full CLIP, or a dual encoder.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, or a weights file in one, of either framework.
+        side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
+        *args: of the tower: ``add_pooling_layer``.
+        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower; fields
+            of the config to change.
+
+    Returns:
+        The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
+
+    Raises:
+        ConverterError: the checkpoint does not hold the tower, or is not sound.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    wanted = side or _side_of(read_json(folder / "config.json").get("model_type"))
+    options = {name: kwargs.pop(name) for name in ("name", "dtype", "add_pooling_layer") if name in kwargs}
+    with open_tower(source, "vision" if wanted == "vision" else "text") as reader:
+        config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
+        tower = build_tower(config, wanted, *args, initial="zeros", **options)
+        tower.build()
+        variables = named_variables(tower)
+        unused = [Dropped(name, "the tower was made without it") for name in reader.names if name not in variables]
+        _assign(variables, reader, {name for name in reader.new if name in variables})
+        for name in reader.new:
+            if name in variables and name.endswith("/kernel"):
+                std = getattr(config, "initializer_range", 0.02)
+                variables[name].assign(keras.initializers.RandomNormal(stddev=std)(variables[name].shape))
+        new = tuple(name for name in reader.new if name in variables)
+        tower.loading_report = LoadingReport((*reader.dropped, *unused), new)
+    _tell(source, tower.loading_report)
+    return tower
+
+
+def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
+    """Loads a dual encoder of either framework, in any container that the engine reads.
+
+    Args:
+        cls: class of the model.
+        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model; fields of the config to
+            change. ``from_pt`` is taken and means nothing: what kind of checkpoint it is, is seen.
+
+    Returns:
+        The model, built.
+
+    Raises:
+        ConverterError: the checkpoint is not complete or not sound.
+    """
+    options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
+    with open_tensors(source, side="tf") as reader:
+        config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
+        model = cls(_changed(config, kwargs), initial="zeros", **options)
+        model.build()
+        _assign(named_variables(model), reader, set())
+    return model
+
+
+def save_dual_encoder(
+    model: Any,
+    out: Source,
+    *,
+    format: Literal["h5", "safetensors"] | None = None,
+    framework: Framework = "tf",
+    safe_serialization: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Saves a dual encoder as a checkpoint folder.
+
+    Args:
+        model: built.
+        out: folder to make.
+        format: container; None: what ``framework`` and ``safe_serialization`` say.
+        framework: whose checkpoint to write.
+        safe_serialization: safetensors for TensorFlow too, as in transformers 4.x; PyTorch's are always.
+        overwrite: replace ``out`` if it exists.
+
+    Returns:
+        What was written.
+
+    Raises:
+        TargetError: ``out`` exists, or cannot be written.
+    """
+    chosen = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    config["architectures"] = [type(model).__name__.removeprefix("TF")]
+    tensors = [_stored(name, variable) for name, variable in named_variables(model).items()]
+    return write_tensors(config, tensors, out, framework="tf", target=framework, format=chosen, overwrite=overwrite)
+
+
+def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any, **kwargs: Any) -> Any:
+    """Makes a dual encoder of two tower checkpoints, with fresh projections and the config's ``logit_scale``.
+
+    Args:
+        cls: class of the model.
+        vision: checkpoint of the vision tower; not needed with ``vision_model=``.
+        text: checkpoint of the text tower; not needed with ``text_model=``.
+        *args: of both towers.
+        **kwargs: with ``vision_`` or ``text_`` in front those of ``load_tower``, or ``vision_model`` and ``text_model``
+            themselves; the others are fields of the dual encoder's config, such as ``projection_dim``.
+
+    Returns:
+        The model, built. Train it before use: its projections are random.
+
+    Raises:
+        ModelError: a tower has neither a checkpoint nor a model.
+        ConverterError: a checkpoint does not hold the tower, or is not sound.
+    """
+    towers = {}
+    for side, source in (("vision", vision), ("text", text)):
+        own = {n.removeprefix(f"{side}_"): kwargs.pop(n) for n in list(kwargs) if n.startswith(f"{side}_")}
+        tower = own.pop("model", None)
+        if tower is None and source is None:
+            raise ModelError(
+                f"{side}_model_name_or_path is missing. Pass the checkpoint of a {side} tower, or the tower as {side}_model=."
+            )
+        towers[side] = tower or load_tower(source, side, *args, name=f"{side}_model", **own)  # type: ignore[arg-type]
+    configs = {side: tower.config for side, tower in towers.items()}
+    kwargs = {name: value for name, value in kwargs.items() if name not in _NO_MEANING}
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(configs["vision"], configs["text"], **kwargs)
+    model = cls(config=config, vision_model=towers["vision"], text_model=towers["text"])
+    model.build()
+    _LOG.warning("visual_projection, text_projection and logit_scale are new: train this model before using it")
+    return model
+
+
+def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str]) -> None:
+    """Gives every variable its tensor; at no time are there two copies of more than one."""
+    shapes = reader.shapes
+    missing = sorted(variables.keys() - shapes.keys() - new)
+    wrong = [name for name, v in variables.items() if name in shapes and tuple(v.shape) != tuple(shapes[name])]
+    if missing or wrong:
+        raise PlanError(
+            f"The model and the checkpoint disagree; not in the checkpoint: {listed(missing)}; of another shape: "
+            f"{listed(wrong)}. Leave config= out, or give the config that the weights were saved with."
+        )
+    for name in reader.names:
+        if name in variables:
+            variables[name].assign(_cast(reader.read(name), variables[name].dtype))
+
+
+def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
+    if array.dtype.name == dtype:
+        return array
+    return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
+
+
+def _stored(name: str, variable: Any) -> StoredTensor:
+    def read_rows(start: int, stop: int) -> np.ndarray[Any, Any]:
+        rows: np.ndarray[Any, Any] = ops.convert_to_numpy(variable.value[start:stop])
+        return rows
+
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return StoredTensor(name, dtype, tuple(int(size) for size in variable.shape), None, read_rows)
+
+
+def _side_of(model_type: Any) -> str:
+    side = next((name for name, table in SIDES.items() if model_type in table), None)
+    if side is None:
+        known = sorted({*SIDES["vision"], *SIDES["text"]})
+        raise ModelError(f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'.")
+    return side
+
+
+def _from_dict(fields: Mapping[str, Any]) -> Any:
+    rest = dict(fields)
+    return AutoConfig.for_model(rest.pop("model_type"), **rest)
+
+
+def _changed(config: Any, fields: Mapping[str, Any]) -> Any:
+    """The config with some fields changed, as transformers' from_pretrained does with further arguments."""
+    for name, value in fields.items():
+        if name in _NO_MEANING:
+            continue
+        if not hasattr(config, name):
+            raise ModelError(
+                f"{name} is neither an argument of from_pretrained here nor a field of {type(config).__name__}. Remove it."
+            )
+        setattr(config, name, value)
+    return config
+
+
+def _tell(source: Source, report: LoadingReport) -> None:
+    for what, names in (("left out", [item.name for item in report.left_out]), ("made anew", list(report.new))):
+        if names:
+            _LOG.warning("%s: %d tensors %s: %s", source, len(names), what, listed(names))

@@ -1,0 +1,51 @@
+"""The contrastive loss of CLIP (https://arxiv.org/abs/2103.00020, figure 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from converter.errors import ModelError
+
+Tensor = Any
+
+
+def contrastive_loss(logits: Tensor) -> Tensor:
+    """Cross entropy of each row with its own number as the label.
+
+    Args:
+        logits: ``(n, n)``; row i belongs to column i.
+
+    Returns:
+        The mean over rows, a scalar.
+
+    Raises:
+        ModelError: the logits are not square.
+    """
+    logits = ops.convert_to_tensor(logits)
+    rows, columns = logits.shape
+    if rows is not None and columns is not None and rows != columns:
+        raise ModelError(
+            f"The contrastive loss needs as many images as texts; logits have shape ({rows}, {columns}). "
+            "Pair each text with one image, or leave return_loss out."
+        )
+    size = ops.shape(logits)[0]
+    square = ops.reshape(logits, (size, size))
+    own = ops.diagonal(ops.log_softmax(square, axis=-1))
+    return -ops.sum(own) / ops.cast(size, own.dtype)
+
+
+def clip_loss(similarity: Tensor) -> Tensor:
+    """Mean of the contrastive losses over texts and over images.
+
+    Args:
+        similarity: logits per text ``(n, n)``; its transpose gives the same loss.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ModelError: the numbers of texts and images differ.
+    """
+    return (contrastive_loss(similarity) + contrastive_loss(ops.transpose(similarity))) / 2.0

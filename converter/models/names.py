@@ -1,0 +1,35 @@
+"""The checkpoint name of every variable, from walking our own layers.
+
+``variable.path`` is not used: it is frozen when a variable is made, so a tower that was built alone and then joined
+would keep its own, and Keras numbers second models. Names are without root scope and ``:0``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.errors import ModelError
+from converter.models.parts import Composite
+
+
+def named_variables(layer: Any) -> dict[str, Any]:
+    """Names every variable that a checkpoint holds.
+
+    Args:
+        layer: a dual encoder, a tower, or a layer of ours.
+
+    Returns:
+        Keras variables by name, in the order in which transformers 4.x creates them: from a dual encoder
+        ``vision_model/clip/...``, from a tower ``bert/embeddings/word_embeddings/weight``. State that no checkpoint
+        holds, such as dropout's, is not among them.
+
+    Raises:
+        ModelError: the layer is not built.
+    """
+    if not layer.built:
+        raise ModelError(f"{layer.name} has no variables yet. Call its build() first.")
+    found: dict[str, Any] = {}
+    for path, held in layer.held.items():
+        inner = named_variables(held) if isinstance(held, Composite) else held.weights
+        found.update({f"{path}/{name}" if name else path: variable for name, variable in inner.items()})
+    return found

@@ -1,0 +1,192 @@
+"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know their parts by name.
+
+The path under which a layer holds a part is that part's place in a checkpoint. It is given once, where the part is
+made, and serves both as the Keras path of a freshly built variable and for ``converter.models.names``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+Make = Callable[..., Any]
+
+
+class Part:
+    """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Any] = {}
+
+    def build(self, make: Make) -> None:
+        """Creates the weights by ``make(name, shape, kind, value)`` and keeps them in ``weights`` by name."""
+        raise NotImplementedError
+
+
+class Dense(Part):
+    """``x @ kernel + bias``; kernel ``(in, out)``, where PyTorch keeps ``(out, in)``."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, std: float = 0.02) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.has_bias, self.std = inputs, outputs, bias, std
+        self.kernel: Any = None
+        self.bias: Any = None
+
+    def build(self, make: Make) -> None:
+        """Creates ``kernel (in, out)`` and, where there is one, ``bias (out,)``."""
+        self.kernel = self.weights["kernel"] = make("kernel", (self.inputs, self.outputs), "normal", self.std)
+        if self.has_bias:
+            self.bias = self.weights["bias"] = make("bias", (self.outputs,), "constant", 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(..., in)`` to ``(..., out)``."""
+        x = ops.matmul(x, self.kernel)
+        return x if self.bias is None else ops.add(x, self.bias)
+
+
+class Norm(Part):
+    """Layer normalisation over the last axis, biased variance, epsilon inside the root as in PyTorch."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.width, self.eps = width, eps
+        self.gamma: Any = None
+        self.beta: Any = None
+
+    def build(self, make: Make) -> None:
+        """Creates ``gamma (width,)`` and ``beta (width,)``."""
+        self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0)
+        self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(..., width)`` to the same shape; half precision is normalised in float32."""
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype in ("float16", "bfloat16"):
+            x = ops.cast(x, "float32")
+        # Not ops.mean, which on JAX averages float64 in float32.
+        centred = x - ops.sum(x, axis=-1, keepdims=True) / self.width
+        scale = ops.rsqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / self.width + self.eps)
+        return ops.cast(centred * scale, dtype) * self.gamma + self.beta
+
+
+class Embedding(Part):
+    """A table of rows; ``leaf`` is ``embeddings`` in most places and ``weight`` for words.
+
+    The row ``padding`` is used but not trained, as with PyTorch's ``padding_idx``.
+    """
+
+    def __init__(
+        self, rows: int, width: int, *, leaf: str = "embeddings", std: float = 0.02, padding: int | None = None
+    ) -> None:
+        super().__init__()
+        self.rows, self.width, self.leaf, self.std, self.padding = rows, width, leaf, std, padding
+        self.table: Any = None
+
+    def build(self, make: Make) -> None:
+        """Creates the table ``(rows, width)``."""
+        self.table = self.weights[self.leaf] = make(self.leaf, (self.rows, self.width), "normal", self.std)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Ids of any shape to ``(..., width)``."""
+        rows = ops.take(self.table, ids, axis=0)
+        if self.padding is None:
+            return rows
+        return ops.where(ops.expand_dims(ops.equal(ids, self.padding), -1), ops.stop_gradient(rows), rows)
+
+
+class Raw(Part):
+    """One bare tensor without a layer around it: a class token, a position table, a scale."""
+
+    def __init__(self, shape: Sequence[int], *, std: float = 0.0, value: float = 0.0) -> None:
+        super().__init__()
+        self.shape, self.std, self.constant = tuple(shape), std, value
+        self.value: Any = None
+
+    def build(self, make: Make) -> None:
+        """Creates the tensor; its name is the last component of the path it is held under."""
+        kind, number = ("normal", self.std) if self.std else ("constant", self.constant)
+        self.value = self.weights[""] = make("", self.shape, kind, number)
+
+
+class Composite:
+    """Mixin for layers and models: holds parts and further layers by their place in a checkpoint.
+
+    ``initial`` is ``"random"`` (as transformers initialises) or ``"zeros"`` (about to be loaded); layers take it over
+    from the one that builds them.
+    """
+
+    initial: str = "random"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.held: dict[str, Any] = {}
+        self.variables_held: list[Any] = []
+
+    def part(self, path: str, part: Any) -> Any:
+        """Holds a part, or a layer made elsewhere, under a path; returns it."""
+        self.held[path] = part
+        return part
+
+    def layer(self, path: str, kind: Callable[..., Any], *args: Any) -> Any:
+        """Makes a layer of ``kind``, named after the last component of the path, and holds it; returns it."""
+        return self.part(path, kind(*args, name=path.rpartition("/")[2], dtype=self.dtype_policy))  # type: ignore[attr-defined]
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates all variables, in the order in which the parts were given; does nothing when that is done."""
+        if self.built:
+            return
+        for path, held in self.held.items():
+            *scopes, last = path.split("/")
+            if isinstance(held, Composite):
+                held.initial = self.initial
+                with _scopes(scopes):
+                    held.build()
+            else:
+                with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
+                    held.build(self._maker(last))
+        self.built = True
+
+    def _maker(self, last: str) -> Make:
+        def make(name: str, shape: tuple[int, ...], kind: str, number: float) -> Any:
+            if self.initial == "zeros":
+                initializer: Any = "zeros"
+            elif kind == "normal":
+                initializer = keras.initializers.RandomNormal(stddev=number)
+            else:
+                initializer = keras.initializers.Constant(number)
+            # add_weight would leave the scopes between this layer and the part, and with them the name.
+            variable = keras.Variable(initializer, shape=shape, dtype=self.variable_dtype, name=name or last)  # type: ignore[attr-defined]
+            self.variables_held.append(variable)
+            return variable
+
+        return make
+
+
+class CompositeLayer(Composite, keras.layers.Layer):
+    """A Keras layer that knows its parts."""
+
+
+@contextlib.contextmanager
+def _scopes(names: Sequence[str]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(keras.name_scope(name))
+        yield
+
+
+class Dropout:
+    """Drops values in training only; shares one seed generator per tower."""
+
+    def __init__(self, rate: float, seeds: Any) -> None:
+        self.rate, self.seeds = rate, seeds
+
+    def __call__(self, x: Tensor, training: bool) -> Tensor:
+        """``x``, or in training ``x`` with a part set to zero and the rest scaled up."""
+        if not training or not self.rate:
+            return x
+        return keras.random.dropout(x, self.rate, seed=self.seeds)

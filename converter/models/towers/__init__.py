@@ -1,0 +1,1 @@
+"""One file per tower family: its config's fields, its parts and their names."""

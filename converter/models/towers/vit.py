@@ -1,0 +1,78 @@
+"""ViT (https://arxiv.org/abs/2010.11929): class token, learned positions, norm-first blocks, first-token pooler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from converter.models.blocks import Block, BlockSpec, Spread, block_names
+from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
+from converter.models.parts import Norm
+from converter.models.pooling import FirstToken
+from converter.models.tower import VisionTower
+
+Tensor = Any
+
+BLOCK = block_names(
+    query="attention/attention/query",
+    key="attention/attention/key",
+    value="attention/attention/value",
+    out="attention/output/dense",
+    up="intermediate/dense",
+    down="output/dense",
+    norm1="layernorm_before",
+    norm2="layernorm_after",
+)
+
+
+class ViTTower(VisionTower):
+    """``vit``."""
+
+    model_types = ("vit",)
+    main_layer = "vit"
+    tokens: ClassVar[Mapping[str, str]] = {"token": "cls_token"}
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, norm, pooler."""
+        width, std = config.hidden_size, config.initializer_range
+        images = ImageSpec(
+            channels=config.num_channels,
+            image=pair(config.image_size),
+            patch=pair(config.patch_size),
+            width=width,
+            names={**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"},
+            bias=True,
+            flat=False,
+            std=std,
+            token_std=std,
+            dropout=config.hidden_dropout_prob,
+        )
+        block = BlockSpec(
+            width=width,
+            heads=config.num_attention_heads,
+            inner=config.intermediate_size,
+            act=config.hidden_act,
+            eps=config.layer_norm_eps,
+            norm_first=True,
+            names=BLOCK,
+            spread=Spread.even(std),
+            head_width=getattr(config, "head_dim", None),
+            qkv_bias=(config.qkv_bias,) * 3,
+            attention_dropout=config.attention_probs_dropout_prob,
+            hidden_dropout=config.hidden_dropout_prob,
+        )
+        root = self.main_layer
+        self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images, self.seeds)
+        self.blocks = [
+            self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
+        ]
+        self.norm = self.part(f"{root}/layernorm", Norm(width, config.layer_norm_eps))
+        if self.add_pooling_layer:
+            outputs = getattr(config, "pooler_output_size", None) or width
+            act = getattr(config, "pooler_act", None) or "tanh"
+            self.pooler = self.layer(f"{root}/pooler", FirstToken, width, outputs, std, act)
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states and the pooler's view of them."""
+        x = self.norm(x)
+        return x, (self.pooler(x) if self.pooler is not None else None)

@@ -1,0 +1,230 @@
+"""PyTorch beside the Keras model: tiny configs, random weights everywhere, names mapped by a table of this file only.
+
+The mapping here is written apart from the rules on purpose, so that the two check each other.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.numpy import load_file
+from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+
+PROJECTION = 23
+CLIP_LIKE = ("clip_vision_model", "siglip_vision_model", "clip_text_model")
+LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
+
+VISION: dict[str, dict[str, Any]] = {
+    "clip_vision_model": {
+        "hidden_size": 24,
+        "intermediate_size": 44,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 20,
+        "patch_size": 5,
+        "projection_dim": PROJECTION,
+    },
+    "vit": {
+        "hidden_size": 28,
+        "intermediate_size": 52,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 7,
+        "image_size": 18,
+        "patch_size": 6,
+    },
+}
+TEXT: dict[str, dict[str, Any]] = {
+    "bert": {
+        "vocab_size": 97,
+        "hidden_size": 40,
+        "intermediate_size": 68,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "max_position_embeddings": 31,
+        "type_vocab_size": 3,
+    },
+    "roberta": {
+        "vocab_size": 101,
+        "hidden_size": 36,
+        "intermediate_size": 60,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 33,
+        "type_vocab_size": 2,
+        "pad_token_id": 1,
+    },
+}
+
+
+def make_config(vision: str, text: str, **changes: Any) -> Any:
+    """A dual encoder config; ``vision_x=`` and ``text_x=`` change the towers' fields, others its own."""
+
+    def tower(side: str, kind: str, fields: dict[str, Any]) -> Any:
+        own = {name.removeprefix(f"{side}_"): value for name, value in changes.items() if name.startswith(f"{side}_")}
+        return transformers.AutoConfig.for_model(kind, **{**fields, **own})
+
+    rest = {name: value for name, value in changes.items() if not name.startswith(("vision_", "text_"))}
+    return VisionTextDualEncoderConfig.from_vision_text_configs(
+        tower("vision", vision, VISION[vision]),
+        tower("text", text, TEXT[text]),
+        **{"projection_dim": PROJECTION, "logit_scale_init_value": 1.7, **rest},
+    )
+
+
+def randomise(model: Any, seed: int = 0) -> Any:
+    """Fills every tensor with numbers that no initialiser would give."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            norm = "norm" in name.lower() and name.endswith("weight")
+            scale = "layer_scale" in name or "lambda" in name
+            if name.endswith("logit_scale"):
+                value = torch.full(parameter.shape, 1.3, dtype=torch.float64)
+            elif norm or scale:
+                value = 1.0 + 0.2 * noise
+            else:
+                value = 0.15 * noise
+            parameter.copy_(value)
+    return model.eval()
+
+
+def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float32, seed: int = 0) -> Any:
+    """The PyTorch dual encoder of a config with random weights."""
+    config = VisionTextDualEncoderConfig.from_dict(config.to_dict())
+    config._attn_implementation = attention
+    model = randomise(VisionTextDualEncoderModel(config), seed)
+    model.set_attn_implementation(attention)
+    return model.to(dtype)
+
+
+def saved_tensors(model: Any) -> dict[str, np.ndarray]:
+    """Tensors by the names that transformers gives them in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder, max_shard_size="10GB")
+        return load_file(Path(folder) / "model.safetensors")
+
+
+def gradients(model: Any) -> dict[str, np.ndarray]:
+    """Gradients by the names that transformers gives their weights in a file; overwrites the weights."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    return saved_tensors(model)
+
+
+def pt_name(tf_name: str, config: Any) -> str:
+    """The PyTorch name, as 5.x saves it, of a TensorFlow checkpoint name."""
+    side, _, rest = tf_name.partition("/")
+    if side not in ("vision_model", "text_model"):
+        return {"logit_scale": "logit_scale"}.get(tf_name, tf_name.replace("/kernel", ".weight"))
+    rest = rest.partition("/")[2]
+    if getattr(config, side.replace("model", "config")).model_type in CLIP_LIKE:
+        rest = rest.partition("/")[2]
+    *path, leaf = rest.replace("_._", "/").split("/")
+    return ".".join([side, *path, LEAVES.get(leaf, leaf)])
+
+
+def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:
+    """A PyTorch tensor in TensorFlow's layout."""
+    if tf_name == "logit_scale":
+        return array.reshape(1)
+    if tf_name.endswith("/kernel"):
+        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return array
+
+
+def assign(model: Any, tensors: dict[str, np.ndarray]) -> None:
+    """Gives a Keras dual encoder the tensors of a PyTorch file; every tensor and every variable exactly once."""
+    from converter.models import named_variables
+
+    model.build()
+    left = dict(tensors)
+    for name, variable in named_variables(model).items():
+        value = to_tf(left.pop(pt_name(name, model.config)), name)
+        assert tuple(value.shape) == tuple(variable.shape), name
+        variable.assign(value)
+    assert not left, sorted(left)
+
+
+def keras_model(config: Any, tensors: dict[str, np.ndarray], dtype: str = "float32") -> Any:
+    """The Keras dual encoder of a config with the tensors of a PyTorch file."""
+    from converter.models import TFVisionTextDualEncoderModel
+
+    copied = VisionTextDualEncoderConfig.from_dict(config.to_dict())
+    model = TFVisionTextDualEncoderModel(copied, initial="zeros", dtype=dtype)
+    assign(model, tensors)
+    return model
+
+
+def make_inputs(config: Any, images: int = 3, texts: int = 4, length: int = 9, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random images, and texts padded to ragged lengths with their attention mask."""
+    rng = np.random.default_rng(seed)
+    vision, text = config.vision_config, config.text_config
+    size = vision.image_size if isinstance(vision.image_size, (list, tuple)) else (vision.image_size,) * 2
+    pad = text.pad_token_id or 0
+    ids = rng.integers(3, text.vocab_size - 1, (texts, length))
+    mask = np.ones((texts, length), np.int64)
+    for row in range(1, texts):
+        mask[row, length - row :] = 0
+    ids[mask == 0] = pad
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": rng.normal(0, 1, (images, vision.num_channels, *size)).astype(np.float32),
+    }
+
+
+def torch_inputs(inputs: dict[str, Any], dtype: Any = torch.float32) -> dict[str, Any]:
+    """The same inputs as torch tensors."""
+    return {
+        name: torch.as_tensor(value).to(dtype) if name == "pixel_values" else torch.as_tensor(value)
+        for name, value in inputs.items()
+    }
+
+
+def taps(output: Any) -> dict[str, np.ndarray]:
+    """Every intermediate of an output of either side, by name."""
+    found: dict[str, Any] = {}
+    for side in ("vision", "text"):
+        tower = output[f"{side}_model_output"]
+        states = tower["hidden_states"]
+        found[f"{side}.embeddings"] = states[0]
+        found |= {f"{side}.layers.{i}": state for i, state in enumerate(states[1:])}
+        found[f"{side}.last_hidden_state"] = tower["last_hidden_state"]
+        found[f"{side}.pooled"] = tower["pooler_output"]
+        found |= {f"{side}.attentions.{i}": a for i, a in enumerate(tower.get("attentions") or ()) if a is not None}
+    for name in ("image_embeds", "text_embeds", "logits_per_image", "logits_per_text", "loss"):
+        if output.get(name) is not None:
+            found[name] = output[name]
+    return {name: as_numpy(value) for name, value in found.items()}
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """A tensor of any framework as an array."""
+    return np.asarray(value.detach().numpy() if hasattr(value, "detach") else value)
+
+
+def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], atol: float, mask: Any = None) -> None:
+    """Every tap is there, finite, of the same shape and within ``atol`` where ``mask`` is 1."""
+    assert sorted(found) == sorted(wanted)
+    compared = 0
+    for name, want in wanted.items():
+        got = found[name].reshape(()) if name == "loss" else found[name]
+        assert got.shape == want.shape, (name, got.shape, want.shape)
+        if mask is not None and name.startswith("text.") and want.ndim == 3:
+            got, want = got[mask == 1], want[mask == 1]
+        if mask is not None and name.startswith("text.attentions"):
+            rows = np.broadcast_to(mask[:, None, :, None] == 1, want.shape)
+            got, want = got[rows], want[rows]
+        assert np.isfinite(got).all(), name
+        assert np.isfinite(want).all(), name
+        difference = np.abs(got.astype(np.float64) - want.astype(np.float64)).max()
+        assert difference <= atol, (name, difference)
+        compared += want.size
+    assert compared > 0

@@ -1,0 +1,117 @@
+"""The Keras dual encoder computes what PyTorch computes: every tap, the loss and every gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from converter.models import named_variables
+from tests.models import reference
+from tests.models.conftest import PAIRS, Case
+
+FLAGS = {"output_attentions": True, "output_hidden_states": True}
+
+
+def run_torch(model: Any, inputs: dict[str, Any], dtype: Any = torch.float32, **flags: Any) -> dict[str, Any]:
+    with torch.no_grad():
+        return reference.taps(model(**reference.torch_inputs(inputs, dtype), **flags))
+
+
+def test_every_tap_in_float32(case: Case) -> None:
+    found = reference.taps(case.keras(case.inputs, **FLAGS))
+    wanted = run_torch(case.torch, case.inputs, **FLAGS)
+    assert len([name for name in wanted if "attentions" in name]) == 5
+    reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
+
+
+def test_a_wrong_weight_shows(case: Case) -> None:
+    swapped = dict(case.tensors)
+    name = next(n for n in swapped if n.startswith("text_model") and n.endswith("query.weight"))
+    swapped[name], swapped[name.replace("query", "key")] = swapped[name.replace("query", "key")], swapped[name]
+    model = reference.keras_model(case.config, swapped)
+    wanted = run_torch(case.torch, case.inputs, **FLAGS)
+    with pytest.raises(AssertionError, match=r"text\.layers\.0"):
+        reference.assert_same(reference.taps(model(case.inputs, **FLAGS)), wanted, 1e-5, case.inputs["attention_mask"])
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+def test_every_tap_in_float64(pair: tuple[str, str]) -> None:
+    config = reference.make_config(*pair)
+    model = reference.torch_model(config, "sdpa", torch.float64)
+    ours = reference.keras_model(config, reference.saved_tensors(model), "float64")
+    inputs = reference.make_inputs(config)
+    inputs["pixel_values"] = inputs["pixel_values"].astype(np.float64)
+    found = reference.taps(ours(inputs, output_hidden_states=True))
+    wanted = run_torch(model, inputs, torch.float64, output_hidden_states=True)
+    assert all(value.dtype == np.float64 for value in found.values())
+    reference.assert_same(found, wanted, 1e-10, inputs["attention_mask"])
+
+
+def test_explicit_positions_and_types_and_no_mask(case: Case) -> None:
+    rng = np.random.default_rng(5)
+    shape = case.inputs["input_ids"].shape
+    text = case.config.text_config
+    inputs = {
+        "input_ids": rng.integers(3, text.vocab_size, shape),
+        "pixel_values": case.inputs["pixel_values"],
+        "position_ids": rng.integers(0, text.max_position_embeddings, shape),
+        "token_type_ids": rng.integers(0, text.type_vocab_size, shape),
+    }
+    reference.assert_same(
+        reference.taps(case.keras(inputs, **FLAGS)), run_torch(case.torch, inputs, **FLAGS), 1e-5
+    )
+
+
+def test_loss(case: Case) -> None:
+    inputs = reference.make_inputs(case.config, images=4, texts=4)
+    output = case.keras(inputs, return_loss=True)
+    with torch.no_grad():
+        wanted = case.torch(**reference.torch_inputs(inputs), return_loss=True).loss
+    assert tuple(output.loss.shape) == (1,)
+    np.testing.assert_allclose(np.asarray(output.loss)[0], wanted.numpy(), rtol=0, atol=1e-6)
+
+
+def gradients_of(model: Any, inputs: dict[str, Any]) -> list[np.ndarray | None]:
+    """Gradient of the loss by every checkpoint variable, on whatever backend Keras has."""
+    variables = list(named_variables(model).values())
+    if keras.backend.backend() == "jax":
+        import jax
+
+        assert [v.path for v in model.trainable_variables] and len(model.trainable_variables) == len(variables)
+        tensors = model._tensors(dict(inputs, return_loss=True))
+        fixed = [variable.value for variable in model.non_trainable_variables]
+
+        def loss_of(values: list[Any]) -> Any:
+            return model.stateless_call(values, fixed, **tensors)[0]["loss"][0]
+
+        found = jax.grad(loss_of)([variable.value for variable in model.trainable_variables])
+        by_id = {id(v): np.asarray(g) for v, g in zip(model.trainable_variables, found, strict=True)}
+        return [by_id[id(variable)] for variable in variables]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = model(inputs, return_loss=True).loss[0]
+    found = tape.gradient(loss, [variable.value for variable in variables])
+    return [None if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) for gradient in found]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+def test_gradient_of_every_weight(pair: tuple[str, str]) -> None:
+    config = reference.make_config(*pair)
+    model = reference.torch_model(config, "sdpa", torch.float64)
+    ours = reference.keras_model(config, reference.saved_tensors(model), "float64")
+    inputs = reference.make_inputs(config, images=4, texts=4)
+    found = gradients_of(ours, inputs)
+    model(**reference.torch_inputs(inputs, torch.float64), return_loss=True).loss.backward()
+    wanted = reference.gradients(model)
+    seen = 0
+    for name, gradient in zip(named_variables(ours), found, strict=True):
+        want = reference.to_tf(wanted[reference.pt_name(name, config)], name)
+        got = np.zeros_like(want) if gradient is None else gradient
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-10, err_msg=name)
+        seen += bool(np.abs(want).max() > 0)
+    assert seen > 0.9 * len(found)

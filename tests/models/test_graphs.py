@@ -1,0 +1,165 @@
+"""Everything Keras does with a model: graphs, XLA, predict, fit, mixed precision, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from converter.models import DualEncoderOutput, TFVisionTextDualEncoderModel, named_variables
+from tests.models import reference
+from tests.models.conftest import Case
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("about TensorFlow's graphs", allow_module_level=True)
+import tensorflow as tf
+
+pytestmark = pytest.mark.tf
+
+SIGNATURE = {
+    "input_ids": tf.TensorSpec((None, None), tf.int32),
+    "attention_mask": tf.TensorSpec((None, None), tf.int32),
+    "pixel_values": tf.TensorSpec((None, None, None, None), tf.float32),
+}
+FLAGS = {"output_attentions": True, "output_hidden_states": True}
+
+
+def as_tf(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: tf.constant(value, SIGNATURE[name].dtype) for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_tf_function_with_unknown_batch_and_length(case: Case, xla: bool) -> None:
+    @tf.function(input_signature=[SIGNATURE], jit_compile=xla)
+    def run(inputs: dict[str, Any]) -> Any:
+        return case.keras(inputs, return_loss=False, **FLAGS)
+
+    for images, texts, length in ((3, 4, 9), (2, 1, 5)):
+        inputs = reference.make_inputs(case.config, images, texts, length)
+        output = run(as_tf(inputs))
+        assert isinstance(output, DualEncoderOutput)
+        with torch.no_grad():
+            wanted = reference.taps(case.torch(**reference.torch_inputs(inputs), **FLAGS))
+        reference.assert_same(reference.taps(output), wanted, 1e-5, inputs["attention_mask"])
+    if not xla:
+        assert run.experimental_get_tracing_count() == 1
+
+
+def test_loss_in_a_graph_refuses_unequal_batches(one: Case) -> None:
+    @tf.function(input_signature=[SIGNATURE])
+    def run(inputs: dict[str, Any]) -> Any:
+        return one.keras(inputs, return_loss=True).loss
+
+    equal = reference.make_inputs(one.config, 4, 4)
+    np.testing.assert_allclose(run(as_tf(equal)), one.keras(equal, return_loss=True).loss, atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(as_tf(one.inputs))
+
+
+def test_an_image_of_another_size_fails_in_a_graph(one: Case) -> None:
+    @tf.function(input_signature=[SIGNATURE])
+    def run(inputs: dict[str, Any]) -> Any:
+        return one.keras(inputs).logits_per_image
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(as_tf({**one.inputs, "pixel_values": np.zeros((3, 3, 18, 24), np.float32)}))
+
+
+def test_predict(one: Case) -> None:
+    inputs = reference.make_inputs(one.config, 6, 6)
+    found = one.keras.predict(inputs, batch_size=3, verbose=0)
+    assert isinstance(found, DualEncoderOutput)
+    wanted = one.keras(inputs)
+    np.testing.assert_allclose(found.text_embeds, wanted.text_embeds, atol=1e-6)
+    np.testing.assert_allclose(found.image_embeds, wanted.image_embeds, atol=1e-6)
+    logits = np.asarray(wanted.logits_per_image)
+    np.testing.assert_allclose(found.logits_per_image, np.concatenate([logits[:3, :3], logits[3:, 3:]]), atol=1e-5)
+    np.testing.assert_allclose(
+        found.vision_model_output.pooler_output, wanted.vision_model_output.pooler_output, atol=1e-6
+    )
+
+
+def test_a_keras_file_keeps_everything(case: Case, tmp_path: Path) -> None:
+    case.keras.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, TFVisionTextDualEncoderModel)
+    assert loaded.config.to_dict() == case.keras.config.to_dict()
+    for name, variable in named_variables(loaded).items():
+        np.testing.assert_array_equal(variable.value, named_variables(case.keras)[name].value, err_msg=name)
+    np.testing.assert_array_equal(loaded(case.inputs).logits_per_image, case.keras(case.inputs).logits_per_image)
+
+
+def test_towers_built_alone_keep_their_weights_through_a_keras_file(one: Case, tmp_path: Path) -> None:
+    from converter.models import build_tower
+
+    text = build_tower(one.config.text_config)
+    ids = one.inputs["input_ids"]
+    before = text(ids).pooler_output
+    model = TFVisionTextDualEncoderModel(vision_model=build_tower(one.config.vision_config), text_model=text)
+    np.testing.assert_array_equal(model.text_model(ids).pooler_output, before)
+    model.build()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.text_model(ids).pooler_output, before)
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_fit_lowers_the_loss_and_leaves_a_locked_tower(xla: bool) -> None:
+    keras.utils.set_random_seed(11)
+    config = reference.make_config("vit", "bert", text_hidden_dropout_prob=0.1)
+    model = TFVisionTextDualEncoderModel(config)
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=xla)
+    model.vision_model.trainable = False
+    before = {name: np.array(variable.value) for name, variable in named_variables(model).items()}
+    inputs = reference.make_inputs(config, 4, 4)
+    history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert history[-1] < 0.7 * history[0]
+    for name, variable in named_variables(model).items():
+        changed = not np.array_equal(before[name], variable.value)
+        if name.startswith("vision_model/"):
+            assert not changed, name
+        elif not name.endswith(("key/bias", "token_type_embeddings/embeddings")):
+            assert changed, name
+
+
+def test_dropout_is_on_in_training_only(one: Case) -> None:
+    config = reference.make_config("vit", "bert", vision_hidden_dropout_prob=0.2)
+    model = reference.keras_model(config, one.tensors)
+    still = model(one.inputs).logits_per_image
+    np.testing.assert_array_equal(still, model(one.inputs, training=False).logits_per_image)
+    np.testing.assert_allclose(still, one.keras(one.inputs).logits_per_image, atol=1e-6)
+    moved = [np.asarray(model(one.inputs, training=True).logits_per_image) for _ in range(2)]
+    assert np.abs(moved[0] - still).max() > 1e-3
+    assert np.abs(moved[0] - moved[1]).max() > 1e-3
+
+
+def test_dropout_keeps_the_mean() -> None:
+    config = reference.make_config("vit", "bert", text_attention_probs_dropout_prob=0.0, text_hidden_dropout_prob=0.4)
+    model = TFVisionTextDualEncoderModel(config)
+    model.build()
+    drop = model.text_model.embeddings.drop
+    values = np.asarray(drop(keras.ops.ones((400, 500)), True))
+    assert set(np.unique(values)) == {0.0, np.float32(1 / 0.6)}
+    assert abs(values.mean() - 1) < 0.01
+
+
+def test_mixed_precision_stays_near(one: Case) -> None:
+    model = reference.keras_model(one.config, one.tensors, "mixed_bfloat16")
+    output = model(one.inputs)
+    assert output.text_embeds.dtype == "bfloat16"
+    wanted = np.asarray(one.keras(one.inputs).text_embeds)
+    assert np.abs(np.asarray(output.text_embeds, "float32") - wanted).max() < 0.05
+
+
+def test_saved_model(one: Case, tmp_path: Path) -> None:
+    archive = keras.export.ExportArchive()
+    archive.track(one.keras)
+    archive.add_endpoint("serve", lambda inputs: one.keras(inputs).logits_per_image, input_signature=[SIGNATURE])
+    archive.write_out(str(tmp_path / "saved"), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    np.testing.assert_allclose(loaded.serve(as_tf(one.inputs)), one.keras(one.inputs).logits_per_image, atol=1e-5)

@@ -1,0 +1,48 @@
+"""The same tests on the JAX backend, in a process of their own, which must not import TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+pytestmark = [pytest.mark.jax, pytest.mark.slow]
+HERE = Path(__file__).parent
+FILES = ("test_equal_to_pytorch.py", "test_options.py", "test_names.py")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="already on JAX")
+def test_everything_on_jax() -> None:
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    files = [str(HERE / name) for name in (*FILES, "test_jax.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
+def test_predict_and_fit_on_jax() -> None:
+    import numpy as np
+
+    from converter.models import DualEncoderOutput, TFVisionTextDualEncoderModel
+    from tests.models import reference
+
+    keras.utils.set_random_seed(5)
+    model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", text_hidden_dropout_prob=0.1))
+    model.compile(optimizer=keras.optimizers.Adam(3e-3))
+    inputs = reference.make_inputs(model.config, 4, 4)
+    found = model.predict(inputs, verbose=0)
+    assert isinstance(found, DualEncoderOutput)
+    np.testing.assert_allclose(found.logits_per_image, model(inputs).logits_per_image, atol=1e-5)
+    history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
+def test_jax_needs_no_tensorflow() -> None:
+    code = "import sys, converter.models; converter.models.TFVisionTextDualEncoderModel; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,240 @@
+"""Checkpoints in and out of models, of both frameworks, and dual encoders made of tower checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file
+from transformers import VisionTextDualEncoderModel
+
+from converter.errors import ConverterError, ModelError, PlanError, TargetError
+from converter.models import TFVisionTextDualEncoderModel, load_tower, named_variables
+from converter.models.towers.bert import BertTower
+from tests.models import reference
+from tests.models.conftest import Case
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def values(model: Any) -> dict[str, np.ndarray]:
+    return {name: np.asarray(variable.value) for name, variable in named_variables(model).items()}
+
+
+def assert_equal_weights(found: Any, wanted: Any) -> None:
+    want = values(wanted)
+    for name, value in values(found).items():
+        np.testing.assert_array_equal(value, want.pop(name), err_msg=name)
+    assert not want
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, np.ndarray]:
+    return load_file(FIXTURES / "clip-bert-tiny-expected" / "outputs.safetensors")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["clip-bert-tiny", "clip-bert-tiny/model.safetensors", "clip-bert-tiny-expected", "clip-bert-tiny-expected/tf_model.h5"],
+)
+def test_the_shipped_checkpoint_of_either_framework_answers_as_pytorch(place: str, shipped: dict[str, Any]) -> None:
+    model = TFVisionTextDualEncoderModel.from_pretrained(FIXTURES / place, from_pt="expected" not in place)
+    assert model.built
+    assert float(model.logit_scale[0]) == pytest.approx(3.31)
+    inputs = {name.removeprefix("input."): value for name, value in shipped.items() if name.startswith("input.")}
+    output = model(inputs)
+    for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds"):
+        np.testing.assert_allclose(output[name], shipped[f"output.{name}"], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        ({}, "tf_model.h5"),
+        ({"safe_serialization": True}, "model.safetensors"),
+        ({"framework": "pt"}, "model.safetensors"),
+    ],
+    ids=["h5", "tf safetensors", "pt"],
+)
+def test_save_and_load_again(case: Case, tmp_path: Path, options: dict[str, Any], file: str) -> None:
+    case.keras.save_pretrained(tmp_path / "out", **options)
+    assert (tmp_path / "out" / file).is_file()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["VisionTextDualEncoderModel"]
+    assert config["logit_scale_init_value"] == pytest.approx(1.3)
+    loaded = TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "out")
+    assert_equal_weights(loaded, case.keras)
+    np.testing.assert_array_equal(loaded(case.inputs).logits_per_image, case.keras(case.inputs).logits_per_image)
+
+
+def test_pytorch_reads_what_we_save(case: Case, tmp_path: Path) -> None:
+    case.keras.save_pretrained(tmp_path / "out", framework="pt")
+    model, report = VisionTextDualEncoderModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    with torch.no_grad():
+        wanted = case.torch(**reference.torch_inputs(case.inputs)).logits_per_image
+        found = model.eval()(**reference.torch_inputs(case.inputs)).logits_per_image
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_we_read_what_pytorch_saves(case: Case, tmp_path: Path) -> None:
+    case.torch.save_pretrained(tmp_path)
+    assert_equal_weights(TFVisionTextDualEncoderModel.from_pretrained(str(tmp_path), from_pt=True), case.keras)
+
+
+def test_options_of_from_pretrained(one: Case, tmp_path: Path) -> None:
+    one.torch.save_pretrained(tmp_path)
+    model = TFVisionTextDualEncoderModel.from_pretrained(tmp_path, dtype="float64", name="mine", return_dict=False)
+    assert model.name == "mine"
+    output = model(one.inputs)
+    assert type(output) is tuple
+    assert output[0].dtype == "float64"
+    with pytest.raises(ModelError, match=r"^nonsense is neither an argument of from_pretrained here nor a field of Vis"):
+        TFVisionTextDualEncoderModel.from_pretrained(tmp_path, nonsense=1)
+
+
+def test_half_precision_checkpoints(one: Case, tmp_path: Path) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        model = reference.torch_model(one.config).to(dtype)
+        model.save_pretrained(tmp_path / str(dtype))
+        loaded = values(TFVisionTextDualEncoderModel.from_pretrained(tmp_path / str(dtype)))
+        wanted = reference.saved_tensors(model.to(torch.float32))
+        for name, value in loaded.items():
+            assert value.dtype == np.float32
+            np.testing.assert_array_equal(value, reference.to_tf(wanted[reference.pt_name(name, one.config)], name))
+
+
+def test_a_config_of_other_sizes_is_refused(one: Case, tmp_path: Path) -> None:
+    one.torch.save_pretrained(tmp_path)
+    other = reference.make_config("vit", "bert", text_num_hidden_layers=3, vision_intermediate_size=53)
+    with pytest.raises(PlanError) as caught:
+        TFVisionTextDualEncoderModel.from_pretrained(tmp_path, config=other)
+    assert "not in the checkpoint: text_model/bert/encoder/layer_._2/" in str(caught.value)
+    assert "of another shape: vision_model/vit/encoder/layer_._0/intermediate/dense/kernel" in str(caught.value)
+
+
+def test_an_existing_folder_is_kept(one: Case, tmp_path: Path) -> None:
+    one.keras.save_pretrained(tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("")
+    with pytest.raises(TargetError):
+        one.keras.save_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").exists()
+    one.keras.save_pretrained(tmp_path / "out", overwrite=True)
+
+
+def save_towers(case: Case, folder: Path) -> dict[str, Path]:
+    """The towers of a case as people hold them: bare, and inside a model with a head."""
+    config = case.config
+    places = {}
+    kinds = {"vit": ("ViTModel", "ViTForImageClassification"), "bert": ("BertModel", "BertForMaskedLM")}
+    for side, kind in (("vision", "vit"), ("text", "bert")):
+        tower = getattr(case.torch, f"{side}_model")
+        bare_kind, head_kind = (getattr(transformers, name) for name in kinds[kind])
+        bare = bare_kind(getattr(config, f"{side}_config"))
+        bare.load_state_dict(tower.state_dict())
+        head = reference.randomise(head_kind(getattr(config, f"{side}_config")), seed=9)
+        left = head.base_model.load_state_dict(tower.state_dict(), strict=False)
+        assert all("pooler" in name for name in left.unexpected_keys)
+        for name, model in (("bare", bare), ("head", head)):
+            places[f"{side} {name}"] = folder / f"{side}-{name}"
+            model.save_pretrained(places[f"{side} {name}"])
+    return places
+
+
+def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
+    places = save_towers(one, tmp_path)
+    model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(
+        places["vision bare"], str(places["text bare"]), projection_dim=19, logit_scale_init_value=0.5, vision_from_pt=True
+    )
+    assert model.built
+    assert model.vision_model.loading_report.left_out == ()
+    assert model.text_model.loading_report.new == ()
+    wanted = values(one.keras)
+    found = values(model)
+    assert list(found) == list(wanted)
+    for name, value in found.items():
+        if name.startswith(("vision_model/", "text_model/")):
+            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    assert found["text_projection/kernel"].shape == (40, 19)
+    assert found["text_projection/kernel"].std() > 0.01
+    assert found["logit_scale"] == np.float32([0.5])
+    output = model(one.inputs)
+    plain = one.keras(one.inputs)
+    np.testing.assert_array_equal(output.text_model_output.pooler_output, plain.text_model_output.pooler_output)
+
+
+def test_towers_inside_models_with_heads(one: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    places = save_towers(one, tmp_path)
+    caplog.set_level(logging.WARNING, "converter.models")
+    model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(places["vision head"], places["text head"])
+    text, vision = model.text_model.loading_report, model.vision_model.loading_report
+    assert all(item.name.startswith("cls.") for item in text.left_out)
+    assert [item.name for item in vision.left_out] == ["classifier.bias", "classifier.weight"]
+    assert text.new == ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
+    assert "2 tensors left out: classifier.bias, classifier.weight" in caplog.text
+    assert "made anew: bert/pooler/dense/kernel" in caplog.text
+    wanted, found = values(one.keras), values(model)
+    for name, value in found.items():
+        if "pooler" in name:
+            kernel = name.endswith("kernel")
+            assert (value.std() > 0.01) if kernel else not value.any()
+        elif name.startswith(("vision_model/", "text_model/")):
+            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+
+
+def test_a_full_clip_gives_its_vision_tower(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 30}
+    config = CLIPConfig(vision_config={**small, "image_size": 20, "patch_size": 10}, text_config={**small, "vocab_size": 50})
+    clip = reference.randomise(CLIPModel(config))
+    clip.save_pretrained(tmp_path)
+    tower = load_tower(tmp_path, "vision")
+    assert tower.config.model_type == "clip_vision_model"
+    left = [item.name for item in tower.loading_report.left_out]
+    assert {"logit_scale", "text_projection.weight", "visual_projection.weight"} < set(left)
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 20, 20)).astype(np.float32)
+    with torch.no_grad():
+        wanted = clip.vision_model(torch.as_tensor(pixels)).pooler_output
+    np.testing.assert_allclose(tower(pixels).pooler_output, wanted, atol=1e-5)
+    with pytest.raises(ModelError, match=r"^model_type 'clip' is not one tower of .*Say side='vision' or 'text'\.$"):
+        load_tower(tmp_path)
+
+
+def test_a_tower_of_a_dual_encoder_and_one_without_pooling(one: Case, tmp_path: Path) -> None:
+    one.keras.save_pretrained(tmp_path / "tf")
+    tower = BertTower.from_pretrained(tmp_path / "tf", add_pooling_layer=False, name="mine")
+    assert tower.name == "mine"
+    assert not [name for name in named_variables(tower) if "pooler" in name]
+    ids, mask = one.inputs["input_ids"], one.inputs["attention_mask"]
+    np.testing.assert_array_equal(
+        tower(ids, mask).last_hidden_state, one.keras(one.inputs).text_model_output.last_hidden_state
+    )
+
+
+def test_towers_given_as_models(one: Case, tmp_path: Path) -> None:
+    places = save_towers(one, tmp_path)
+    text = load_tower(places["text bare"])
+    model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(places["vision bare"], text_model=text)
+    assert model.text_model is text
+    changed = TFVisionTextDualEncoderModel.from_vision_text_pretrained(
+        places["vision bare"], places["text bare"], text_output_hidden_states=True, vision_config=one.config.vision_config
+    )
+    assert changed.config.text_config.output_hidden_states
+
+
+def test_a_missing_tower(one: Case, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        TFVisionTextDualEncoderModel.from_vision_text_pretrained(None, tmp_path)
+    assert str(caught.value) == (
+        "vision_model_name_or_path is missing. Pass the checkpoint of a vision tower, or the tower as vision_model=."
+    )
+    with pytest.raises(ConverterError):
+        TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "nowhere")
