@@ -1,4 +1,4 @@
-"""A parity report as one HTML page that needs nothing else: the error of each layer on a log scale, and every figure."""
+"""A parity report as one HTML page that needs nothing else: each layer's error on a log scale, and every figure."""
 
 from __future__ import annotations
 
@@ -115,8 +115,17 @@ def _table(taps: Sequence[TapComparison]) -> str:
 
 
 def _row(tap: TapComparison) -> str:
-    index = "" if tap.index_absolute is None else str(list(tap.index_absolute))
-    cells = (tap.where, str(tap.batch), figure(tap.greatest_absolute), index, figure(tap.greatest_relative))
-    cells += (f"{tap.exceeding:,}", figure_above(tap.passing_atol), f"{tap.compared:,}", f"{tap.left_out:,}", remark(tap))
+    cells = (
+        tap.where,
+        str(tap.batch),
+        figure(tap.greatest_absolute),
+        "" if tap.index_absolute is None else str(list(tap.index_absolute)),
+        figure(tap.greatest_relative),
+        f"{tap.exceeding:,}",
+        figure_above(tap.passing_atol),
+        f"{tap.compared:,}",
+        f"{tap.left_out:,}",
+        remark(tap),
+    )
     kind = "" if tap.passed else ' class="failed"'
     return f"<tr{kind}>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"

@@ -47,7 +47,7 @@ def _tower_case(report: ParityReport, tower: str) -> ElementTree.Element:
     if not taps:
         return _case(f"{tower} tower", f"{tower} tower: nothing was compared")
     first = report.first_failure_in(tower)
-    return _case(f"{tower} tower", first and f"leaves tolerance at {first.where}", taps)
+    return _case(f"{tower} tower", None if first is None else f"leaves tolerance at {first.where}", taps)
 
 
 def _output_case(report: ParityReport, name: str) -> ElementTree.Element:
