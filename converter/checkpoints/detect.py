@@ -136,9 +136,8 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     if any(name.endswith(".index") for name in present):
         return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
     for name in sorted(present):
-        if name.endswith((".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")):
-            if (folder / name).is_file():
-                read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
+        if name.endswith(_LIKE_WEIGHTS) and (folder / name).is_file():
+            read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
     return SourceError(
         f"{folder}: holds no weights ({listed(sorted(present)) if present else 'it is empty'}); expected "
         f"{' or '.join(_WEIGHTS[framework] if framework else dict.fromkeys(sum(_WEIGHTS.values(), ())))}"
@@ -153,6 +152,7 @@ def _wrong_framework(where: Path, framework: Framework) -> WrongFramework:
     )
 
 
+_LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 _RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
 _KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
 _Matches = Callable[[Path, bytes], bool]
