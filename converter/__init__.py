@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
+    from converter.parity.verify import verify
     from converter.scopes import tf_to_pt_weight_rename
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
     "tf2pt": "converter.engine",
+    "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.scopes",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "pt2tf",
     "tf2pt",
     "tf_to_pt_weight_rename",
+    "verify",
 ]
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from converter.errors import ConfigError
 from converter.expressions import Value, integer
 
 Array = np.ndarray[Any, Any]
+# Swin's largest window, 32, asks for half of it.
+MAX_ELEMENTS = 2**21
 
 
 def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
@@ -24,6 +27,7 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
     Source: Liu et al., Swin Transformer (arXiv:2103.14030), section 3.2.
     """
     window = integer("pair(window_size)[0]", fields)
+    _check_size("window_size", window**4)
     y, x = np.divmod(np.arange(window * window), window)
     rows = y[:, None] - y[None, :] + window - 1
     columns = x[:, None] - x[None, :] + window - 1
@@ -66,7 +70,7 @@ def position_ids(fields: Mapping[str, Value]) -> Array:
     Returns:
         ``(1, length)``, int64.
     """
-    return np.arange(integer("length", fields))[None, :]
+    return np.arange(_length(fields))[None, :]
 
 
 def zeros(fields: Mapping[str, Value]) -> Array:
@@ -78,7 +82,20 @@ def zeros(fields: Mapping[str, Value]) -> Array:
     Returns:
         ``(length,)``, float32, all zero.
     """
-    return np.zeros(integer("length", fields), np.float32)
+    return np.zeros(_length(fields), np.float32)
+
+
+def _length(fields: Mapping[str, Value]) -> int:
+    length = integer("length", fields)
+    _check_size("a length", length)
+    return length
+
+
+def _check_size(what: str, elements: int) -> None:
+    if elements > MAX_ELEMENTS:
+        raise ConfigError(
+            f"config.json: {what} asks for a buffer of {elements:,} elements, more than any model has; correct the config"
+        )
 
 
 BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -16,10 +17,12 @@ from converter.errors import ConverterError, listed, printable
 if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
+    from converter.parity.verify import Verification
     from converter.specs import Framework
 
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
+_LONG_LINE = 20_000
 
 
 class _Group(click.Group):
@@ -30,8 +33,11 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ConverterError as error:
-            click.echo(f"convert: {error}", err=True)
+            click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:  # before click does, which prints an empty line first
+            click.echo("convert: interrupted; nothing was left behind", err=True)
+            ctx.exit(_INTERRUPTED)
 
 
 @click.group(
@@ -73,6 +79,25 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+            click.option("--float64", is_flag=True, help="Compute in float64: what remains is no rounding."),
+            click.option("--seed", default=0, show_default=True, help="Of the inputs."),
+            click.option("--seconds", default=600.0, show_default=True, help="How long each side may take."),
+            click.option(
+                "--reference-python",
+                metavar="PATH",
+                type=click.Path(path_type=Path),
+                help="Interpreter of another environment for PyTorch.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command(epilog="Example: convert pt2tf clip-italian/ clip-italian-tf/ --format safetensors")
 @click.option(
     "--format",
@@ -94,10 +119,10 @@ def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 @cli.command(epilog="Example: convert tf2pt clip-italian-tf/ clip-italian-pt/")
 @click.option(
     "--format",
-    type=click.Choice(["safetensors"]),
+    type=click.Choice(["safetensors", "bin"]),
     default="safetensors",
     show_default=True,
-    help="Container to write.",
+    help="model.safetensors, or the pytorch_model.bin of torch 1.6 and later.",
 )
 @click.option(
     "--names",
@@ -146,23 +171,84 @@ def inspect(source: str, as_json: bool) -> None:
     from converter.inspection import inspect as look
 
     info = look(source)
-    click.echo(json.dumps(info.to_json(), indent=2) if as_json else "\n".join(_describe(info)))
+    if as_json:
+        click.echo(json.dumps(info.to_json(), indent=2))
+    else:
+        _echo(_describe(info))
+
+
+@cli.command(epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html")
+@click.argument("out", metavar="[OUT]", default=".", type=click.Path())
+@click.option(
+    "--reference", metavar="SRC|FILE", type=click.Path(), help="The source, or a file of `convert reference`."
+)
+@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of every output.")
+@click.option("--rtol", default=0.0, show_default=True, help="Relative tolerance of every output.")
+@click.option("--weights-only", is_flag=True, help="Compare files and weights, start no framework.")
+@_run_options
+@click.option(
+    "--backend", type=click.Choice(["tensorflow", "jax"]), default="tensorflow", show_default=True, help="Of Keras."
+)
+@click.option(
+    "--report", "reports", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+    help="Write figures to FILE: .json .md .html .xml or .txt; may be given more than once.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def verify(
+    out: str,
+    reference: str | None,
+    weights_only: bool,
+    reports: tuple[Path, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
+    from converter.parity.report import to_text
+    from converter.parity.report_files import check_report_path, write_report
+    from converter.parity.verify import VerifyOptions
+    from converter.parity.verify import verify as check
+
+    for path in reports:
+        check_report_path(path)
+    found = check(out, reference=reference, weights_only=weights_only, options=VerifyOptions(**options))
+    if found.report is not None:
+        for path in reports:
+            write_report(found.report, path)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        if found.report is not None:
+            click.echo(to_text(found.report))
+        click.echo("\n".join(_findings(found)))
+    sys.exit(0 if found.passed else 1)
+
+
+@cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
+@click.argument("source", metavar="SRC", type=click.Path())
+@click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
+@_run_options
+def reference(source: str, out: str, **options: Any) -> None:
+    """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
+    from converter.parity.report import described_run
+    from converter.parity.verify import VerifyOptions, record_reference
+
+    recording = record_reference(source, out, VerifyOptions(**options))
+    taps = sum(len(batch.taps) for batch in recording.batches)
+    click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
+    click.echo(f"next: convert verify OUT --reference {out}")
 
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        cli.main(standalone_mode=False)
+        sys.exit(cli.main(prog_name="convert", standalone_mode=False))  # it returns the status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("convert: interrupted; nothing was left behind", err=True)
         sys.exit(_INTERRUPTED)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    sys.exit(0)
 
 
 @contextmanager
@@ -190,7 +276,12 @@ def _print_conversion(result: Conversion, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     elif not quiet:
-        click.echo("\n".join([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)]))
+        _echo([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)])
+
+
+def _echo(lines: Iterable[str]) -> None:
+    """Prints lines: names of files and tensors may hold anything, terminal escapes and what is not text included."""
+    click.echo("\n".join(printable(line, _LONG_LINE) for line in lines))
 
 
 def _plan_lines(result: Conversion) -> Iterator[str]:
@@ -226,7 +317,19 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     checked = "compared with the source bit for bit" if result.checked else "not compared with the source"
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
-    yield f"next: convert inspect {result.out}, or back again: convert {back} {result.out} OUT"
+    yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
+
+
+def _findings(found: Verification) -> Iterator[str]:
+    for finding in found.findings:
+        against = f", against {finding.against}" if finding.against else ""
+        compared = f" ({finding.compared:,} compared{against})" if finding.compared else ""
+        yield f"{finding.part:8} {finding.status}{compared}"
+        for problem in finding.problems[:10]:
+            yield f"         {printable(problem, 2000) if len(problem.splitlines()) == 1 else problem}"
+        if len(finding.problems) > 10:
+            yield f"         and {len(finding.problems) - 10} more"
+    yield f"{printable(str(found.folder))}: {'equal to its source' if found.passed else 'NOT shown to be its source'}"
 
 
 def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
@@ -235,7 +338,7 @@ def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
 
     for reason in dict.fromkeys(dropped.values()):
         names = [name for name, why in dropped.items() if why == reason]
-        yield f"{label} {len(names)}, {reason}: {listed([name for name, _ in fold(names)], limit=3)}"
+        yield f"{label} {listed([name for name, _ in fold(names)], limit=3)} ({len(names)}): {reason}"
 
 
 def _describe(info: CheckpointInfo) -> Iterator[str]:

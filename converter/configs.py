@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import itertools
 import json
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, p
 from converter.expressions import integer
 
 Side = Literal["vision", "text"]
-MAX_CONFIG_BYTES = 16 * 2**20
+# Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
+MAX_CONFIG_BYTES = 8 * 2**20
+MAX_CONFIG_DEPTH = 50
 
 # What a person may have instead of a dual encoder, and where to go with it.
 _OTHER_MODELS = {
@@ -107,6 +110,8 @@ def read_config(path: Path) -> DualEncoderConfig:
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Reads a JSON object from a file of at most ``limit`` bytes."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise ConfigError(f"{path}: not a file; put the original in its place")
         with path.open("rb") as file:
             text = file.read(limit + 1)
     except FileNotFoundError:
@@ -114,16 +119,29 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; see to it that you may") from None
     if len(text) > limit:
-        raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config of a model is")
+        raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config is; restore it from the original")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON: {printable(str(error))}") from None
+        raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}")
+        raise ConfigError(
+            f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original"
+        )
+    if _is_nested(value, MAX_CONFIG_DEPTH):
+        raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
     return value
+
+
+def _is_nested(value: Any, depth: int) -> bool:
+    """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
+    level = [value]
+    for _ in range(depth):
+        inner = itertools.chain.from_iterable(held.values() if isinstance(held, dict) else held for held in level)
+        level = [held for held in inner if isinstance(held, dict | list)]
+    return bool(level)
 
 
 def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEncoderConfig:
@@ -134,6 +152,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEnco
         where: what messages call it.
     """
     _refuse_other_models(raw, where)
+    _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrap_clip(raw)
     shared = rule_file("dual_encoder")
     towers = {side: _check_tower(side, raw[f"{side}_config"], f"{where}: {side}_config") for side in ("vision", "text")}
@@ -180,7 +199,10 @@ def _refuse_other_models(raw: Mapping[str, Any], where: str) -> None:
     elif model_type == "vision-text-dual-encoder":
         what = "a dual encoder without a vision_config and a text_config; restore both from the original"
     else:
-        what = f"model_type {printable(repr(model_type), 60)}"
+        what = (
+            f"model_type {printable(repr(model_type), 60)}; convert a folder that VisionTextDualEncoderModel's "
+            "save_pretrained wrote"
+        )
     raise ConfigError(f"{where}: expected a vision-text-dual-encoder, found {what}")
 
 
@@ -192,7 +214,10 @@ def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
         return raw, ()
     inner = vision.get("vision_config") or vision.get("vision_config_dict") or {}
     if not isinstance(inner, Mapping):
-        raise ConfigError("config.json: vision_config is a CLIP config whose own vision_config is not an object")
+        raise ConfigError(
+            "config.json: vision_config is a CLIP config whose own vision_config is not an object; "
+            "correct the config"
+        )
     raw["vision_config"] = {**inner, "model_type": "clip_vision_model"}
     return raw, (
         "config.json: vision_config: a full CLIP config replaced by its vision part, as transformers 4.x reads it",
@@ -207,8 +232,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "
             f"{', '.join(supported(side))}; other towers can be added as described in README"
         )
-    if config.get("auto_map"):
-        raise UnsupportedOption(f"{where}.auto_map asks for code of its own, which is never run; remove the field")
+    _refuse_code(config, f"{where}.auto_map")
     family = families[model_type]
     known = rule_file(family)["config"]
     for name, rule in {**rule_file("common")["refused"], **known.get("refused", {})}.items():
@@ -225,6 +249,11 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
         for name, default in defaults.items()
     }
     return TowerConfig(side, model_type, family, fields, _unknown(config, known))
+
+
+def _refuse_code(config: Mapping[str, Any], where: str) -> None:
+    if config.get("auto_map"):
+        raise UnsupportedOption(f"{where} asks for code of its own, which is never run; remove the field")
 
 
 def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ def truth(expression: str, fields: Mapping[str, Value]) -> bool:
 
 @functools.cache
 def _parse(expression: str) -> ast.expr:
-    return ast.parse(expression, mode="eval").body
+    try:
+        return ast.parse(expression, mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"a rule uses {expression!r}, which is not an expression: {error.msg}") from None
 
 
 def _evaluate(node: ast.expr, fields: Mapping[str, Value]) -> Value:

@@ -1,7 +1,8 @@
 """Makes an output folder appear whole or not at all: everything is written beside it, then renamed into place.
 
 A run that dies leaves a folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives;
-the next run into the same place sweeps it. This covers the death of the process, not of the machine's power.
+the next run into the same place sweeps it, and puts back what it had put aside. This covers the death of the process,
+not of the machine's power.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from converter.errors import TargetError
 
 _MARK = ".partial-"
+_ASIDE = "-old"
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 
@@ -34,7 +36,9 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     Raises:
         TargetError: says what to do instead.
     """
-    if source is not None:
+    if out.name in ("", ".."):
+        raise TargetError(f"{out}: is not the name of a folder to make; name one, such as out")
+    if source is not None and source.exists():
         _check_apart(out, source)
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise TargetError(f"{out}: exists and is not a folder; choose another")
@@ -86,7 +90,10 @@ def _make_locked(out: Path) -> tuple[Path, int]:
     while True:
         staging = out.with_name(f".{out.name}{_MARK}{secrets.token_hex(6)}")
         staging.mkdir()
-        lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
         if staging.exists():
             return staging, lock
@@ -94,15 +101,26 @@ def _make_locked(out: Path) -> tuple[Path, int]:
 
 
 def _sweep(out: Path) -> None:
-    """Removes what dead runs into the same place left behind: their folders are no longer locked."""
-    for leftover in out.parent.glob(f".{_escaped(out.name)}{_MARK}*"):
-        if leftover.is_symlink() or not leftover.is_dir():
-            continue
+    """Removes what dead runs into the same place left behind: their folders are no longer locked.
+
+    One that died between two renames had put the old ``out`` aside: it is put back.
+    """
+    leftovers = [
+        path
+        for path in sorted(out.parent.glob(f".{_escaped(out.name)}{_MARK}*"), reverse=True)
+        if path.is_dir() and not path.is_symlink()
+    ]
+    for leftover in leftovers:
+        staging = leftover.with_name(leftover.name.removesuffix(_ASIDE))
+        lock_path = staging if staging.is_dir() else leftover
         with contextlib.suppress(OSError):
-            lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(lock_path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
+                if leftover != staging and not out.exists():
+                    leftover.rename(out)
+                else:
+                    shutil.rmtree(leftover, ignore_errors=True)
             finally:
                 os.close(lock)
 
@@ -122,7 +140,7 @@ def _publish(staging: Path, out: Path, overwrite: bool) -> None:
     if _rename(staging, out, _EXCHANGE):
         shutil.rmtree(staging, ignore_errors=True)
         return
-    aside = out.with_name(f"{staging.name}-old")
+    aside = out.with_name(f"{staging.name}{_ASIDE}")
     out.rename(aside)
     try:
         staging.rename(out)

@@ -213,7 +213,7 @@ def cast(data: Array, dtype: str) -> Array:
     wanted = numpy_dtype(dtype)
     if data.dtype == wanted:
         return data
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are what they shall become
         return data.astype(wanted)
 
 

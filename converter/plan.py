@@ -126,9 +126,10 @@ def make_plan(
         found, dialects = normalise(checkpoint.tensors, rules)
     else:
         found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
-    restored, expected, dropped = _plan_buffers(found, rules, checkpoint.framework, target, names)
+    taken = _take_buffers(found, rules, checkpoint.framework)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
+    restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:
         source = found[getattr(rule, checkpoint.framework)]
@@ -142,25 +143,37 @@ def make_plan(
     return Plan(checkpoint.framework, target, tuple(planned), restored, behind, expected, dropped, dialects)
 
 
-def _plan_buffers(
-    found: dict[str, StoredTensor],
-    rules: RuleSet,
-    source: Framework,
-    target: Framework,
-    names: Names,
-) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
-    """Takes the buffers out of ``found``; makes those anew that the target stores."""
-    restored: dict[str, Array] = {}
-    expected = []
-    dropped = []
+def _take_buffers(
+    found: dict[str, StoredTensor], rules: RuleSet, source: Framework
+) -> list[tuple[BufferRule, StoredTensor | None]]:
+    """Takes the buffers out of ``found``: every rule with what the source stores for it."""
+    taken: list[tuple[BufferRule, StoredTensor | None]] = []
     for rule in rules.buffers:
-        stored = found.pop((rule.pt if source == "pt" else rule.tf) or "", None)
+        name = rule.pt if source == "pt" else rule.tf
+        stored = None if name is None else found.pop(name, None)
         if stored is not None and not _same_size(stored, rule):
             raise PlanError(
                 f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
                 "the weights and config.json are not of the same model"
             )
-        value = BUFFERS[rule.compute](rule.fields) if rule.compute else None
+        taken.append((rule, stored))
+    return taken
+
+
+def _plan_buffers(
+    taken: Iterable[tuple[BufferRule, StoredTensor | None]], target: Framework, names: Names
+) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
+    """Makes those buffers anew that the target stores; says what stored ones must hold, and which are left out."""
+    restored: dict[str, Array] = {}
+    expected = []
+    dropped = []
+    values: dict[tuple[str, Shape | None], Array] = {}
+    for rule, stored in taken:
+        value = None
+        if rule.compute is not None:
+            if (rule.compute, rule.shape) not in values:
+                values[rule.compute, rule.shape] = BUFFERS[rule.compute](rule.fields)
+            value = values[rule.compute, rule.shape]
         if stored is not None and value is not None:
             expected.append((stored, value))
         if value is not None and target == "tf" and rule.tf is not None:

@@ -106,4 +106,6 @@ def rewrite_config(
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))

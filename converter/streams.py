@@ -13,6 +13,7 @@ import numpy as np
 from converter.casts import numpy_dtype
 from converter.checkpoints.detect import open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
+from converter.errors import printable
 from converter.moves import Files
 from converter.plan import Dropped, PlannedTensor, make_plan
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
@@ -38,11 +39,13 @@ class TensorReader:
         tensors: Sequence[PlannedTensor],
         dropped: tuple[Dropped, ...] = (),
         new: tuple[str, ...] = (),
+        expected: tuple[tuple[StoredTensor, Array], ...] = (),
     ) -> None:
         self.config = config
         self.dropped = dropped
         self.new = new
         self._checkpoint = checkpoint
+        self._expected = expected
         self._to_tf = side == "tf"
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._files = Files()
@@ -73,6 +76,29 @@ class TensorReader:
         """Shapes by name, in the layout of the framework that was asked for."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
+    @property
+    def dtypes(self) -> Mapping[str, str]:
+        """Stored dtypes by name."""
+        return {name: tensor.source.dtype for name, tensor in self._tensors.items()}
+
+    @property
+    def has_extents(self) -> bool:
+        """Whether every tensor is a run of bytes, which any number of threads may read."""
+        return all(tensor.source.extent is not None for tensor in self._tensors.values())
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether the container could hold bfloat16; HDF5 cannot."""
+        return not self._checkpoint.container.startswith("tf_model.h5")
+
+    def wrong_buffers(self) -> list[str]:
+        """Stored buffers that do not hold what follows from the config, in words."""
+        return [
+            f"{printable(stored.name)} holds other values than follow from config.json"
+            for stored, value in self._expected
+            if not np.array_equal(self._read_whole(stored), value)
+        ]
+
     def read(self, name: str) -> Array:
         """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
 
@@ -83,7 +109,7 @@ class TensorReader:
             A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
         """
         tensor = self._tensors[name]
-        stored = self._read_stored(tensor)
+        stored = self._read_whole(tensor.source)
         if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
         return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
@@ -105,8 +131,7 @@ class TensorReader:
 
         return StoredTensor(rename, tensor.dtype, tensor.shape, None, read_rows)
 
-    def _read_stored(self, tensor: PlannedTensor) -> Array:
-        source = tensor.source
+    def _read_whole(self, source: StoredTensor) -> Array:
         if source.extent is None and source.read_rows is not None:
             return source.read_rows(0, source.shape[0] if source.shape else 1)
         stored = np.empty(source.shape, numpy_dtype(source.dtype))
@@ -135,7 +160,7 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> Tens
     except BaseException:
         checkpoint.close()
         raise
-    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped)
+    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
 
 
 def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:

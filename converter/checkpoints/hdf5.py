@@ -28,8 +28,14 @@ MAX_ATTRIBUTE_BYTES = 64_512
 MAX_NAMES_BYTES = 64 * 2**20
 MAX_LINKS = 500_000
 MAX_AXES = 16
+MAX_CHUNK_BYTES = 128 * 2**20
 
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, with a user block in front of it or without."""
+    return bool(h5py.is_hdf5(path))
 
 
 def read_header(path: Path) -> Checkpoint:
@@ -178,7 +184,8 @@ def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
     names: list[str] = []
     for part in parts:
         held = holder.attrs.get_id(part)
-        if held.get_storage_size() > MAX_NAMES_BYTES or math.prod(held.shape) > MAX_LINKS:
+        count = math.prod(held.shape)
+        if count and (held.get_storage_size() > MAX_NAMES_BYTES or count > MAX_LINKS):
             raise _corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
         names += [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(holder.attrs[part])]
     return names
@@ -212,13 +219,28 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
         raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
     shape = tuple(dataset.shape)
     nbytes = math.prod(shape) * DTYPES[dtype]
-    contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS and dataset.dtype == numpy_dtype(dtype)
+    _check_size(path, dataset, where, nbytes)
+    # Not by dataset.dtype: h5py calls a stored bfloat16 float32, which is what it reads it as.
+    as_stored = dataset.id.get_type().equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
+    contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS and as_stored
     offset = dataset.id.get_offset() if contiguous and nbytes else 0
     if contiguous and offset is not None:
         if offset + nbytes > size:
             raise _corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
         return StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
     return StoredTensor(name, dtype, shape, None, _row_reader(path, dataset, where, dtype))
+
+
+def _check_size(path: Path, dataset: h5py.Dataset, where: str, nbytes: int) -> None:
+    """A chunk is unpacked whole, however few rows are asked for; a contiguous dataset has the size of its elements."""
+    stored_width = dataset.id.get_type().get_size()
+    if dataset.chunks and math.prod(dataset.chunks) * stored_width > MAX_CHUNK_BYTES:
+        raise _corrupt(
+            path,
+            f"{printable(where)} has chunks of more than {MAX_CHUNK_BYTES:,} bytes; rewrite it with h5repack -l CONTI",
+        )
+    if dataset.chunks is None and dataset.id.get_storage_size() not in (0, dataset.size * stored_width):
+        raise _corrupt(path, f"{printable(where)} holds {dataset.id.get_storage_size():,} bytes, not {nbytes:,}")
 
 
 def _row_reader(path: Path, dataset: h5py.Dataset, where: str, dtype: str) -> Any:

@@ -17,8 +17,8 @@ from converter.casts import DTYPES
 from converter.errors import CorruptCheckpoint, printable
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
 
-# 100,000 tensors with long names; a header of more would be built to exhaust memory.
-MAX_HEADER_BYTES = 16 * 2**20
+# 50,000 tensors with long names; a header of more would be built to exhaust memory.
+MAX_HEADER_BYTES = 8 * 2**20
 MAX_NAME_CHARACTERS = 1000
 MAX_AXES = 16
 
@@ -133,11 +133,11 @@ def _complaint(name: str, entry: Any) -> str | None:
         return "is not described by dtype, shape and data_offsets"
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in _TO_DTYPE:
-        return f"has dtype {printable(repr(code), 40)}; known are {', '.join(_TO_DTYPE)}"
+        return f"has dtype {_shown(code)}; known are {', '.join(_TO_DTYPE)}"
     if not _sizes(shape) or len(shape) > MAX_AXES:
-        return f"has shape {printable(repr(shape), 80)}"
+        return f"has shape {_shown(shape)}"
     if not _sizes(offsets) or len(offsets) != 2:
-        return f"has data_offsets {printable(repr(offsets), 80)}"
+        return f"has data_offsets {_shown(offsets)}"
     expected = math.prod(shape) * DTYPES[_TO_DTYPE[code]]
     if offsets[1] - offsets[0] != expected:
         return f"has {offsets[1] - offsets[0]:,} bytes, its shape and dtype ask for {expected:,}"
@@ -146,6 +146,13 @@ def _complaint(name: str, entry: Any) -> str | None:
 
 def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**48 for number in value)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of one that is nested, which Python may be unable to show, only its type."""
+    parts = value if isinstance(value, list) else [value]
+    nested = any(isinstance(part, list | dict) for part in parts)
+    return f"a nested {type(value).__name__}" if nested else printable(repr(value), 80)
 
 
 def _check_cover(path: Path, extents: list[tuple[str, str, Shape, int, int]], nbytes: int) -> None:

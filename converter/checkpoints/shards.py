@@ -19,7 +19,7 @@ from converter.errors import ConfigError, CorruptCheckpoint, TargetError, listed
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 
 INDEX = ".index.json"
-MAX_INDEX_BYTES = 64 * 2**20
+MAX_INDEX_BYTES = 8 * 2**20
 MAX_SHARDS = 10_000
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Z]*)")
@@ -124,7 +124,7 @@ def _read_map(path: Path) -> Mapping[str, str]:
     if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file:
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file or file.endswith(INDEX):
             raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
     return weight_map
 

@@ -34,8 +34,14 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dinov2": {"image_size": 32, "patch_size": 16},
     "siglip_vision_model": {"image_size": 32, "patch_size": 16},
     "beit": {"image_size": 32, "patch_size": 16, "use_mask_token": True},
-    "swin": {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}
-    | {"window_size": 4},
+    "swin": {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    },
     "albert": {"vocab_size": 99, "embedding_size": 16},
     "mpnet": {"vocab_size": 99},
     "clip_text_model": {"vocab_size": 99},

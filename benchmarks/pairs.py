@@ -1,0 +1,112 @@
+"""Makes dual encoders with random weights: one tiny pair per two tower types, and one of clip-italian's size.
+
+    python benchmarks/pairs.py OUT [--pairs vit+bert ...] [--large]
+
+Sizes differ pairwise, so that a swapped axis cannot hide; no weight has its initial value, LayerNorm included.
+Imports PyTorch: run it in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+
+_VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
+_VISION |= {"image_size": 24, "patch_size": 8}
+_TEXT: dict[str, Any] = {"hidden_size": 36, "intermediate_size": 44, "num_hidden_layers": 4, "num_attention_heads": 6}
+_TEXT |= {"vocab_size": 97, "max_position_embeddings": 29}
+_SWIN: dict[str, Any] = {
+    "image_size": 32,
+    "patch_size": 4,
+    "embed_dim": 12,
+    "depths": [2, 1],
+    "num_heads": [2, 3],
+    "window_size": 4,
+}
+_BEIT: dict[str, Any] = {"use_relative_position_bias": True, "layer_scale_init_value": 0.3, "use_mean_pooling": True}
+VISION: dict[str, dict[str, Any]] = {
+    "clip_vision_model": _VISION,
+    "vit": _VISION,
+    "deit": _VISION,
+    "beit": _VISION | _BEIT,
+    "dinov2": {name: value for name, value in _VISION.items() if name != "intermediate_size"} | {"mlp_ratio": 2},
+    "siglip_vision_model": _VISION,
+    "swin": _SWIN,
+}
+TEXT: dict[str, dict[str, Any]] = {
+    "bert": _TEXT | {"type_vocab_size": 3},
+    "roberta": _TEXT | {"type_vocab_size": 3, "pad_token_id": 2},
+    "xlm-roberta": _TEXT | {"type_vocab_size": 2},
+    "camembert": _TEXT | {"type_vocab_size": 2},
+    "albert": _TEXT | {"embedding_size": 20, "type_vocab_size": 3},
+    "mpnet": _TEXT,
+    "clip_text_model": _TEXT | {"eos_token_id": 95, "bos_token_id": 94},
+    "xlm-roberta-xl": _TEXT | {"type_vocab_size": 2},
+}
+ALL_PAIRS = tuple(f"{vision}+{text}" for vision in VISION for text in TEXT)
+LARGE = "clip-italian size"
+
+
+def tiny_config(pair: str) -> VisionTextDualEncoderConfig:
+    """The config of a tiny pair, for example ``"vit+bert"``."""
+    vision, text = pair.split("+")
+    return _config(CONFIG_MAPPING[vision](**VISION[vision]), CONFIG_MAPPING[text](**TEXT[text]), 26)
+
+
+def large_config() -> VisionTextDualEncoderConfig:
+    """CLIP ViT-B/32 and BERT-base, as in clip-italian/clip-italian."""
+    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    vision |= {"image_size": 224, "patch_size": 32}
+    return _config(CONFIG_MAPPING["clip_vision_model"](**vision), CONFIG_MAPPING["bert"](vocab_size=31102), 512)
+
+
+def _config(vision: Any, text: Any, projection: int) -> VisionTextDualEncoderConfig:
+    return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=projection)
+
+
+def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, spread: float) -> None:
+    """Writes a model whose every weight is drawn anew.
+
+    Args:
+        config: of the model.
+        out: folder to write.
+        seed: of the weights.
+        spread: standard deviation of matrices; vectors (biases, norms) are spread by 0.1 around their initial value.
+    """
+    model = VisionTextDualEncoderModel(config)
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=draw)
+            if name == "logit_scale":
+                weight.fill_(1.75)
+            elif weight.ndim < 2:
+                weight.add_(0.1 * noise)
+            else:
+                weight.copy_(spread * noise)
+    model.save_pretrained(out)
+
+
+def main() -> None:
+    """Writes the models asked for, one folder each, and a list of them on standard output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--pairs", nargs="*", choices=ALL_PAIRS, default=ALL_PAIRS)
+    parser.add_argument("--large", action="store_true", help=f"one of {LARGE} as well (800 MB)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for number, pair in enumerate(options.pairs):
+        write_model(tiny_config(pair), options.out / pair, options.seed + number, spread=0.2)
+        print(json.dumps({"pair": pair, "folder": str(options.out / pair)}), flush=True)
+    if options.large:
+        write_model(large_config(), options.out / "large", options.seed, spread=0.03)
+        print(json.dumps({"pair": LARGE, "folder": str(options.out / "large")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A batch: the inputs of one forward pass and, once a model has run, its taps. Decides which inputs are well formed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converter.errors import ParityError, listed, printable
+from converter.parity.taps import Array
+
+INTEGER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+INPUTS = ("pixel_values", *INTEGER_INPUTS)
+# The names of dtypes in NumPy; a comparison of anything narrower says more about rounding than about the model.
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One forward pass.
+
+    Attributes:
+        title: what the batch is there to show, for people.
+        inputs: ``pixel_values`` ``(images, channels, height, width)`` float32; ``input_ids`` ``(texts, sequence)``
+            int64; ``attention_mask`` (1 is a position that counts), ``token_type_ids`` and ``position_ids`` like
+            ``input_ids``, or absent.
+        taps: by name; empty before a model has run.
+    """
+
+    title: str
+    inputs: Mapping[str, Array]
+    taps: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def mask(self) -> Array:
+        """Which text positions count, bool ``(texts, sequence)``; all of them where there is no attention mask."""
+        mask = self.inputs.get("attention_mask")
+        return np.ones(self.inputs["input_ids"].shape, bool) if mask is None else mask != 0
+
+    @property
+    def is_square(self) -> bool:
+        """Whether there are as many images as texts, which is what the contrastive loss needs."""
+        return len(self.inputs["pixel_values"]) == len(self.inputs["input_ids"])
+
+
+def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
+    """Checks that inputs can be given to a model and compared afterwards.
+
+    Args:
+        inputs: arrays by name.
+        where: what messages call the batch.
+
+    Raises:
+        ParityError: a name, dtype or shape is not as ``Batch`` has it, a mask holds something else than 0 and 1 or
+            leaves a row without any position, an id is negative, a pixel is not finite.
+    """
+    unknown = sorted(set(inputs) - set(INPUTS))
+    if unknown:
+        raise ParityError(f"{where}: unknown inputs {listed(unknown)}; expected some of {', '.join(INPUTS)}")
+    for name in ("pixel_values", "input_ids"):
+        if name not in inputs:
+            raise ParityError(f"{where}: no {name}; a dual encoder needs pixel_values and input_ids")
+    _check_pixels(inputs["pixel_values"], where)
+    for name in INTEGER_INPUTS:
+        if name in inputs:
+            _check_integers(name, inputs[name], inputs["input_ids"].shape, where)
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        if mask.max() > 1:
+            raise ParityError(f"{where}: attention_mask holds {mask.max()}, expected 0 and 1 only")
+        empty = np.flatnonzero(~mask.any(axis=1))
+        if empty.size:
+            raise ParityError(
+                f"{where}: attention_mask leaves no position in row {empty[0]}; models do not agree with themselves "
+                "on such a row, so leave at least one position in each"
+            )
+
+
+def _check_pixels(pixels: Array, where: str) -> None:
+    if pixels.dtype != np.float32 or pixels.ndim != 4 or not pixels.size:
+        raise ParityError(
+            f"{where}: pixel_values is {pixels.dtype} {pixels.shape}, "
+            "expected float32 (images, channels, height, width)"
+        )
+    if not np.isfinite(pixels).all():
+        raise ParityError(f"{where}: pixel_values holds values that are not finite")
+
+
+def _check_integers(name: str, values: Array, shape: tuple[int, ...], where: str) -> None:
+    if values.dtype != np.int64 or values.ndim != 2 or not values.size or values.shape != shape:
+        raise ParityError(
+            f"{where}: {name} is {values.dtype} {values.shape}, expected int64 (texts, sequence) like input_ids {shape}"
+        )
+    if values.min() < 0:
+        raise ParityError(f"{where}: {name} holds {values.min()}, expected no negative values")
+
+
+def check_title(title: str, where: str) -> None:
+    """Raises ParityError where a title is empty, longer than 200 characters or not printable."""
+    if not title or len(title) > 200 or not title.isprintable():
+        raise ParityError(f"{where}: {printable(title)!r} is no title of a batch")

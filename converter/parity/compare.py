@@ -1,0 +1,206 @@
+"""Compares two runs tap by tap. Decides what "equal" means: finite, same shape and dtype, within a stated tolerance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.comparison import ParityReport, TapComparison, Tolerance
+from converter.parity.golden import Recording
+from converter.parity.taps import Array, masked_axes, model_order
+
+
+def compare_runs(candidate: Recording, reference: Recording, tolerance: Tolerance) -> ParityReport:
+    """Compares everything two runs recorded.
+
+    Args:
+        candidate: the run in question.
+        reference: the run that is right by definition; relative tolerance is relative to its values.
+        tolerance: what is allowed.
+
+    Returns:
+        A report that fails where a value is not finite or leaves tolerance, where taps, shapes, dtypes or inputs
+        differ, and where nothing was compared.
+    """
+    problems = []
+    if len(candidate.batches) != len(reference.batches):
+        problems.append(
+            f"the candidate ran {len(candidate.batches)} batches and the reference {len(reference.batches)}; "
+            "run both on the same inputs"
+        )
+    comparisons: list[TapComparison] = []
+    for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
+        problems += _batch_problems(ours, theirs, f"batch {number} ({theirs.title})")
+        shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
+        comparisons += [
+            compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
+        ]
+    return ParityReport(
+        tolerance=tolerance,
+        candidate=dict(candidate.metadata),
+        reference=dict(reference.metadata),
+        batches=tuple(batch.title for batch in reference.batches),
+        comparisons=tuple(comparisons),
+        problems=tuple(problems),
+    )
+
+
+def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]:
+    problems = []
+    for name in sorted(candidate.inputs.keys() | reference.inputs.keys()):
+        ours, theirs = candidate.inputs.get(name), reference.inputs.get(name)
+        if ours is None or theirs is None or not _same_bits(ours, theirs):
+            problems.append(f"{where}: the two sides did not run on the same {name}; run both on the same inputs")
+    only = {
+        "candidate": sorted(candidate.taps.keys() - reference.taps.keys(), key=model_order),
+        "reference": sorted(reference.taps.keys() - candidate.taps.keys(), key=model_order),
+    }
+    if any(only.values()):
+        # every name, not the first ten: which layers are there on one side only is what tells a person why
+        here, there = (", ".join(only[side]) or "none" for side in ("candidate", "reference"))
+        problems.append(
+            f"{where}: the sides have different taps; only in the candidate: {here}; only in the reference: {there}"
+        )
+    return problems
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def compare_tap(
+    name: str, batch: int, candidate: Array, reference: Array, mask: Array, tolerance: Tolerance
+) -> TapComparison:
+    """Compares one tap of one batch, ``|candidate - reference| <= atol + rtol * |reference|`` element by element.
+
+    Args:
+        name: the tap; text hidden states and attention maps are compared where ``mask`` is true only.
+        batch: number of the batch.
+        candidate: float32 or float64, any shape.
+        reference: of the same dtype and shape; neither is ever broadcast.
+        mask: bool ``(texts, sequence)``.
+        tolerance: what is allowed.
+
+    Returns:
+        The comparison, in float64; ``problem`` says why where values could not be compared.
+    """
+    problem = _unlike(candidate, reference) or _mask_mismatch(name, reference.shape, mask)
+    shape, dtype = reference.shape, str(reference.dtype)
+    if problem:
+        return TapComparison(name, batch, shape, dtype, problem=problem)
+    kept = _selection(name, reference.shape, mask)
+    ours = candidate[kept].astype(np.float64)
+    theirs = reference[kept].astype(np.float64)
+    left_out = reference.size - theirs.size
+    if not theirs.size:
+        return TapComparison(name, batch, shape, dtype, left_out=left_out, problem="nothing was left to compare")
+    figures = _figures(ours, theirs, tolerance)
+    places = np.flatnonzero(kept)
+
+    def index(position: int | None) -> tuple[int, ...] | None:
+        return None if position is None else tuple(int(i) for i in np.unravel_index(places[position], shape))
+
+    at = figures.at_absolute
+    return TapComparison(
+        name,
+        batch,
+        shape,
+        dtype,
+        compared=theirs.size,
+        left_out=left_out,
+        exceeding=figures.exceeding,
+        not_finite_candidate=figures.not_finite_candidate,
+        not_finite_reference=figures.not_finite_reference,
+        greatest_absolute=figures.absolute,
+        index_absolute=index(at),
+        candidate_value=None if at is None else float(ours[at]),
+        reference_value=None if at is None else float(theirs[at]),
+        greatest_relative=figures.relative,
+        index_relative=index(figures.at_relative),
+        passing_atol=figures.passing_atol,
+    )
+
+
+def _unlike(candidate: Array, reference: Array) -> str | None:
+    if candidate.shape != reference.shape:
+        return f"shapes differ: candidate {candidate.shape}, reference {reference.shape}"
+    if candidate.dtype != reference.dtype:
+        return f"dtypes differ: candidate {candidate.dtype}, reference {reference.dtype}"
+    if str(reference.dtype) not in PRECISIONS:
+        return f"dtype {reference.dtype} is not compared, expected {' or '.join(PRECISIONS)}"
+    return None
+
+
+def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array) -> str | None:
+    axes = masked_axes(name)
+    expected = {0: mask.shape[0], **dict.fromkeys(axes, mask.shape[1])} if axes else {}
+    rank = {0: len(shape), 1: 3, 2: 4}[len(axes)]
+    if len(shape) != rank or any(shape[axis] != extent for axis, extent in expected.items()):
+        return f"shape {shape} does not fit an attention mask of {mask.shape[0]} texts of {mask.shape[1]} positions"
+    return None
+
+
+def _selection(name: str, shape: tuple[int, ...], mask: Array) -> Array:
+    """Which elements of a tap count, bool of the tap's shape."""
+    axes = masked_axes(name)
+    if not axes:
+        return np.ones(shape, bool)
+    if len(axes) == 1:
+        return np.broadcast_to(mask[:, :, None], shape)
+    return np.broadcast_to(mask[:, None, :, None] & mask[:, None, None, :], shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What ``TapComparison`` says, with positions among the elements compared instead of indices."""
+
+    exceeding: int
+    not_finite_candidate: int
+    not_finite_reference: int
+    absolute: float | None = None
+    at_absolute: int | None = None
+    relative: float | None = None
+    at_relative: int | None = None
+    passing_atol: float | None = None
+
+
+def _figures(ours: Array, theirs: Array, tolerance: Tolerance) -> _Figures:
+    """Figures for two flat float64 arrays of the same length, at least 1."""
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(ours) & np.isfinite(theirs)
+        difference = np.abs(ours - theirs)
+        # written as "not within", so that NaN on either side counts as exceeding
+        exceeding = ~(finite & (difference <= tolerance.atol + tolerance.rtol * np.abs(theirs)))
+        bad_ours, bad_theirs = int((~np.isfinite(ours)).sum()), int((~np.isfinite(theirs)).sum())
+        if not finite.any():
+            return _Figures(int(exceeding.sum()), bad_ours, bad_theirs)
+        absolute = np.where(finite, difference, -1.0)
+        relative = np.where(finite & (theirs != 0), difference / np.abs(theirs), -1.0)
+    at, at_relative = int(absolute.argmax()), int(relative.argmax())
+    has_relative = relative[at_relative] >= 0
+    return _Figures(
+        exceeding=int(exceeding.sum()),
+        not_finite_candidate=bad_ours,
+        not_finite_reference=bad_theirs,
+        absolute=float(absolute[at]),
+        at_absolute=at,
+        relative=float(relative[at_relative]) if has_relative else None,
+        at_relative=at_relative if has_relative else None,
+        passing_atol=_passing_atol(difference, np.abs(theirs), tolerance.rtol) if finite.all() else None,
+    )
+
+
+def _passing_atol(difference: Array, size: Array, rtol: float) -> float | None:
+    """The smallest atol that passes with this rtol; None where no finite one does."""
+    with np.errstate(all="ignore"):
+        atol = float(max(0.0, np.max(difference - rtol * size)))
+        if not math.isfinite(atol):
+            return None
+        # the subtraction rounds: step up until the very test that is applied holds
+        step = float(np.spacing(np.max(difference)))
+        while not (difference <= atol + rtol * size).all():
+            atol, step = atol + step, step * 2
+    return atol

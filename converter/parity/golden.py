@@ -1,0 +1,192 @@
+"""The golden reference file: inputs and taps of a run in one safetensors file. Decides what may be read from one.
+
+Tensors are ``batch.<k>.input.<name>`` and ``batch.<k>.tap.<name>``; metadata are strings, ``METADATA`` at least.
+A file comes from another machine, so everything in it is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from converter.errors import ParityError, listed, printable
+from converter.parity.batches import INPUTS, PRECISIONS, Batch, check_inputs, check_title
+from converter.parity.taps import Array, is_tap
+
+FORMAT = "vision-text-parity"
+FORMAT_VERSION = "1"
+# What every run says of itself; "versions" and "precision" are JSON objects, "batches" a JSON list of titles.
+METADATA = ("source", "config_sha256", "versions", "device", "attention", "dtype", "precision")
+MAX_BYTES = 8 * 2**30
+MAX_BATCHES = 1000
+MAX_METADATA = 100_000
+_NAME = re.compile(r"batch\.(0|[1-9]\d{0,3})\.(input|tap)\.([a-z0-9_.]{1,60})")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a run was given and what it computed.
+
+    Attributes:
+        metadata: ``METADATA`` and whatever else the run says of itself.
+        batches: in the order in which they ran; without taps where no model has run yet.
+    """
+
+    metadata: Mapping[str, str]
+    batches: tuple[Batch, ...]
+
+
+def config_sha256(source: Path) -> str:
+    """The hash by which a run says which config.json it ran, that of the folder ``source``."""
+    return hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
+
+
+def write_recording(recording: Recording, path: Path) -> None:
+    """Writes a recording, whole or not at all.
+
+    Args:
+        recording: every batch is checked first.
+        path: an existing file is replaced.
+
+    Raises:
+        ParityError: a batch is not well formed, or the file cannot be written.
+    """
+    tensors: dict[str, Array] = {}
+    for number, batch in enumerate(recording.batches):
+        check_title(batch.title, f"batch {number}")
+        check_inputs(batch.inputs, f"batch {number}")
+        for kind, arrays in (("input", batch.inputs), ("tap", batch.taps)):
+            tensors.update({f"batch.{number}.{kind}.{name}": np.asarray(a, order="C") for name, a in arrays.items()})
+    for name, array in tensors.items():
+        if ".tap." in name and str(array.dtype) not in PRECISIONS:
+            raise ParityError(f"{name} is {array.dtype}, expected {' or '.join(PRECISIONS)}")
+    titles = json.dumps([batch.title for batch in recording.batches])
+    metadata = {**recording.metadata, "format": FORMAT, "format_version": FORMAT_VERSION, "batches": titles}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ParityError(f"{path}: cannot be written: {printable(str(error))}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_recording(path: Path, taps: bool = True) -> Recording:
+    """Reads a recording that may come from anywhere.
+
+    Args:
+        path: a golden reference file.
+        taps: whether every batch must have taps, as after a run, or must have none, as before it.
+
+    Raises:
+        ParityError: the file is not a golden reference file of this version, or anything in it is not as expected.
+    """
+    _check_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = _check_metadata(file.metadata() or {}, path, needed=METADATA if taps else ())
+            titles = _read_titles(metadata.pop("batches"), path)
+            names = _check_names(file, len(titles), path)
+            arrays = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ParityError(
+            f"{path}: not a golden reference file: {printable(str(error))}; make one with 'convert reference'"
+        ) from None
+    del metadata["format"], metadata["format_version"]
+    batches = tuple(_batch(number, title, arrays, taps, path) for number, title in enumerate(titles))
+    return Recording(metadata, batches)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ParityError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ParityError(f"{path}: not a file; expected a golden reference file as 'convert reference' writes it")
+    if found.st_size > MAX_BYTES:
+        raise ParityError(f"{path}: {found.st_size:,} bytes, expected at most {MAX_BYTES:,}")
+
+
+def _check_metadata(metadata: Mapping[str, str], path: Path, needed: tuple[str, ...]) -> dict[str, str]:
+    if metadata.get("format") != FORMAT:
+        raise ParityError(
+            f"{path}: not a golden reference file but some other safetensors file; make one with 'convert reference'"
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ParityError(
+            f"{path}: format version {printable(str(metadata.get('format_version')), 20)}, this version reads "
+            f"{FORMAT_VERSION}; make the file again"
+        )
+    missing = [name for name in ("batches", *needed) if name not in metadata]
+    if missing:
+        raise ParityError(f"{path}: metadata lacks {listed(missing)}; make the file again")
+    if sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA:
+        raise ParityError(f"{path}: more than {MAX_METADATA:,} characters of metadata, which no run writes")
+    return dict(metadata)
+
+
+def _read_titles(text: str, path: Path) -> list[str]:
+    try:
+        titles = json.loads(text)
+    except (ValueError, RecursionError):
+        titles = None
+    if (
+        not isinstance(titles, list)
+        or not 0 < len(titles) <= MAX_BATCHES
+        or not all(isinstance(t, str) for t in titles)
+    ):
+        raise ParityError(f"{path}: metadata 'batches' is no list of 1 to {MAX_BATCHES} titles; make the file again")
+    for title in titles:
+        check_title(title, str(path))
+    return titles
+
+
+def _check_names(file: Any, batches: int, path: Path) -> list[str]:
+    names = list(file.keys())
+    for name in names:
+        match = _NAME.fullmatch(name)
+        kind, last = (match[2], match[3]) if match else ("", "")
+        if match is None or int(match[1]) >= batches or not (last in INPUTS if kind == "input" else is_tap(last)):
+            raise ParityError(
+                f"{path}: unexpected tensor {printable(name)}; expected batch.<k>.input.<name> and "
+                f"batch.<k>.tap.<name> of {batches} batches"
+            )
+        dtype = file.get_slice(name).get_dtype()
+        expected = _stored_dtypes(kind, last)
+        if dtype not in expected:
+            raise ParityError(f"{path}: {name} is {printable(str(dtype), 20)}, expected {' or '.join(expected)}")
+    return names
+
+
+def _stored_dtypes(kind: str, name: str) -> tuple[str, ...]:
+    if kind == "tap":
+        return ("F32", "F64")
+    return ("F32",) if name == "pixel_values" else ("I64",)
+
+
+def _batch(number: int, title: str, arrays: Mapping[str, Array], taps: bool, path: Path) -> Batch:
+    where = f"{path}: batch {number}"
+    prefix = {kind: f"batch.{number}.{kind}." for kind in ("input", "tap")}
+    found = {
+        kind: {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        for kind, start in prefix.items()
+    }
+    check_inputs(found["input"], where)
+    if taps and not found["tap"]:
+        raise ParityError(f"{where} has no taps, so that nothing could be compared; run 'convert reference' again")
+    if found["tap"] and not taps:
+        raise ParityError(f"{where} has taps already, expected inputs only")
+    return Batch(title, found["input"], found["tap"])

@@ -1,0 +1,239 @@
+"""Makes the batches on which both sides run. Decides which inputs find faults, and which would only find noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ParityError, listed, printable
+from converter.parity.batches import Batch
+from converter.parity.taps import Array
+
+# No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
+MAX_SEQUENCE = 512
+# A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
+EXTREME_PIXEL = 3.0
+_NEEDED = ("vocab_size", "max_position_embeddings")
+
+# What a text config means by silence, as transformers' config classes have it; config.json omits defaults.
+_BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0}
+_ROBERTA = {**_BERT, "vocab_size": 50265, "pad_token_id": 1}
+TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": {**_ROBERTA, "vocab_size": 30522},
+    "camembert": {**_ROBERTA, "vocab_size": 30522},
+    "albert": {**_BERT, "vocab_size": 30000},
+    "mpnet": {"vocab_size": 30527, "max_position_embeddings": 512, "pad_token_id": 1},
+    "clip_text_model": {"vocab_size": 49408, "max_position_embeddings": 77, "pad_token_id": 1, "eos_token_id": 49407},
+    "xlm-roberta-xl": {
+        **_BERT,
+        "vocab_size": 250880,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
+}
+VISION_DEFAULTS = {"image_size": 224, "num_channels": 3}
+# Position ids of these start behind the padding token's: a text of the full length needs pad + 1 rows more.
+_POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
+# transformers' MPNetEmbeddings takes 1 for the padding token's id whatever the config says.
+_MPNET_PAD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What may be given to a text tower.
+
+    Attributes:
+        ids: token ids that mean nothing special.
+        pad: the id that fills masked positions.
+        end: the id that ends every text; None where towers do not look for one.
+        types: how many token types there are; 0 where the tower takes none.
+        positions: how many position embeddings there are.
+        longest: the longest sequence that the positions allow.
+        pads_left: whether outputs are defined where the padding is on the left.
+    """
+
+    ids: Array
+    pad: int
+    end: int | None
+    types: int
+    positions: int
+    longest: int
+    pads_left: bool = True
+
+
+def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
+    """Makes six batches that between them meet what implementations get wrong: 16 images, 14 texts.
+
+    Args:
+        config: a dual encoder's config.json; fields it omits have transformers' defaults.
+        seed: the same seed makes the same batches with the same NumPy; golden reference files carry their own.
+
+    Returns:
+        Batches with ragged masks, more images than texts and fewer, as many (so that there is a loss), padding on the
+        left, masks with holes, explicit token types and positions, one position, all positions, extreme pixels.
+
+    Raises:
+        ParityError: the config lacks a field, or a vocabulary too small to make texts from.
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    text, images = read_vocabulary(config), _image_shape(config)
+    middle = min(text.longest, 11)
+    return (
+        _ragged(draw, text, images, middle),
+        _square(draw, text, images, min(text.longest, 7)),
+        _left_padded(draw, text, images, min(text.longest, 9)),
+        _explicit(draw, text, images, middle),
+        _shortest(draw, text, images),
+        _longest(draw, text, images),
+    )
+
+
+def _ragged(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    lengths = [length, max(1, length // 2), 1]
+    ids, mask = _texts(draw, text, lengths, length)
+    return Batch(
+        "ragged masks, more images than texts",
+        {"pixel_values": _noise(draw, 4, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _square(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    ids, _ = _texts(draw, text, [length] * 3, length)
+    return Batch("no mask, as many images as texts", {"pixel_values": _noise(draw, 3, images), "input_ids": ids})
+
+
+def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    lengths = [max(1, length // 3), length, max(1, length - 2)]
+    ids, mask = _texts(draw, text, lengths, length, left=text.pads_left)
+    return Batch(
+        f"padding on the {'left' if text.pads_left else 'right'}, more texts than images",
+        {"pixel_values": _noise(draw, 2, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    ids, mask = _texts(draw, text, [length, max(1, length - 3), length], length)
+    mask[2, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
+    positions = _integers(draw, text.positions, ids.shape)
+    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids, "attention_mask": mask}
+    if text.types:
+        inputs["token_type_ids"] = _integers(draw, text.types, ids.shape)
+    return Batch("explicit token types and positions, holes in a mask", {**inputs, "position_ids": positions})
+
+
+def _shortest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+    ids, mask = _texts(draw, text, [1], 1)
+    return Batch(
+        "one image, one text of one position",
+        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _longest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+    # one text: at the full length of a base-sized tower a second would cost more than all other batches together
+    ids, mask = _texts(draw, text, [text.longest], text.longest)
+    channels, height, width = images
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.zeros((4, channels, height, width), np.float32)
+    pixels[0] = EXTREME_PIXEL
+    pixels[1] = -EXTREME_PIXEL
+    pixels[2] = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)  # the last one stays zero
+    return Batch("longest sequence, extreme pixels", {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask})
+
+
+def _texts(
+    draw: np.random.Generator, text: Vocabulary, lengths: list[int], length: int, left: bool = False
+) -> tuple[Array, Array]:
+    """Token ids and mask, int64 ``(len(lengths), length)``, the padding on one side."""
+    ids = np.full((len(lengths), length), text.pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, count in enumerate(lengths):
+        start = length - count if left else 0
+        ids[row, start : start + count] = draw.choice(text.ids, count)
+        if text.end is not None:
+            ids[row, start + count - 1] = text.end
+        mask[row, start : start + count] = 1
+    return ids, mask
+
+
+def _integers(draw: np.random.Generator, below: int, shape: tuple[int, ...]) -> Array:
+    return np.asarray(draw.integers(0, below, shape, dtype=np.int64))
+
+
+def _noise(draw: np.random.Generator, count: int, images: tuple[int, ...]) -> Array:
+    return draw.standard_normal((count, *images), dtype=np.float32)
+
+
+def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
+    """What a text tower takes, from a dual encoder's config.
+
+    Raises:
+        ParityError: a field is missing or out of range, or no token id is without special meaning.
+    """
+    tower = _tower(config, "text_config")
+    model_type = str(tower.get("model_type"))
+    fields = {**TEXT_DEFAULTS.get(model_type, {}), **tower}
+    missing = [name for name in _NEEDED if not isinstance(fields.get(name), int) or fields[name] < 1]
+    if missing:
+        raise ParityError(
+            f"text_config of {printable(model_type, 60)}: no usable {listed(missing)}; add it to config.json"
+        )
+    size, positions = fields["vocab_size"], fields["max_position_embeddings"]
+    pad = _token(fields.get("pad_token_id"))
+    pad = 0 if pad is None or pad >= size else pad
+    counted_from = _MPNET_PAD if model_type == "mpnet" else pad
+    special, end, pads_left = {pad, counted_from}, None, True
+    if model_type == "clip_text_model":
+        end, pads_left = _end_of_text(_token(fields.get("eos_token_id")), size)
+        special.add(end)
+        pad = next((token for token in (pad, 0, 1) if token != end), pad)
+    ids = np.setdiff1d(np.arange(size, dtype=np.int64), np.array(sorted(special)))
+    longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if model_type in _POSITIONS_BEHIND_PAD else 0))
+    if not ids.size or longest < 1:
+        raise ParityError(
+            f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; "
+            "correct the config"
+        )
+    types = fields.get("type_vocab_size") if "type_vocab_size" in TEXT_DEFAULTS.get(model_type, fields) else 0
+    return Vocabulary(ids, pad, end, _token(types) or 0, positions, longest, pads_left)
+
+
+def _end_of_text(eos: int | None, size: int) -> tuple[int, bool]:
+    """The id that ends a CLIP text, and whether CLIP finds it there.
+
+    CLIP pools at the first end token; an ``eos_token_id`` of 2 stands for the greatest id in the text, and position 0
+    is taken where no token matches (transformers, ``CLIPTextModel``). With causal attention position 0 sees nothing
+    but padding where that is on the left.
+    """
+    if eos == 2 or eos is None:
+        return size - 1, eos == 2
+    return (eos, True) if eos < size else (size - 1, False)
+
+
+def _token(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    fields = {**VISION_DEFAULTS, **_tower(config, "vision_config")}
+    size, channels = fields["image_size"], fields["num_channels"]
+    sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= 4096 for n in (*sides, channels)):
+        raise ParityError(
+            f"vision_config: image_size {printable(repr(size), 60)} and num_channels {printable(repr(channels), 60)} "
+            "make no image; correct the config"
+        )
+    return channels, sides[0], sides[1]
+
+
+def _tower(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    tower = config.get(name)
+    if not isinstance(tower, Mapping):
+        raise ParityError(f"config.json: no {name}; expected the config of a vision-text dual encoder")
+    return tower

@@ -1,0 +1,191 @@
+"""Starts a worker in a process of its own and waits for its answers. Decides how crashes and hangs are told apart.
+
+PyTorch and TensorFlow do not share a process well (importing TensorFlow before triton crashes), and a model that takes
+the process down with it must not take the comparison down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+import converter
+from converter.errors import ParityError, printable
+
+LOG_LINES = 20
+_POLL = 0.02
+# Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
+# may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
+_START = """
+import importlib.util, os, runpy, sys
+sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
+spec = importlib.util.spec_from_file_location("converter", {init!r}, submodule_search_locations=[{folder!r}])
+sys.modules["converter"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["converter"])
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+class Worker:
+    """A process that answers requests one after the other.
+
+    Use it as a context manager: leaving it ends the process. Imports are the dear part of a run, so many models go
+    through one worker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        environment: Mapping[str, str],
+        python: Path | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """Starts the process; it imports its framework while the caller goes on.
+
+        Args:
+            name: what messages call it, for example ``"PyTorch reference"``.
+            module: its entry point, a module of this package.
+            environment: variables set on top of the caller's.
+            python: interpreter of another environment; by default the one that runs this.
+            log: where its output is kept; by default in a temporary file that goes with it.
+
+        Raises:
+            ParityError: the interpreter cannot be started.
+        """
+        self.name = name
+        self._folder = tempfile.TemporaryDirectory(prefix="parity-")
+        self.log = log if log is not None else Path(self._folder.name, "log.txt")
+        self._sent = 0
+        self._waiting: Path | None = None
+        init = Path(converter.__file__).resolve()
+        program = _START.format(init=str(init), folder=str(init.parent), module=module)
+        interpreter = str(python or sys.executable)
+        try:
+            with self.log.open("wb") as output:
+                self._process = subprocess.Popen(  # noqa: S603 -- the interpreter is the caller's choice
+                    [interpreter, "-c", program],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=self._folder.name,
+                    env={**os.environ, **environment, "PYTHONSAFEPATH": "1", "PYTHONFAULTHANDLER": "1"},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._folder.cleanup()
+            raise ParityError(
+                f"{name}: cannot start {printable(interpreter)}: {error.strerror}; expected a Python interpreter"
+            ) from None
+        self._requests = cast("IO[bytes]", self._process.stdin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Sends a request and waits for its answer, as ``send`` and ``receive`` do."""
+        self.send(request)
+        return self.receive(seconds)
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Sends a request, a JSON object, without waiting; its answer has to be received before the next one."""
+        if self._waiting is not None:
+            raise RuntimeError(f"{self.name}: a request is under way; receive its answer first")
+        self._waiting = Path(self._folder.name, f"reply{self._sent}.json")
+        self._sent += 1
+        line = json.dumps({**request, "reply": str(self._waiting)}) + "\n"
+        try:
+            self._requests.write(line.encode())
+            self._requests.flush()
+        except OSError:
+            pass  # it has ended already: receive says how
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """Waits for the answer to the request that was sent.
+
+        Args:
+            seconds: how long, the start of the process included where it is the first request.
+
+        Returns:
+            What the worker's module answers, with ``seconds`` and ``peak_memory`` (bytes).
+
+        Raises:
+            ParityError: it refused, failed, crashed, ran out of memory or did not answer in time (then it is ended).
+        """
+        reply, self._waiting = self._waiting, None
+        if reply is None:
+            raise RuntimeError(f"{self.name}: no request was sent")
+        deadline = time.monotonic() + seconds
+        while not reply.exists():
+            status = self._process.poll()
+            if status is not None and not reply.exists():
+                raise ParityError(f"{self.name}: {_how_it_ended(status)}{self._log_tail()}")
+            if time.monotonic() > deadline:
+                self.end()
+                raise ParityError(
+                    f"{self.name}: no answer within {seconds:g} s, so it was ended; allow more time if the model is "
+                    f"large or the machine slow{self._log_tail()}"
+                )
+            time.sleep(_POLL)
+        outcome = json.loads(reply.read_bytes())
+        reply.unlink()
+        if "refused" in outcome:
+            raise ParityError(f"{self.name}: {outcome['refused']}")
+        if "memory" in outcome:
+            raise ParityError(
+                f"{self.name}: ran out of memory: {printable(outcome['memory'], 500)}; choose another device or a "
+                f"machine with more{self._log_tail()}"
+            )
+        if "failed" in outcome:
+            raise ParityError(f"{self.name}: failed with {printable(outcome['failed'], 500)}{self._log_tail()}")
+        answer: dict[str, Any] = outcome["answer"]
+        return answer
+
+    def end(self) -> None:
+        """Ends the process and whatever it started, at once."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (AttributeError, ProcessLookupError, PermissionError):
+            self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Ends the process and removes its files."""
+        self.end()
+        with contextlib.suppress(OSError):
+            self._requests.close()
+        self._folder.cleanup()
+
+    def _log_tail(self) -> str:
+        lines = self.log.read_bytes()[-100_000:].decode("utf-8", "replace").splitlines()
+        lines = [printable(line.rstrip()) for line in lines if line.strip()][-LOG_LINES:]
+        return (
+            "\n  its log ends with:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; its log is empty"
+        )
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status} before it answered"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if name == "SIGKILL":
+        return "was killed (SIGKILL), as systems do when memory runs out; use a machine with more memory"
+    return f"crashed with {name}"

@@ -1,0 +1,139 @@
+"""The PyTorch reference: what a run may be asked for, and how to have one, in a process of its own.
+
+``python -m converter.parity.reference`` is that process; it reads requests as ``serving`` describes them.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ParityError, printable
+from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.golden import Recording, read_recording, write_recording
+from converter.parity.isolation import Worker
+
+ATTENTION = ("eager", "sdpa")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+# Whatever reads the Hub is told not to; PyTorch alone is imported; kernels that add in a fixed order.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "USE_TORCH": "1",
+    "USE_TF": "0",
+    "USE_FLAX": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "NVIDIA_TF32_OVERRIDE": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOptions:
+    """How the reference runs.
+
+    Attributes:
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
+        dtype: ``"float32"`` or ``"float64"``.
+        attention: ``"eager"``, which alone returns attention maps, or ``"sdpa"``, which alone is exact in float64.
+        attentions: whether to record attention maps.
+        loss: whether to record the contrastive loss, of batches with as many images as texts.
+
+    Raises:
+        ParityError: an option is none of these, or attention maps are asked of ``"sdpa"``.
+    """
+
+    device: str = "auto"
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    attentions: bool = False
+    loss: bool = False
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        for name, allowed in (("dtype", PRECISIONS), ("attention", ATTENTION)):
+            if getattr(self, name) not in allowed:
+                raise ParityError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
+        if self.attentions and self.attention != "eager":
+            raise ParityError("attention maps were asked for with sdpa, which returns none; choose eager attention")
+
+
+def check_device(device: str) -> None:
+    """Raises ParityError where a device is not ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``."""
+    if not _DEVICE.fullmatch(device):
+        raise ParityError(f"device is {printable(device, 60)}, expected auto, cpu, cuda or cuda:<number>")
+
+
+def start_reference(python: Path | None = None, log: Path | None = None) -> Worker:
+    """Starts a process for PyTorch runs.
+
+    Args:
+        python: interpreter of an environment with torch, transformers, numpy and safetensors; by default this one.
+        log: where its output is kept.
+    """
+    return Worker("PyTorch reference", "converter.parity.reference", ENVIRONMENT, python, log)
+
+
+def run_reference(
+    source: Path,
+    batches: Sequence[Batch],
+    options: ReferenceOptions | None = None,
+    python: Path | None = None,
+    seconds: float = 600.0,
+) -> Recording:
+    """Runs the PyTorch model of a folder in a process of its own.
+
+    Args:
+        source: a folder with config.json and PyTorch weights.
+        batches: what to run it on.
+        options: how.
+        python: interpreter of another environment.
+        seconds: time limit, the start included.
+
+    Returns:
+        Inputs, taps and what ran where.
+
+    Raises:
+        ParityError: the folder's weights are not those its config describes, or the process did not answer.
+    """
+    with start_reference(python) as worker:
+        return ask_run(worker, source, batches, asdict(options or ReferenceOptions()), seconds)
+
+
+def ask_run(
+    worker: Worker, source: Path, batches: Sequence[Batch], options: dict[str, Any], seconds: float
+) -> Recording:
+    """Has a worker that is already running, reference or candidate, run one model; see ``run_reference``."""
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        request = write_request(Path(folder), source, batches, options)
+        worker.ask(request, seconds)
+        return read_recording(Path(request["out"]))
+
+
+def write_request(folder: Path, source: Path, batches: Sequence[Batch], options: dict[str, Any]) -> dict[str, Any]:
+    """Writes the inputs of a run and returns the request for it; the recording will be at its ``out``.
+
+    Raises:
+        ParityError: there is no batch, or ``source`` is no folder with a config.json.
+    """
+    if not batches:
+        raise ParityError("there is no batch to run, so that nothing could be compared")
+    source = source.absolute()
+    if not (source / "config.json").is_file():
+        raise ParityError(f"{source}: no config.json there; expected a folder as save_pretrained writes it")
+    inputs, out = folder / "inputs.safetensors", folder / "taps.safetensors"
+    write_recording(Recording({}, tuple(batches)), inputs)
+    return {"source": str(source), "inputs": str(inputs), "out": str(out), "options": options}
+
+
+if __name__ == "__main__":
+    from converter.parity.serving import serve
+    from converter.parity.torch_model import answer
+
+    serve(answer)

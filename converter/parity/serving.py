@@ -1,0 +1,58 @@
+"""The worker's side of a process of its own: reads requests, answers each with a file, keeps what went wrong apart.
+
+Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one of the keys
+``answer``, ``refused`` (the input's fault), ``memory`` (it ran out) and ``failed`` (a bug; its traceback is logged).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConverterError
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answers requests until standard input ends.
+
+    Args:
+        answer: takes a request without ``reply`` and returns what the caller gets; seconds and memory are added.
+    """
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply = Path(request.pop("reply"))
+        partial = reply.with_suffix(".partial")
+        partial.write_text(json.dumps(_outcome(answer, request)), "utf-8")
+        partial.replace(reply)  # the caller never sees half a reply
+
+
+def _outcome(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        found = answer(request)
+    except ConverterError as error:
+        return {"refused": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        # torch.OutOfMemoryError and XLA's RESOURCE_EXHAUSTED are not MemoryError, and not here to be named
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError) or "OutOfMemory" in text or "RESOURCE_EXHAUSTED" in text:
+            return {"memory": text}
+        return {"failed": text}
+    return {"answer": {**found, "seconds": time.perf_counter() - start, "peak_memory": peak_memory()}}
+
+
+def peak_memory() -> int | None:
+    """The most memory this process has held so far, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,190 @@
+"""Whole outputs, to the letter: what a person reads, and what a machine does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import EXPECTED_TEXT, Convert
+from tests.tiny import BFLOAT16, config_of, tensors_of, write_checkpoint, write_tiny
+
+
+def test_there_and_back(convert: Convert, here: Path) -> None:
+    assert convert("pt2tf", "src", "tf") == (
+        0,
+        "src -> tf/tf_model.h5\n"
+        "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
+        "  config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541\n"
+        "  0.5 MB in 0.00 s, compared with the source bit for bit\n"
+        "next: convert verify tf, or back again: convert tf2pt tf OUT\n",
+        "",
+    )
+    assert convert("tf2pt", "tf", "pt", "--no-check") == (
+        0,
+        "tf -> pt/model.safetensors\n"
+        "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
+        "  0.5 MB in 0.00 s, not compared with the source\n"
+        "next: convert inspect pt, or back again: convert pt2tf pt OUT\n",
+        "",
+    )
+
+
+def test_quiet(convert: Convert, here: Path) -> None:
+    assert convert("pt2tf", "src", "tf", "--quiet") == (0, "", "")
+    assert (here / "tf" / "tf_model.h5").is_file()
+
+
+def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -> None:
+    config = config_of("swin", fields={"zeta": 1, "dtype": "bfloat16"})
+    tensors = tensors_of(config, BFLOAT16) | {"text_model.embeddings.position_ids": np.arange(41)[None]}
+    write_checkpoint(here / "odd", config, tensors)
+    assert convert("pt2tf", "odd", "tf") == (
+        0,
+        "odd -> tf/tf_model.h5\n"
+        "  swin + bert, 102 tensors, 34,400 parameters converted\n"
+        "  102 tensors bfloat16 -> float32\n"
+        "  left out: text_model.embeddings.position_ids (1): 0, 1, 2 ..., which early versions stored; every version "
+        "makes them anew\n"
+        "  made anew: vision_model/swin/encoder/layers.{0...1}/blocks.{0...1}/attention/self/relative_position_index\n"
+        "  config.json: logit_scale_init_value: 2.6592 -> 3.3125\n"
+        '  config.json: dtype: "bfloat16" -> "float32"\n'
+        "  config.json: kept without knowing them: zeta\n"
+        "  0.1 MB in 0.00 s, compared with the source bit for bit\n"
+        "next: convert verify tf, or back again: convert tf2pt tf OUT\n",
+        "",
+    )
+
+
+def test_dry_run(convert: Convert, here: Path) -> None:
+    run = convert("pt2tf", "src", "tf", "--dry-run")
+    assert (run.status, run.err) == (0, "")
+    assert run.out == (EXPECTED_TEXT / "dry_run.txt").read_text("utf-8")
+    assert [path.name for path in here.iterdir()] == ["src"]
+
+
+def test_dry_run_goes_where_something_is_already(convert: Convert, here: Path) -> None:
+    (here / "tf").mkdir()
+    assert convert("pt2tf", "src", "tf", "--dry-run").status == 0
+    assert list((here / "tf").iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "command"), [("pt", "pt2tf"), ("tf", "tf2pt")])
+def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
+    convert("pt2tf", "src", "tf")
+    (here / "src").rename(here / "pt")
+    first = {
+        "pt": "pt: PyTorch safetensors, 0.5 MB in model.safetensors\n",
+        "tf": "tf: tf_model.h5, 0.6 MB in tf_model.h5\n",
+    }[name]
+    names = {"pt": '  names       97 v4\n  metadata    {"format": "pt"}\n', "tf": "  names       97 TensorFlow\n"}[name]
+    shares = {
+        "pt": "text_model 38,912, vision_model 72,240, text_projection 1,120, visual_projection 1,344, logit_scale 1",
+        "tf": "vision_model 72,240, text_model 38,912, visual_projection 1,344, text_projection 1,120, logit_scale 1",
+    }[name]
+    run = convert("inspect", name)
+    assert (run.status, run.err) == (0, "")
+    found = run.out.splitlines(keepends=True)
+    assert sorted(found[4].removeprefix("  parameters  113,617: ").strip().split(", ")) == sorted(shares.split(", "))
+    del found[4]
+    assert "".join(found) == (
+        f"{first}"
+        "  vision      clip_vision_model: hidden_size 48, num_hidden_layers 3, num_attention_heads 3, image_size 40, "
+        "patch_size 8\n"
+        "  text        bert: hidden_size 40, num_hidden_layers 2, num_attention_heads 5, vocab_size 137, "
+        "max_position_embeddings 64\n"
+        "  tensors     97: 97 float32\n"
+        f"{names}"
+        f"  next        convert {command} {name} OUT\n"
+    )
+
+
+def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
+    (here / "src" / "config.json").write_text('{"model_type": "clip"}')
+    run = convert("inspect", "src")
+    assert (run.status, run.err) == (0, "")
+    assert run.out.splitlines()[-1] == (
+        "  problem     cannot be converted: src/config.json: expected a vision-text-dual-encoder, found a full CLIP "
+        "model; load it with transformers' CLIPModel"
+    )
+
+
+def test_inspect_for_machines(convert: Convert, here: Path) -> None:
+    run = convert("inspect", "src", "--json")
+    assert (run.status, run.err) == (0, "")
+    found = json.loads(run.out)
+    assert found == {
+        "source": "src",
+        "framework": "pt",
+        "container": "PyTorch safetensors",
+        "files": {"model.safetensors": 465980},
+        "metadata": {"format": "pt"},
+        "tensors": 97,
+        "parameters": {
+            "logit_scale": 1, "text_model": 38912, "text_projection": 1120, "vision_model": 72240,
+            "visual_projection": 1344,
+        },
+        "dtypes": {"float32": 97},
+        "dialects": {"v4": 97},
+        "towers": {
+            "vision": {
+                "model_type": "clip_vision_model", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3,
+                "image_size": 40, "patch_size": 8,
+            },
+            "text": {
+                "model_type": "bert", "hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 5,
+                "vocab_size": 137, "max_position_embeddings": 64,
+            },
+        },
+        "config_unknown": [],
+        "dropped": {},
+        "restored": [],
+        "problem": None,
+        "nbytes": 465980,
+    }  # fmt: skip
+
+
+def test_result_for_machines(convert: Convert, here: Path) -> None:
+    run = convert("pt2tf", "src", "tf", "--json")
+    assert (run.status, run.err) == (0, "")
+    found = json.loads(run.out)
+    manifest = json.loads((here / "tf" / "conversion.json").read_text())
+    assert found.pop("seconds") > 0
+    assert found.pop("files") == manifest["files"]
+    assert found == {
+        "direction": "pt2tf",
+        "source": "src",
+        "out": "tf",
+        "container": "PyTorch safetensors",
+        "weights": "tf_model.h5",
+        "towers": ["clip_vision_model", "bert"],
+        "tensors": 97,
+        "parameters": 113617,
+        "nbytes": 454468,
+        "dialects": {"v4": 97},
+        "casts": {},
+        "dropped": [],
+        "restored": [],
+        "made_new": [],
+        "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
+        "config_unknown": [],
+        "checked": True,
+        "dry_run": False,
+    }
+
+
+def test_names_that_would_take_over_a_terminal(convert: Convert, here: Path) -> None:
+    write_tiny(here / "evil")
+    config = json.loads((here / "evil" / "config.json").read_text())
+    (here / "evil" / "config.json").write_text(json.dumps(config | {"\x1b[2J\r\nzeta": 1}))
+    run = convert("inspect", "evil")
+    assert r"  config.json unknown fields, kept: \x1b[2J\r\nzeta" in run.out.splitlines()
+    assert "\x1b" not in run.out + convert("pt2tf", "evil", "tf").out
+
+
+def test_a_folder_whose_name_is_not_text(convert: Convert, here: Path) -> None:
+    (here / "src").rename(here / "s\udcffc")
+    assert r"s\udcffc -> tf/tf_model.h5" in convert("pt2tf", "s\udcffc", "tf").out
+    assert convert("inspect", "s\udcffc").out.startswith(r"s\udcffc: PyTorch safetensors")

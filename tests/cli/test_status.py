@@ -1,0 +1,165 @@
+"""Exit status and stderr: 0 done, 1 refused in one line, 2 wrong usage, 130 interrupted; bugs keep their traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import engine
+from converter.errors import TargetError
+from tests.cli.conftest import Convert
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pt2tf", "none", "out"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
+        (("inspect", "none"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
+        (
+            ("tf2pt", "src", "out"),
+            "src: holds PyTorch weights, expected TensorFlow; to convert them use `convert pt2tf`",
+        ),
+        (("pt2tf", "src", "src/out"), "src/out: lies inside the source {here}/src; choose a folder beside it"),
+        (
+            ("pt2tf", "src", "out", "--dtype", "bfloat16"),
+            "HDF5 has no bfloat16; choose another dtype, or format safetensors",
+        ),
+        (
+            ("pt2tf", "src", "there"),
+            "there: exists already; choose another folder, or replace it whole with --overwrite",
+        ),
+    ],
+)
+def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], message: str) -> None:
+    (here / "there").mkdir()
+    before = sorted(here.rglob("*"))
+    assert convert(*arguments) == (1, "", f"convert: {message.format(here=here)}\n")
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("bad",), "Error: No such command 'bad'.\n"),
+        (("pt2tf", "src"), "Error: Missing argument 'OUT'.\n"),
+        (("pt2tf", "src", "out", "more"), "Error: Got unexpected extra argument (more)\n"),
+        (("pt2tf", "src", "out", "--nonsense"), "--nonsense"),
+        (
+            ("pt2tf", "src", "out", "--dtype", "int8"),
+            "Error: Invalid value for '--dtype': 'int8' is not one of 'keep', 'float32', 'float16', 'bfloat16'.\n",
+        ),
+        (
+            ("tf2pt", "src", "out", "--format", "h5"),
+            "Error: Invalid value for '--format': 'h5' is not 'safetensors'.\n",
+        ),
+        (("pt2tf", "src", "out", "--names", "v5"), "--names"),
+    ],
+)
+def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = convert(*arguments)
+    assert run.status == 2
+    assert run.out == ""
+    assert run.err.startswith("Usage: convert ")
+    assert message in run.err.splitlines(keepends=True)[-1]
+    assert [path.name for path in here.iterdir()] == ["src"]
+
+
+def test_nothing_asked_for(convert: Convert) -> None:
+    run = convert()
+    assert (run.status, run.out) == (2, "")
+    assert run.err == convert("--help").out
+
+
+def test_a_bug_keeps_its_traceback(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(engine, "pt2tf", broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        convert("pt2tf", "src", "out")
+
+
+def test_every_error_is_one_line(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TargetError("no")
+
+    monkeypatch.setattr(engine, "pt2tf", refuse)
+    assert convert("pt2tf", "src", "out") == (1, "", "convert: no\n")
+
+
+def test_interrupted(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "pt2tf", interrupt)
+    assert convert("pt2tf", "src", "out") == (130, "", "convert: interrupted; nothing was left behind\n")
+
+
+def run_module(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "converter", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+def test_the_module_is_the_program(here: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("src -> tf/tf_model.h5\n")
+    run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        "convert: tf: exists already; choose another folder, or replace it whole with --overwrite\n"
+    )
+    assert run_module("pt2tf", env=environment, cwd=here).returncode == 2
+
+
+# Stops in the middle of a conversion until somebody interrupts it.
+SLOW = """
+import sys, time
+from converter import writing
+real = writing.copy_sidecars
+def wait(*arguments):
+    print("waiting", flush=True)
+    time.sleep(60)
+writing.copy_sidecars = wait
+from converter.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGINT, 130, "convert: interrupted; nothing was left behind\n"),
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGKILL, -9, ""),
+    ],
+)
+def test_signals(here: Path, number: signal.Signals, status: int, said: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    command = [sys.executable, "-c", SLOW, "pt2tf", "src", "out"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=here, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (status, "", said)
+    leftovers = [path.name for path in here.iterdir() if path.name != "src"]
+    assert not (here / "out").exists()
+    assert len(leftovers) == (1 if number == signal.SIGKILL else 0)
+    assert all(name.startswith(".out.partial-") for name in leftovers)
+
+
+def test_help_is_quick() -> None:
+    """0.15 s is promised; a machine that is busy gets a second."""
+    started = time.perf_counter()
+    assert run_module("--help").returncode == 0
+    assert time.perf_counter() - started < 1

@@ -1,0 +1,119 @@
+"""`import converter`: no framework, nothing printed, frozen results that become JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import converter
+from converter import CheckpointInfo, Conversion, ConverterError, inspect, pt2tf, tf2pt
+from converter.errors import TargetError
+
+FRAMEWORKS = ["tensorflow", "tf_keras", "keras", "torch", "transformers", "jax"]
+NEEDS_KERAS = {"TFVisionTextDualEncoderModel"}
+
+
+def run(program: str, *arguments: Path) -> str:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(converter.__file__).parents[1])}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert answer.stderr == ""
+    return answer.stdout
+
+
+def test_importing_loads_next_to_nothing() -> None:
+    unwanted = [*FRAMEWORKS, "numpy", "h5py", "click", "rich", "huggingface_hub"]
+    assert run(f"import sys, converter; print(sorted(sys.modules.keys() & set({unwanted!r})))") == "[]\n"
+
+
+@pytest.mark.parametrize("call", ["pt2tf", "inspect"])
+def test_using_it_loads_no_framework_and_no_command_line(tiny: Path, tmp_path: Path, call: str) -> None:
+    unwanted = [*FRAMEWORKS, "click", "rich", "huggingface_hub"]
+    program = (
+        f"import sys, converter; converter.{call}(*sys.argv[1:{3 if call == 'pt2tf' else 2}]); "
+        f"print(sorted(sys.modules.keys() & set({unwanted!r})))"
+    )
+    assert run(program, tiny, tmp_path / "out") == "[]\n"
+
+
+@pytest.mark.parametrize("name", sorted(set(converter.__all__) - NEEDS_KERAS))
+def test_every_name_resolves(name: str) -> None:
+    assert getattr(converter, name) is not None
+    assert name in dir(converter)
+
+
+def test_names_are_listed_once_and_sorted() -> None:
+    assert converter.__all__ == sorted(set(converter.__all__))
+    assert {"pt2tf", "tf2pt", "inspect", "ConverterError", "tf_to_pt_weight_rename"} <= set(converter.__all__)
+
+
+def test_other_names_do_not_resolve() -> None:
+    with pytest.raises(AttributeError, match="^module 'converter' has no attribute 'nonsense'$"):
+        getattr(converter, "nonsense")  # noqa: B009
+
+
+@pytest.mark.parametrize("kind", [Conversion, CheckpointInfo])
+def test_results_are_frozen(kind: Any, tiny: Path, tmp_path: Path) -> None:
+    result = inspect(tiny) if kind is CheckpointInfo else pt2tf(tiny, tmp_path / "out", dry_run=True)
+    assert type(result) is kind
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.source = Path("elsewhere")  # type: ignore[misc]
+
+
+def test_results_become_json(tiny: Path, tmp_path: Path) -> None:
+    there = pt2tf(tiny, tmp_path / "tf")
+    back = tf2pt(tmp_path / "tf", tmp_path / "pt", dry_run=True)
+    for result in (there, back, inspect(tiny), inspect(tmp_path / "tf")):
+        plain = result.to_json()
+        assert json.loads(json.dumps(plain)) == json.loads(json.dumps(plain, default=pytest.fail))
+        fields = {field.name for field in dataclasses.fields(result)} - {"plan"}
+        assert fields <= set(plain)
+
+
+def test_nothing_is_printed(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pt2tf(tiny, tmp_path / "tf")
+    tf2pt(tmp_path / "tf", tmp_path / "pt")
+    inspect(tiny)
+    with pytest.raises(ConverterError):
+        pt2tf(tiny, tmp_path / "tf")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_paths_as_text(tiny: Path, tmp_path: Path) -> None:
+    result = pt2tf(str(tiny), str(tmp_path / "tf"))
+    assert (result.source, result.out) == (tiny, tmp_path / "tf")
+
+
+def test_options_are_keywords_only(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        pt2tf(tiny, tmp_path / "tf", None, "h5")  # type: ignore[misc]
+
+
+def test_one_except_is_enough(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConverterError) as caught:
+        pt2tf(tiny, tmp_path / "out")
+    assert type(caught.value) is TargetError
+    assert caught.value.__cause__ is None
+
+
+def test_is_typed() -> None:
+    assert (Path(converter.__file__).parent / "py.typed").is_file()
+
+
+def test_inspection(tiny: Path, tmp_path: Path) -> None:
+    info = inspect(tiny)
+    assert (info.framework, info.container, info.tensors, info.problem) == ("pt", "PyTorch safetensors", 97, None)
+    assert info.files == {"model.safetensors": 465_980}
+    assert info.nbytes == 465_980
+    assert sum(info.parameters.values()) == 113_617
+    assert info.dtypes == {"float32": 97}
+    with pytest.raises(ConverterError):
+        inspect(tmp_path)

@@ -1,0 +1,157 @@
+"""The batches: from one seed always the same, well formed for every config, and each shows what its title says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.errors import ParityError
+from converter.parity.batches import check_inputs
+from converter.parity.inputs import EXTREME_PIXEL, TEXT_DEFAULTS, VISION_DEFAULTS, make_batches, read_vocabulary
+
+VISION = {"model_type": "vit", "image_size": 12, "num_channels": 3}
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
+
+
+def config(model_type: str = "bert", **text: Any) -> dict[str, Any]:
+    small = {"vocab_size": 61, "max_position_embeddings": 23}
+    return {"vision_config": VISION, "text_config": {"model_type": model_type, **small, **text}}
+
+
+def test_a_seed_makes_the_same_batches_and_another_makes_others() -> None:
+    one, same, other = make_batches(config(), 7), make_batches(config(), 7), make_batches(config(), 8)
+    for ours, theirs in zip(one, same, strict=True):
+        assert ours.title == theirs.title
+        assert {n: a.tobytes() for n, a in ours.inputs.items()} == {n: a.tobytes() for n, a in theirs.inputs.items()}
+    assert any(
+        a.inputs["input_ids"].tobytes() != b.inputs["input_ids"].tobytes() for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_between_them_batches_meet_every_case() -> None:
+    batches = make_batches(config("bert"))
+    masks = [batch.inputs.get("attention_mask") for batch in batches]
+    lengths = [batch.inputs["input_ids"].shape[1] for batch in batches]
+    images = [len(batch.inputs["pixel_values"]) for batch in batches]
+    texts = [len(batch.inputs["input_ids"]) for batch in batches]
+    assert (min(lengths), max(lengths)) == (1, 23)
+    assert any(n > m for n, m in zip(images, texts, strict=True))
+    assert any(n < m for n, m in zip(images, texts, strict=True))
+    assert any(batch.is_square and n > 1 for batch, n in zip(batches, images, strict=True))
+    assert any(mask is None for mask in masks)
+    assert any(mask is not None and len(set(mask.sum(axis=1))) > 1 and mask[:, 0].all() for mask in masks), "ragged"
+    assert any(mask is not None and (mask[:, 0] == 0).any() and mask[:, -1].all() for mask in masks), "left"
+    assert any(mask is not None and (np.abs(np.diff(mask)).sum(axis=1) > 1).any() for mask in masks), "holes"
+    assert any({"token_type_ids", "position_ids"} <= batch.inputs.keys() for batch in batches)
+    assert any(np.abs(batch.inputs["pixel_values"]).min() == 0 for batch in batches)
+    assert max(np.abs(batch.inputs["pixel_values"]).max() for batch in batches) >= EXTREME_PIXEL
+
+
+@given(
+    model_type=st.sampled_from(sorted(TEXT_DEFAULTS)),
+    vocabulary=st.integers(5, 200),
+    positions=st.integers(4, 40),
+    types=st.integers(1, 4),
+    pad=st.one_of(st.none(), st.integers(-1, 2)),
+    end=st.one_of(st.none(), st.integers(0, 300)),
+    size=st.one_of(st.integers(1, 20), st.tuples(st.integers(1, 9), st.integers(1, 9)).map(list)),
+    seed=st.integers(0, 2**32),
+)
+def test_batches_are_well_formed_for_every_config(
+    model_type: str, vocabulary: int, positions: int, types: int, pad: int | None, end: int | None, size: Any, seed: int
+) -> None:
+    text = {"vocab_size": vocabulary, "max_position_embeddings": positions, "type_vocab_size": types}
+    whole = config(model_type, **text, pad_token_id=pad, eos_token_id=end)
+    whole["vision_config"] = {**VISION, "image_size": size, "num_channels": 2}
+    known = read_vocabulary(whole)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    for batch in make_batches(whole, seed):
+        check_inputs(batch.inputs, batch.title)
+        ids, mask = batch.inputs["input_ids"], batch.mask
+        assert batch.inputs["pixel_values"].shape[1:] == (2, *sides)
+        assert ids.max() < vocabulary
+        assert batch.inputs.get("token_type_ids", np.zeros(1)).max() < types
+        assert batch.inputs.get("position_ids", np.zeros(1)).max() < positions
+        assert set(ids[mask].tolist()) <= {*known.ids.tolist(), known.end}
+        if model_type in ROBERTA_LIKE:
+            # position ids count from behind the padding token's id on: the last of them has to exist
+            first = 1 if model_type == "mpnet" else known.pad
+            assert (first + np.cumsum(ids != first, axis=1) * (ids != first)).max() < positions
+            assert not (ids[mask] == first).any()
+        if model_type == "clip_text_model":
+            check_ends(ids, mask, known.end, end)
+
+
+def check_ends(ids: Any, mask: Any, known: int | None, end: int | None) -> None:
+    """CLIP pools where the end token stands: once per text, at its last position that counts."""
+    for row, counts in zip(ids, mask, strict=True):
+        last = int(np.flatnonzero(counts)[-1])
+        assert row[last] == known
+        assert (row == known).sum() == 1
+        if end in (2, None):
+            assert int(row.argmax()) == last
+    if end is not None and end >= ids.max() + 1:
+        assert mask[:, 0].all(), "no token matches, position 0 is pooled, and with causal attention it has to count"
+
+
+def test_towers_without_token_types_get_none() -> None:
+    for model_type in ("mpnet", "clip_text_model"):
+        assert all("token_type_ids" not in batch.inputs for batch in make_batches(config(model_type)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text_config": None}, "config.json: no text_config; expected the config of a vision-text dual encoder"),
+        ({"vision_config": []}, "config.json: no vision_config; expected the config of a vision-text dual encoder"),
+        (
+            {"text_config": {"model_type": "new"}},
+            "text_config of new: no usable vocab_size, max_position_embeddings; add it to config.json",
+        ),
+        (
+            {"text_config": {"model_type": "bert", "vocab_size": 0}},
+            "text_config of bert: no usable vocab_size; add it to config.json",
+        ),
+        (
+            {"text_config": {"model_type": "bert", "vocab_size": 1}},
+            "text_config: a vocabulary of 1 and 512 positions leave no text to test with; correct the config",
+        ),
+        (
+            {"text_config": {"model_type": "roberta", "max_position_embeddings": 2}},
+            "text_config: a vocabulary of 50265 and 2 positions leave no text to test with; correct the config",
+        ),
+        (
+            {"vision_config": {"image_size": "big"}},
+            "vision_config: image_size 'big' and num_channels 3 make no image; correct the config",
+        ),
+        (
+            {"vision_config": {"image_size": 0}},
+            "vision_config: image_size 0 and num_channels 3 make no image; correct the config",
+        ),
+        (
+            {"vision_config": {"image_size": [8, 8, 8]}},
+            "vision_config: image_size [8, 8, 8] and num_channels 3 make no image; correct the config",
+        ),
+    ],
+)
+def test_a_config_that_makes_no_inputs_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParityError) as caught:
+        make_batches({**config(), **change})
+    assert str(caught.value) == message
+
+
+@pytest.mark.torch
+def test_defaults_are_those_of_transformers() -> None:
+    from transformers import CONFIG_MAPPING
+
+    for model_type, defaults in TEXT_DEFAULTS.items():
+        made = CONFIG_MAPPING[model_type]()
+        assert {name: getattr(made, name) for name in defaults} == defaults
+        assert ("type_vocab_size" in defaults) == hasattr(made, "type_vocab_size")
+    for model_type in ("clip_vision_model", "vit", "deit", "beit", "dinov2", "siglip_vision_model", "swin"):
+        made = CONFIG_MAPPING[model_type]()
+        assert {name: getattr(made, name) for name in VISION_DEFAULTS} == VISION_DEFAULTS

@@ -1,0 +1,184 @@
+"""Processes of their own: what a caller is told when one refuses, fails, crashes, hangs or is killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from converter.errors import ParityError
+from converter.parity.isolation import Worker
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = 30.0
+
+
+def start(**options: object) -> Worker:
+    # the worker loads this package by its file and puts nothing on the path; the test module needs the path
+    environment = {"PYTHONPATH": str(ROOT), "CASE": "given"}
+    return Worker("Worker", "tests.parity.worker_cases", environment, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    with start() as started:
+        yield started
+
+
+def failure(worker: Worker, do: str, seconds: float = QUICK) -> str:
+    with pytest.raises(ParityError) as caught:
+        worker.ask({"do": do}, seconds)
+    return str(caught.value)
+
+
+def test_answers_come_one_after_the_other(worker: Worker) -> None:
+    for value in ("one", "zwei\n", None):
+        answer = worker.ask({"do": "echo", "value": value}, QUICK)
+        assert answer["echo"] == value
+        assert 0 <= answer["seconds"] < QUICK
+        assert answer["peak_memory"] > 1_000_000
+
+
+def test_two_workers_run_at_the_same_time() -> None:
+    with start() as one, start() as other:
+        for number, each in enumerate((one, other)):
+            each.send({"do": "echo", "value": number})
+        assert [each.receive(QUICK)["echo"] for each in (other, one)] == [1, 0]
+
+
+def test_requests_and_answers_take_turns(worker: Worker) -> None:
+    with pytest.raises(RuntimeError, match="no request was sent"):
+        worker.receive(QUICK)
+    worker.send({"do": "echo", "value": 1})
+    with pytest.raises(RuntimeError, match="a request is under way"):
+        worker.send({"do": "echo", "value": 2})
+    assert worker.receive(QUICK)["echo"] == 1
+
+
+def test_what_it_prints_is_no_answer(worker: Worker) -> None:
+    assert worker.ask({"do": "print"}, QUICK)["printed"]
+
+
+def test_a_refusal_is_passed_on_and_the_worker_goes_on(worker: Worker) -> None:
+    assert failure(worker, "refuse") == "Worker: the folder is empty; fill it"
+    assert worker.ask({"do": "echo", "value": 1}, QUICK)["echo"] == 1
+
+
+def test_a_bug_shows_its_traceback_and_the_worker_goes_on(worker: Worker) -> None:
+    message = failure(worker, "bug")
+    assert message.startswith("Worker: failed with KeyError: 'of the bug'\n  its log ends with:\n")
+    assert "  | Traceback (most recent call last):\n" in message
+    assert "worker_cases.py" in message
+    assert worker.ask({"do": "echo", "value": 1}, QUICK)["echo"] == 1
+
+
+@pytest.mark.parametrize(
+    ("do", "said"), [("memory", "Unable to allocate 9 TiB"), ("device memory", "CUDA out of memory")]
+)
+def test_memory_that_runs_out_is_called_so(worker: Worker, do: str, said: str) -> None:
+    message = failure(worker, do)
+    assert message.startswith("Worker: ran out of memory: ")
+    assert said in message
+
+
+def test_a_crash_is_named_and_its_log_is_safe_to_print(worker: Worker) -> None:
+    message = failure(worker, "segfault")
+    assert message.startswith("Worker: crashed with SIGSEGV\n  its log ends with:\n")
+    assert "  | about to crash\\x1b[31m\n" in message
+    assert "Fatal Python error: Segmentation fault" in message
+    assert "worker_cases.py" in message
+    assert "\x1b" not in message
+    again = failure(worker, "echo")
+    assert again.startswith("Worker: crashed with SIGSEGV"), "a worker that is gone stays gone"
+
+
+def test_a_kill_is_called_what_it_mostly_is(worker: Worker) -> None:
+    message = failure(worker, "kill")
+    assert message == (
+        "Worker: was killed (SIGKILL), as systems do when memory runs out; use a machine with more memory; "
+        "its log is empty"
+    )
+
+
+def test_an_exit_tells_its_status(worker: Worker) -> None:
+    message = failure(worker, "exit")
+    assert message == "Worker: ended with exit status 3 before it answered\n  its log ends with:\n  | giving up"
+
+
+def test_a_hang_is_ended_in_time(worker: Worker) -> None:
+    worker.ask({"do": "echo", "value": 1}, QUICK)
+    begin = time.monotonic()
+    message = failure(worker, "sleep", seconds=0.5)
+    assert time.monotonic() - begin < 5
+    assert message == (
+        "Worker: no answer within 0.5 s, so it was ended; allow more time if the model is large or the machine slow\n"
+        "  its log ends with:\n  | sleeping"
+    )
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_nothing_stays_behind(tmp_path: Path) -> None:
+    with start() as worker:
+        pid = worker.ask({"do": "child"}, QUICK)["pid"]
+        family = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and group_of(p) == pid]
+        assert len(family) == 2
+        folder = worker.log.parent
+    time.sleep(0.1)
+    assert not any(is_running(each) for each in family)
+    assert not folder.exists()
+
+
+def group_of(process: Path) -> int | None:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except OSError:
+        return None
+
+
+def test_a_log_can_be_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with start(log=log) as worker:
+        failure(worker, "exit")
+    assert log.read_text() == "giving up\n"
+
+
+def test_the_current_folder_is_not_on_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json.py", "numpy.py", "converter.py"):
+        (tmp_path / name).write_text("raise SystemExit('code of a download ran')")
+    monkeypatch.chdir(tmp_path)
+    with start() as worker:
+        answer = worker.ask({"do": "environment", "value": "CASE"}, QUICK)
+    assert str(tmp_path) not in answer["path"]
+    assert "" not in answer["path"]
+    assert answer["folder"] not in (str(tmp_path), *answer["path"])
+    assert answer["value"] == "given"
+
+
+def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        start(python=tmp_path / "python")
+    assert str(caught.value) == (
+        f"Worker: cannot start {tmp_path / 'python'}: No such file or directory; expected a Python interpreter"
+    )
+    with start(python=Path("/bin/false")) as worker:
+        assert "ended with exit status 1 before it answered" in failure(worker, "echo")
+
+
+def test_another_interpreter_runs_this_package_without_this_environment() -> None:
+    base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+    if not base.exists() or sys.prefix == sys.base_prefix:
+        pytest.skip("this interpreter is not in a virtual environment")
+    with start(python=base) as worker:
+        answer = worker.ask({"do": "environment", "value": "CASE"}, QUICK)
+    assert not any(entry.startswith(sys.prefix + os.sep) for entry in answer["path"])

@@ -1,0 +1,205 @@
+"""Reports for people and CI: whole outputs, nothing from a file acts as markup, and what failed is what is shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from converter.errors import ParityError
+from converter.parity.compare import compare_runs
+from converter.parity.comparison import ParityReport, Tolerance
+from converter.parity.golden import Recording
+from converter.parity.report_files import KINDS, check_report_path, write_report
+from converter.parity.report_html import to_html
+from converter.parity.report_junit import to_junit
+from converter.parity.report_markdown import to_markdown
+from tests.parity.samples import METADATA, changed, recording, taps
+
+HOSTILE = "<script>alert(1)</script>|[x](http://y)\x1b[31m\n&\x00"
+
+
+def few() -> dict[str, Any]:
+    return {
+        "vision.embeddings": np.ones((4, 2)),
+        "text.embeddings": np.ones((3, 5, 7)),
+        "text.layers.0": np.ones((3, 5, 7)),
+        "logits_per_image": np.ones((4, 3)),
+    }
+
+
+def report(**off: float) -> ParityReport:
+    """Four taps of ones; ``text_layers_0=value`` replaces one value of that tap."""
+    candidate = few()
+    for name, value in off.items():
+        tap = next(key for key in candidate if key.replace(".", "_") == name)
+        candidate = changed(candidate, tap, (1,) * candidate[tap].ndim, value)
+    return compare_runs(recording(candidate), recording(few()), Tolerance(1e-3))
+
+
+def hostile() -> ParityReport:
+    metadata = {**METADATA, "framework": HOSTILE, "versions": json.dumps({HOSTILE: HOSTILE})}
+    run = Recording(metadata, recording(taps()).batches)
+    return compare_runs(run, run, Tolerance(0.0))
+
+
+def test_markdown_is_a_section_with_two_tables() -> None:
+    run = "PyTorch, float32, cpu, torch 2.0, attention eager and sdpa"
+    assert to_markdown(report(text_layers_0=1.5)).splitlines() == [
+        "### Parity: different",
+        "",
+        "different: begins at text tower, layer 0 \\(batch 0, batch 0\\)",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| reference | {run} |",
+        f"| candidate | {run} |",
+        "| tolerance | atol 0.001, rtol 0 |",
+        "| compared | 132 values, 98 at masked positions left out |",
+        "| vision tower | ▁  at most 0.0e+00 |",
+        "| text tower | ▁✗  leaves tolerance at layer 0 |",
+        "",
+        "| tap | greatest difference | at | relative | exceeding | atol that passes | compared | left out |  |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| vision tower, embeddings | 0.0e+00 | 0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 8 | 0 |  |",
+        "| text tower, embeddings | 0.0e+00 | 0,0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 56 | 49 |  |",
+        "| **text tower, layer 0** | 5.0e-01 | 1,1,1 of batch 0 | 5.0e-01 | 1 | 5.0e-01 | 56 | 49 | leaves tolerance |",
+        "| logits per image | 0.0e+00 | 0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 12 | 0 |  |",
+    ]
+    assert to_markdown(report()).startswith("### Parity: equal\n\nequal: 132 values in 4 taps of 1 batches")
+
+
+def test_markdown_shows_problems_and_escapes_what_came_from_a_file() -> None:
+    odd = compare_runs(recording({}), recording(few()), Tolerance(0.0))
+    assert "\n- batch 0 \\(batch 0\\): the sides have different taps; " in to_markdown(odd)
+    text = to_markdown(hostile())
+    assert "<script>" not in text
+    assert "\\<script\\>" in text
+    assert "\\|\\[x\\]\\(http://y\\)" in text
+    assert "\x1b" not in text
+
+
+def cases(found: ParityReport) -> dict[str, str | None]:
+    """Test cases by name, with the message of their failure."""
+    root = ElementTree.fromstring(to_junit(found))
+    suite = root[0]
+    made = {}
+    for case in suite:
+        failure = case.find("failure")
+        made[case.attrib["name"]] = None if failure is None else failure.attrib["message"]
+    assert int(suite.attrib["tests"]) == len(suite)
+    assert int(suite.attrib["failures"]) == int(root.attrib["failures"]) == len(suite.findall(".//failure"))
+    return made
+
+
+def test_junit_has_a_case_per_tower_and_output() -> None:
+    assert cases(report()) == {"vision tower": None, "text tower": None, "logits per image": None}
+    assert cases(report(text_layers_0=1.5, logits_per_image=math.nan)) == {
+        "vision tower": None,
+        "text tower": "leaves tolerance at text tower, layer 0",
+        "logits per image": "logits per image: 1 not finite in the candidate",
+    }
+    text = to_junit(report(text_layers_0=1.5))
+    assert (
+        "text tower, layer 0: greatest difference 5.0e-01 at [1, 1, 1] of batch 0, relative 5.0e-01, 1 of 56 exceed, "
+        "atol 5.0e-01 would pass, 49 left out; leaves tolerance"
+    ) in text
+
+
+def test_junit_never_passes_a_report_that_did_not() -> None:
+    for found in (
+        compare_runs(recording(), recording(), Tolerance(1.0)),
+        compare_runs(recording({}), recording(few()), Tolerance(1.0)),
+        compare_runs(recording(few(), few()), recording(few()), Tolerance(1.0)),
+        report(vision_embeddings=math.inf),
+        ParityReport(Tolerance(1.0), {}, {}, (), ()),
+    ):
+        assert not found.passed
+        assert any(cases(found).values())
+    ElementTree.fromstring(to_junit(hostile()))
+
+
+class Page(HTMLParser):
+    """Collects what an HTML page consists of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "line", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("made", [report(), report(text_layers_0=1.5, logits_per_image=math.nan), hostile()])
+def test_html_is_one_page_without_anything_from_elsewhere(made: ParityReport) -> None:
+    page = Page(to_html(made))
+    assert page.open == []
+    assert "script" not in page.tags
+    assert not {name for name, _ in page.attributes} & {"src", "href", "onload", "onclick"}
+    assert made.verdict in page.text
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("tr") == len(made.worst) + 1
+
+
+def test_html_marks_what_failed() -> None:
+    attributes = Page(to_html(report(text_layers_0=1.5))).attributes
+    assert attributes.count(("class", "failed")) == 1
+    assert attributes.count(("class", "bad")) == 1
+    assert attributes.count(("class", "dot")) == 2
+    assert ("class", "failed") not in Page(to_html(report())).attributes
+    nothing = compare_runs(recording({}), recording(few()), Tolerance(0.0))
+    assert "nothing compared" in Page(to_html(nothing)).text
+
+
+def test_html_plots_greater_differences_higher() -> None:
+    def heights(off: float) -> list[float]:
+        attributes = Page(to_html(report(text_layers_0=1 + off))).attributes
+        return [float(value or 0) for name, value in attributes if name == "cy"]
+
+    above = [heights(off)[2] for off in (0.0, 1e-8, 1e-5, 1e-2, 1.0, 1e9)]
+    assert above == sorted(above, reverse=True)
+    assert len(set(above)) == len(above)
+    assert heights(math.nan)[2] > min(heights(math.nan)) - 1
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_a_files_name_decides_its_kind(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"report{suffix}"
+    found = report(text_layers_0=1.5)
+    write_report(found, path)
+    assert path.read_text("utf-8") == KINDS[suffix](found)
+    if suffix == ".json":
+        assert json.loads(path.read_text("utf-8")) == found.to_json()
+
+
+def test_other_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        check_report_path(Path("report.pdf"))
+    assert str(caught.value) == (
+        "report.pdf: a report's name ends in .json, .md, .html, .xml, .txt; choose one of these"
+    )
+    with pytest.raises(ParityError, match="the report cannot be written: No such file or directory"):
+        write_report(report(), tmp_path / "none" / "report.json")

@@ -1,0 +1,101 @@
+"""Names of taps: their order, their words, their masks, and how they are collected from an output."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.errors import ParityError
+from converter.parity.taps import collect_taps, in_words, is_tap, masked_axes, model_order, tower_of
+from tests.parity.samples import SHAPES
+
+
+def test_taps_sort_as_data_flows() -> None:
+    names = [*SHAPES, "text.layers.2", "text.layers.10", "text.attentions.10"]
+    random.Random(3).shuffle(names)
+    ordered = sorted(names, key=model_order)
+    assert ordered == [
+        *[name for name in SHAPES if name.startswith("vision.")],
+        "text.embeddings", "text.attentions.0", "text.layers.0", "text.layers.2",
+        "text.attentions.10", "text.layers.10",
+        "text.last_hidden_state", "text.pooled",
+        *[name for name in SHAPES if "." not in name],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("text.layers.3", "text tower, layer 3"),
+        ("vision.attentions.0", "vision tower, attention map of layer 0"),
+        ("vision.embeddings", "vision tower, embeddings"),
+        ("text.pooled", "text tower, pooled output"),
+        ("text.last_hidden_state", "text tower, last hidden state"),
+        ("image_features", "projected image features"),
+        ("logits_per_text", "logits per text"),
+        ("loss", "contrastive loss"),
+    ],
+)
+def test_taps_have_names_for_people(name: str, words: str) -> None:
+    assert in_words(name) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["", "text", "text.layers", "text.layers.", "text.layers.01", "text.layers.-1", "audio.pooled", "Loss",
+             "text.embeddings.0", "text.layers.0.x", "text.layers.0\n", "text.layers.99999", "text.layers.٣"]
+)  # fmt: skip
+def test_other_names_are_no_taps(name: str) -> None:
+    assert not is_tap(name)
+    with pytest.raises(ParityError, match="is not a tap"):
+        model_order(name)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_masked_axes_are_those_of_text_positions(name: str) -> None:
+    assert is_tap(name)
+    expected = {"text.attentions.0": (2, 3), "text.embeddings": (1,), "text.layers.0": (1,)}
+    expected["text.last_hidden_state"] = (1,)
+    assert masked_axes(name) == expected.get(name, ())
+    assert tower_of(name) == (name.split(".")[0] if "." in name else None)
+
+
+def output(**changes: Any) -> Any:
+    def tower(start: int) -> Any:
+        hidden = tuple(np.full((1, 2, 3), start + n) for n in range(3))
+        maps = (np.zeros((1, 1, 2, 2)),) * 2
+        return SimpleNamespace(
+            hidden_states=hidden, last_hidden_state=hidden[-1] + 0.5, pooler_output=hidden[0][:, 0], attentions=maps
+        )
+
+    fields = {"image_embeds": 1, "text_embeds": 2, "logits_per_image": 3, "logits_per_text": 4, "loss": None}
+    made = SimpleNamespace(vision_model_output=tower(10), text_model_output=tower(20), **fields)
+    for name, value in changes.items():
+        setattr(made.text_model_output, name, value)
+    return made
+
+
+def test_layers_are_the_hidden_states_after_the_first() -> None:
+    found = collect_taps(output(), 5, 6, attentions=True, to_numpy=np.asarray)
+    assert list(found) == sorted(found, key=model_order)
+    hidden = [float(found[f"text.{name}"][0, 0, 0]) for name in ("embeddings", "layers.0", "layers.1")]
+    assert hidden == [20, 21, 22]
+    assert found["text.last_hidden_state"][0, 0, 0] == 22.5
+    assert [int(found[name]) for name in ("image_features", "text_features", "image_embeds")] == [5, 6, 1]
+    assert "text.layers.2" not in found
+    assert "text.attentions.1" in found
+    assert "loss" not in found
+    assert "text.attentions.1" not in collect_taps(output(), 5, 6, attentions=False, to_numpy=np.asarray)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_states": None}, {"hidden_states": ()}, {"hidden_states": (1,)}, {"pooler_output": None},
+     {"last_hidden_state": None}, {"attentions": None}, {"attentions": ()}, {"attentions": (None, None)}],
+)  # fmt: skip
+def test_an_output_without_what_was_asked_for_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ParityError, match="text"):
+        collect_taps(output(**changes), 5, 6, attentions=True, to_numpy=np.asarray)

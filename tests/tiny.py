@@ -1,0 +1,90 @@
+"""Tiny checkpoints of every pair, written with NumPy and the safetensors library: random, non-default values everywhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from converter.configs import check_config
+from converter.rules import compile_rules
+from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+PAIRS = [(vision, text) for vision in VISION for text in TEXT]
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURE = FIXTURES / "clip-bert-tiny"
+EXPECTED = FIXTURES / "clip-bert-tiny-expected"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def config_of(vision: str = "vit", text: str = "bert", **changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a tiny pair; ``changes`` are ``vision=`` / ``text=`` fields to set, or ``top=`` ones."""
+    return copy.deepcopy(
+        {
+            "model_type": "vision-text-dual-encoder",
+            "projection_dim": PROJECTION,
+            "logit_scale_init_value": 2.6592,
+            "vision_config": {"model_type": vision, **VISION[vision], **changes.get("vision_fields", {})},
+            "text_config": {"model_type": text, **TEXT[text], **changes.get("text_fields", {})},
+            **changes.get("fields", {}),
+        }
+    )
+
+
+def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7) -> Arrays:
+    """Random tensors under nested PyTorch names, each as its config says; ``logit_scale`` is off its default."""
+    noise = np.random.default_rng(seed)
+    tensors: Arrays = {}
+    for rule in compile_rules(check_config(config)).tensors:
+        tensors[rule.pt] = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
+    tensors["logit_scale"] = np.asarray(LOGIT_SCALE, np.float32).astype(dtype)
+    return tensors
+
+
+def write_checkpoint(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Array], framework: str = "pt"
+) -> Path:
+    """Writes a safetensors checkpoint folder with the safetensors library and gives it back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": framework})
+    return folder
+
+
+def write_tiny(folder: Path, vision: str = "vit", text: str = "bert", dtype: Any = np.float32) -> Arrays:
+    """Writes a tiny PyTorch checkpoint and gives its tensors."""
+    config = config_of(vision, text)
+    tensors = tensors_of(config, dtype)
+    write_checkpoint(folder, config, tensors)
+    return tensors
+
+
+def load(path: Path) -> Arrays:
+    """Reads a safetensors file with the safetensors library."""
+    tensors: Arrays = load_file(path)
+    return tensors
+
+
+def assert_same(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    """Compares two sets of tensors by names, dtypes, shapes and bytes: 0 is not -0, NaN is that NaN."""
+    assert expected
+    assert sorted(found) == sorted(expected)
+    for name, ours in expected.items():
+        theirs = found[name]
+        assert (theirs.dtype, theirs.shape) == (ours.dtype, ours.shape), name
+        assert theirs.tobytes() == ours.tobytes(), name
+
+
+def safetensors_bytes(header: Any, data: bytes = b"") -> bytes:
+    """A safetensors file with any header, text or JSON value, however wrong."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data

@@ -1,0 +1,240 @@
+"""What a person gave: each kind of folder and file is taken, or named with the next step."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from converter import pt2tf, tf2pt
+from converter.checkpoints.detect import inside, open_source, read_header
+from converter.errors import ConverterError, CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework
+from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
+
+RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
+
+
+def zipped(name: str = "archive/data.pkl") -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr(name, b"x")
+    return held.getvalue()
+
+
+def refusal(call: Callable[[], object], error: type[ConverterError] = SourceError) -> str:
+    with pytest.raises(ConverterError) as caught:
+        call()
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+def opened(source: Path, framework: object = None) -> Callable[[], object]:
+    return lambda: open_source(source, framework)  # type: ignore[arg-type]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    path = tmp_path / "none"
+    assert refusal(opened(path)) == (
+        f"{path}: not found; name a folder that save_pretrained wrote, or a weights file in one"
+    )
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert refusal(opened(tmp_path / "pipe")) == (
+        f"{tmp_path / 'pipe'}: neither a file nor a folder; name a folder that save_pretrained wrote"
+    )
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    message = refusal(opened(tmp_path, "pt"))
+    assert message.startswith(f"{tmp_path}: holds no weights (it is empty); expected model.safetensors or ")
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes\n.txt").touch()
+    (tmp_path / "old.ckpt").mkdir()
+    assert refusal(opened(tmp_path)).startswith(rf"{tmp_path}: holds no weights (notes\n.txt, old.ckpt); expected ")
+
+
+@pytest.mark.parametrize("source", [FIXTURE, FIXTURE / "model.safetensors"])
+def test_pytorch_given_as_tensorflow(tmp_path: Path, source: Path) -> None:
+    where = FIXTURE if source == FIXTURE else source
+    assert refusal(lambda: tf2pt(source, tmp_path / "out"), WrongFramework) == (
+        f"{where}: holds PyTorch weights, expected TensorFlow; to convert them use `convert pt2tf`"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", [EXPECTED, EXPECTED / "tf_model.h5"])
+def test_tensorflow_given_as_pytorch(tmp_path: Path, source: Path) -> None:
+    assert refusal(lambda: pt2tf(source, tmp_path / "out"), WrongFramework) == (
+        f"{source}: holds TensorFlow weights, expected PyTorch; to convert them use `convert tf2pt`"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_either(tmp_path: Path) -> None:
+    assert open_source(FIXTURE, None)[0].framework == "pt"
+    assert open_source(EXPECTED, None)[0].framework == "tf"
+    assert open_source(FIXTURE / "model.safetensors", None)[1] == FIXTURE
+
+
+def test_of_both_kinds_in_one_folder_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((FIXTURE / "model.safetensors").read_bytes())
+    (tmp_path / "tf_model.h5").write_bytes((EXPECTED / "tf_model.h5").read_bytes())
+    assert open_source(tmp_path, "pt")[0].container == "PyTorch safetensors"
+    assert open_source(tmp_path, "tf")[0].container == "tf_model.h5"
+
+
+def keras_weights(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = np.ones(3)
+
+
+def whole_keras_model(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["model_weights/dense/kernel:0"] = np.ones(3)
+
+
+def other_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["measurements"] = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "what"),
+    [
+        (
+            "pytorch_model.bin",
+            lambda path: path.write_bytes(zipped("notes.txt")),
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt",
+        ),
+        (
+            "pytorch_model.bin",
+            lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=2)),
+            "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
+        ),
+        ("model.keras", lambda path: path.write_bytes(zipped()), f"a whole Keras 3 model (.keras); {RESAVE}"),
+        (
+            "flax_model.msgpack",
+            lambda path: path.write_bytes(b"\x81\xa1a\x01"),
+            "a Flax checkpoint; load it into PyTorch with transformers 4.57 (from_flax=True) and write it with "
+            "save_pretrained",
+        ),
+        (
+            "model.weights.h5",
+            keras_weights,
+            "weights that Keras 3 saved with save_weights; they do not hold the names of the variables. Load them into "
+            "the model and write it with save_pretrained, then convert the tf_model.h5",
+        ),
+        (
+            "model.h5",
+            whole_keras_model,
+            "a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained",
+        ),
+        ("data.h5", other_hdf5, "an HDF5 file, but not a tf_model.h5 (no attribute layer_names)"),
+        ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), f"a TensorFlow checkpoint; {RESAVE}"),
+    ],
+)
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_containers_that_are_not_read(
+    tmp_path: Path, name: str, write: Callable[[Path], object], what: str, as_folder: bool
+) -> None:
+    write(tmp_path / name)
+    message = refusal(opened(tmp_path if as_folder else tmp_path / name), UnsupportedContainer)
+    assert message == f"{tmp_path / name}: {what}"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("saved_model.pb", f"a TensorFlow SavedModel, which holds no names of weights; {RESAVE}"),
+        ("bert_model.ckpt.index", f"a TensorFlow checkpoint (.index and .data files); {RESAVE}"),
+    ],
+)
+def test_folders_that_are_not_read(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert refusal(opened(tmp_path), UnsupportedContainer) == f"{tmp_path}: {what}"
+
+
+def test_files_that_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("hello, world")
+    assert refusal(lambda: read_header(tmp_path / "empty"), CorruptCheckpoint) == (
+        f"{tmp_path / 'empty'}: an empty file; download or save it again"
+    )
+    assert refusal(lambda: read_header(tmp_path / "text"), UnsupportedContainer).startswith(
+        f"{tmp_path / 'text'}: not a weights file that is known here; known are PyTorch safetensors, "
+    )
+
+
+def test_the_content_counts_not_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "renamed.bin"
+    path.write_bytes(safetensors_bytes({}))
+    assert read_header(path).container == "PyTorch safetensors"
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_weights_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_folder: bool) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors_bytes({}))
+
+    def refuse(self: Path, *_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert refusal(opened(tmp_path if as_folder else path)) == (
+        f"{path}: cannot be read: Permission denied; see to it that you may read it"
+    )
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert refusal(opened(tmp_path)) == (
+        f"{tmp_path}: cannot be read: Permission denied; see to it that you may read it"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_links_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(safetensors_bytes({}))
+    (folder / "model.safetensors").write_bytes(safetensors_bytes({}))
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../secret")
+    assert refusal(opened(folder), CorruptCheckpoint) == (
+        f"{folder / name}: a link out of its folder, to {tmp_path / 'secret'}; copy the file itself into the folder"
+    )
+
+
+def test_links_within_the_folder_and_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "real").write_bytes(safetensors_bytes({}))
+    (folder / "model.safetensors").symlink_to("real")
+    (tmp_path / "link").symlink_to("model")
+    assert open_source(tmp_path / "link", None)[0].framework == "pt"
+
+
+def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    try:
+        found = inside(tmp_path / "a", tmp_path)
+    except CorruptCheckpoint as error:
+        assert str(error) == f"{tmp_path / 'a'}: a link that leads to itself; copy the file into the folder"
+    else:
+        assert not found.exists()  # Python 3.13 resolves as far as it can

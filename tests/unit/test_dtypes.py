@@ -1,0 +1,119 @@
+"""Dtypes kept, widened where a container asks for it, and cast where the user does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from converter import pt2tf, tf2pt
+from converter.errors import TargetError
+from tests.hdf5_files import read_all
+from tests.tiny import BFLOAT16, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+
+COUNT = len(tensors_of(config_of()))
+KERNEL, WEIGHT = "visual_projection/kernel", "visual_projection.weight"
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int8, np.int64, np.uint16])
+def test_kept_there_and_back(tmp_path: Path, dtype: Any) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=dtype)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    assert there.casts == {}
+    assert read_all(tmp_path / "tf" / "tf_model.h5")[KERNEL].dtype == dtype
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
+
+
+def test_bfloat16_is_kept_in_safetensors(tmp_path: Path) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16)
+    assert pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors").casts == {}
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
+
+
+def test_bfloat16_is_widened_exactly_in_hdf5(tmp_path: Path) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    assert there.casts == {"bfloat16 -> float32": COUNT}
+    tf2pt(tmp_path / "tf", tmp_path / "wide")
+    wide = load(tmp_path / "wide" / "model.safetensors")
+    assert_same(wide, {name: array.astype(np.float32) for name, array in tensors.items()})
+    tf2pt(tmp_path / "tf", tmp_path / "back", dtype="bfloat16")
+    assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
+
+
+def test_hdf5_has_no_bfloat16(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "pt")
+    with pytest.raises(TargetError) as caught:
+        pt2tf(tmp_path / "pt", tmp_path / "tf", dtype="bfloat16")
+    assert str(caught.value) == "HDF5 has no bfloat16; choose another dtype, or format safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["pt"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numpy"), [("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16), ("float32", np.float32)]
+)
+@pytest.mark.parametrize("source", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_casts_are_those_of_numpy_and_ml_dtypes(tmp_path: Path, source: Any, dtype: Any, numpy: Any) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=source)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors", dtype=dtype)
+    assert there.casts == ({} if source == numpy else {f"{np.dtype(source).name} -> {dtype}": COUNT})
+    assert there.checked
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert_same(load(tmp_path / "back" / "model.safetensors"), {n: a.astype(numpy) for n, a in tensors.items()})
+
+
+def odd_values(dtype: Any) -> Arrays:
+    """Infinities, NaNs with a payload, subnormals, -0 and the greatest numbers in every tensor."""
+    tensors = tensors_of(config_of())
+    bits = [0x7F800000, 0xFF800000, 0x7FA00001, 0xFFC12345, 1, 0x80000000, 0x7F7FFFFF, 0x33000001, 0x477FF000]
+    odd = np.array(bits, np.uint32).view(np.float32)
+    for array in tensors.values():
+        flat = array.reshape(-1)
+        flat[: min(len(flat), len(odd))] = odd[: len(flat)]
+    tensors["logit_scale"] = np.array(3.31, np.float32)
+    with np.errstate(all="ignore"):
+        return {name: np.asarray(array.astype(dtype)) for name, array in tensors.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+@pytest.mark.parametrize("container", ["h5", "safetensors"])
+def test_odd_values_there_and_back(tmp_path: Path, dtype: Any, container: Any) -> None:
+    tensors = odd_values(dtype)
+    write_checkpoint(tmp_path / "pt", config_of(), tensors)
+    pt2tf(tmp_path / "pt", tmp_path / "tf", format=container)
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
+
+
+def test_odd_values_are_cast_without_a_word(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "pt", config_of(), odd_values(np.float32))
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf", dtype="float16")
+    assert there.checked
+    found = read_all(tmp_path / "tf" / "tf_model.h5")[KERNEL].reshape(-1)
+    assert np.isinf(found).any()
+    assert np.isnan(found).any()
+
+
+def test_mixed_dtypes(tmp_path: Path) -> None:
+    tensors = tensors_of(config_of())
+    tensors[WEIGHT] = tensors[WEIGHT].astype(np.float16)
+    tensors["text_projection.weight"] = np.arange(26 * 32, dtype=np.int16).reshape(26, 32)
+    write_checkpoint(tmp_path / "pt", config_of(fields={"dtype": "float16"}), tensors)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf", dtype="float32")
+    assert there.casts == {"float16 -> float32": 1}
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    tensors[WEIGHT] = tensors[WEIGHT].astype(np.float32)
+    assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
+
+
+def test_config_says_the_dtype_of_the_output(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "pt", config_of(fields={"dtype": "bfloat16"}), tensors_of(config_of(), BFLOAT16))
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    assert json.loads((tmp_path / "tf" / "config.json").read_text())["dtype"] == "float32"
+    assert 'config.json: dtype: "bfloat16" -> "float32"' in there.config_rewritten
