@@ -1,4 +1,4 @@
-"""The TensorFlow dual encoder on Keras 3. Nothing is imported until it is asked for, so the backend can still be chosen."""
+"""The TensorFlow dual encoder on Keras 3; nothing is imported until it is asked for."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Patches(Part):
             self.bias = self.weights["bias"] = make("bias", (self.width,), "constant", 0.0)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """``(batch, channels, height, width)`` to ``(batch, patches, out)``, row by row; what is left over is cut off."""
+        """``(batch, channels, height, width)`` to ``(batch, patches, out)``, row by row; the rest is cut off."""
         patch_height, patch_width = self.patch
         rows, columns = pixels.shape[2] // patch_height, pixels.shape[3] // patch_width
         if (rows * patch_height, columns * patch_width) != tuple(pixels.shape[2:]):
@@ -133,6 +133,7 @@ class ImageEmbeddings(CompositeLayer):
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
         """Positions ``(..., tokens + patches, width)`` for these images."""
+        del pixel_values
         return self.positions.table if self.spec.flat else self.positions.value
 
 
@@ -145,7 +146,7 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
-        """Positions as they are for a square image of the trained size; else those of the patches resized, as in PyTorch."""
+        """Positions as they are for a square image of the trained size; else resized, as in PyTorch."""
         table, grid = self.positions.value, self.grid_of(pixel_values)
         count = int(table.shape[1]) - 1
         if grid[0] * grid[1] == count and pixel_values.shape[2] == pixel_values.shape[3]:
@@ -153,8 +154,8 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         side = round(count**0.5)
         if side * side != count:
             raise ModelError(
-                f"image_size gives {self.spec.grid[0]} x {self.spec.grid[1]} patches, whose positions cannot be resized: "
-                "they must be square. Use square images in the config."
+                f"image_size gives {self.spec.grid[0]} x {self.spec.grid[1]} patches, whose positions cannot be "
+                "resized: they must be square. Use square images in the config."
             )
         table = ops.convert_to_tensor(table)
         resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, "bicubic")

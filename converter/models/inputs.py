@@ -1,4 +1,4 @@
-"""What a model accepts: NumPy arrays, tensors of any framework, nested lists, one dictionary; and what it refuses, by field.
+"""What a model accepts (arrays, tensors of any framework, nested lists, one dictionary) and what it refuses, by field.
 
 Ids become int32 here, before Keras casts floating inputs to its compute dtype (which would round ids in bfloat16).
 """

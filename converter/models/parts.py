@@ -1,4 +1,4 @@
-"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know their parts by name.
+"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know them by name.
 
 The path under which a layer holds a part is that part's place in a checkpoint. It is given once, where the part is
 made, and serves both as the Keras path of a freshly built variable and for ``converter.models.names``.
@@ -139,6 +139,7 @@ class Composite:
 
     def build(self, input_shape: Any = None) -> None:
         """Creates all variables, in the order in which the parts were given; does nothing when that is done."""
+        del input_shape
         if self.built:
             return
         for path, held in self.held.items():

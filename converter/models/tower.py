@@ -158,7 +158,9 @@ class Tower(Composite, keras.Model):
         hidden = asked(output_hidden_states, self.config, "output_hidden_states")
         states, weights = [x], []
         for i, block in enumerate(self.blocks):
-            x, weight = block(x, bias[i] if isinstance(bias, list) else bias, output_attentions=attentions, training=training)
+            x, weight = block(
+                x, bias[i] if isinstance(bias, list) else bias, output_attentions=attentions, training=training
+            )
             if hidden:
                 states.append(x)
             if attentions:
@@ -190,7 +192,8 @@ def refuse_options(config: Any, side: str) -> None:
         if value not in rule["allowed"] and value != default:
             raise UnsupportedOption(
                 f"{side}_config.{field} is {printable(repr(value), 60)}, supported is "
-                f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}. Change it, or keep this model in PyTorch."
+                f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}. "
+                "Change it, or keep this model in PyTorch."
             )
 
 

@@ -98,7 +98,7 @@ def gradients_of(model: Any, inputs: dict[str, Any]) -> list[np.ndarray | None]:
     if keras.backend.backend() == "jax":
         import jax
 
-        assert [v.path for v in model.trainable_variables] and len(model.trainable_variables) == len(variables)
+        assert len(model.trainable_variables) == len(variables)
         tensors = model._tensors(dict(inputs, return_loss=True))
         fixed = [variable.value for variable in model.non_trainable_variables]
 

@@ -35,7 +35,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "siglip_vision_model": {"image_size": 32, "patch_size": 16},
     "beit": {"image_size": 32, "patch_size": 16, "use_mask_token": True},
     "swin": {
-        "image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
     },
     "albert": {"vocab_size": 99, "embedding_size": 16},
     "mpnet": {"vocab_size": 99},
@@ -107,7 +112,7 @@ def test_towers_built_alone_and_joined_have_the_same_names() -> None:
     vision, text = build_tower(tower_config("clip_vision_model")), build_tower(tower_config("roberta"))
     vision.build()
     text.build()
-    assert list(named_variables(text))[0] == "roberta/encoder/layer_._0/attention/self/query/kernel"
+    assert next(iter(named_variables(text))) == "roberta/encoder/layer_._0/attention/self/query/kernel"
     paths = [variable.path for variable in named_variables(text).values()]
     model = TFVisionTextDualEncoderModel(vision_model=vision, text_model=text)
     model.build()

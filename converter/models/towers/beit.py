@@ -1,4 +1,4 @@
-"""BEiT (https://arxiv.org/abs/2106.08254): ViT with relative positions, layer scale, and the mean of patches as pool."""
+"""BEiT (https://arxiv.org/abs/2106.08254): ViT with relative positions and layer scale, pooled by the mean."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class BeitTower(VisionTower):
         return ops.transpose(numbers, (2, 0, 1))[None]
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """With mean pooling, hidden states as they are and the norm of the patches' mean; else the normed class token."""
+        """With mean pooling, hidden states as they are and their normed mean; else the normed class token."""
         if self.config.use_mean_pooling:
             patches = x[:, 1:]
             return x, self.norm(ops.sum(patches, axis=1) / patches.shape[1])

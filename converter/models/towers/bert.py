@@ -1,4 +1,4 @@
-"""BERT (https://arxiv.org/abs/1810.04805): words, positions and types added up, norm-after blocks, first-token pooler."""
+"""BERT (https://arxiv.org/abs/1810.04805): words, positions and types added up, norm-after blocks, pooler."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class CLIPTextTower(TextTower):
         """Embeddings, blocks, norm."""
         if not isinstance(config.eos_token_id, int):
             raise UnsupportedOption(
-                f"text_config.eos_token_id is {config.eos_token_id}, supported is one integer: the text is pooled there. "
-                "Set it to the tokenizer's."
+                f"text_config.eos_token_id is {config.eos_token_id}, supported is one integer: "
+                "the text is pooled there. Set it to the tokenizer's."
             )
         words = TextSpec(
             vocabulary=config.vocab_size,

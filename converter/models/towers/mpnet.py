@@ -1,4 +1,4 @@
-"""MPNet (https://arxiv.org/abs/2004.09297): BERT without token types, with buckets of relative distance in its scores."""
+"""MPNet (https://arxiv.org/abs/2004.09297): BERT without token types, with relative distances in its scores."""
 
 from __future__ import annotations
 

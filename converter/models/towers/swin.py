@@ -1,4 +1,4 @@
-"""Swin (https://arxiv.org/abs/2103.14030): attention within windows, shifted in every second block, merging by stages."""
+"""Swin (https://arxiv.org/abs/2103.14030): attention within windows, every second time shifted; patches merge."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class WindowBlock(Block):
         super().__init__(spec, seeds, **kwargs)
         self.window, self.shift = window, shift
 
-    def call(self, x: Tensor, size: Size, training: bool = False) -> tuple[Tensor, Tensor]:
+    def call(self, x: Tensor, size: Size, training: bool = False) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Windowed attention, then MLP, each with its residual.
 
         Args:
