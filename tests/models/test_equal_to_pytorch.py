@@ -13,6 +13,8 @@ from converter.models import named_variables
 from tests.models import reference
 from tests.models.conftest import PAIRS, Case, make_case
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 # Each further tower once.
 FURTHER = [
     ("deit", "xlm-roberta"),

@@ -14,6 +14,8 @@ from converter.models import TFVisionTextDualEncoderModel, build_tower
 from tests.models import reference
 from tests.models.conftest import Case
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 
 def refusal(kind: type[ConverterError], call: Any, *args: Any, **kwargs: Any) -> str:
     with pytest.raises(kind) as caught:

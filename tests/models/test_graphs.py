@@ -18,7 +18,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("about TensorFlow's graphs", allow_module_level=True)
 import tensorflow as tf
 
-pytestmark = pytest.mark.tf
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 SIGNATURE = {
     "input_ids": tf.TensorSpec((None, None), tf.int32),

@@ -12,6 +12,8 @@ import torch
 
 from tests.models.conftest import Case
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 
 @pytest.fixture(scope="module")
 def wanted(one: Case) -> np.ndarray:

@@ -26,6 +26,8 @@ from converter.models import (
 from tests.models import reference
 from tests.models.conftest import Case
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 
 def test_class_attributes() -> None:
     assert TFVisionTextDualEncoderModel.config_class is VisionTextDualEncoderConfig

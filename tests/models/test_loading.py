@@ -20,6 +20,8 @@ from converter.models.towers.bert import BertTower
 from tests.models import reference
 from tests.models.conftest import Case
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 

@@ -18,6 +18,8 @@ from converter.models import TFVisionTextDualEncoderModel, build_tower, named_va
 from converter.models.registry import TEXT, VISION
 from converter.rules import compile_rules
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 ROOT = "tf_vision_text_dual_encoder_model/"
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "names"
 FIXTURE = json.loads((FIXTURES / "pairs.json").read_text())

@@ -12,6 +12,8 @@ from converter.models import build_tower
 from converter.models.activations import ACTIVATIONS
 from tests.models import reference
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("clip_vision_model", "roberta", {"vision_hidden_act": "gelu", "text_hidden_act": "gelu_new"}),
     ("vit", "bert", {"vision_hidden_act": "quick_gelu", "text_hidden_act": "relu"}),
