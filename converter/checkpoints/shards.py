@@ -124,7 +124,13 @@ def _read_map(path: Path) -> Mapping[str, str]:
     if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file or file.endswith(INDEX):
+        if (
+            not isinstance(file, str)
+            or Path(file).name != file
+            or file in ("", ".", "..")
+            or "\\" in file
+            or file.endswith(INDEX)
+        ):
             raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
     return weight_map
 
