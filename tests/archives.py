@@ -64,10 +64,13 @@ def ordered(items: Mapping[Any, Any] | None = None, state: Any = None) -> Call:
     return Call(ORDERED, (), state, tuple((items or {}).items()))
 
 
-class Pickler(pickle._Pickler):  # type: ignore[misc,name-defined]
+_Pickler: Any = vars(pickle)["_Pickler"]  # typeshed does not have it
+
+
+class Pickler(_Pickler):
     """CPython's pickler in Python, which lets us name what does not exist here."""
 
-    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[Any, Any]] = dict(_Pickler.dispatch)
 
     def persistent_id(self, obj: Any) -> Any:
         return obj.id if isinstance(obj, Persistent) else None
@@ -96,13 +99,13 @@ def dump(value: Any, protocol: int = 2) -> bytes:
 
 
 def write_archive(
-    path: Path, text: bytes, storages: Mapping[str, bytes] | None = None, folder: str = "archive", **notes: bytes
+    path: Path, text: bytes, storages: Mapping[str, bytes] | None = None, notes: Mapping[str, bytes] | None = None
 ) -> Path:
     """Writes the archive with the pickle ``text`` and the bytes of its storages; ``notes`` are further entries."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{folder}/data.pkl", text)
-        for name, content in {"byteorder": b"little", "version": b"3\n", **notes}.items():
-            archive.writestr(f"{folder}/{name}", content)
+        archive.writestr("archive/data.pkl", text)
+        for name, content in {"byteorder": b"little", "version": b"3\n", **(notes or {})}.items():
+            archive.writestr(f"archive/{name}", content)
         for key, content in (storages or {}).items():
-            archive.writestr(f"{folder}/data/{key}", content)
+            archive.writestr(f"archive/data/{key}", content)
     return path

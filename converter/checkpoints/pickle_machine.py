@@ -73,8 +73,12 @@ class Machine:
         return self._stack[0]
 
     def _run(self) -> None:
+        text = self._text
         for _ in range(MAX_OPCODES):
-            code = self._take(1)[0]
+            if self.position >= len(text):
+                raise UnsoundPickle("it is truncated")
+            code = text[self.position]
+            self.position += 1
             if code == _STOP:
                 return
             if (operation := _OPERATIONS.get(code)) is None:
@@ -133,7 +137,9 @@ class Machine:
         return items
 
     def _tuple(self, count: int) -> None:
-        self._push(tuple(reversed([self._pop() for _ in range(count)])))
+        if len(self._stack) < count:
+            raise UnsoundPickle("it makes a tuple of what it lacks")
+        self._stack[-count:] = [tuple(self._stack[-count:])]
 
     def _append(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not list:

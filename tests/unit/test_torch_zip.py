@@ -42,8 +42,8 @@ def read(stored: StoredTensor) -> Array:
     return held.reshape(stored.shape)
 
 
-def write(path: Path, value: Any, protocol: int = 2, **notes: bytes) -> Path:
-    return write_archive(path, dump(value, protocol), {"0": NUMBERS.tobytes()}, **notes)
+def write(path: Path, value: Any, protocol: int = 2, notes: dict[str, bytes] | None = None) -> Path:
+    return write_archive(path, dump(value, protocol), {"0": NUMBERS.tobytes()}, notes)
 
 
 NUMBERS_STORAGE = storage("0", 600)
@@ -141,7 +141,7 @@ def test_what_surrounds_the_tensors_is_understood(tmp_path: Path) -> None:
         "steps": [2**40, -1, None, True, {"deep": ()}],
         "state_dict": ordered(parameters, {"_metadata": ordered({"": {"version": 1}})}),
     }
-    held = torch_zip.read_header(write(tmp_path / "x.ckpt", checkpoint, **{".format_version": b"1"}))
+    held = torch_zip.read_header(write(tmp_path / "x.ckpt", checkpoint, notes={".format_version": b"1"}))
     assert (held.framework, held.files) == ("pt", (tmp_path / "x.ckpt",))
     assert {name: read(stored).tobytes() for name, stored in held.tensors.items()} == {
         "plain": NUMBERS[:6].tobytes(),
@@ -366,7 +366,7 @@ def test_what_is_not_read_is_named(name: str, tmp_path: Path, monkeypatch: pytes
             "float8.bin": {"x": half},
         }
         notes = {"script.pt": {"constants.pkl": b""}, "big.bin": {"byteorder": b"big"}}
-        write(path, values[name], **notes.get(name, {}))
+        write(path, values[name], notes=notes.get(name))
     with pytest.raises(error) as caught:
         read_header(path)
     assert str(caught.value) == f"{path}: {message}"
