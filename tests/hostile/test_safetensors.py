@@ -87,7 +87,7 @@ CASES: dict[str, tuple[bytes, str]] = {
         "tensor a begins at byte 8 of the data, expected 0",
     ),
     "overlapping": (two(data_offsets=[4, 12]), "tensor b begins at byte 4 of the data, expected 8"),
-    "the same bytes twice": (two(data_offsets=[0, 8]), "begins at byte 0 of the data, expected 8"),
+    "the same bytes twice": (two(data_offsets=[0, 8]), "tensor b begins at byte 0 of the data, expected 8"),
     "a gap": (
         safetensors_bytes({"a": GOOD, "b": GOOD | {"data_offsets": [12, 20]}}, b"\0" * 20),
         "tensor b begins at byte 12 of the data, expected 8",
