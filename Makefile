@@ -42,12 +42,15 @@ help: ## what there is
 
 # --- what to run --------------------------------------------------------------------------------------------------
 
-demo: .venv/.installed ## the shipped tiny checkpoint to TensorFlow and back, and proof that nothing was lost
+demo: .venv/.installed ## the shipped tiny checkpoint to TensorFlow and back, run there, and verified
 	rm -rf $(OUT)/demo
 	$(BIN)/convert inspect fixtures/clip-bert-tiny
 	$(BIN)/convert pt2tf fixtures/clip-bert-tiny $(OUT)/demo/tf
 	$(BIN)/convert tf2pt $(OUT)/demo/tf $(OUT)/demo/pt
 	$(BIN)/python fixtures/same_tensors.py fixtures/clip-bert-tiny/model.safetensors $(OUT)/demo/pt/model.safetensors
+	$(BIN)/python examples/zero_shot.py $(OUT)/demo/tf fixtures/pictures/croce.png \
+		"un cerchio rosso su sfondo blu" "una croce verde in un quadrato giallo" "due strisce nere"
+	$(BIN)/convert verify $(OUT)/demo/tf
 
 # One process per framework: each costs seconds to import, and TensorFlow before torch crashes where torch has a GPU build.
 # Exit status 5 is "no test selected", which a suite whose framework is in no test yet may give.

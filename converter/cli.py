@@ -119,10 +119,10 @@ def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 @cli.command(epilog="Example: convert tf2pt clip-italian-tf/ clip-italian-pt/")
 @click.option(
     "--format",
-    type=click.Choice(["safetensors"]),
+    type=click.Choice(["safetensors", "bin"]),
     default="safetensors",
     show_default=True,
-    help="Container to write.",
+    help="model.safetensors, or the pytorch_model.bin of torch 1.6 and later.",
 )
 @click.option(
     "--names",

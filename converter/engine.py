@@ -22,6 +22,7 @@ from converter.writing import Direction, Job, Progress, Written, identity, write
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
+_WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def tf2pt(
     out: str | os.PathLike[str],
     *,
     config: Config | None = None,
-    format: Literal["safetensors"] = "safetensors",
+    format: Literal["safetensors", "bin"] = "safetensors",
     names: Names = "v4",
     dtype: Dtype = "keep",
     max_shard_size: str | int | None = None,
@@ -143,7 +144,7 @@ def tf2pt(
         source: a folder as ``save_pretrained`` of transformers 4.x writes it, or a weights file in one.
         out: folder to make.
         config: the config, or the path of a config.json; None takes the one beside the weights.
-        format: ``"safetensors"``.
+        format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             fresh 5.x model saves.
         dtype: what float tensors become; ``"keep"`` leaves them.
@@ -214,7 +215,7 @@ def write_tensors(
     *,
     framework: Framework = "tf",
     target: Framework = "tf",
-    format: Literal["h5", "safetensors"] = "h5",
+    format: Literal["h5", "safetensors", "bin"] = "h5",
     overwrite: bool = False,
     label: str = "memory",
     sidecars: tuple[Path, ...] = (),
@@ -229,7 +230,7 @@ def write_tensors(
         out: folder to make.
         framework: whose names and layouts ``tensors`` have.
         target: whose names and layouts to write.
-        format: container to write; ``"h5"`` for ``target="tf"`` only.
+        format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
         overwrite: replace ``out`` if it exists.
         label: what the result calls the source.
         sidecars: folders whose tokenizer and processor files are taken along; of two of the same name the first's.
@@ -271,7 +272,7 @@ def _plan_job(
         names=options.get("names", "v4"),
         widen_bfloat16=options["format"] == "h5",
     )
-    weights = "tf_model.h5" if options["format"] == "h5" else "model.safetensors"
+    weights = _WEIGHTS[options["format"]]
     before = tuple(identity(path) for path in checkpoint.files)
     max_bytes = parse_size(options.get("max_shard_size"))
     return Job(

@@ -19,13 +19,23 @@ from converter import manifest
 from converter.buffers import Array
 from converter.casts import DTYPES, FLOATS, numpy_dtype
 from converter.check import check_moves, file_record, hash_file, same_bits
-from converter.checkpoints import hdf5, safetensors, shards
+from converter.checkpoints import hdf5, safetensors, shards, torch_zip
 from converter.checkpoints.detect import read_header
 from converter.configs import DualEncoderConfig
 from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folders import staged
 from converter.manifest import FileRecord, TensorRecord
-from converter.moves import Block, Files, Move, blocks, cast, full_disk_explained, in_parallel, write_block
+from converter.moves import (
+    THREADS,
+    Block,
+    Files,
+    Move,
+    blocks,
+    cast,
+    full_disk_explained,
+    in_parallel,
+    write_block,
+)
 from converter.plan import Plan
 from converter.sidecars import copy_sidecars, rewrite_config, write_json
 from converter.specs import Checkpoint, Extent, StoredTensor
@@ -137,6 +147,9 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
         _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
             files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
+    for path in sorted({_extent(target).path for target in placed.values()}):
+        if path.suffix == ".bin":
+            torch_zip.seal(path, THREADS)
     return moves, logit_scale
 
 
@@ -168,6 +181,8 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
     for name, tensors in files.items():
         if name.endswith(".h5"):
             placed |= hdf5.write_header(staging / name, tensors, shard=len(files) > 1)
+        elif name.endswith(".bin"):
+            placed |= torch_zip.write_header(staging / name, tensors)
         else:
             placed |= safetensors.write_header(staging / name, tensors, plan.target)
     if len(files) > 1:

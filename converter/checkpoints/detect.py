@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from converter.checkpoints import hdf5, safetensors, shards
+from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed
 from converter.specs import Checkpoint, Framework
 
@@ -65,7 +65,7 @@ def read_header(path: Path) -> Checkpoint:
         return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(32)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}; see to it that you may read it") from None
     if head.startswith(b"\x89HDF\r\n\x1a\n") or (path.suffix in (".h5", ".hdf5") and hdf5.is_hdf5(path)):
@@ -73,6 +73,10 @@ def read_header(path: Path) -> Checkpoint:
     # Before the pickles: a header of 640 bytes begins with 80 02, as they do.
     if head[4:9] == b"\0\0\0\0{":
         return safetensors.read_header(path)
+    if head.startswith(b"PK\x03\x04") and path.suffix != ".keras":
+        return torch_zip.read_header(path)
+    if head.startswith(b"\x80") and torch_legacy.MAGIC in head:
+        return torch_legacy.read_header(path)
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
@@ -132,9 +136,8 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     if any(name.endswith(".index") for name in present):
         return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
     for name in sorted(present):
-        if name.endswith((".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")):
-            if (folder / name).is_file():
-                read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
+        if name.endswith(_LIKE_WEIGHTS) and (folder / name).is_file():
+            read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
     return SourceError(
         f"{folder}: holds no weights ({listed(sorted(present)) if present else 'it is empty'}); expected "
         f"{' or '.join(_WEIGHTS[framework] if framework else dict.fromkeys(sum(_WEIGHTS.values(), ())))}"
@@ -149,8 +152,9 @@ def _wrong_framework(where: Path, framework: Framework) -> WrongFramework:
     )
 
 
+_LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 _RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
-_KNOWN = "PyTorch safetensors, TensorFlow safetensors and tf_model.h5"
+_KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
 _Matches = Callable[[Path, bytes], bool]
 _UNREAD: tuple[tuple[_Matches, str], ...] = (
     (
@@ -158,8 +162,8 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
         f"a whole Keras 3 model (.keras); {_RESAVE}",
     ),
     (
-        lambda _, head: head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"),
-        "a PyTorch pickle, which is not read yet; save the model again with safe_serialization=True",
+        lambda _, head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
     ),
     (
         lambda path, _: path.suffix == ".msgpack",

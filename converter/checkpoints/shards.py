@@ -124,7 +124,8 @@ def _read_map(path: Path) -> Mapping[str, str]:
     if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", "..") or "\\" in file or file.endswith(INDEX):
+        plain = isinstance(file, str) and Path(file).name == file and file not in ("", ".", "..") and "\\" not in file
+        if not plain or file.endswith(INDEX):
             raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
     return weight_map
 

@@ -1,4 +1,4 @@
-"""The TensorFlow dual encoder on Keras 3. Nothing is imported until it is asked for, so the backend can still be chosen."""
+"""The TensorFlow dual encoder on Keras 3; nothing is imported until it is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLACES = {
     "named_variables": "names",
 }
 
-__all__ = sorted(_PLACES)  # noqa: PLE0605 - the names are those of the table above
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,9 +50,12 @@ class BlockSpec:
         head_width: width of a head; ``width // heads`` when None.
         qkv_bias: whether query, key and value have a bias.
         attention_dropout: on the attention weights.
-        hidden_dropout: on the output of attention and of the MLP.
+        hidden_dropout: on the output of attention and, where ``mlp_dropout`` does not say otherwise, of the MLP.
+        mlp_dropout: on the output of the MLP.
+        drop_path: stochastic depth of either branch.
         layer_scale: initial value of the two layer scales, which exist where ``names`` has them.
         gated: the MLP is SwiGLU: ``up`` is twice as wide, one half gates the other.
+        table: shape of a table of relative positions, which exists where ``names`` has it.
     """
 
     width: int
@@ -67,12 +70,15 @@ class BlockSpec:
     qkv_bias: tuple[bool, bool, bool] = (True, True, True)
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
+    mlp_dropout: float | None = None
+    drop_path: float = 0.0
     layer_scale: float = 1.0
     gated: bool = False
+    table: tuple[int, int] | None = None
 
 
 def block_names(**paths: str) -> Mapping[str, str]:
-    """The path of each role of a block: query, key, value, out, norm1, up, down, norm2, maybe scale1, scale2."""
+    """The path of each role of a block: query, key, value, out, norm1, up, down, norm2, maybe scale1, scale2, table."""
     return MappingProxyType(paths)
 
 
@@ -96,6 +102,7 @@ class Block(CompositeLayer):
             "norm2": Norm(spec.width, spec.eps),
             "scale1": Raw((spec.width,), value=spec.layer_scale),
             "scale2": Raw((spec.width,), value=spec.layer_scale),
+            "table": Raw(spec.table or ()),
         }
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
@@ -103,6 +110,8 @@ class Block(CompositeLayer):
         self.act = activation(spec.act)
         self.drop_attention = Dropout(spec.attention_dropout, seeds)
         self.drop_hidden = Dropout(spec.hidden_dropout, seeds)
+        self.drop_mlp = Dropout(spec.hidden_dropout if spec.mlp_dropout is None else spec.mlp_dropout, seeds)
+        self.drop_path = Dropout(spec.drop_path, seeds, per_sample=True)
 
     def call(
         self, x: Tensor, bias: Tensor | None = None, output_attentions: bool = False, training: bool = False
@@ -121,11 +130,11 @@ class Block(CompositeLayer):
         first = self.spec.norm_first
         y, weights = self.attend(self.norm1(x) if first else x, bias, training)
         y = self.drop_hidden(y, training)
-        x = x + (y * self.scale1.value if self.scaled else y)
+        x = x + self.drop_path(y * self.scale1.value if self.scaled else y, training)
         if not first:
             x = self.norm1(x)
-        y = self.drop_hidden(self.mlp(self.norm2(x) if first else x), training)
-        x = x + (y * self.scale2.value if self.scaled else y)
+        y = self.drop_mlp(self.mlp(self.norm2(x) if first else x), training)
+        x = x + self.drop_path(y * self.scale2.value if self.scaled else y, training)
         if not first:
             x = self.norm2(x)
         return x, (weights if output_attentions else None)

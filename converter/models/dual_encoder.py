@@ -52,7 +52,7 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
     """
 
-    config_class = VisionTextDualEncoderConfig
+    config_class: ClassVar[Any] = VisionTextDualEncoderConfig
     base_model_prefix: ClassVar[str] = "vision_text_dual_encoder"
     load_weight_prefix: ClassVar[str] = "tf_vision_text_dual_encoder_model"
 
@@ -83,8 +83,8 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
     def _tower(self, side: str, given: Any) -> Any:
         if given is None:
             config = getattr(self.config, f"{side}_config")
-            made = tower_class(config, side)(config, initial=self.initial, name=f"{side}_model", dtype=self.dtype_policy)
-            return made
+            kind = tower_class(config, side)
+            return kind(config, initial=self.initial, name=f"{side}_model", dtype=self.dtype_policy)
         if not isinstance(given, Tower):
             raise ModelError(
                 f"{side}_model is a {type(given).__name__}; expected a {side} tower of converter.models. "
@@ -305,7 +305,7 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         return ops.sum(ops.stack([loss, *(ops.cast(extra, loss.dtype) for extra in self.losses)]))
 
     def tf_to_pt_weight_rename(self, tf_weight: str) -> tuple[str]:
-        """Takes the main layer out of a dotted name: ``text_model.bert.x`` to ``text_model.x``; see ``converter.scopes``."""
+        """Takes the main layer out of a dotted name: ``text_model.bert.x`` to ``text_model.x``."""
         return scopes.tf_to_pt_weight_rename(tf_weight)
 
     def pt_to_tf_weight_rename(self, pt_weight: str) -> tuple[str]:
@@ -360,7 +360,8 @@ def _joint_config(config: Any, vision_model: Any, text_model: Any) -> Any:
             given = [side for side, tower in (("vision", vision_model), ("text", text_model)) if tower is not None]
             raise ModelError(
                 "Either a configuration or a vision and a text model has to be provided"
-                f"{f'; only {given[0]}_model was given' if given else ''}. Pass config=, or vision_model= and text_model=."
+                f"{f'; only {given[0]}_model was given' if given else ''}. "
+                "Pass config=, or vision_model= and text_model=."
             )
         return VisionTextDualEncoderConfig.from_vision_text_configs(vision_model.config, text_model.config)
     if not isinstance(config, VisionTextDualEncoderConfig):

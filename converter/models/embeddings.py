@@ -8,7 +8,9 @@ from typing import Any
 
 from keras import ops
 
+from converter.errors import ModelError
 from converter.models.parts import CompositeLayer, Dropout, Embedding, Make, Norm, Part, Raw
+from converter.models.resize import resize
 
 Tensor = Any
 
@@ -35,12 +37,14 @@ class Patches(Part):
 
     def build(self, make: Make) -> None:
         """Creates ``kernel (ph, pw, in, out)`` and, where there is one, ``bias (out,)``."""
-        self.kernel = self.weights["kernel"] = make("kernel", (*self.patch, self.channels, self.width), "normal", self.std)
+        self.kernel = self.weights["kernel"] = make(
+            "kernel", (*self.patch, self.channels, self.width), "normal", self.std
+        )
         if self.has_bias:
             self.bias = self.weights["bias"] = make("bias", (self.width,), "constant", 0.0)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """``(batch, channels, height, width)`` to ``(batch, patches, out)``, row by row; what is left over is cut off."""
+        """``(batch, channels, height, width)`` to ``(batch, patches, out)``, row by row; the rest is cut off."""
         patch_height, patch_width = self.patch
         rows, columns = pixels.shape[2] // patch_height, pixels.shape[3] // patch_width
         if (rows * patch_height, columns * patch_width) != tuple(pixels.shape[2:]):
@@ -69,6 +73,7 @@ class ImageSpec:
         std: of fresh weights.
         token_std: of a fresh class token.
         dropout: on the result.
+        mask_rank: how many axes the mask token has, which is kept for its checkpoint's sake only.
     """
 
     channels: int
@@ -81,6 +86,7 @@ class ImageSpec:
     std: float
     token_std: float
     dropout: float = 0.0
+    mask_rank: int = 2
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -101,7 +107,7 @@ class ImageEmbeddings(CompositeLayer):
             "patches": Patches(spec.channels, spec.patch, spec.width, bias=spec.bias, std=spec.std),
             "token": Raw(token, std=spec.token_std),
             "second_token": Raw(token, std=spec.token_std),
-            "mask_token": Raw((1, spec.width)),
+            "mask_token": Raw((*(1,) * (spec.mask_rank - 1), spec.width)),
             "positions": Embedding(length, spec.width, std=spec.std)
             if spec.flat
             else Raw((1, length, spec.width), std=spec.std),
@@ -127,7 +133,33 @@ class ImageEmbeddings(CompositeLayer):
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
         """Positions ``(..., tokens + patches, width)`` for these images."""
+        del pixel_values
         return self.positions.table if self.spec.flat else self.positions.value
+
+
+class ResizedImageEmbeddings(ImageEmbeddings):
+    """Embeddings whose positions are resized to the image (DINOv2, BEiT); one token comes before the patches."""
+
+    def grid_of(self, pixel_values: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of these images."""
+        height, width = self.spec.patch
+        return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
+
+    def position_table(self, pixel_values: Tensor) -> Tensor:
+        """Positions as they are for a square image of the trained size; else resized, as in PyTorch."""
+        table, grid = self.positions.value, self.grid_of(pixel_values)
+        count = int(table.shape[1]) - 1
+        if grid[0] * grid[1] == count and pixel_values.shape[2] == pixel_values.shape[3]:
+            return table
+        side = round(count**0.5)
+        if side * side != count:
+            raise ModelError(
+                f"image_size gives {self.spec.grid[0]} x {self.spec.grid[1]} patches, whose positions cannot be "
+                "resized: they must be square. Use square images in the config."
+            )
+        table = ops.convert_to_tensor(table)
+        resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, "bicubic")
+        return ops.concatenate([table[:, :1], ops.reshape(resized, (1, grid[0] * grid[1], -1))], axis=1)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a model accepts: NumPy arrays, tensors of any framework, nested lists, one dictionary; and what it refuses, by field.
+"""What a model accepts (arrays, tensors of any framework, nested lists, one dictionary) and what it refuses, by field.
 
 Ids become int32 here, before Keras casts floating inputs to its compute dtype (which would round ids in bfloat16).
 """
@@ -133,7 +133,7 @@ def check_range(value: Any, size: int, field: str, option: str) -> None:
 
 
 def _is_native(value: Any) -> bool:
-    return keras.backend.is_keras_tensor(value) or ops.is_tensor(value)
+    return bool(keras.backend.is_keras_tensor(value) or ops.is_tensor(value))
 
 
 def _as_array(value: Any, field: str) -> np.ndarray[Any, Any]:
@@ -144,9 +144,16 @@ def _as_array(value: Any, field: str) -> np.ndarray[Any, Any]:
             f"{field} cannot be read as an array ({error}). Pad the rows to one length, or pass an array."
         ) from error
     if array.dtype.kind == "O":
-        raise ModelError(f"{field} cannot be read as an array of numbers. Pad the rows to one length, or pass an array.")
+        raise ModelError(
+            f"{field} cannot be read as an array of numbers. Pad the rows to one length, or pass an array."
+        )
     return array
 
 
 def _shape(value: Any) -> str:
-    return "(" + ", ".join("any" if n is None else str(n) for n in value.shape) + ("," if len(value.shape) == 1 else "") + ")"
+    return (
+        "("
+        + ", ".join("any" if n is None else str(n) for n in value.shape)
+        + ("," if len(value.shape) == 1 else "")
+        + ")"
+    )

@@ -64,15 +64,15 @@ def build_tower(config: Any, side: str | None = None, *args: Any, **kwargs: Any)
     return tower_class(config, side)(config, *args, **kwargs)
 
 
-def load_tower(source: Source, side: Literal["vision", "text"] | None = None, *args: Any, **kwargs: Any) -> Any:
+def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: Any) -> Any:
     """Loads one tower: from its own checkpoint with or without prefix and head, a full CLIP, or a dual encoder.
 
     Args:
         source: a folder as ``save_pretrained`` writes it, or a weights file in one, of either framework.
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
-        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower; fields
-            of the config to change.
+        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower;
+            fields of the config to change.
 
     Returns:
         The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
@@ -181,9 +181,12 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         tower = own.pop("model", None)
         if tower is None and source is None:
             raise ModelError(
-                f"{side}_model_name_or_path is missing. Pass the checkpoint of a {side} tower, or the tower as {side}_model=."
+                f"{side}_model_name_or_path is missing. "
+                f"Pass the checkpoint of a {side} tower, or the tower as {side}_model=."
             )
-        towers[side] = tower or load_tower(source, side, *args, name=f"{side}_model", **own)  # type: ignore[arg-type]
+        if tower is None and source is not None:
+            tower = load_tower(source, side, *args, name=f"{side}_model", **own)
+        towers[side] = tower
     configs = {side: tower.config for side, tower in towers.items()}
     kwargs = {name: value for name, value in kwargs.items() if name not in _NO_MEANING}
     config = VisionTextDualEncoderConfig.from_vision_text_configs(configs["vision"], configs["text"], **kwargs)
@@ -227,7 +230,9 @@ def _side_of(model_type: Any) -> str:
     side = next((name for name, table in SIDES.items() if model_type in table), None)
     if side is None:
         known = sorted({*SIDES["vision"], *SIDES["text"]})
-        raise ModelError(f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'.")
+        raise ModelError(
+            f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'."
+        )
     return side
 
 
@@ -243,7 +248,8 @@ def _changed(config: Any, fields: Mapping[str, Any]) -> Any:
             continue
         if not hasattr(config, name):
             raise ModelError(
-                f"{name} is neither an argument of from_pretrained here nor a field of {type(config).__name__}. Remove it."
+                f"{name} is neither an argument of from_pretrained here nor a field of {type(config).__name__}. "
+                "Remove it."
             )
         setattr(config, name, value)
     return config

@@ -80,7 +80,7 @@ def _register(cls: type[ModelOutput]) -> None:
     def unflatten(keys: tuple[str, ...], values: Any) -> ModelOutput:
         return cls(zip(keys, values, strict=True))
 
-    optree.register_pytree_node(cls, flatten, unflatten, namespace="keras")
+    optree.register_pytree_node(cls, flatten, unflatten, namespace="keras")  # type: ignore[arg-type]
     if keras.backend.backend() == "jax":
         sys.modules["jax"].tree_util.register_pytree_node(cls, flatten, unflatten)
 

@@ -1,4 +1,4 @@
-"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know their parts by name.
+"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know them by name.
 
 The path under which a layer holds a part is that part's place in a checkpoint. It is given once, where the part is
 made, and serves both as the Keras path of a freshly built variable and for ``converter.models.names``.
@@ -121,6 +121,7 @@ class Composite:
     """
 
     initial: str = "random"
+    built: bool
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -138,6 +139,7 @@ class Composite:
 
     def build(self, input_shape: Any = None) -> None:
         """Creates all variables, in the order in which the parts were given; does nothing when that is done."""
+        del input_shape
         if self.built:
             return
         for path, held in self.held.items():
@@ -180,13 +182,17 @@ def _scopes(names: Sequence[str]) -> Iterator[None]:
 
 
 class Dropout:
-    """Drops values in training only; shares one seed generator per tower."""
+    """Drops values in training only; shares one seed generator per tower.
 
-    def __init__(self, rate: float, seeds: Any) -> None:
-        self.rate, self.seeds = rate, seeds
+    With ``per_sample`` it drops a whole sample's branch at a time: stochastic depth (https://arxiv.org/abs/1603.09382).
+    """
+
+    def __init__(self, rate: float, seeds: Any, *, per_sample: bool = False) -> None:
+        self.rate, self.seeds, self.per_sample = rate, seeds, per_sample
 
     def __call__(self, x: Tensor, training: bool) -> Tensor:
         """``x``, or in training ``x`` with a part set to zero and the rest scaled up."""
         if not training or not self.rate:
             return x
-        return keras.random.dropout(x, self.rate, seed=self.seeds)
+        noise = (ops.shape(x)[0], *(1,) * (len(x.shape) - 1)) if self.per_sample else None
+        return keras.random.dropout(x, self.rate, noise_shape=noise, seed=self.seeds)

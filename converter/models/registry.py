@@ -8,14 +8,23 @@ from typing import Any
 from converter.errors import ConfigError, UnsupportedTower, listed, printable
 
 VISION = {
+    "beit": "beit:BeitTower",
     "clip_vision_model": "clip_vision:CLIPVisionTower",
+    "deit": "deit:DeiTTower",
+    "dinov2": "dinov2:Dinov2Tower",
+    "siglip_vision_model": "siglip_vision:SiglipVisionTower",
+    "swin": "swin:SwinTower",
     "vit": "vit:ViTTower",
 }
 TEXT = {
+    "albert": "albert:AlbertTower",
     "bert": "bert:BertTower",
+    "camembert": "roberta:RobertaTower",
+    "clip_text_model": "clip_text:CLIPTextTower",
+    "mpnet": "mpnet:MPNetTower",
     "roberta": "roberta:RobertaTower",
     "xlm-roberta": "roberta:RobertaTower",
-    "camembert": "roberta:RobertaTower",
+    "xlm-roberta-xl": "xlm_roberta_xl:XLMRobertaXLTower",
 }
 SIDES = {"vision": VISION, "text": TEXT}
 

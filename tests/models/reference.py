@@ -17,7 +17,13 @@ from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
 PROJECTION = 23
 CLIP_LIKE = ("clip_vision_model", "siglip_vision_model", "clip_text_model")
-LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
+LEAVES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "embeddings": "weight",
+    "positional_embeddings": "position_embeddings",  # Swin's
+}
 
 VISION: dict[str, dict[str, Any]] = {
     "clip_vision_model": {
@@ -36,6 +42,48 @@ VISION: dict[str, dict[str, Any]] = {
         "num_attention_heads": 7,
         "image_size": 18,
         "patch_size": 6,
+    },
+    "deit": {
+        "hidden_size": 30,
+        "intermediate_size": 46,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "image_size": 21,
+        "patch_size": 7,
+    },
+    "dinov2": {
+        "hidden_size": 32,
+        "mlp_ratio": 2,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": 20,
+        "patch_size": 5,
+        "drop_path_rate": 0.1,
+    },
+    "siglip_vision_model": {
+        "hidden_size": 30,
+        "intermediate_size": 42,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 21,
+        "patch_size": 7,
+    },
+    "beit": {
+        "hidden_size": 24,
+        "intermediate_size": 38,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "image_size": 20,
+        "patch_size": 5,
+        "use_relative_position_bias": True,
+    },
+    "swin": {
+        "embed_dim": 12,
+        "depths": [2, 1],
+        "num_heads": [2, 3],
+        "window_size": 3,
+        "image_size": 28,
+        "patch_size": 4,
     },
 }
 TEXT: dict[str, dict[str, Any]] = {
@@ -58,7 +106,48 @@ TEXT: dict[str, dict[str, Any]] = {
         "type_vocab_size": 2,
         "pad_token_id": 1,
     },
+    "albert": {
+        "vocab_size": 89,
+        "embedding_size": 14,
+        "hidden_size": 32,
+        "intermediate_size": 58,
+        "num_hidden_layers": 4,
+        "num_hidden_groups": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 29,
+        "type_vocab_size": 2,
+    },
+    "mpnet": {
+        "vocab_size": 83,
+        "hidden_size": 30,
+        "intermediate_size": 50,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "max_position_embeddings": 27,
+        "pad_token_id": 1,
+    },
+    "clip_text_model": {
+        "vocab_size": 79,
+        "hidden_size": 28,
+        "intermediate_size": 62,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 25,
+        "eos_token_id": 78,
+        "pad_token_id": 1,
+    },
+    "xlm-roberta-xl": {
+        "vocab_size": 91,
+        "hidden_size": 36,
+        "intermediate_size": 66,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 30,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
 }
+TEXT["xlm-roberta"] = TEXT["camembert"] = TEXT["roberta"]
 
 
 def make_config(vision: str, text: str, **changes: Any) -> Any:
@@ -97,10 +186,12 @@ def randomise(model: Any, seed: int = 0) -> Any:
 def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float32, seed: int = 0) -> Any:
     """The PyTorch dual encoder of a config with random weights."""
     config = VisionTextDualEncoderConfig.from_dict(config.to_dict())
-    config._attn_implementation = attention
-    model = randomise(VisionTextDualEncoderModel(config), seed)
-    model.set_attn_implementation(attention)
-    return model.to(dtype)
+    towers = {}
+    for side in ("vision", "text"):
+        own = getattr(config, f"{side}_config")
+        kind = "eager" if own.model_type == "mpnet" else attention  # MPNet has no other
+        towers[f"{side}_model"] = transformers.AutoModel.from_config(own, attn_implementation=kind)
+    return randomise(VisionTextDualEncoderModel(config, **towers), seed).to(dtype)
 
 
 def saved_tensors(model: Any) -> dict[str, np.ndarray]:
@@ -162,17 +253,22 @@ def keras_model(config: Any, tensors: dict[str, np.ndarray], dtype: str = "float
     return model
 
 
-def make_inputs(config: Any, images: int = 3, texts: int = 4, length: int = 9, seed: int = 0) -> dict[str, np.ndarray]:
+def make_inputs(
+    config: Any, images: int = 3, texts: int = 4, length: int = 9, seed: int = 0, size: Any = None
+) -> dict[str, np.ndarray]:
     """Random images, and texts padded to ragged lengths with their attention mask."""
     rng = np.random.default_rng(seed)
     vision, text = config.vision_config, config.text_config
-    size = vision.image_size if isinstance(vision.image_size, (list, tuple)) else (vision.image_size,) * 2
+    size = size or vision.image_size
+    size = size if isinstance(size, (list, tuple)) else (size, size)
     pad = text.pad_token_id or 0
     ids = rng.integers(3, text.vocab_size - 1, (texts, length))
     mask = np.ones((texts, length), np.int64)
     for row in range(1, texts):
         mask[row, length - row :] = 0
     ids[mask == 0] = pad
+    if isinstance(text.eos_token_id, int) and text.eos_token_id < text.vocab_size:
+        ids[np.arange(texts), mask.sum(1) - 1] = text.eos_token_id
     return {
         "input_ids": ids,
         "attention_mask": mask,

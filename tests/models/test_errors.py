@@ -169,7 +169,7 @@ def test_loss_of_unequal_batches(one: Case) -> None:
          "For one text, pass it in a list of one."),
         ({"input_ids": [[5, 6], [7]]}, "input_ids cannot be read as an array"),
         ({"input_ids": [["a", "b"]]}, "input_ids holds <U1; expected integers. Tokenize the texts first."),
-        ({"input_ids": [[1.5, 2.0]]}, "input_ids has numbers that are not whole; expected token-like ids. Pass integers."),
+        ({"input_ids": [[1.5, 2.0]]}, "input_ids has numbers that are not whole; expected token-like ids."),
         ({"attention_mask": np.ones((4, 8), int)}, "attention_mask has shape (4, 8); input_ids has (4, 9). "
          "Give both the same shape."),
     ],

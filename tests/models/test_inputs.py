@@ -1,4 +1,4 @@
-"""Whatever a person may hand over gives the same answer: arrays, tensors, lists, one dictionary, by position or name."""
+"""Whatever a person may hand over gives the same answer: arrays, tensors, lists, a dictionary, by position or name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def forms(inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "lists": {name: value.tolist() for name, value in inputs.items()},
         "int32": {name: value.astype("int32") if value.dtype.kind == "i" else value for name, value in inputs.items()},
         "float ids": {name: value.astype("float32") for name, value in inputs.items()},
-        "float64 pixels": {n: value.astype("float64") if value.dtype.kind == "f" else value for n, value in inputs.items()},
+        "float64 pixels": {
+            n: value.astype("float64") if value.dtype.kind == "f" else value for n, value in inputs.items()
+        },
         "boolean mask": {**inputs, "attention_mask": inputs["attention_mask"].astype(bool)},
         "None left in": {**inputs, "token_type_ids": None, "position_ids": None},
     }
 
 
-@pytest.mark.parametrize("form", forms({}) if False else [
+@pytest.mark.parametrize("form", [
     "tensors", "torch", "lists", "int32", "float ids", "float64 pixels", "boolean mask", "None left in",
 ])  # fmt: skip
 def test_every_form_by_name_and_as_a_dictionary(one: Case, wanted: np.ndarray, form: str) -> None:

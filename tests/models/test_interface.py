@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,8 +38,9 @@ def test_fresh_weights_are_as_transformers_starts() -> None:
     model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", text_hidden_size=200))
     assert model.logit_scale is None
     model.build()
-    assert tuple(model.logit_scale.shape) == (1,)
-    assert float(model.logit_scale[0]) == np.float32(1.7)
+    scale: Any = model.logit_scale
+    assert tuple(scale.shape) == (1,)
+    assert float(scale[0]) == np.float32(1.7)
     values = {name: np.asarray(variable.value) for name, variable in named_variables(model).items()}
     for name, value in values.items():
         if name.endswith("gamma"):
@@ -47,7 +49,9 @@ def test_fresh_weights_are_as_transformers_starts() -> None:
             assert (value == 0).all(), name
     words = values["text_model/bert/embeddings/word_embeddings/weight"]
     assert 0.019 < words.std() < 0.021
-    query, key = (values[f"text_model/bert/encoder/layer_._0/attention/self/{role}/kernel"] for role in ("query", "key"))
+    query, key = (
+        values[f"text_model/bert/encoder/layer_._0/attention/self/{role}/kernel"] for role in ("query", "key")
+    )
     assert 0.019 < query.std() < 0.021
     assert not np.array_equal(query, key)
 

@@ -41,7 +41,12 @@ def shipped() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "place",
-    ["clip-bert-tiny", "clip-bert-tiny/model.safetensors", "clip-bert-tiny-expected", "clip-bert-tiny-expected/tf_model.h5"],
+    [
+        "clip-bert-tiny",
+        "clip-bert-tiny/model.safetensors",
+        "clip-bert-tiny-expected",
+        "clip-bert-tiny-expected/tf_model.h5",
+    ],
 )
 def test_the_shipped_checkpoint_of_either_framework_answers_as_pytorch(place: str, shipped: dict[str, Any]) -> None:
     model = TFVisionTextDualEncoderModel.from_pretrained(FIXTURES / place, from_pt="expected" not in place)
@@ -96,7 +101,9 @@ def test_options_of_from_pretrained(one: Case, tmp_path: Path) -> None:
     output = model(one.inputs)
     assert type(output) is tuple
     assert output[0].dtype == "float64"
-    with pytest.raises(ModelError, match=r"^nonsense is neither an argument of from_pretrained here nor a field of Vis"):
+    with pytest.raises(
+        ModelError, match=r"^nonsense is neither an argument of from_pretrained here nor a field of Vis"
+    ):
         TFVisionTextDualEncoderModel.from_pretrained(tmp_path, nonsense=1)
 
 
@@ -151,7 +158,11 @@ def save_towers(case: Case, folder: Path) -> dict[str, Path]:
 def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
     places = save_towers(one, tmp_path)
     model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(
-        places["vision bare"], str(places["text bare"]), projection_dim=19, logit_scale_init_value=0.5, vision_from_pt=True
+        places["vision bare"],
+        str(places["text bare"]),
+        projection_dim=19,
+        logit_scale_init_value=0.5,
+        vision_from_pt=True,
     )
     assert model.built
     assert model.vision_model.loading_report.left_out == ()
@@ -164,7 +175,7 @@ def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
             np.testing.assert_array_equal(value, wanted[name], err_msg=name)
     assert found["text_projection/kernel"].shape == (40, 19)
     assert found["text_projection/kernel"].std() > 0.01
-    assert found["logit_scale"] == np.float32([0.5])
+    assert found["logit_scale"] == np.array([0.5], np.float32)
     output = model(one.inputs)
     plain = one.keras(one.inputs)
     np.testing.assert_array_equal(output.text_model_output.pooler_output, plain.text_model_output.pooler_output)
@@ -193,7 +204,9 @@ def test_a_full_clip_gives_its_vision_tower(tmp_path: Path) -> None:
     from transformers import CLIPConfig, CLIPModel
 
     small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 30}
-    config = CLIPConfig(vision_config={**small, "image_size": 20, "patch_size": 10}, text_config={**small, "vocab_size": 50})
+    config = CLIPConfig(
+        vision_config={**small, "image_size": 20, "patch_size": 10}, text_config={**small, "vocab_size": 50}
+    )
     clip = reference.randomise(CLIPModel(config))
     clip.save_pretrained(tmp_path)
     tower = load_tower(tmp_path, "vision")
@@ -225,7 +238,10 @@ def test_towers_given_as_models(one: Case, tmp_path: Path) -> None:
     model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(places["vision bare"], text_model=text)
     assert model.text_model is text
     changed = TFVisionTextDualEncoderModel.from_vision_text_pretrained(
-        places["vision bare"], places["text bare"], text_output_hidden_states=True, vision_config=one.config.vision_config
+        places["vision bare"],
+        places["text bare"],
+        text_output_hidden_states=True,
+        vision_config=one.config.vision_config,
     )
     assert changed.config.text_config.output_hidden_states
 

@@ -11,12 +11,16 @@ import pytest
 import transformers
 from transformers import VisionTextDualEncoderConfig
 
+from converter.configs import check_config, supported
 from converter.errors import ModelError
+from converter.layouts import LAYOUTS
 from converter.models import TFVisionTextDualEncoderModel, build_tower, named_variables
 from converter.models.registry import TEXT, VISION
+from converter.rules import compile_rules
 
 ROOT = "tf_vision_text_dual_encoder_model/"
-FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures" / "names" / "pairs.json").read_text())
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "names"
+FIXTURE = json.loads((FIXTURES / "pairs.json").read_text())
 TABLE = {
     pair: {name.removeprefix(ROOT).removesuffix(":0"): shape for name, shape in names["tf"].items()}
     for pair, names in FIXTURE.items()
@@ -26,6 +30,22 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 FIELDS: dict[str, dict[str, Any]] = {
     "clip_vision_model": {"image_size": 32, "patch_size": 16},
     "vit": {"image_size": 32, "patch_size": 16},
+    "deit": {"image_size": 32, "patch_size": 16},
+    "dinov2": {"image_size": 32, "patch_size": 16},
+    "siglip_vision_model": {"image_size": 32, "patch_size": 16},
+    "beit": {"image_size": 32, "patch_size": 16, "use_mask_token": True},
+    "swin": {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+    },
+    "albert": {"vocab_size": 99, "embedding_size": 16},
+    "mpnet": {"vocab_size": 99},
+    "clip_text_model": {"vocab_size": 99},
+    "xlm-roberta-xl": {"vocab_size": 99},
     "bert": {"vocab_size": 99},
     "roberta": {"vocab_size": 99, "max_position_embeddings": 512},
     "xlm-roberta": {"vocab_size": 99, "max_position_embeddings": 512},
@@ -34,7 +54,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def tower_config(kind: str) -> Any:
-    return transformers.AutoConfig.for_model(kind, **{**SMALL, **FIELDS[kind]})
+    fields = FIELDS[kind] if kind == "swin" else {**SMALL, **FIELDS[kind]}
+    return transformers.AutoConfig.for_model(kind, **fields)
 
 
 def config_of(pair: str) -> Any:
@@ -62,15 +83,36 @@ def test_names_shapes_and_order_are_those_of_transformers_4(pair: str) -> None:
     assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name in wanted(pair)]
 
 
-def test_every_tower_is_in_a_table() -> None:
-    assert {side for pair in TABLE for side in pair.split("+")} == {*VISION, *TEXT}
+@pytest.mark.parametrize("pair", [*(f"{v}+bert" for v in VISION), *(f"vit+{t}" for t in TEXT if t != "bert")])
+def test_names_shapes_and_order_are_those_of_the_rules(pair: str) -> None:
+    config = config_of(pair)
+    model = TFVisionTextDualEncoderModel(config)
+    model.build()
+    rules = compile_rules(check_config(config.to_dict()))
+    named = [(rule.tf, list(LAYOUTS[rule.layout].to_tf_shape(rule.shape))) for rule in rules.tensors]
+    assert list(shapes(model).items()) == named
+    assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name, _ in named]
+
+
+def test_registry_and_rules_serve_the_same_towers() -> None:
+    assert sorted(VISION) == list(supported("vision"))
+    assert sorted(TEXT) == list(supported("text"))
+
+
+def test_names_of_text_towers_that_transformers_4_had_alone() -> None:
+    table = json.loads((FIXTURES / "standalone_tf.json").read_text())
+    for kind, names in table.items():
+        tower = build_tower(tower_config(kind))
+        tower.build()
+        found = {name.removeprefix("clip/"): shape for name, shape in shapes(tower).items()}
+        assert found == {name.removesuffix(":0"): shape for name, shape in names.items()}
 
 
 def test_towers_built_alone_and_joined_have_the_same_names() -> None:
     vision, text = build_tower(tower_config("clip_vision_model")), build_tower(tower_config("roberta"))
     vision.build()
     text.build()
-    assert list(named_variables(text))[0] == "roberta/encoder/layer_._0/attention/self/query/kernel"
+    assert next(iter(named_variables(text))) == "roberta/encoder/layer_._0/attention/self/query/kernel"
     paths = [variable.path for variable in named_variables(text).values()]
     model = TFVisionTextDualEncoderModel(vision_model=vision, text_model=text)
     model.build()

@@ -22,10 +22,10 @@ from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
 RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
 
 
-def zipped() -> bytes:
+def zipped(name: str = "archive/data.pkl") -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
-        archive.writestr("archive/data.pkl", b"x")
+        archive.writestr(name, b"x")
     return held.getvalue()
 
 
@@ -115,13 +115,13 @@ def other_hdf5(path: Path) -> None:
     [
         (
             "pytorch_model.bin",
-            lambda path: path.write_bytes(zipped()),
-            "a PyTorch pickle, which is not read yet; save the model again with safe_serialization=True",
+            lambda path: path.write_bytes(zipped("notes.txt")),
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt",
         ),
         (
             "pytorch_model.bin",
             lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=2)),
-            "a PyTorch pickle, which is not read yet; save the model again with safe_serialization=True",
+            "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
         ),
         ("model.keras", lambda path: path.write_bytes(zipped()), f"a whole Keras 3 model (.keras); {RESAVE}"),
         (

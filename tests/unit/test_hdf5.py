@@ -224,7 +224,7 @@ def test_header_there_and_back(
     placed = write_header(path, tensors)
     found = read_header(path)
     assert [(name, tensor.dtype, tensor.shape) for name, tensor in found.tensors.items()] == tensors
-    for name, dtype, shape in tensors:
+    for name, _, shape in tensors:
         if 0 not in shape:
             assert found.tensors[name].extent == placed[name].extent
 

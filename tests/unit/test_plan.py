@@ -208,7 +208,7 @@ def test_swins_index_is_made_anew_for_tensorflow() -> None:
 @pytest.mark.parametrize(("names", "count"), [("v4", 3), ("v5", 0)])
 def test_swins_index_is_kept_for_pytorch_4(names: Any, count: int) -> None:
     config = config_of("swin")
-    stored = {name: (16, 16) for name in plan(shapes_of(config), config).restored}
+    stored = dict.fromkeys(plan(shapes_of(config), config).restored, (16, 16))
     made = plan(shapes_of(config, "tf") | stored, config, "pt", "tf", names=names)
     assert (len(made.restored), len(made.expected), len(made.dropped)) == (count, 3, 3 - count)
 

@@ -1,13 +1,13 @@
-"""BERT (https://arxiv.org/abs/1810.04805): words, positions and types added up, norm-after blocks, first-token pooler."""
+"""BERT (https://arxiv.org/abs/1810.04805): words, positions and types added up, norm-after blocks, pooler."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import TextEmbeddings, TextSpec
 from converter.models.pooling import FirstToken
-from converter.models.tower import TextTower
+from converter.models.text_tower import TextTower
 
 EMBEDDINGS = {
     "words": "word_embeddings",
@@ -32,7 +32,7 @@ def bert_embeddings(config: Any, **changes: Any) -> TextSpec:
     fields: dict[str, Any] = {
         "vocabulary": config.vocab_size,
         "positions": config.max_position_embeddings,
-        "types": config.type_vocab_size,
+        "types": getattr(config, "type_vocab_size", None),
         "width": config.hidden_size,
         "names": EMBEDDINGS,
         "std": config.initializer_range,
@@ -63,7 +63,7 @@ def bert_block(config: Any, **changes: Any) -> BlockSpec:
 class BertTower(TextTower):
     """``bert``."""
 
-    model_types = ("bert",)
+    model_types: ClassVar[tuple[str, ...]] = ("bert",)
     main_layer = "bert"
 
     def assemble(self, config: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
 from converter.models.parts import Norm
-from converter.models.tower import VisionTower
+from converter.models.vision_tower import VisionTower
 
 Tensor = Any
 
@@ -65,7 +65,8 @@ class CLIPVisionTower(VisionTower):
         self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images)
         self.pre_norm = self.part(f"{root}/pre_layrnorm", Norm(width, config.layer_norm_eps))
         self.blocks = [
-            self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
+            self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)
+            for i in range(config.num_hidden_layers)
         ]
         self.post_norm = self.part(f"{root}/post_layernorm", Norm(width, config.layer_norm_eps))
 

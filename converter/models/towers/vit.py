@@ -9,7 +9,7 @@ from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
 from converter.models.parts import Norm
 from converter.models.pooling import FirstToken
-from converter.models.tower import VisionTower
+from converter.models.vision_tower import VisionTower
 
 Tensor = Any
 

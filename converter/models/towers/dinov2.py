@@ -1,0 +1,84 @@
+"""DINOv2 (https://arxiv.org/abs/2304.07193): ViT with layer scale, maybe SwiGLU, and positions for any image size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.models.blocks import Block, BlockSpec, Spread, block_names
+from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
+from converter.models.parts import Norm
+from converter.models.vision_tower import VisionTower
+
+Tensor = Any
+
+
+def names_of(gated: bool) -> Any:
+    """The block's names, with the MLP's as SwiGLU or not."""
+    return block_names(
+        norm1="norm1",
+        query="attention/attention/query",
+        key="attention/attention/key",
+        value="attention/attention/value",
+        out="attention/output/dense",
+        scale1="layer_scale1/lambda1",
+        norm2="norm2",
+        up="mlp/weights_in" if gated else "mlp/fc1",
+        down="mlp/weights_out" if gated else "mlp/fc2",
+        scale2="layer_scale2/lambda1",
+    )
+
+
+class Dinov2Tower(VisionTower):
+    """``dinov2``; pooled at the class token after the norm."""
+
+    model_types = ("dinov2",)
+    main_layer = "dinov2"
+    any_image_size = True
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, norm."""
+        width, std, gated = config.hidden_size, config.initializer_range, config.use_swiglu_ffn
+        mask = {"mask_token": "mask_token"} if getattr(config, "use_mask_token", True) else {}
+        images = ImageSpec(
+            channels=config.num_channels,
+            image=pair(config.image_size),
+            patch=pair(config.patch_size),
+            width=width,
+            names={
+                "token": "cls_token",
+                **mask,
+                "positions": "position_embeddings",
+                "patches": "patch_embeddings/projection",
+            },
+            bias=True,
+            flat=False,
+            std=std,
+            token_std=std,
+            dropout=config.hidden_dropout_prob,
+        )
+        inner = int(width * config.mlp_ratio)
+        block = BlockSpec(
+            width=width,
+            heads=config.num_attention_heads,
+            inner=(int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner,
+            act="silu" if gated else config.hidden_act,
+            eps=config.layer_norm_eps,
+            norm_first=True,
+            names=names_of(gated),
+            spread=Spread.even(std),
+            qkv_bias=(config.qkv_bias,) * 3,
+            attention_dropout=config.attention_probs_dropout_prob,
+            drop_path=config.drop_path_rate,
+            layer_scale=config.layerscale_value,
+            gated=gated,
+        )
+        self.embeddings = self.layer("dinov2/embeddings", ResizedImageEmbeddings, images, self.seeds)
+        self.blocks = [
+            self.layer(f"dinov2/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
+        ]
+        self.norm = self.part("dinov2/layernorm", Norm(width, config.layer_norm_eps))
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states, and the class token's."""
+        x = self.norm(x)
+        return x, x[:, 0]

@@ -1,0 +1,82 @@
+"""What all towers of images share: how they are called and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from keras import ops
+
+from converter.errors import ModelError
+from converter.models.embeddings import pair
+from converter.models.inputs import as_pixels
+from converter.models.tower import Tower
+
+Tensor = Any
+
+
+class VisionTower(Tower):
+    """A tower of images; ``embeddings`` takes pixel values."""
+
+    side = "vision"
+    input_fields = ("pixel_values",)
+    any_image_size: ClassVar[bool] = False
+
+    def call(
+        self,
+        pixel_values: Tensor = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> Any:
+        """Encodes images.
+
+        Args:
+            pixel_values: ``(batch, channels, height, width)``.
+            output_attentions: whether to return attention weights; None: as the config says.
+            output_hidden_states: whether to return hidden states; None: as the config says.
+            return_dict: whether to return a ``TowerOutput`` or a plain tuple; None: as the config says.
+            training: whether dropout is on.
+
+        Returns:
+            last_hidden_state ``(batch, length, width)``, pooler_output ``(batch, width)`` and what was asked for.
+
+        Raises:
+            ModelError: the images do not fit the config.
+        """
+        if None in tuple(pixel_values.shape[2:]):
+            batch = ops.shape(pixel_values)[0]  # named, so that an image of another size fails instead of becoming two
+            pixel_values = ops.reshape(pixel_values, (batch, self.config.num_channels, *pair(self.config.image_size)))
+        x = self.before(self.embeddings(pixel_values, training=training))
+        x, taps = self.encode(x, self.bias(pixel_values), output_attentions, output_hidden_states, training)
+        last, pooled = self.after(x)
+        return self.output(last, pooled, taps, return_dict)
+
+    def bias(self, pixel_values: Tensor) -> Any:
+        """What is added to the attention scores, for all blocks or in a list for each; None: nothing."""
+        del pixel_values
+
+    def before(self, x: Tensor) -> Tensor:
+        """What comes between embeddings and the first block."""
+        return x
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Last hidden state and pooled output of the last block's output."""
+        raise NotImplementedError
+
+    def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Pixel values in the compute dtype, of the size that the config says."""
+        if "pixel_values" not in inputs:
+            raise ModelError("pixel_values is missing. Pass the images as (batch, channels, height, width).")
+        pixels = as_pixels(inputs["pixel_values"], self.config.num_channels, self.compute_dtype)
+        expected, found = pair(self.config.image_size), tuple(pixels.shape[2:])
+        if None not in found and not self.any_image_size and not self.fits(found):
+            raise ModelError(
+                f"pixel_values is {found[0]} x {found[1]}; image_size is {expected[0]} x {expected[1]}. "
+                "Resize the images with the image processor that belongs to this vision tower."
+            )
+        return {"pixel_values": pixels}
+
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Whether images of this height and width have as many patches as there are positions."""
+        return size == pair(self.config.image_size)
