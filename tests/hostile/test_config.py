@@ -109,7 +109,9 @@ def test_sizes(source: Path, refused: Refused, place: str, fields: dict[str, Any
     assert "config.json" in refused(source, ConfigError if "10**400" in str(fields) else ConverterError)
 
 
-@pytest.mark.parametrize("value", [None, True, [], {}, "x", -1, 0, 1.5, 2**31, float("nan"), [[]], [None], ["x"], {"a": 1}])
+@pytest.mark.parametrize(
+    "value", [None, True, [], {}, "x", -1, 0, 1.5, 2**31, float("nan"), [[]], [None], ["x"], {"a": 1}]
+)
 @pytest.mark.parametrize(
     ("place", "field"),
     [

@@ -24,6 +24,7 @@ from tests.hdf5_files import read_all, sound_file, value, write_h5
 from tests.hostile.conftest import Refused
 from tests.tiny import EXPECTED, FIXTURE
 
+
 def folder_with(tmp_path: Path) -> Path:
     folder = tmp_path / "src"
     folder.mkdir()

@@ -53,7 +53,10 @@ CASES: dict[str, tuple[bytes, str]] = {
         safetensors_bytes(b'{"a": 1, "a": 2}'),
         "its header is not JSON: a name stands in it twice",
     ),
-    "metadata that is a list": (safetensors_bytes({"__metadata__": []}), "its __metadata__ is not an object of strings"),
+    "metadata that is a list": (
+        safetensors_bytes({"__metadata__": []}),
+        "its __metadata__ is not an object of strings",
+    ),
     "metadata of numbers": (
         safetensors_bytes({"__metadata__": {"format": 1}}),
         "its __metadata__ is not an object of strings",
@@ -73,7 +76,10 @@ CASES: dict[str, tuple[bytes, str]] = {
     "shape of lists": (entry(shape=[[2]]), "tensor a has shape a nested list"),
     "huge shape": (entry(shape=[2**60]), "tensor a has shape [1152921504606846976]"),
     "too many axes": (entry(shape=[1] * 17), "tensor a has shape [1, 1, 1, 1, 1"),
-    "shape x dtype overflows 64 bits": (entry(shape=[2**40, 2**40]), "tensor a has 8 bytes, its shape and dtype ask for"),
+    "shape x dtype overflows 64 bits": (
+        entry(shape=[2**40, 2**40]),
+        "tensor a has 8 bytes, its shape and dtype ask for",
+    ),
     "shape x dtype is 0 modulo 2 ** 64": (
         entry(shape=[2**32, 2**30], data_offsets=[0, 0]),
         "tensor a has 0 bytes, its shape and dtype ask for 18,446,744,073,709,551,616",
