@@ -127,9 +127,7 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original"
-        )
+        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original")
     if _is_nested(value, MAX_CONFIG_DEPTH):
         raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
     return value
@@ -215,8 +213,7 @@ def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     inner = vision.get("vision_config") or vision.get("vision_config_dict") or {}
     if not isinstance(inner, Mapping):
         raise ConfigError(
-            "config.json: vision_config is a CLIP config whose own vision_config is not an object; "
-            "correct the config"
+            "config.json: vision_config is a CLIP config whose own vision_config is not an object; correct the config"
         )
     raw["vision_config"] = {**inner, "model_type": "clip_vision_model"}
     return raw, (

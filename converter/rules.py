@@ -17,7 +17,8 @@ from converter.expressions import Value, evaluate, integer, truth
 from converter.scopes import erase_main_layer
 from converter.specs import Shape
 
-MAX_TENSORS = 200_000
+# Ten times what the largest towers have; naming them takes a second.
+MAX_TENSORS = 50_000
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 

@@ -140,17 +140,24 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
     datasets: set[str] = set()
     count = 0
 
-    def visit(name: bytes, info: Any) -> None:
+    def visit(name: bytes, info: Any) -> str | None:
+        """Gives back what is wrong, which ends the walk; an exception would leave h5py as a SystemError."""
         nonlocal count
         count += 1
         if count > MAX_LINKS:
-            raise _corrupt(path, f"it holds more than {MAX_LINKS:,} links")
+            return f"it holds more than {MAX_LINKS:,} links"
         if info.type != h5py.h5l.TYPE_HARD:
-            raise _corrupt(path, f"{printable(name.decode(errors='replace'))} is a link to somewhere else, not data")
-        if h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
-            datasets.add(name.decode())
+            return f"{printable(name.decode(errors='replace'))} is a link to somewhere else, not data"
+        try:
+            if h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
+                datasets.add(name.decode())
+        except (RuntimeError, KeyError, OSError, ValueError) as error:
+            return f"HDF5 cannot read it: {printable(str(error))}"
+        return None
 
-    file.id.links.visit(visit, info=True)
+    problem = file.id.links.visit(visit, info=True)
+    if problem is not None:
+        raise _corrupt(path, problem)
     return datasets
 
 

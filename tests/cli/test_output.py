@@ -27,7 +27,7 @@ def test_there_and_back(convert: Convert, here: Path) -> None:
         "tf -> pt/model.safetensors\n"
         "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
         "  0.5 MB in 0.00 s, not compared with the source\n"
-        "next: convert inspect pt, or back again: convert pt2tf pt OUT\n",
+        "next: convert verify pt, or back again: convert pt2tf pt OUT\n",
         "",
     )
 

@@ -20,7 +20,10 @@ from tests.cli.conftest import Convert
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pt2tf", "none", "out"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
+        (
+            ("pt2tf", "none", "out"),
+            "none: not found; name a folder that save_pretrained wrote, or a weights file in one",
+        ),
         (("inspect", "none"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
         (
             ("tf2pt", "src", "out"),
@@ -57,7 +60,7 @@ def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], messa
         ),
         (
             ("tf2pt", "src", "out", "--format", "h5"),
-            "Error: Invalid value for '--format': 'h5' is not 'safetensors'.\n",
+            "Error: Invalid value for '--format': 'h5' is not ",
         ),
         (("pt2tf", "src", "out", "--names", "v5"), "--names"),
     ],
@@ -114,9 +117,7 @@ def test_the_module_is_the_program(here: Path) -> None:
     assert run.stdout.startswith("src -> tf/tf_model.h5\n")
     run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == (
-        "convert: tf: exists already; choose another folder, or replace it whole with --overwrite\n"
-    )
+    assert run.stderr == ("convert: tf: exists already; choose another folder, or replace it whole with --overwrite\n")
     assert run_module("pt2tf", env=environment, cwd=here).returncode == 2
 
 

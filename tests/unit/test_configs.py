@@ -216,11 +216,16 @@ def test_full_clip_config_with_a_wrong_vision_part() -> None:
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
 
 
 @given(
-    st.sampled_from(PAIRS), st.sampled_from(["vision", "text"]), st.sampled_from(["clip_vision", "bert", "swin"]), values
+    st.sampled_from(PAIRS),
+    st.sampled_from(["vision", "text"]),
+    st.sampled_from(["clip_vision", "bert", "swin"]),
+    values,
 )
 def test_any_value_of_a_field_is_taken_or_refused(pair: tuple[str, str], side: str, family: str, value: Any) -> None:
     for field in rule_file(family)["config"]["honoured"]:

@@ -43,7 +43,11 @@ def checkpoint(shapes: Mapping[str, Shape], side: Framework = "pt", dtype: str =
 
 
 def plan(
-    shapes: Mapping[str, Shape], config: Mapping[str, Any], target: Framework = "tf", side: Framework = "pt", **more: Any
+    shapes: Mapping[str, Shape],
+    config: Mapping[str, Any],
+    target: Framework = "tf",
+    side: Framework = "pt",
+    **more: Any,
 ) -> Plan:
     return make_plan(checkpoint(shapes, side), check_config(config), target, **more)
 
@@ -90,8 +94,7 @@ def test_the_first_ten_and_the_full_count() -> None:
     assert " and 29 more, as rename_rules/bert.toml: embeddings.word_embeddings asks for; compare" in message
 
 
-@pytest.mark.parametrize("side", ["pt", "tf"])
-@pytest.mark.parametrize(("vision", "text"), [("clip_vision_model", "albert"), ("swin", "roberta")])
+@pytest.mark.parametrize(("side", "vision", "text"), [("pt", "clip_vision_model", "albert"), ("tf", "swin", "roberta")])
 def test_no_single_tensor_can_be_missing_or_renamed(side: Framework, vision: str, text: str) -> None:
     config = config_of(vision, text)
     target: Framework = "tf" if side == "pt" else "pt"
@@ -159,7 +162,9 @@ def test_a_tensor_without_a_name_is_surplus() -> None:
     config = config_of("vit", vision_fields={"qkv_bias": False})
     assert "describes (1): ; compare" in refusal(shapes_of(config) | {"": (28,)}, config)
     config = config_of()
-    assert "describes (1): ; compare" in refusal(shapes_of(config, "tf") | {"": (1, 41)}, config, target="pt", side="tf")
+    assert "describes (1): ; compare" in refusal(
+        shapes_of(config, "tf") | {"": (1, 41)}, config, target="pt", side="tf"
+    )
 
 
 def test_no_config_makes_buffers_that_exhaust_memory() -> None:

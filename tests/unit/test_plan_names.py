@@ -68,7 +68,9 @@ def test_nothing_is_guessed(rename: Callable[[str], str]) -> None:
         plan_renamed(rename)
 
 
-@pytest.mark.parametrize("other", [f"module.{name}" for name in list(SHAPES)[:1]] + ["vision_model.post_layernorm.bias"])
+@pytest.mark.parametrize(
+    "other", [f"module.{name}" for name in list(SHAPES)[:1]] + ["vision_model.post_layernorm.bias"]
+)
 def test_two_names_of_one_tensor(other: str) -> None:
     nested = "vision_model.vision_model.post_layernorm.bias" if "post" in other else other.removeprefix("module.")
     with pytest.raises(PlanError) as caught:

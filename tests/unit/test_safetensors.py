@@ -93,7 +93,9 @@ def test_the_same_bytes_as_the_library(tmp_path: Path) -> None:
 
 @given(
     st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(lambda n: n != "__metadata__"),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+            lambda n: n != "__metadata__"
+        ),
         st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 5), max_size=4).map(tuple)),
         max_size=12,
     ),
