@@ -59,7 +59,7 @@ def test_a_tower_on_the_wrong_side() -> None:
     message = refusal(
         UnsupportedTower, TFVisionTextDualEncoderModel, config, vision_model=build_tower(config.text_config)
     )
-    assert message.startswith("vision_config.model_type is 'bert'; supported vision towers: clip_vision_model,")
+    assert message.startswith("vision_config.model_type is 'bert'; supported vision towers: beit, clip_vision_model,")
 
 
 def test_a_tower_without_pooling() -> None:
