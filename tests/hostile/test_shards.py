@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config_of()))
     tensors = list(tensors_of(config_of()).items())
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for file, part in ((FIRST, dict(tensors[:40])), (SECOND, dict(tensors[40:]))):
         save_file(part, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, file)

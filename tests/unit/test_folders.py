@@ -155,7 +155,8 @@ def test_the_living_are_not_swept(tmp_path: Path) -> None:
 
 def test_swept_before_it_was_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between making and locking its folder a run may lose it to another's sweep: it makes one again."""
-    real, lost = os.open, []
+    real = os.open
+    lost: list[Path] = []
 
     def lose_once(path: Path, flags: int) -> int:
         if not lost:

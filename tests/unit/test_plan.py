@@ -207,7 +207,7 @@ def test_swins_index_is_made_anew_for_tensorflow() -> None:
     made = plan(shapes_of(config), config)
     assert len(made.restored) == 3
     assert (made.restored[SWIN_INDEX].shape, made.restored[SWIN_INDEX].dtype) == ((16, 16), np.int32)
-    assert made.dropped == made.expected == ()
+    assert (made.dropped, made.expected) == ((), ())
 
 
 @pytest.mark.parametrize(("names", "count"), [("v4", 3), ("v5", 0)])

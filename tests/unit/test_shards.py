@@ -27,7 +27,7 @@ def write_shards(folder: Path, config: dict[str, Any], tensors: Arrays, count: i
     """As transformers does: files, an index, nothing else."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         file = f"model-{number + 1:05}-of-{count:05}.safetensors"
         part = dict(list(tensors.items())[number::count])
