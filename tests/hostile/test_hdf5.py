@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,3 +244,39 @@ def test_the_shape_of_a_header_is_not_believed(tmp_path: Path, refused: Refused)
     tensors["text_projection/kernel"] = tensors["text_projection/kernel"].T.copy()
     write_h5(folder / "tf_model.h5", tensors)
     assert refused(folder, PlanError).startswith("1 tensors do not have the shape that config.json says: ")
+
+
+@pytest.mark.parametrize(
+    ("address", "size", "message"),
+    [
+        (8, 0, "HDF5 cannot read it: "),
+        (2**40, 0, "HDF5 cannot read it: "),
+        (0, -4, "a/r/x:0 holds 76 bytes, not 80"),
+        (0, 4, "a/r/x:0 holds 84 bytes, not 80"),
+    ],
+)
+def test_extents_that_lie(tmp_path: Path, refused: Refused, address: int, size: int, message: str) -> None:
+    """Address and size as they stand in the object's header, which has no checksum."""
+    folder = folder_with(tmp_path)
+    path = folder / "tf_model.h5"
+    with sound_file(path) as (_, layer):
+        layer["r/x:0"] = np.arange(20, dtype="f4")
+        layer["r/y:0"] = np.arange(20, dtype="f4")
+        offset = layer["r/x:0"].id.get_offset()
+    content = path.read_bytes()
+    stands = struct.pack("<QQ", offset, 80)
+    assert content.count(stands) == 1
+    moved = len(content) - 80 + address if address else offset
+    path.write_bytes(content.replace(stands, struct.pack("<QQ", moved, 80 + size)))
+    assert message in refused(folder, CorruptCheckpoint)
+
+
+def test_an_extent_beyond_the_end_that_hdf5_lets_pass(tmp_path: Path) -> None:
+    """HDF5 before 1.14 opens such a dataset: then it is refused here."""
+    path = tmp_path / "tf_model.h5"
+    with sound_file(path) as (file, layer):
+        layer["r/x:0"] = np.arange(20, dtype="f4")
+        end = layer["r/x:0"].id.get_offset() + 80
+        assert hdf5._dataset(path, file, "a/r/x:0", "x", end).extent is not None
+        with pytest.raises(CorruptCheckpoint, match="a/r/x:0 lies beyond the end of the file: it is truncated"):
+            hdf5._dataset(path, file, "a/r/x:0", "x", end - 1)
