@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops
-
+from converter.models.activations import tanh
 from converter.models.blocks import Block, block_names
 from converter.models.embeddings import TextEmbeddings
 from converter.models.parts import Dense
@@ -56,4 +55,4 @@ class AlbertTower(TextTower):
     def after(self, x: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """The last block's output; the first token through the pooler."""
         del input_ids
-        return x, (ops.tanh(self.pooler(x[:, 0])) if self.pooler is not None else None)
+        return x, (tanh(self.pooler(x[:, 0])) if self.pooler is not None else None)
