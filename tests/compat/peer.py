@@ -86,6 +86,14 @@ def save_tf(source: str, out: str, shard: str | None = None, safetensors: bool =
     return {"files": sorted(path.name for path in Path(out).iterdir()), "variables": [w.name for w in model.weights]}
 
 
+def save_bin(source: str, out: str, shard: str | None = None) -> dict[str, Any]:
+    """Saves a PyTorch checkpoint as 4.x did before safetensors, by torch.save."""
+    model = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    options = {} if shard is None else {"max_shard_size": shard}
+    model.save_pretrained(out, safe_serialization=False, **options)
+    return {"files": sorted(path.name for path in Path(out).iterdir())}
+
+
 def run_tf(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a TensorFlow checkpoint, reports what did not match, and writes the outputs for given inputs."""
     import tensorflow as tf
@@ -178,6 +186,7 @@ def versions() -> dict[str, Any]:
 REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make,
     "save_tf": save_tf,
+    "save_bin": save_bin,
     "run_tf": run_tf,
     "run_pt": run_pt,
     "open_files": open_files,
