@@ -102,6 +102,14 @@ def save_pt(source: str, out: str, shard: str) -> dict[str, Any]:
     return {}
 
 
+def save_bin(source: str, out: str, shard: str | None = None) -> dict[str, Any]:
+    """Saves a PyTorch checkpoint as 4.x did before safetensors, by torch.save."""
+    model = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    options = {} if shard is None else {"max_shard_size": shard}
+    model.save_pretrained(out, safe_serialization=False, **options)
+    return {"files": sorted(path.name for path in Path(out).iterdir())}
+
+
 def run_tf(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a TensorFlow checkpoint, reports what did not match, and writes the outputs for given inputs."""
     import tensorflow as tf
@@ -198,7 +206,11 @@ def versions() -> dict[str, Any]:
 REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make,
     "save_tf": save_tf,
+<<<<<<< HEAD
     "save_pt": save_pt,
+=======
+    "save_bin": save_bin,
+>>>>>>> wt-bin
     "run_tf": run_tf,
     "run_pt": run_pt,
     "open_files": open_files,
