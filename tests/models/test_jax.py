@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.jax, pytest.mark.slow]
 HERE = Path(__file__).parent
-FILES = ("test_equal_to_pytorch.py", "test_options.py", "test_names.py")
+FILES = ("test_equal_to_pytorch.py", "test_options.py", "test_names.py", "test_vision_towers.py")
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="already on JAX")
