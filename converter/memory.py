@@ -27,7 +27,7 @@ def read_state_dict(state_dict: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint("pt", "state dict in memory", tensors, ())
 
 
-def _stored(name: str, value: Any) -> StoredTensor:
+def _stored(name: Any, value: Any) -> StoredTensor:
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
     if not isinstance(name, str) or dtype not in DTYPES or not hasattr(value, "shape"):
         raise SourceError(
