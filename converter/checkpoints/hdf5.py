@@ -123,10 +123,11 @@ def strip_scope(name: str) -> str:
 def _check_kind(path: Path, file: h5py.File) -> None:
     if "layer_names" in file.attrs or "layer_names0" in file.attrs:
         return
-    if "layers" in file or "_layer_checkpoint_dependencies" in file:
+    # Keras 3, and tf-keras since 2.12 where the name ends with .weights.h5: variables are numbered, layer by layer.
+    if {"layers", "vars", "_layer_checkpoint_dependencies"}.intersection(file):
         raise UnsupportedContainer(
-            f"{path}: weights that Keras 3 saved with save_weights; they do not hold the names of the variables. Load "
-            "them into the model and write it with save_pretrained, then convert the tf_model.h5"
+            f"{path}: weights that Keras saved as .weights.h5; they do not hold the names of the variables. Load them "
+            "into the model and write it with save_pretrained, then convert the tf_model.h5"
         )
     if "model_weights" in file:
         raise UnsupportedContainer(

@@ -179,6 +179,8 @@ def attention(
     scores = ops.matmul(query, key)
     if bias is not None:
         scores = scores + bias
-    weights = drop(ops.softmax(scores, axis=-1), training)
+    # Keras warns of a softmax over a single score.
+    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    weights = drop(weights, training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,24 +141,40 @@ class ImageEmbeddings(CompositeLayer):
 class ResizedImageEmbeddings(ImageEmbeddings):
     """Embeddings whose positions are resized to the image (DINOv2, BEiT); one token comes before the patches."""
 
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuses images smaller than a patch, and those whose positions cannot be resized.
+
+        Raises:
+            ModelError: says what size is expected.
+        """
+        patch, grid = self.spec.patch, self.spec.grid
+        if size[0] < patch[0] or size[1] < patch[1]:
+            raise ModelError(
+                f"pixel_values is {size[0]} x {size[1]}; a patch is {patch[0]} x {patch[1]}. Use larger images."
+            )
+        count = grid[0] * grid[1]
+        if "positions" in self.spec.names and not self.positions_fit(size) and math.isqrt(count) ** 2 != count:
+            raise ModelError(
+                f"pixel_values is {size[0]} x {size[1]}, for which the positions of {grid[0]} x {grid[1]} patches have to "
+                "be resized; PyTorch resizes a square number of them only. Use a config whose image_size is square."
+            )
+
+    def positions_fit(self, size: tuple[int, int]) -> bool:
+        """Whether the positions serve as they are: for square images with as many patches, as PyTorch decides it."""
+        grid, (height, width) = self.spec.grid, self.spec.patch
+        return size[0] == size[1] and (size[0] // height) * (size[1] // width) == grid[0] * grid[1]
+
     def grid_of(self, pixel_values: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of these images."""
         height, width = self.spec.patch
         return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
-        """Positions as they are for a square image of the trained size; else resized, as in PyTorch."""
+        """Positions as they are where they fit; else those of the patches resized, read as a square as in PyTorch."""
         table, grid = self.positions.value, self.grid_of(pixel_values)
-        count = int(table.shape[1]) - 1
-        if grid[0] * grid[1] == count and pixel_values.shape[2] == pixel_values.shape[3]:
+        if self.positions_fit((int(pixel_values.shape[2]), int(pixel_values.shape[3]))):
             return table
-        side = round(count**0.5)
-        if side * side != count:
-            raise ModelError(
-                f"image_size gives {self.spec.grid[0]} x {self.spec.grid[1]} patches, whose positions cannot be "
-                "resized: they must be square. Use square images in the config."
-            )
-        table = ops.convert_to_tensor(table)
+        table, side = ops.convert_to_tensor(table), math.isqrt(int(table.shape[1]) - 1)
         resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, "bicubic")
         return ops.concatenate([table[:, :1], ops.reshape(resized, (1, grid[0] * grid[1], -1))], axis=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -51,8 +50,10 @@ def distance_buckets(buckets: int = 32, reach: int = 128) -> Index:
     """
     half = buckets // 2
     exact = half // 2
-    distance = np.arange(reach + 1, dtype=np.float32)
-    # In float32 throughout, as PyTorch computes it: at a border the rounding decides.
-    ratio = np.log(np.maximum(distance, 1) / np.float32(exact)) / np.float32(math.log(reach / exact))
-    far = exact + (ratio * np.float32(half - exact)).astype(np.int64)
-    return np.where(distance < exact, distance.astype(np.int64), np.minimum(far, half - 1))
+    steps = half - exact
+    distance = [int(place) for place in range(reach + 1)]
+    # PyTorch takes exact + int(log(distance / exact) / log(reach / exact) * steps) in float32, and at a border the
+    # rounding of the logarithm would decide. The same in integers: (distance / exact) ** steps >= (reach / exact) ** n.
+    borders = [reach**n * exact ** (steps - n) for n in range(1, steps)]
+    far = [exact + sum(place**steps >= border for border in borders) for place in distance]
+    return np.array([place if place < exact else row for place, row in zip(distance, far, strict=True)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -30,9 +31,12 @@ def resize(grid: Tensor, rows: int, columns: int, kind: Literal["bicubic", "bili
     height, width = int(grid.shape[0]), int(grid.shape[1])
     if (height, width) == (rows, columns):
         return grid
+    dtype = keras.backend.standardize_dtype(grid.dtype)
+    if dtype in ("float16", "bfloat16"):
+        grid = ops.cast(grid, "float32")  # half precision shifts what lies between, and PyTorch avoids it too
     down = ops.cast(ops.convert_to_tensor(weights(height, rows, kind)), grid.dtype)
     across = ops.cast(ops.convert_to_tensor(weights(width, columns, kind)), grid.dtype)
-    return ops.einsum("rh,hwc,kw->rkc", down, grid, across)
+    return ops.cast(ops.einsum("rh,hwc,kw->rkc", down, grid, across), dtype)
 
 
 def weights(size: int, wanted: int, kind: str) -> np.ndarray[Any, Any]:

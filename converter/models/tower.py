@@ -37,6 +37,10 @@ class Tower(Composite, keras.Model):
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="converter")(cls)
+
     def __init__(
         self,
         config: Any,

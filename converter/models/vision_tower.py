@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, NoReturn
 
 from keras import ops
 
@@ -12,6 +12,7 @@ from converter.models.inputs import as_pixels
 from converter.models.tower import Tower
 
 Tensor = Any
+Size = tuple[int, int]
 
 
 class VisionTower(Tower):
@@ -19,7 +20,6 @@ class VisionTower(Tower):
 
     side = "vision"
     input_fields = ("pixel_values",)
-    any_image_size: ClassVar[bool] = False
 
     def call(
         self,
@@ -69,14 +69,26 @@ class VisionTower(Tower):
         if "pixel_values" not in inputs:
             raise ModelError("pixel_values is missing. Pass the images as (batch, channels, height, width).")
         pixels = as_pixels(inputs["pixel_values"], self.config.num_channels, self.compute_dtype)
-        expected, found = pair(self.config.image_size), tuple(pixels.shape[2:])
-        if None not in found and not self.any_image_size and not self.fits(found):
-            raise ModelError(
-                f"pixel_values is {found[0]} x {found[1]}; image_size is {expected[0]} x {expected[1]}. "
-                "Resize the images with the image processor that belongs to this vision tower."
-            )
+        height, width = pixels.shape[2:]
+        # A size that a graph does not know is taken to be the config's, see ``call``.
+        self.check_size(pair(self.config.image_size) if None in (height, width) else (height, width))
         return {"pixel_values": pixels}
 
-    def fits(self, size: tuple[int, int]) -> bool:
-        """Whether images of this height and width have as many patches as there are positions."""
-        return size == pair(self.config.image_size)
+    def check_size(self, size: Size) -> None:
+        """Refuses images of this height and width where the tower cannot encode them.
+
+        It is asked before Keras calls the tower, since Keras would bury the message in its own.
+
+        Raises:
+            ModelError: says what size is expected.
+        """
+        if size != pair(self.config.image_size):
+            self.refuse_size(size)
+
+    def refuse_size(self, size: Size) -> NoReturn:
+        """Says that only the config's image size will do."""
+        expected = pair(self.config.image_size)
+        raise ModelError(
+            f"pixel_values is {size[0]} x {size[1]}; image_size is {expected[0]} x {expected[1]}. "
+            "Resize the images with the image processor that belongs to this vision tower."
+        )

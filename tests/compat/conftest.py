@@ -1,4 +1,4 @@
-"""Two transformers installations as servers, and tiny checkpoints made by them."""
+"""Three transformers installations as servers, and tiny checkpoints made by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.compat.towers import TEXT, VISION
+from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
@@ -26,7 +26,7 @@ class PeerError(Exception):
 class Peer:
     """A running tests/compat/peer.py: ``peer("make", vision="vit", ...)`` asks it and returns its answer."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, **environment: str) -> None:
         self._server = subprocess.Popen(
             [python, "-m", "tests.compat.peer"],
             stdin=subprocess.PIPE,
@@ -34,7 +34,7 @@ class Peer:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"} | environment,
         )
 
     def __call__(self, do: str, **request: Any) -> dict[str, Any]:
@@ -53,8 +53,8 @@ class Peer:
         self._server.communicate(timeout=60)
 
 
-def _serve(python: str, version: str) -> Iterator[Peer]:
-    peer = Peer(python)
+def _serve(python: str, version: str, **environment: str) -> Iterator[Peer]:
+    peer = Peer(python, **environment)
     assert peer("versions")["transformers"].startswith(version)
     yield peer
     peer.close()
@@ -69,22 +69,59 @@ def peer() -> Iterator[Peer]:
 @pytest.fixture(scope="session")
 def current() -> Iterator[Peer]:
     """transformers 5.x with PyTorch."""
-    yield from _serve(sys.executable, "5.")
+    yield from _serve(sys.executable, "5.", USE_TF="0")
 
 
 @pytest.fixture(scope="session")
-def checkpoint(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a checkpoint as 4.57.6 PyTorch saves it, once per pair and options."""
+def oldest() -> Iterator[Peer]:
+    """transformers 4.46 with PyTorch, laid over the environment of 4.57.6."""
+    python = Path(os.environ["COMPAT_PYTHON"])
+    overlay = python.absolute().parents[1] / "transformers-4.46"
+    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
+    yield from _serve(str(python), "4.46.", PYTHONPATH=str(overlay), USE_TF="0")
+
+
+Make = Callable[..., Path]
+SHARD = "30KB"  # every tiny checkpoint is larger
+
+
+def _maker(server: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
     made: dict[str, Path] = {}
 
     def make(vision: str, text: str, **options: Any) -> Path:
         key = json.dumps([vision, text, options], sort_keys=True)
         if key not in made:
             made[key] = tmp_path_factory.mktemp(f"{vision}-{text}") / "pt"
-            peer("make", vision=vision, text=text, out=made[key], **options)
+            server("make", vision=vision, text=text, out=made[key], **options)
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes a checkpoint as 4.57.6 PyTorch saves it, once per pair and options."""
+    return _maker(peer, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def fresh_checkpoint(current: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes a checkpoint as 5.x saves a new model, once per pair and options."""
+    return _maker(current, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def peers_tf(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Lets 4.57.6 convert a checkpoint and save it in every way it knows, once; see ``peer.save_tf``."""
+    made: dict[Path, Path] = {}
+
+    def convert(source: Path) -> Path:
+        if source not in made:
+            made[source] = tmp_path_factory.mktemp("peer")
+            peer("save_tf", source=source, out=made[source], shard=SHARD)
+        return made[source]
+
+    return convert
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +152,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in VISION for text in TEXT]
+# Every tower once, for what takes long.
+SOME_PAIRS = [
+    pytest.param(*pair, id="+".join(pair))
+    for pair in zip([*VISION, "swin"], ["albert", "camembert", "xlm-roberta", "roberta", "bert"], strict=True)
+]
+ALL_PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in ALL_VISION for text in ALL_TEXT]
+SOME_OF_ALL_PAIRS = [
+    pytest.param(*pair, id="+".join(pair)) for pair in zip([*ALL_VISION, "swin"], reversed(ALL_TEXT), strict=True)
+]
 NOTHING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from converter import pt2tf
+from converter import pt2tf, tf2pt
 from tests.compat.conftest import NOTHING, Peer, assert_same_outputs
 
 pytestmark = pytest.mark.compat
@@ -65,6 +66,25 @@ def test_a_lost_tensor_is_reported_by_the_peer(
     ]
 
 
+def test_a_tensor_lost_from_tensorflow_safetensors_is_reported(
+    checkpoint: Callable[..., Path], peer: Peer, inputs: Callable[..., Path], tmp_path: Path
+) -> None:
+    pt2tf(checkpoint("vit", "bert"), tmp_path / "tf", format="safetensors")
+    lose(tmp_path / "tf" / "model.safetensors", "visual_projection/kernel:0", "tf")
+    loaded = peer("run_tf", source=tmp_path / "tf", inputs=inputs(tmp_path / "tf"), out=tmp_path / "tf.npz")
+    assert loaded["missing_keys"] == ["visual_projection/kernel:0"]
+
+
+def test_a_tensor_lost_from_safetensors_is_reported_by_every_version(
+    converted: Path, oldest: Peer, peer: Peer, current: Peer, inputs: Callable[..., Path], tmp_path: Path
+) -> None:
+    tf2pt(converted, tmp_path / "pt")
+    lose(tmp_path / "pt" / "model.safetensors", "visual_projection.weight", "pt")
+    for version in (oldest, peer, current):
+        loaded = version("run_pt", source=tmp_path / "pt", inputs=inputs(converted), out=tmp_path / "pt.npz")
+        assert loaded["missing_keys"] == ["visual_projection.weight"]
+
+
 def test_the_peer_takes_logit_scale_from_the_config(
     converted: Path, peer: Peer, inputs: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -75,6 +95,13 @@ def test_the_peer_takes_logit_scale_from_the_config(
     loaded = peer("run_tf", source=converted, inputs=inputs(converted), out=tmp_path / "tf.npz")
     assert loaded["missing_keys"] == []
     assert loaded["logit_scale"][0] == pytest.approx(1.31)
+
+
+def lose(path: Path, name: str, framework: str) -> None:
+    """Takes one tensor out of a safetensors file."""
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors, path, metadata={"format": framework})
 
 
 def as_bytes(name: str | bytes) -> bytes:

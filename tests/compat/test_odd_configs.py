@@ -54,12 +54,11 @@ def source(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Path:
 
 
 def test_our_h5_is_the_peers_and_answers_as_pytorch(
-    source: Path, peer: Peer, inputs: Checkpoint, tmp_path: Path
+    source: Path, peer: Peer, peers_tf: Callable[[Path], Path], inputs: Checkpoint, tmp_path: Path
 ) -> None:
     given = inputs(source)
     pt2tf(source, tmp_path / "ours")
-    peer("save_tf", source=source, out=tmp_path / "theirs")
-    assert read_h5(tmp_path / "ours" / "tf_model.h5") == read_h5(tmp_path / "theirs" / "tf_model.h5")
+    assert read_h5(tmp_path / "ours" / "tf_model.h5") == read_h5(peers_tf(source) / "h5" / "tf_model.h5")
     loaded = peer("run_tf", source=tmp_path / "ours", inputs=given, out=tmp_path / "tf.npz")
     assert loaded == NOTHING | {"logit_scale": [float(np.float32(LOGIT_SCALE))]}
     peer("run_pt", source=source, inputs=given, out=tmp_path / "pt.npz")
@@ -67,10 +66,9 @@ def test_our_h5_is_the_peers_and_answers_as_pytorch(
 
 
 def test_the_peers_h5_comes_back_bit_for_bit(
-    source: Path, peer: Peer, current: Peer, inputs: Checkpoint, tmp_path: Path
+    source: Path, peer: Peer, current: Peer, peers_tf: Callable[[Path], Path], inputs: Checkpoint, tmp_path: Path
 ) -> None:
-    peer("save_tf", source=source, out=tmp_path / "peer")
-    tf2pt(tmp_path / "peer", tmp_path / "pt")
+    tf2pt(peers_tf(source) / "h5", tmp_path / "pt")
     assert read_tensors(tmp_path / "pt" / "model.safetensors") == read_tensors(source / "model.safetensors")
     given = inputs(source)
     for version in (peer, current):

@@ -93,5 +93,68 @@ TEXT: dict[str, dict[str, Any]] = {
     },
 }
 
+# What transformers 4.57.6 cannot have in a TensorFlow dual encoder, but can in a PyTorch one.
+ALL_VISION: dict[str, dict[str, Any]] = VISION | {
+    "beit": {
+        "hidden_size": 52,
+        "intermediate_size": 74,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 7,
+        "use_relative_position_bias": True,
+        "layer_scale_init_value": 0.3,
+    },
+    "dinov2": {
+        "hidden_size": 56,
+        "mlp_ratio": 2,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 7,
+        "image_size": 25,
+        "patch_size": 5,
+    },
+    "siglip_vision_model": {
+        "hidden_size": 60,
+        "intermediate_size": 78,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "image_size": 27,
+        "patch_size": 9,
+    },
+}
+
+ALL_TEXT: dict[str, dict[str, Any]] = TEXT | {
+    "mpnet": {
+        "vocab_size": 109,
+        "hidden_size": 64,
+        "intermediate_size": 82,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 35,
+        "pad_token_id": 1,
+    },
+    "clip_text_model": {
+        "vocab_size": 113,
+        "hidden_size": 68,
+        "intermediate_size": 86,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 33,
+        "bos_token_id": 111,
+        "eos_token_id": 112,
+        "pad_token_id": 1,
+    },
+    "xlm-roberta-xl": {
+        "vocab_size": 127,
+        "hidden_size": 72,
+        "intermediate_size": 90,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "max_position_embeddings": 45,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+    },
+}
+
 PROJECTION = 26
 LOGIT_SCALE = 3.31  # exp of it is 27.4; the default would be 2.6592

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from converter import pt2tf
 from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import ConfigError, ConverterError, CorruptCheckpoint, PlanError, UnsupportedOption
 from tests.hostile.conftest import Refused
@@ -124,8 +125,6 @@ def test_sizes(source: Path, refused: Refused, place: str, fields: dict[str, Any
 )  # fmt: skip
 def test_wrong_types(source: Path, tmp_path: Path, place: str, field: str, value: Any) -> None:
     """Refused, or taken because it changes nothing; never a traceback of ours."""
-    from converter import pt2tf
-
     (source / "config.json").write_text(json.dumps(config_of("swin", **{place: {field: value}})))
     try:
         pt2tf(source, tmp_path / "out", dry_run=True)

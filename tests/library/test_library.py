@@ -93,7 +93,7 @@ def test_paths_as_text(tiny: Path, tmp_path: Path) -> None:
 
 def test_options_are_keywords_only(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        pt2tf(tiny, tmp_path / "tf", None, "h5")  # type: ignore[misc]
+        pt2tf(tiny, tmp_path / "tf", None, "h5")  # type: ignore[call-arg]
 
 
 def test_one_except_is_enough(tiny: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from converter import pt2tf, tf2pt, writing
 from converter.check import file_record, hash_file, same_bits
+from converter.checkpoints import detect
 from converter.errors import CheckError
 from tests.tiny import load, write_tiny
 
@@ -22,7 +23,7 @@ LARGE = "text_model/bert/embeddings/word_embeddings/weight"
 
 def spoil(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]) -> None:
     """Damages the written weights before they are opened again."""
-    real = writing.read_header
+    real = detect.read_header
 
     def read(path: Path) -> Any:
         damage(path)

@@ -133,7 +133,7 @@ def other_hdf5(path: Path) -> None:
         (
             "model.weights.h5",
             keras_weights,
-            "weights that Keras 3 saved with save_weights; they do not hold the names of the variables. Load them into "
+            "weights that Keras saved as .weights.h5; they do not hold the names of the variables. Load them into "
             "the model and write it with save_pretrained, then convert the tf_model.h5",
         ),
         (

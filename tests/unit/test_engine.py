@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter import pt2tf, tf2pt, writing
+from converter import pt2tf, sidecars, tf2pt, writing
 from converter.errors import ConverterError, CorruptCheckpoint, PlanError, TargetError
 from tests.hdf5_files import read_all, write_h5
 from tests.tiny import FIXTURE, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
@@ -92,7 +92,7 @@ def test_biases_that_are_not_zero_are_refused(tmp_path: Path) -> None:
 
 def test_source_that_is_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny(tmp_path / "pt")
-    real = writing.copy_sidecars
+    real = sidecars.copy_sidecars
 
     def replace(*arguments: Any) -> Any:
         weights = tmp_path / "pt" / "model.safetensors"

@@ -1,4 +1,4 @@
-"""BEiT (https://arxiv.org/abs/2106.08254): ViT with relative positions and layer scale, pooled by the mean."""
+"""BEiT (https://arxiv.org/abs/2106.08254): ViT with relative positions and layer scale; the mean of patches pools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm, Raw
 from converter.models.relative import grid_index_with_token
 from converter.models.resize import resize
-from converter.models.vision_tower import VisionTower
+from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
 
@@ -39,7 +39,6 @@ class BeitTower(VisionTower):
 
     model_types = ("beit",)
     main_layer = "beit"
-    any_image_size = True
 
     def assemble(self, config: Any) -> None:
         """Embeddings, maybe a shared table, blocks, norm of either the tokens or their mean."""
@@ -75,8 +74,10 @@ class BeitTower(VisionTower):
             )
             for i in range(count)
         ]
-        norm = Norm(width, config.layer_norm_eps)
-        self.norm = self.part("beit/pooler/layernorm" if config.use_mean_pooling else "beit/layernorm", norm)
+        if not config.use_mean_pooling:
+            self.norm = self.part("beit/layernorm", Norm(width, config.layer_norm_eps))
+        elif self.add_pooling_layer:
+            self.norm = self.part("beit/pooler/layernorm", Norm(width, config.layer_norm_eps))
 
     def bias(self, pixel_values: Tensor) -> Any:
         """The shared table's numbers plus each block's own, for the grid of patches at hand."""
@@ -98,13 +99,17 @@ class BeitTower(VisionTower):
         numbers = ops.take(table, ops.convert_to_tensor(grid_index_with_token(*grid).astype("int32")), axis=0)
         return ops.transpose(numbers, (2, 0, 1))[None]
 
+    def check_size(self, size: Size) -> None:
+        """Any size that has a patch, and whose positions can be had."""
+        self.embeddings.check_size(size)
+
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """With mean pooling, hidden states as they are and their normed mean; else the normed class token."""
-        if self.config.use_mean_pooling:
-            patches = x[:, 1:]
-            return x, self.norm(ops.sum(patches, axis=1) / patches.shape[1])
-        x = self.norm(x)
-        return x, x[:, 0]
+        """With mean pooling, hidden states as they are and the patches' mean normed; else all normed, and the token."""
+        mean, pools = self.config.use_mean_pooling, self.add_pooling_layer
+        if not mean:
+            x = self.norm(x)
+            return x, (x[:, 0] if pools else None)
+        return x, (self.norm(ops.sum(x[:, 1:], axis=1) / (x.shape[1] - 1)) if pools else None)
 
 
 def image_spec(config: Any) -> ImageSpec:

@@ -7,7 +7,7 @@ from typing import Any
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm
-from converter.models.vision_tower import VisionTower
+from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
 
@@ -33,7 +33,6 @@ class Dinov2Tower(VisionTower):
 
     model_types = ("dinov2",)
     main_layer = "dinov2"
-    any_image_size = True
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm."""
@@ -77,6 +76,10 @@ class Dinov2Tower(VisionTower):
             self.layer(f"dinov2/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
         ]
         self.norm = self.part("dinov2/layernorm", Norm(width, config.layer_norm_eps))
+
+    def check_size(self, size: Size) -> None:
+        """Any size that has a patch, and whose positions can be had."""
+        self.embeddings.check_size(size)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised hidden states, and the class token's."""

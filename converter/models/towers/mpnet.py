@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from converter.errors import UnsupportedOption
 from converter.models.blocks import Block, block_names
 from converter.models.embeddings import TextEmbeddings
 from converter.models.parts import Embedding
@@ -29,6 +30,7 @@ BLOCK = block_names(
     norm2="output/LayerNorm",
 )
 PAD = 1  # PyTorch's MPNet does not look at pad_token_id
+BUCKETS = 32  # nor at relative_attention_num_buckets, except for the rows of the table
 
 
 class MPNetTower(TextTower):
@@ -43,7 +45,14 @@ class MPNetTower(TextTower):
     def assemble(self, config: Any) -> None:
         """Relative distances, blocks, pooler, embeddings."""
         width, std, block = config.hidden_size, config.initializer_range, bert_block(config, names=BLOCK)
-        table = Embedding(config.relative_attention_num_buckets, config.num_attention_heads, std=std)
+        rows = config.relative_attention_num_buckets
+        if rows < BUCKETS:
+            raise UnsupportedOption(
+                f"text_config.relative_attention_num_buckets is {rows}, supported is {BUCKETS} or more: PyTorch sorts "
+                f"distances into {BUCKETS} buckets whatever the config says, so that texts of some length would fail. "
+                "Set it to the rows of relative_attention_bias."
+            )
+        table = Embedding(rows, config.num_attention_heads, std=std)
         self.distances = self.part("mpnet/encoder/relative_attention_bias", table)
         self.blocks = [
             self.layer(f"mpnet/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
@@ -55,7 +64,7 @@ class MPNetTower(TextTower):
 
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor | None:
         """A learned number for each head and bucket of distance, plus the mask."""
-        near = distance_buckets()
+        near = distance_buckets(BUCKETS)
         places = ops.arange(ops.shape(input_ids)[1], dtype="int32")
         ahead = ops.expand_dims(places, 0) - ops.expand_dims(places, 1)
         distance = ops.minimum(ops.abs(ahead), len(near) - 1)

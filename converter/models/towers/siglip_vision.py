@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras import ops
 
+from converter.models.activations import activation
 from converter.models.blocks import Block, BlockSpec, Spread, attention
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
 from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
 from converter.models.towers.clip_vision import BLOCK
-from converter.models.vision_tower import VisionTower
+from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
 
@@ -27,13 +29,14 @@ class AttentionPooling(CompositeLayer):
         super().__init__(**kwargs)
         width, std = block.width, block.spread.query
         self.block = block
-        self.probe = self.part("probe", Raw((1, 1, width), std=1.0))
-        self.weight = self.part("attention/in_proj_weight", Raw((3 * width, width), std=std))
+        self.probe = self.part("probe", Raw((1, 1, width), std=std))
+        self.weight = self.part("attention/in_proj_weight", Raw((3 * width, width), std=std / math.sqrt(2)))
         self.offset = self.part("attention/in_proj_bias", Raw((3 * width,)))
         self.out = self.part("attention/out_proj", Dense(width, width, std=std))
         self.norm = self.part("layernorm", Norm(width, block.eps))
         self.up = self.part("mlp/fc1", Dense(width, block.inner, std=block.spread.up))
         self.down = self.part("mlp/fc2", Dense(block.inner, width, std=block.spread.down))
+        self.act = activation(block.act)
 
     def query(self, x: Tensor) -> Tensor:
         """The first third of the joint projection."""
@@ -57,15 +60,7 @@ class AttentionPooling(CompositeLayer):
             ops.cast(ops.convert_to_tensor(self.probe.value), x.dtype), (ops.shape(x)[0], 1, self.block.width)
         )
         y, _ = attention(self, probe, x, None, self.block.heads, Dropout(0.0, None))
-        act = self.act
-        return (y + self.down(act(self.up(self.norm(y)))))[:, 0]
-
-    @property
-    def act(self) -> Any:
-        """The activation of the tower's blocks."""
-        from converter.models.activations import activation
-
-        return activation(self.block.act)
+        return (y + self.down(self.act(self.up(self.norm(y)))))[:, 0]
 
 
 class SiglipVisionTower(VisionTower):
@@ -77,7 +72,7 @@ class SiglipVisionTower(VisionTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, attention pooling."""
         width = config.hidden_size
-        std = width**-0.5
+        std, joint = width**-0.5, (2 / (width + config.intermediate_size)) ** 0.5
         images = ImageSpec(
             channels=config.num_channels,
             image=pair(config.image_size),
@@ -97,7 +92,7 @@ class SiglipVisionTower(VisionTower):
             eps=config.layer_norm_eps,
             norm_first=True,
             names=BLOCK,
-            spread=Spread.even(std),
+            spread=Spread(std, std, joint, joint),
             attention_dropout=config.attention_dropout,
         )
         root = "siglip/vision_model"
@@ -115,8 +110,8 @@ class SiglipVisionTower(VisionTower):
         x = self.norm(x)
         return x, (self.pooler(x) if self.pooler is not None else None)
 
-    def fits(self, size: tuple[int, int]) -> bool:
+    def check_size(self, size: Size) -> None:
         """As many patches as positions; what is left over at the borders is cut off, as in PyTorch."""
-        wanted, patch = pair(self.config.image_size), pair(self.config.patch_size)
-        count = (size[0] // patch[0]) * (size[1] // patch[1])
-        return count == (wanted[0] // patch[0]) * (wanted[1] // patch[1])
+        patch, grid = self.embeddings.spec.patch, self.embeddings.spec.grid
+        if (size[0] // patch[0]) * (size[1] // patch[1]) != grid[0] * grid[1]:
+            self.refuse_size(size)

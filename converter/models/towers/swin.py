@@ -1,7 +1,8 @@
-"""Swin (https://arxiv.org/abs/2103.14030): attention within windows, every second time shifted; patches merge."""
+"""Swin (https://arxiv.org/abs/2103.14030): attention within windows, shifted every second time; stages that merge."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,9 @@ from converter.models.embeddings import ImageSpec, Patches, pair
 from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
 from converter.models.relative import grid_index
 from converter.models.tower import asked
-from converter.models.vision_tower import VisionTower
+from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
-Size = tuple[int, int]
 
 EPS = 1e-5  # of embeddings and merging, whatever the config says
 SHUT = -100.0  # added to scores between regions that the shift brought together
@@ -42,7 +42,9 @@ class WindowBlock(Block):
         super().__init__(spec, seeds, **kwargs)
         self.window, self.shift = window, shift
 
-    def call(self, x: Tensor, size: Size, training: bool = False) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def call(  # type: ignore[override]  # Keras calls it by name, with what the tower gives.
+        self, x: Tensor, size: Size, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Windowed attention, then MLP, each with its residual.
 
         Args:
@@ -54,11 +56,6 @@ class WindowBlock(Block):
             Hidden states of the same shape, and weights ``(batch * windows, heads, window ** 2, window ** 2)``.
         """
         height, width = size
-        if min(size) < self.window:
-            raise ModelError(
-                f"The image has {height} x {width} patches at this stage, window_size is {self.window}. "
-                "Use larger images, or a config with smaller windows."
-            )
         shift = 0 if min(size) <= self.window else self.shift
         y = ops.reshape(self.norm1(x), (-1, height, width, self.spec.width))
         down, right = -height % self.window, -width % self.window
@@ -120,8 +117,12 @@ class Merging(CompositeLayer):
         if size[0] % 2 or size[1] % 2:
             x = ops.pad(x, ((0, 0), (0, size[0] % 2), (0, size[1] % 2), (0, 0)))
         x = ops.concatenate([x[:, row::2, column::2] for column in range(2) for row in range(2)], axis=-1)
-        count = ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
-        return self.reduction(self.norm(ops.reshape(x, (-1, count, 4 * self.width))))
+        return self.reduction(self.norm(ops.reshape(x, (-1, math.prod(halved(size)), 4 * self.width))))
+
+
+def halved(size: Size) -> Size:
+    """Height and width in patches after a merging."""
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 class SwinEmbeddings(CompositeLayer):
@@ -139,10 +140,10 @@ class SwinEmbeddings(CompositeLayer):
             setattr(self, role, self.part(path, parts[role]))
         self.drop = Dropout(spec.dropout, seeds)
 
-    def grid_of(self, pixel_values: Tensor) -> Size:
-        """Rows and columns of patches of these images."""
+    def grid_of(self, size: Size) -> Size:
+        """Rows and columns of patches of images of this height and width, which are padded to whole patches."""
         height, width = self.spec.patch
-        return -(-int(pixel_values.shape[2]) // height), -(-int(pixel_values.shape[3]) // width)
+        return -(-size[0] // height), -(-size[1] // width)
 
     def call(self, pixel_values: Tensor, training: bool = False) -> Tensor:
         """``(batch, channels, height, width)`` to ``(batch, patches, width)``."""
@@ -152,11 +153,6 @@ class SwinEmbeddings(CompositeLayer):
             pixel_values = ops.pad(pixel_values, ((0, 0), (0, 0), (0, down), (0, right)))
         x = self.norm(self.patches(pixel_values))
         if "positions" in self.spec.names:
-            if x.shape[1] != self.positions.shape[1]:
-                raise ModelError(
-                    f"The image has {x.shape[1]} patches; there are absolute positions for {self.positions.shape[1]}. "
-                    "Resize the images to the config's image_size."
-                )
             x = x + self.positions.value
         return self.drop(x, training)
 
@@ -166,7 +162,6 @@ class SwinTower(VisionTower):
 
     model_types = ("swin",)
     main_layer = "swin"
-    any_image_size = True
 
     def assemble(self, config: Any) -> None:
         """Embeddings, stages of blocks with a merging between them, norm."""
@@ -226,7 +221,24 @@ class SwinTower(VisionTower):
 
     def bias(self, pixel_values: Tensor) -> Any:
         """Not a bias: the grid of patches, which the blocks make theirs from."""
-        return self.embeddings.grid_of(pixel_values)
+        return self.embeddings.grid_of((int(pixel_values.shape[2]), int(pixel_values.shape[3])))
+
+    def check_size(self, size: Size) -> None:
+        """At every stage at least one window; with absolute positions as many patches as they are for."""
+        grid, config = self.embeddings.grid_of(size), self.config
+        said, count = f"pixel_values is {size[0]} x {size[1]}", math.prod(self.embeddings.spec.grid)
+        if config.use_absolute_embeddings and math.prod(grid) != count:
+            raise ModelError(
+                f"{said}, which makes {grid[0]} x {grid[1]} patches; there are absolute positions for {count}. "
+                "Resize the images with the image processor that belongs to this vision tower."
+            )
+        for stage in range(len(config.depths)):
+            if min(grid) < config.window_size:
+                raise ModelError(
+                    f"{said}, which leaves {grid[0]} x {grid[1]} patches at stage {stage}; window_size is "
+                    f"{config.window_size}. Use larger images, or a config with smaller windows."
+                )
+            grid = halved(grid)
 
     def encode(
         self,
@@ -246,7 +258,7 @@ class SwinTower(VisionTower):
             attentions.append(weights)
             if stage < len(self.mergings):
                 x = self.mergings[stage](x, size=size)
-                size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+                size = halved(size)
             states.append(x)
         wanted = asked(output_hidden_states, self.config, "output_hidden_states")
         weighed = asked(output_attentions, self.config, "output_attentions")

@@ -1,0 +1,251 @@
+"""The text towers other than BERT and RoBERTa compute what PyTorch computes, at unusual configs and masks too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converter.errors import ModelError, UnsupportedOption
+from converter.models import build_tower, named_variables
+from converter.models.relative import distance_buckets
+from tests.models import reference
+from tests.models.conftest import Case, make_case
+from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
+
+ATTENTIONS = {"xlm-roberta-xl": 2, "mpnet": 2, "clip_text_model": 3, "albert": 4, "camembert": 2, "xlm-roberta": 2}
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("xlm-roberta-xl", {"hidden_act": "gelu_new", "layer_norm_eps": 0.2, "num_attention_heads": 6}),
+    ("xlm-roberta-xl", {"pad_token_id": 7, "type_vocab_size": 1, "num_hidden_layers": 1}),
+    ("xlm-roberta-xl", {"pad_token_id": 0, "vocab_size": 61, "max_position_embeddings": 12, "type_vocab_size": 5}),
+    ("xlm-roberta-xl", {"chunk_size_feed_forward": 3, "intermediate_size": 17}),
+    ("mpnet", {"hidden_act": "relu", "layer_norm_eps": 0.1, "num_attention_heads": 6}),
+    ("mpnet", {"pad_token_id": 5, "relative_attention_num_buckets": 34, "num_hidden_layers": 3}),
+    ("mpnet", {"max_position_embeddings": 11, "vocab_size": 59, "intermediate_size": 19}),
+    ("clip_text_model", {"eos_token_id": 2, "bos_token_id": 0}),
+    ("clip_text_model", {"eos_token_id": 6, "pad_token_id": 6, "hidden_act": "gelu"}),
+    ("clip_text_model", {"layer_norm_eps": 0.3, "num_attention_heads": 7, "num_hidden_layers": 1}),
+    ("clip_text_model", {"max_position_embeddings": 9, "intermediate_size": 23, "vocab_size": 110}),
+    ("albert", {"num_hidden_layers": 4, "num_hidden_groups": 3, "inner_group_num": 1}),
+    ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 3}),
+    ("albert", {"num_hidden_layers": 2, "num_hidden_groups": 4, "num_attention_heads": 8}),
+    ("albert", {"hidden_act": "gelu", "layer_norm_eps": 0.1, "embedding_size": 32, "type_vocab_size": 4}),
+    ("albert", {"pad_token_id": 8, "max_position_embeddings": 9, "vocab_size": 67, "intermediate_size": 22}),
+    ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2}),
+    ("camembert", {"pad_token_id": 3}),
+    ("xlm-roberta", {"pad_token_id": 5, "hidden_act": "silu"}),
+]
+
+
+def make_config(kind: str, **changes: Any) -> Any:
+    return reference.make_config("vit", kind, **{f"text_{name}": value for name, value in changes.items()})
+
+
+@pytest.fixture(scope="module", params=list(ATTENTIONS))
+def text(request: pytest.FixtureRequest) -> Case:
+    """Each tower in float32."""
+    return make_case(make_config(request.param))
+
+
+def in_float64(config: Any) -> tuple[Any, Any]:
+    """Both sides of a config."""
+    model = reference.torch_model(config, "sdpa", torch.float64)
+    return model, reference.keras_model(config, reference.saved_tensors(model), "float64")
+
+
+def compare(config: Any, inputs: dict[str, Any], mask: Any) -> dict[str, np.ndarray]:
+    """All taps of both sides in float64; returns PyTorch's."""
+    model, ours = in_float64(config)
+    inputs = {**inputs, "pixel_values": inputs["pixel_values"].astype(np.float64)}
+    wanted = run_torch(model, inputs, torch.float64, output_hidden_states=True)
+    reference.assert_same(reference.taps(ours(inputs, output_hidden_states=True)), wanted, 1e-10, mask)
+    return wanted
+
+
+def to_the_left(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same texts with their padding in front."""
+    length = inputs["input_ids"].shape[1]
+    rolled = [(np.arange(length) + row.sum()) % length for row in inputs["attention_mask"]]
+    return {
+        name: np.take_along_axis(value, np.array(rolled), 1) if value.ndim == 2 else value
+        for name, value in inputs.items()
+    }
+
+
+def test_every_tap_in_float32(text: Case) -> None:
+    found = reference.taps(text.keras(text.inputs, **FLAGS))
+    wanted = run_torch(text.torch, text.inputs, **FLAGS)
+    kind = text.config.text_config.model_type
+    assert len([name for name in wanted if "text.attentions" in name]) == ATTENTIONS[kind]
+    reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
+
+
+def test_padding_in_front(text: Case) -> None:
+    inputs = to_the_left(text.inputs)
+    mask = inputs["attention_mask"]
+    assert mask[0].all()
+    assert not mask[1:, 0].any()
+    found, wanted = (
+        {name: tap for name, tap in taps.items() if name.startswith("text.") and "pooled" not in name}
+        for taps in (reference.taps(text.keras(inputs, **FLAGS)), run_torch(text.torch, inputs, **FLAGS))
+    )
+    reference.assert_same(found, wanted, 1e-5, mask)
+
+
+def test_explicit_positions_and_types_and_no_mask(text: Case) -> None:
+    rng, config = np.random.default_rng(5), text.config.text_config
+    shape = text.inputs["input_ids"].shape
+    inputs = {
+        **{name: value for name, value in text.inputs.items() if name != "attention_mask"},
+        "position_ids": rng.integers(0, config.max_position_embeddings, shape),
+        "token_type_ids": rng.integers(0, getattr(config, "type_vocab_size", 9), shape),
+    }
+    wanted = run_torch(text.torch, inputs, **FLAGS)
+    reference.assert_same(reference.taps(text.keras(inputs, **FLAGS)), wanted, 1e-5)
+    plain = run_torch(text.torch, text.inputs, **FLAGS)
+    assert np.abs(plain["text.embeddings"] - wanted["text.embeddings"]).max() > 0.1
+
+
+def test_a_wrong_weight_shows(text: Case) -> None:
+    wanted = run_torch(text.torch, text.inputs, **FLAGS)
+    queries = [
+        n
+        for n in text.tensors
+        if n.startswith("text_model") and n.endswith(("query.weight", "q_proj.weight", ".q.weight"))
+    ]
+    query = queries[-1]
+    key = query.replace("query", "key").replace("q_proj", "k_proj").replace(".q.", ".k.")
+    swapped = {**text.tensors, query: text.tensors[key], key: text.tensors[query]}
+    found = reference.taps(reference.keras_model(text.config, swapped)(text.inputs, **FLAGS))
+    with pytest.raises(AssertionError, match=r"text\.(layers|attentions)"):
+        reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
+
+
+@pytest.mark.parametrize("kind", list(ATTENTIONS))
+def test_every_tap_loss_and_gradient_in_float64(kind: str) -> None:
+    config = make_config(kind)
+    model, ours = in_float64(config)
+    inputs = reference.make_inputs(config, images=4, texts=4)
+    inputs["pixel_values"] = inputs["pixel_values"].astype(np.float64)
+    output = model(**reference.torch_inputs(inputs, torch.float64), return_loss=True, output_hidden_states=True)
+    found = reference.taps(ours(inputs, return_loss=True, output_hidden_states=True))
+    assert all(value.dtype == np.float64 for value in found.values())
+    reference.assert_same(found, reference.taps(output), 1e-10, inputs["attention_mask"])
+    gradients = gradients_of(ours, inputs)
+    output.loss.backward()
+    wanted = reference.gradients(model)
+    seen = 0
+    for name, gradient in zip(named_variables(ours), gradients, strict=True):
+        want = reference.to_tf(wanted[reference.pt_name(name, config)], name)
+        got = np.zeros_like(want) if gradient is None else gradient
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-10, err_msg=name)
+        seen += bool(np.abs(want).max() > 0)
+    assert seen > 0.9 * len(gradients)
+
+
+@pytest.mark.parametrize(("kind", "changes"), OPTIONS, ids=str)
+def test_option_equals_pytorch(kind: str, changes: dict[str, Any]) -> None:
+    config = make_config(kind, **changes)
+    inputs = reference.make_inputs(config)
+    if "type_vocab_size" in changes:
+        inputs["token_type_ids"] = np.arange(36).reshape(4, 9) % changes["type_vocab_size"]
+    assert (inputs["input_ids"] == config.text_config.pad_token_id).any()
+    compare(config, inputs, inputs["attention_mask"])
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta-xl", "mpnet"])
+def test_positions_skip_padding_in_the_middle(kind: str) -> None:
+    config = make_config(kind)
+    inputs = reference.make_inputs(config)
+    del inputs["attention_mask"]
+    inputs["input_ids"][0, 3] = inputs["input_ids"][2, :2] = 1
+    compare(config, inputs, None)
+
+
+@pytest.mark.parametrize(
+    ("eos", "ends", "wanted"),
+    [
+        (2, [[9, 50, 50, 4]], 1),  # the first of the greatest
+        (2, [[9, 2, 50, 4]], 2),  # the greatest, not the 2
+        (30, [[9, 30, 50, 30]], 1),  # the first of the equal
+        (30, [[9, 31, 50, 4]], 0),  # absent
+        (30, [[30, 4, 50, 4]], 0),
+    ],
+)
+def test_where_clip_pools(eos: int, ends: list[list[int]], wanted: int) -> None:
+    config = make_config("clip_text_model", eos_token_id=eos)
+    inputs = {"input_ids": np.array(ends), "pixel_values": reference.make_inputs(config)["pixel_values"]}
+    taps = compare(config, inputs, None)
+    np.testing.assert_array_equal(taps["text.pooled"], taps["text.last_hidden_state"][:, wanted])
+
+
+def test_clip_looks_back_only() -> None:
+    tower = build_tower(make_config("clip_text_model").text_config)
+    ids = np.arange(3, 12)[None]
+    changed = np.where(np.arange(9) < 5, ids, 77)
+    before, after = (np.asarray(tower(given).last_hidden_state)[0] for given in (ids, changed))
+    np.testing.assert_allclose(before[:5], after[:5], atol=1e-6)
+    assert (np.abs(before - after).max(1)[5:] > 1e-3).all()
+
+
+def test_buckets_of_distances_are_those_of_pytorch() -> None:
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distances = torch.arange(2**17)
+    wanted = MPNetEncoder.relative_position_bucket(-distances).numpy()
+    found = distance_buckets()
+    np.testing.assert_array_equal(found[np.minimum(distances.numpy(), len(found) - 1)], wanted)
+    assert set(found) == set(range(16))
+    np.testing.assert_array_equal(MPNetEncoder.relative_position_bucket(distances[1:]).numpy(), wanted[1:] + 16)
+
+
+def test_a_text_long_enough_for_every_bucket() -> None:
+    config = make_config("mpnet", max_position_embeddings=151, num_hidden_layers=1)
+    inputs = reference.make_inputs(config, texts=2, length=149)
+    compare(config, inputs, inputs["attention_mask"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("clip_text_model", "attention_dropout"),
+        *((k, f) for k in ("xlm-roberta-xl", "mpnet", "albert", "camembert") for f in DROPOUTS),
+    ],
+)
+def test_dropout_is_where_pytorch_has_it(kind: str, field: str) -> None:
+    """With everything dropped there is nothing random left."""
+    off = {} if kind == "clip_text_model" else dict.fromkeys(DROPOUTS, 0.0)
+    config = make_config(kind, **{**off, field: 1.0})
+    model = reference.torch_model(config)
+    ours = reference.keras_model(config, reference.saved_tensors(model)).text_model
+    inputs = {name: value for name, value in reference.make_inputs(config).items() if name != "pixel_values"}
+    with torch.no_grad():
+        wanted = model.text_model.train()(**reference.torch_inputs(inputs), output_hidden_states=True)
+    found = ours(inputs, output_hidden_states=True, training=True)
+    assert len(found.hidden_states) == len(wanted.hidden_states)
+    for got, want in zip(found.hidden_states, wanted.hidden_states, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    still = np.asarray(ours(inputs).last_hidden_state)
+    assert np.abs(np.asarray(found.last_hidden_state) - still).max() > 1e-2
+
+
+def test_refused_options() -> None:
+    with pytest.raises(UnsupportedOption, match=r"^text_config\.relative_attention_num_buckets is 31, .* 32 or more:"):
+        build_tower(make_config("mpnet", relative_attention_num_buckets=31).text_config)
+    with pytest.raises(UnsupportedOption, match=r"^text_config\.eos_token_id is None, supported is one integer:"):
+        build_tower(make_config("clip_text_model", eos_token_id=None).text_config)
+    with pytest.raises(UnsupportedOption, match=r"^xlm-roberta-xl config: pad_token_id is None; .* an integer\."):
+        build_tower(make_config("xlm-roberta-xl", pad_token_id=None).text_config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("xlm-roberta-xl", 28), ("mpnet", 25), ("clip_text_model", 25), ("albert", 29)]
+)
+def test_the_longest_text(kind: str, limit: int) -> None:
+    tower = build_tower(make_config(kind).text_config)
+    assert tower(np.full((1, limit), 9)).last_hidden_state.shape[1] == limit
+    with pytest.raises(ModelError, match=rf"^input_ids has {limit + 1} tokens in a row; .* positions for {limit} "):
+        tower(np.full((1, limit + 1), 9))

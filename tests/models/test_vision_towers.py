@@ -1,0 +1,517 @@
+"""BEiT, DINOv2, SigLIP and Swin one by one against PyTorch's own towers: every option, size and edge that counts."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import torch
+import transformers
+from keras import ops
+
+from converter.configs import check_tower_config
+from converter.errors import ModelError
+from converter.layouts import LAYOUTS
+from converter.models import build_tower, load_tower, named_variables
+from converter.models.relative import grid_index, grid_index_with_token
+from converter.models.resize import resize
+from converter.rules import compile_tower
+from tests.models import reference
+
+KINDS = ("beit", "dinov2", "siglip_vision_model", "swin")
+FLAGS = {"output_attentions": True, "output_hidden_states": True}
+Size = tuple[int, int]
+
+# Model type, changes to the small config of reference.py, and the image's size where it is not the config's.
+OPTIONS: list[tuple[str, dict[str, Any], Size | None]] = [
+    ("swin", {}, None),
+    ("swin", {"window_size": 2, "depths": [2, 3]}, None),
+    ("swin", {"window_size": 4, "depths": [4], "num_heads": [3]}, (37, 53)),
+    ("swin", {"window_size": 5, "depths": [3], "num_heads": [4], "image_size": 20}, None),
+    ("swin", {"window_size": 5, "depths": [2, 2], "image_size": [36, 72]}, None),
+    ("swin", {"window_size": 1, "depths": [2, 2]}, None),
+    ("swin", {"depths": [1, 2, 3], "num_heads": [2, 4, 3], "mlp_ratio": 2.6}, (50, 61)),
+    ("swin", {"image_size": [30, 44], "patch_size": [2, 4], "num_channels": 2}, None),
+    ("swin", {"image_size": [30, 44], "patch_size": [3, 4], "use_absolute_embeddings": True}, None),
+    ("swin", {"use_absolute_embeddings": True}, (26, 27)),
+    ("swin", {"use_absolute_embeddings": True, "image_size": 24, "window_size": 2}, (16, 36)),
+    ("swin", {"qkv_bias": False, "hidden_act": "quick_gelu"}, (29, 28)),
+    ("swin", {"layer_norm_eps": 0.3, "embed_dim": 18, "num_heads": [3, 9]}, (45, 28)),
+    ("beit", {}, None),
+    ("beit", {"use_relative_position_bias": False, "use_mask_token": True}, None),
+    ("beit", {"use_relative_position_bias": False, "use_shared_relative_position_bias": True}, None),
+    ("beit", {"use_shared_relative_position_bias": True, "num_hidden_layers": 1}, None),
+    ("beit", {"use_shared_relative_position_bias": True}, (15, 31)),
+    ("beit", {"image_size": [15, 25]}, None),
+    ("beit", {"image_size": [15, 25], "use_shared_relative_position_bias": True}, (35, 10)),
+    ("beit", {"image_size": [15, 25]}, (25, 15)),
+    ("beit", {"use_absolute_position_embeddings": True}, None),
+    ("beit", {"use_absolute_position_embeddings": True}, (20, 24)),
+    ("beit", {"use_absolute_position_embeddings": True}, (40, 10)),
+    ("beit", {"use_absolute_position_embeddings": True, "image_size": [10, 40]}, None),
+    ("beit", {"use_absolute_position_embeddings": True, "use_relative_position_bias": False}, (5, 60)),
+    ("beit", {"image_size": [12, 30], "patch_size": [4, 5], "use_relative_position_bias": False}, None),
+    ("beit", {"use_mean_pooling": False}, None),
+    ("beit", {"use_mean_pooling": False, "layer_scale_init_value": 0.0}, (22, 29)),
+    ("beit", {"layer_scale_init_value": 0.0, "hidden_act": "relu"}, None),
+    ("beit", {"layer_norm_eps": 0.2, "num_attention_heads": 3, "num_channels": 4, "image_size": 23}, None),
+    ("siglip_vision_model", {}, None),
+    ("siglip_vision_model", {"image_size": 24, "patch_size": 5}, None),
+    ("siglip_vision_model", {"image_size": 24, "patch_size": 5}, (21, 23)),
+    ("siglip_vision_model", {"image_size": 24, "patch_size": 4}, (16, 37)),
+    ("siglip_vision_model", {"hidden_act": "gelu", "layer_norm_eps": 0.2, "num_channels": 1}, None),
+    ("siglip_vision_model", {"num_attention_heads": 6, "num_hidden_layers": 1, "attention_dropout": 0.3}, None),
+    ("siglip_vision_model", {"image_size": 7}, None),
+    ("dinov2", {}, None),
+    ("dinov2", {"use_swiglu_ffn": True, "hidden_act": "relu"}, None),
+    ("dinov2", {"use_swiglu_ffn": True, "mlp_ratio": 3, "hidden_size": 36}, None),
+    ("dinov2", {"qkv_bias": False, "use_mask_token": False}, None),
+    ("dinov2", {"hidden_act": "gelu_new", "layer_norm_eps": 0.2, "layerscale_value": 1e-5}, None),
+    ("dinov2", {"image_size": [8, 32], "patch_size": [2, 8], "num_channels": 2}, (16, 16)),
+    ("dinov2", {"image_size": 23}, None),
+    ("dinov2", {}, (22, 20)),
+]
+RESIZED: list[tuple[str, dict[str, Any], Size | None]] = [
+    ("dinov2", {}, (25, 35)),
+    ("dinov2", {}, (10, 15)),
+    ("dinov2", {}, (5, 90)),
+    ("dinov2", {}, (10, 40)),
+    ("dinov2", {"image_size": [10, 40]}, None),
+    ("dinov2", {"image_size": 37, "use_swiglu_ffn": True}, (63, 22)),
+]
+
+
+def described(case: Any) -> str:
+    kind, changes, size = case
+    return "-".join([kind, *(f"{name}={value}" for name, value in changes.items()), str(size or "")])
+
+
+class Both(NamedTuple):
+    """A tower on either side, and images for it."""
+
+    config: Any
+    torch: Any
+    keras: Any
+    pixels: np.ndarray
+
+
+def small_config(kind: str, **changes: Any) -> Any:
+    return transformers.AutoConfig.for_model(kind, **{**reference.VISION[kind], **changes})
+
+
+def torch_tower(config: Any, attention: str, dtype: Any, **options: Any) -> Any:
+    config = type(config).from_dict(config.to_dict())
+    config._attn_implementation = attention
+    model = getattr(transformers, transformers.models.auto.modeling_auto.MODEL_MAPPING_NAMES[config.model_type])
+    return reference.randomise(model(config, **options)).to(dtype)
+
+
+def assign(tower: Any, model: Any) -> None:
+    """Gives our tower PyTorch's numbers; every tensor and every variable exactly once."""
+    tower.build()
+    left = reference.saved_tensors(model)
+    both = SimpleNamespace(vision_config=tower.config)
+    for name, variable in named_variables(tower).items():
+        pt = reference.pt_name(f"vision_model/{name}", both).removeprefix("vision_model.")
+        value = reference.to_tf(left.pop(pt), name)
+        assert tuple(value.shape) == tuple(variable.shape), name
+        variable.assign(value)
+    assert not left, sorted(left)
+
+
+def both_of(case: Any, attention: str, dtype: str) -> Both:
+    kind, changes, size = case
+    config = small_config(kind, **changes)
+    model = torch_tower(config, attention, getattr(torch, dtype))
+    tower = build_tower(config, dtype=dtype)
+    assign(tower, model)
+    return Both(config, model, tower, images(config, size).astype(dtype))
+
+
+def images(config: Any, size: Size | None = None) -> np.ndarray:
+    height_and_width = size or config.image_size
+    shape = height_and_width if isinstance(height_and_width, (tuple, list)) else (height_and_width,) * 2
+    return np.random.default_rng(3).normal(0, 1, (3, config.num_channels, *shape)).astype(np.float32)
+
+
+def taps(output: Any) -> dict[str, np.ndarray]:
+    found = {f"states.{i}": state for i, state in enumerate(output["hidden_states"])}
+    found |= {f"attentions.{i}": weights for i, weights in enumerate(output.get("attentions") or ())}
+    found |= {"last": output["last_hidden_state"], "pooled": output["pooler_output"]}
+    return {name: reference.as_numpy(value) for name, value in found.items()}
+
+
+def run_torch(model: Any, pixels: np.ndarray, **flags: Any) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        return taps(model(torch.as_tensor(pixels), **flags))
+
+
+@pytest.mark.parametrize("case", [*OPTIONS, *RESIZED], ids=described)
+def test_every_tap_and_attention_map_in_float32(case: Any) -> None:
+    both = both_of(case, "eager", "float32")
+    wanted = run_torch(both.torch, both.pixels, **FLAGS)
+    counts = len(both.config.depths) if case[0] == "swin" else both.config.num_hidden_layers
+    assert sum(name.startswith("attentions") for name in wanted) == counts
+    assert sum(name.startswith("states") for name in wanted) == counts + 1
+    reference.assert_same(taps(both.keras(both.pixels, **FLAGS)), wanted, 1e-5)
+
+
+@pytest.mark.parametrize("case", [*OPTIONS, *RESIZED], ids=described)
+def test_every_tap_in_float64(case: Any) -> None:
+    both = both_of(case, "sdpa", "float64")
+    wanted = run_torch(both.torch, both.pixels, output_hidden_states=True)
+    found = taps(both.keras(both.pixels, output_hidden_states=True))
+    assert all(value.dtype == np.float64 for value in found.values())
+    # PyTorch's DINOv2 resizes its positions in float32, whatever the model is in.
+    reference.assert_same(found, wanted, 3e-6 if case in RESIZED else 1e-10)
+
+
+@pytest.mark.parametrize("case", RESIZED, ids=described)
+def test_resized_positions_in_float64(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with PyTorch's own resizing, but in float64, of positions that float32 holds exactly."""
+    both = both_of(case, "sdpa", "float64")
+    with torch.no_grad():
+        positions = both.torch.embeddings.position_embeddings
+        positions.copy_(positions.float().double())
+    assign(both.keras, both.torch)
+    plain = torch.nn.functional.interpolate
+    monkeypatch.setattr(torch.nn.functional, "interpolate", lambda x, **options: plain(x.double(), **options))
+    wanted = run_torch(both.torch, both.pixels, output_hidden_states=True)
+    reference.assert_same(taps(both.keras(both.pixels, output_hidden_states=True)), wanted, 1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_counts(kind: str) -> None:
+    """A weight that no tap depends on would not be compared with PyTorch at all."""
+    both = both_of((kind, {}, None), "eager", "float32")
+    before = taps(both.keras(both.pixels, output_hidden_states=True))
+    rng = np.random.default_rng(1)
+    for name, variable in named_variables(both.keras).items():
+        kept = np.array(variable.value)
+        variable.assign(kept + rng.normal(0, 0.5, kept.shape))
+        after = taps(both.keras(both.pixels, output_hidden_states=True))
+        variable.assign(kept)
+        moved = max(np.abs(after[tap] - before[tap]).max() for tap in before)
+        # Adding the same to every key moves all scores of a query alike, which softmax does not see.
+        idle = name.endswith(("mask_token", "key/bias", "k_proj/bias"))
+        assert (moved < 1e-4) if idle else (moved > 1e-3), (name, moved)
+    reference.assert_same(taps(both.keras(both.pixels, output_hidden_states=True)), before, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_of_every_weight_at_another_size(kind: str) -> None:
+    size = {"siglip_vision_model": (25, 22), "swin": (33, 41)}.get(kind, (30, 10))
+    changes = {
+        "swin": {"depths": [2, 2]},
+        "beit": {"use_shared_relative_position_bias": True, "use_absolute_position_embeddings": True},
+    }.get(kind, {})
+    both = both_of((kind, changes, size), "sdpa", "float64")
+    goal = np.random.default_rng(2).normal(size=(3, both.config.hidden_size))
+    (both.torch(torch.as_tensor(both.pixels)).pooler_output * torch.as_tensor(goal)).sum().backward()
+    wanted = {name: p.grad.numpy() for name, p in both.torch.named_parameters() if p.grad is not None}
+    numbers = gradients(both.keras, both.pixels, goal)
+    reference_tower = build_tower(both.config, dtype="float64")
+    with torch.no_grad():
+        for parameter in both.torch.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    assign(reference_tower, both.torch)
+    seen = 0
+    for (name, variable), found in zip(named_variables(reference_tower).items(), numbers, strict=True):
+        want = np.array(variable.value)
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-6 if kind == "dinov2" else 1e-10, err_msg=name)
+        seen += bool(np.abs(want).max() > 1e-9)
+    assert seen >= len(wanted) - 2 * both.config.num_hidden_layers
+
+
+def gradients(tower: Any, pixels: np.ndarray, goal: np.ndarray) -> list[np.ndarray]:
+    """Gradient of ``sum(pooled * goal)`` by every checkpoint variable."""
+    variables = list(named_variables(tower).values())
+    if keras.backend.backend() == "jax":
+        import jax
+
+        fixed = [variable.value for variable in tower.non_trainable_variables]
+
+        def loss_of(values: list[Any]) -> Any:
+            given = {"pixel_values": ops.convert_to_tensor(pixels)}
+            return (tower.stateless_call(values, fixed, **given)[0]["pooler_output"] * goal).sum()
+
+        found = jax.grad(loss_of)([variable.value for variable in tower.trainable_variables])
+        by_id = {id(v): np.asarray(g) for v, g in zip(tower.trainable_variables, found, strict=True)}
+        return [by_id[id(variable)] for variable in variables]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tower(pixels).pooler_output * goal)
+    found = tape.gradient(loss, [variable.value for variable in variables], unconnected_gradients="zero")
+    return [np.asarray(tf.convert_to_tensor(gradient)) for gradient in found]
+
+
+def odd_configs() -> dict[str, Any]:
+    import json
+
+    table = json.loads((Path(__file__).parents[2] / "fixtures" / "names" / "odd.json").read_text())
+    return {name: case for name, case in table.items() if case["config"]["model_type"] in (*KINDS, "deit")}
+
+
+@pytest.mark.parametrize("name", sorted(odd_configs()))
+def test_names_of_odd_configs(name: str) -> None:
+    case = odd_configs()[name]
+    fields = dict(case["config"])
+    config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
+    tower = build_tower(config)
+    tower.build()
+    found = [(f"vision_model/{n}", list(v.shape)) for n, v in named_variables(tower).items()]
+    rules = compile_tower(check_tower_config("vision", config.to_dict()))
+    assert found == [(rule.tf, list(LAYOUTS[rule.layout].to_tf_shape(rule.shape))) for rule in rules.tensors]
+    if isinstance(case["tf"], dict):
+        buffers = {buffer.tf for buffer in rules.buffers}
+        assert dict(found) == {n: shape for n, shape in case["tf"].items() if n not in buffers}
+
+
+@pytest.mark.parametrize("kind", ["beit", "siglip_vision_model", "swin"])
+def test_without_pooling(kind: str) -> None:
+    config = small_config(kind)
+    options = {} if kind == "siglip_vision_model" else {"add_pooling_layer": False}
+    changed = small_config(kind, vision_use_head=False) if kind == "siglip_vision_model" else config
+    model = torch_tower(changed, "eager", torch.float32, **options)
+    tower = build_tower(config, add_pooling_layer=False)
+    assign(tower, model)
+    output = tower(images(config))
+    with torch.no_grad():
+        wanted = model(torch.as_tensor(images(config)))
+    assert output.pooler_output is None
+    assert wanted.pooler_output is None
+    np.testing.assert_allclose(output.last_hidden_state, wanted.last_hidden_state, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("beit", "BeitForImageClassification"),
+        ("dinov2", "Dinov2ForImageClassification"),
+        ("siglip_vision_model", "SiglipForImageClassification"),
+        ("swin", "SwinForImageClassification"),
+    ],
+)
+def test_loading_a_tower_of_its_own_and_one_under_a_head(kind: str, head: str, tmp_path: Path) -> None:
+    config = small_config(kind)
+    model = torch_tower(config, "eager", torch.float32)
+    model.save_pretrained(tmp_path / "bare")
+    wanted = run_torch(model, images(config), output_hidden_states=True)
+    bare = load_tower(tmp_path / "bare")
+    assert bare.loading_report.left_out == ()
+    assert bare.loading_report.new == ()
+    reference.assert_same(taps(bare(images(config), output_hidden_states=True)), wanted, 1e-5)
+    whole = transformers.SiglipConfig(vision_config=config.to_dict()) if kind == "siglip_vision_model" else config
+    under = reference.randomise(getattr(transformers, head)(whole), seed=8)
+    inner = under.vision_model if kind == "siglip_vision_model" else under.base_model
+    wanted = run_torch(inner, images(config), output_hidden_states=True) if kind != "siglip_vision_model" else None
+    under.save_pretrained(tmp_path / "head")
+    tower = load_tower(tmp_path / "head", "vision")
+    assert {item.name.split(".")[0] for item in tower.loading_report.left_out} == {"classifier"}
+    if wanted is not None:
+        reference.assert_same(taps(tower(images(config), output_hidden_states=True)), wanted, 1e-5)
+
+
+REFUSED: list[tuple[str, dict[str, Any], Size, str]] = [
+    (
+        "swin",
+        {},
+        (8, 40),
+        "pixel_values is 8 x 40, which leaves 2 x 10 patches at stage 0; window_size is 3. "
+        "Use larger images, or a config with smaller windows.",
+    ),
+    (
+        "swin",
+        {"depths": [1, 1, 1], "num_heads": [1, 1, 1]},
+        (28, 28),
+        "pixel_values is 28 x 28, which leaves 2 x 2 patches at stage 2; window_size is 3. "
+        "Use larger images, or a config with smaller windows.",
+    ),
+    (
+        "swin",
+        {"use_absolute_embeddings": True},
+        (29, 28),
+        "pixel_values is 29 x 28, which makes 8 x 7 patches; there are absolute positions for 49. "
+        "Resize the images with the image processor that belongs to this vision tower.",
+    ),
+    ("beit", {}, (20, 4), "pixel_values is 20 x 4; a patch is 5 x 5. Use larger images."),
+    ("dinov2", {}, (4, 20), "pixel_values is 4 x 20; a patch is 5 x 5. Use larger images."),
+    (
+        "dinov2",
+        {"image_size": [10, 15]},
+        (20, 20),
+        "pixel_values is 20 x 20, for which the positions of 2 x 3 patches have to be resized; "
+        "PyTorch resizes a square number of them only. Use a config whose image_size is square.",
+    ),
+    (
+        "siglip_vision_model",
+        {},
+        (28, 21),
+        "pixel_values is 28 x 21; image_size is 21 x 21. "
+        "Resize the images with the image processor that belongs to this vision tower.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "size", "message"), REFUSED)
+def test_refused_images_are_those_that_pytorch_cannot_encode(
+    kind: str, changes: dict[str, Any], size: Size, message: str
+) -> None:
+    config = small_config(kind, **changes)
+    with pytest.raises(ModelError) as caught:
+        build_tower(config)(images(config, size))
+    assert str(caught.value) == message
+    with pytest.raises(RuntimeError):
+        run_torch(torch_tower(config, "eager", torch.float32), images(config, size), output_hidden_states=True)
+
+
+def test_a_size_does_not_stay_with_swin() -> None:
+    """PyTorch's blocks keep the smaller window of a small image for all later ones; ours do not."""
+    case = ("swin", {"depths": [2], "num_heads": [2]}, (12, 40))
+    both = both_of(case, "eager", "float32")
+    small, large = both.pixels, images(both.config)
+    wanted = run_torch(both.torch, large, output_hidden_states=True)
+    both.keras(small)
+    reference.assert_same(taps(both.keras(large, output_hidden_states=True)), wanted, 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "columns", "rows"), [("bicubic", 5, 4), ("bilinear", 5, 4), ("bicubic", 1, 6)])
+def test_resizing_is_pytorchs(kind: Any, columns: int, rows: int) -> None:
+    grid = np.random.default_rng(7).normal(size=(rows, columns, 3))
+    for height, width in itertools.product((1, 2, 4, 5, 9, 16), (1, 3, 5, 8, 13)):
+        found = resize(ops.convert_to_tensor(grid, dtype="float64"), height, width, kind)
+        source = torch.as_tensor(grid.transpose(2, 0, 1))[None]
+        wanted = torch.nn.functional.interpolate(source, (height, width), mode=kind, align_corners=False)
+        np.testing.assert_allclose(found, wanted[0].permute(1, 2, 0).numpy(), rtol=0, atol=1e-14)
+
+
+def test_half_precision_is_resized_in_float32() -> None:
+    grid = np.random.default_rng(7).normal(size=(4, 4, 5)).astype(np.float32)
+    rounded = ops.cast(ops.convert_to_tensor(grid), "bfloat16")
+    exact = resize(ops.cast(rounded, "float32"), 7, 9, "bicubic")
+    found = resize(rounded, 7, 9, "bicubic")
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    np.testing.assert_array_equal(ops.cast(found, "float32"), ops.cast(ops.cast(exact, "bfloat16"), "float32"))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (4, 4), (1, 6)])
+def test_relative_positions_are_pytorchs(size: Size) -> None:
+    from transformers.models.beit.modeling_beit import BeitRelativePositionBias
+    from transformers.models.swin.modeling_swin import SwinRelativePositionBias
+
+    wanted = BeitRelativePositionBias.generate_relative_position_index(size).numpy()
+    np.testing.assert_array_equal(grid_index_with_token(*size), wanted)
+    windows = SwinRelativePositionBias(2, size)
+    np.testing.assert_array_equal(grid_index(*size).reshape(-1), windows.relative_position_index.numpy())
+
+
+@pytest.mark.parametrize("kind", ["beit", "dinov2", "swin"])
+def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
+    plain = both_of((kind, {"drop_path_rate": 0.0}, None), "eager", "float32")
+    tower = build_tower(small_config(kind, drop_path_rate=0.5))
+    assign(tower, plain.torch)
+    still = np.asarray(plain.keras(plain.pixels, training=True).pooler_output)
+    np.testing.assert_array_equal(tower(plain.pixels).pooler_output, still)
+    pixels = np.repeat(plain.pixels[:1], 12, axis=0)
+    moved = np.asarray(tower(pixels, training=True).pooler_output)
+    assert np.abs(moved - np.asarray(tower(pixels, training=True).pooler_output)).max() > 1e-3
+    # Each image of twelve equal ones has its branches dropped by itself.
+    assert len(np.unique(moved.round(4), axis=0)) > 1
+
+
+def test_rates_of_stochastic_depth_are_pytorchs() -> None:
+    changes = {"swin": {"depths": [2, 3]}}
+    for kind in ("beit", "dinov2", "swin"):
+        config = small_config(kind, drop_path_rate=0.3, **changes.get(kind, {}))
+        model, tower = torch_tower(config, "eager", torch.float32), build_tower(config)
+        wanted = [
+            getattr(part, "drop_prob", 0.0) for name, part in model.named_modules() if name.endswith(".drop_path")
+        ]
+        blocks = list(itertools.chain(*tower.stages)) if kind == "swin" else tower.blocks
+        np.testing.assert_allclose([block.drop_path.rate for block in blocks], wanted, rtol=0, atol=1e-12)
+        assert wanted[-1] == pytest.approx(0.3)
+
+
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
+    tower = build_tower(small_config("dinov2", drop_path_rate=0.4))
+    tower.build()
+    values = np.asarray(tower.blocks[0].drop_path(ops.ones((4000, 3, 2)), True))
+    assert set(np.unique(values)) == {0.0, np.float32(1 / 0.6)}
+    assert (values == values[:, :1, :1]).all()
+    assert abs(values.mean() - 1) < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_keras_file_keeps_everything(kind: str, tmp_path: Path) -> None:
+    config = small_config(kind)
+    tower = build_tower(config)
+    output = tower(images(config))
+    tower.save(tmp_path / "tower.keras")
+    loaded = keras.models.load_model(tmp_path / "tower.keras", custom_objects={type(tower).__name__: type(tower)})
+    assert list(named_variables(loaded)) == list(named_variables(tower))
+    assert loaded.config.to_dict() == config.to_dict()
+    np.testing.assert_array_equal(loaded(images(config)).pooler_output, output.pooler_output)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_stays_near(kind: str) -> None:
+    size = None if kind == "siglip_vision_model" else (30, 35)
+    both = both_of((kind, {}, size), "eager", "float32")
+    tower = build_tower(both.config, dtype="mixed_bfloat16")
+    assign(tower, both.torch)
+    output = tower(both.pixels)
+    assert keras.backend.standardize_dtype(output.pooler_output.dtype) == "bfloat16"
+    wanted = np.asarray(both.keras(both.pixels).pooler_output)
+    found = np.asarray(ops.cast(output.pooler_output, "float32"))
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_takes_any_batch_of_the_size_it_was_made_for(kind: str, xla: bool) -> None:
+    import tensorflow as tf
+
+    both = both_of((kind, {}, None), "eager", "float32")
+    other = {"siglip_vision_model": (23, 26), "swin": (29, 41)}.get(kind, (30, 10))
+    for size, known in ((None, False), (other, True))[xla:]:
+        pixels = images(both.config, size)
+        shape = (None, 3, *(pixels.shape[2:] if known else (None, None)))
+
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], jit_compile=xla)
+        def run(given: Any) -> Any:
+            return both.keras(given, **FLAGS)
+
+        fresh = torch_tower(both.config, "eager", torch.float32)
+        for count in (3,) if xla else (3, 1):
+            wanted = run_torch(fresh, pixels[:count], **FLAGS)
+            reference.assert_same(taps(run(tf.constant(pixels[:count]))), wanted, 1e-5)
+        if not known and not xla:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                run(tf.zeros((2, 3, *other)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
+@pytest.mark.parametrize("kind", ["beit", "dinov2", "swin"])
+def test_training_in_a_graph_of_any_batch(kind: str) -> None:
+    import tensorflow as tf
+
+    config = small_config(kind, drop_path_rate=0.4, attention_probs_dropout_prob=0.2)
+    tower = build_tower(config)
+    tower.build()
+    pixels = images(config)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *pixels.shape[1:]), tf.float32)])
+    def run(given: Any) -> Any:
+        return tower(given, training=True).pooler_output
+
+    found = [np.asarray(run(tf.constant(pixels[:count]))) for count in (3, 3, 2)]
+    assert all(np.isfinite(value).all() for value in found)
+    assert np.abs(found[0] - found[1]).max() > 1e-4
+    assert found[2].shape == (2, config.hidden_size)
