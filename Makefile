@@ -82,7 +82,7 @@ format: .venv/.installed ## lets ruff lay out and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.installed .venv-compat/.installed ## times conversions against cp and transformers 4.57.6; needs 5 GB of disk
+bench: .venv/.installed .venv-compat/.installed ## times conversions against cp and transformers 4.57.6; needs 13 GB of disk
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/convert.py
 
 build: .venv/.installed ## wheel and sdist in dist/

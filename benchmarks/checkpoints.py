@@ -1,6 +1,7 @@
 """Makes the checkpoints that the benchmarks convert: `python benchmarks/checkpoints.py NAME FOLDER`.
 
-CLIP + BERT of any size, seeded random float32 values, written tensor by tensor with NumPy alone.
+CLIP + BERT of any size, seeded random float32 values, written tensor by tensor with NumPy alone. Prints how many
+tensors and bytes they are, as JSON.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class Size:
         vision: fields of the CLIP vision config.
         text: fields of the BERT config.
         projection: width of the common space.
+        shard: bytes of data per file at most; None for one file.
     """
 
     vision: dict[str, int]
     text: dict[str, int]
     projection: int
+    shard: int | None = None
 
 
 SIZES = {
@@ -54,6 +57,48 @@ SIZES = {
             "max_position_embeddings": 512,
         },
         512,
+    ),
+    # CLIP ViT-L and BERT-large with some more layers and XLM-R's vocabulary: 4.05 GB in shards of at most 1 GB.
+    "4gb": Size(
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "image_size": 224,
+            "patch_size": 14,
+        },
+        {
+            "vocab_size": 250002,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 514,
+        },
+        768,
+        10**9,
+    ),
+    # For trying the benchmark out: 97 KB in shards.
+    "tiny": Size(
+        {
+            "hidden_size": 16,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        {
+            "vocab_size": 100,
+            "hidden_size": 24,
+            "intermediate_size": 56,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 64,
+        },
+        20,
+        30_000,
     ),
     # The cost per tensor: 20,017 of them in 22 MB.
     "20000-tensors": Size(
@@ -127,22 +172,55 @@ def _module(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int,
     yield f"{name}.bias", shape[:1]
 
 
-def write(size: Size, folder: Path) -> None:
-    """Writes config.json and model.safetensors (header length, JSON header, tensors in order) into a folder."""
+def shards(size: Size) -> list[dict[str, tuple[int, ...]]]:
+    """Distributes names and shapes over files, in order of names."""
+    files: list[dict[str, tuple[int, ...]]] = [{}]
+    held = 0
+    for name, shape in sorted(tensors(size)):
+        nbytes = 4 * math.prod(shape)
+        if size.shard is not None and files[-1] and held + nbytes > size.shard:
+            files.append({})
+            held = 0
+        files[-1][name] = shape
+        held += nbytes
+    return files
+
+
+def write(size: Size, folder: Path) -> dict[str, int]:
+    """Writes config.json and model.safetensors, or its shards and their index, into a folder; counts what it wrote."""
     folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(SEED)
+    files = shards(size)
+    weight_map: dict[str, str] = {}
+    nbytes = 0
+    for number, shapes in enumerate(files, 1):
+        name = f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"
+        nbytes += _write_file(folder / name, shapes, noise)
+        weight_map |= dict.fromkeys(shapes, name)
+    if len(files) > 1:
+        index = {"metadata": {"total_size": nbytes}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    _write_config(size, folder)
+    return {"tensors": len(weight_map), "bytes": nbytes}
+
+
+def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random.Generator) -> int:
+    """Writes one safetensors file (header length, JSON header, tensors in order); gives its bytes of data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    shapes = dict(sorted(tensors(size)))
     end = 0
     for name, shape in shapes.items():
         begin, end = end, end + 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    noise = np.random.default_rng(SEED)
-    with (folder / "model.safetensors").open("wb") as file:
+    with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for left in range(end // 4, 0, -CHUNK):
             file.write((0.04 * noise.standard_normal(min(left, CHUNK), dtype=np.float32)).tobytes())
+    return end
+
+
+def _write_config(size: Size, folder: Path) -> None:
     config = {
         "architectures": ["VisionTextDualEncoderModel"],
         "model_type": "vision-text-dual-encoder",
@@ -155,4 +233,4 @@ def write(size: Size, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(SIZES[sys.argv[1]], Path(sys.argv[2]))
+    print(json.dumps(write(SIZES[sys.argv[1]], Path(sys.argv[2]))))

@@ -23,7 +23,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 CONVERT = (sys.executable, "-m", "converter")
 PEER = "transformers 4.57.6 from_pt"
-BOUNDS = (4, 8)  # times cp, without and with the check, at the size they were set for
+PEAK_MB = 200  # whatever the size
+MANY = 10_000  # tensors, from which on the time is theirs and not the start's or the bytes'
+# What may be timed: conversions between PyTorch safetensors and tf_model.h5, the other containers, and the rest.
+CASES = ("h5", "bin", "tf-safetensors", "help", "peer")
+# Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
+SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
+    "clip-italian": (4, 8, CASES),
+    "4gb": (3, 6, ("h5",)),
+    "20000-tensors": (None, None, CASES[:-1]),
+    "tiny": (None, None, CASES[:-1]),
+}
+SHARD = {"4gb": "1GB", "tiny": "30KB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,7 @@ class Case:
         against: name of the `cp` case that it is compared with.
         at_most: how many times that one's seconds it may take; None: no bound.
         seconds: how many seconds it may take; None: no bound.
+        peak_mb: how much memory it may take; None: no bound.
         rounds: how many of the rounds it takes part in; None: all.
     """
 
@@ -46,7 +58,29 @@ class Case:
     against: str | None = None
     at_most: float | None = None
     seconds: float | None = None
+    peak_mb: float | None = None
     rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """One way to convert: which of CASES it belongs to, the command, its source, the container to write."""
+
+    part: str
+    command: str
+    source: str
+    format: str
+    name: str
+
+
+CONVERSIONS = (
+    Conversion("h5", "pt2tf", "pt", "h5", "pt2tf"),
+    Conversion("tf-safetensors", "pt2tf", "pt", "safetensors", "pt2tf to TF safetensors"),
+    Conversion("h5", "tf2pt", "tf", "safetensors", "tf2pt"),
+    Conversion("bin", "tf2pt", "tf", "bin", "tf2pt to .bin"),
+    Conversion("bin", "pt2tf", "bin", "h5", "pt2tf from .bin"),
+    Conversion("tf-safetensors", "tf2pt", "tf-safetensors", "safetensors", "tf2pt from TF safetensors"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,57 +93,97 @@ class Run:
 
 
 def main() -> None:
-    """Makes the checkpoint if need be, runs the rounds, prints the table and writes the JSON."""
+    """Times every size in turn."""
     parser = argparse.ArgumentParser(description="Times conversions against cp and transformers 4.57.6.")
-    parser.add_argument("--size", default="clip-italian", help="which of benchmarks/checkpoints.py's SIZES")
+    sizes = ["clip-italian", "20000-tensors", "4gb"]
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=sizes, metavar="SIZE", help=", ".join(SIZES))
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, metavar="CASE", help=f"{', '.join(CASES)}; default: by size"
+    )
     parser.add_argument("--runs", type=int, default=9, help="timed rounds")
     parser.add_argument("--peer-runs", type=int, default=3, help="how many of them transformers takes part in")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "data", help="where the checkpoints go")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/convert-SIZE.json")
+    parser.add_argument("--keep", action="store_true", help="do not remove the checkpoints afterwards")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="where the JSON goes")
     options = parser.parse_args()
-    folder = options.folder / options.size
-    prepare(options.size, folder)
-    bounds = BOUNDS if options.size == "clip-italian" else (None, None)
-    cases = make_cases(folder, options.peer_runs, *bounds)
-    runs = measure(cases, options.runs)
-    rows = [summarise(case, runs) for case in cases]
-    size = (folder / "pt" / "model.safetensors").stat().st_size
-    print(f"{options.size}, {size / 1e6:,.0f} MB, median of {options.runs} (transformers: {options.peer_runs})\n")
+    for size in options.sizes:
+        folder = options.folder.absolute() / size
+        try:
+            report = run_size(size, folder, options.cases or SIZES[size][2], options.runs, options.peer_runs)
+        finally:
+            if not options.keep:
+                remove(folder)
+        path = options.results / f"convert-{size}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten to {path}\n", flush=True)
+
+
+def run_size(size: str, folder: Path, wanted: Sequence[str], rounds: int, peer_rounds: int) -> dict[str, Any]:
+    """Makes the checkpoints of one size if need be, runs the rounds, prints the table and gives the report."""
+    counts = prepare(size, folder, wanted)
+    cases = make_cases(size, folder, wanted, peer_rounds)
+    runs = measure(cases, rounds)
+    rows = [summarise(case, runs, counts["tensors"]) for case in cases]
+    what = f"{counts['tensors']:,} tensors, {counts['bytes'] / 1e6:,.1f} MB"
+    print(f"{size}: {what}, median of {rounds} (transformers: {peer_rounds})\n")
     print(table(rows))
-    report = {"size": options.size, "bytes": size, "machine": machine(), "cases": rows}
-    path = options.json or ROOT / "benchmarks" / "results" / f"convert-{options.size}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten to {path}")
+    return {"size": size, **counts, "machine": machine(), "cases": rows}
 
 
-def prepare(size: str, folder: Path) -> None:
-    """Makes the PyTorch checkpoint, and from it the TensorFlow one, unless they are there."""
-    if not (folder / "pt" / "config.json").exists():
+def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
+    """Makes the checkpoints that are converted, each a folder with config and weights alone, unless they are there.
+
+    Returns:
+        ``tensors`` and ``bytes`` of them.
+    """
+    counts = folder / "counts.json"
+    if not counts.exists():
         command = [sys.executable, str(ROOT / "benchmarks" / "checkpoints.py"), size, str(folder / "pt")]
-        subprocess.run(command, check=True)
-    if not (folder / "tf" / "config.json").exists():
-        subprocess.run([*CONVERT, "pt2tf", str(folder / "pt"), str(folder / "tf")], check=True, cwd=ROOT)
+        made = subprocess.run(command, check=True, capture_output=True, text=True)
+        counts.write_text(made.stdout, encoding="utf-8")
+    shard = ("--max-shard-size", SHARD[size]) if size in SHARD else ()
+    recipes = {
+        "tf": ({"h5", "bin"}, ("pt2tf", str(folder / "pt"))),
+        "tf-safetensors": ({"tf-safetensors"}, ("pt2tf", "--format", "safetensors", str(folder / "pt"))),
+        "bin": ({"bin"}, ("tf2pt", "--format", "bin", str(folder / "tf"))),
+    }
+    for name, (needed_by, command_line) in recipes.items():
+        if needed_by.intersection(wanted) and not (folder / name / "config.json").exists():
+            command = [*CONVERT, *command_line, str(folder / name), "--quiet", "--no-check", *shard]
+            subprocess.run(command, check=True, cwd=ROOT)
+            (folder / name / "conversion.json").unlink()
+    found: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
+    return found
 
 
-def make_cases(folder: Path, peer_runs: int, bare: float | None, checked: float | None) -> list[Case]:
-    """Lists what is timed, the yardsticks first; a conversion may take ``bare`` or ``checked`` times its `cp`."""
-    pt, tf, out = folder / "pt", folder / "tf", folder / "out"
-    pt_cp, tf_cp = "cp model.safetensors", "cp tf_model.h5"
-    cases = [
-        Case(pt_cp, ("cp", str(pt / "model.safetensors")), out),
-        Case("pt2tf --no-check", (*CONVERT, "pt2tf", "--quiet", "--no-check", str(pt)), out, pt_cp, bare),
-        Case("pt2tf", (*CONVERT, "pt2tf", "--quiet", str(pt)), out, pt_cp, checked),
-        Case(tf_cp, ("cp", str(tf / "tf_model.h5")), out),
-        Case("tf2pt --no-check", (*CONVERT, "tf2pt", "--quiet", "--no-check", str(tf)), out, tf_cp, bare),
-        Case("tf2pt", (*CONVERT, "tf2pt", "--quiet", str(tf)), out, tf_cp, checked),
-        Case("convert --help", (*CONVERT, "--help"), seconds=0.15),
-    ]
+def make_cases(size: str, folder: Path, wanted: Sequence[str], peer_rounds: int) -> list[Case]:
+    """Lists what is timed, every source's `cp` before its conversions."""
+    cases: dict[str, Case] = {}
+    for conversion in CONVERSIONS:
+        if conversion.part in wanted:
+            yardstick = Case(f"cp {conversion.source}", ("cp", "-r", str(folder / conversion.source)), folder / "out")
+            cases.setdefault(yardstick.name, yardstick)
+            cases |= {case.name: case for case in conversion_cases(size, folder, conversion, yardstick.name)}
+    if "help" in wanted:
+        cases["help"] = Case("convert --help", (*CONVERT, "--help"), seconds=0.15)
     python = os.environ.get("COMPAT_PYTHON")
-    if python and peer_runs:
-        peer = (python, str(ROOT / "benchmarks" / "peer_convert.py"), str(pt))
-        cases.append(Case(PEER, peer, out, pt_cp, rounds=peer_runs))
-    return cases
+    if "peer" in wanted and python and peer_rounds:
+        peer = (python, str(ROOT / "benchmarks" / "peer_convert.py"), str(folder / "pt"))
+        cases["peer"] = Case(PEER, peer, folder / "out", "cp pt" if "cp pt" in cases else None, rounds=peer_rounds)
+    return list(cases.values())
+
+
+def conversion_cases(size: str, folder: Path, conversion: Conversion, against: str) -> tuple[Case, Case]:
+    """One conversion without and with the check."""
+    bare, checked, _ = SIZES[size] if conversion.part == "h5" else (None, None, ())
+    shard = ("--max-shard-size", SHARD[size]) if size in SHARD else ()
+    line = (*CONVERT, conversion.command, "--quiet", "--format", conversion.format, *shard)
+    source, out, name = str(folder / conversion.source), folder / "out", conversion.name
+    return (
+        Case(f"{name} --no-check", (*line, "--no-check", source), out, against, bare, peak_mb=PEAK_MB),
+        Case(name, (*line, source), out, against, checked, peak_mb=PEAK_MB),
+    )
 
 
 def measure(cases: Sequence[Case], rounds: int) -> dict[str, list[Run]]:
@@ -154,24 +228,27 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def summarise(case: Case, runs: dict[str, list[Run]]) -> dict[str, Any]:
-    """Median and spread of a case, how often its yardstick fits into it, and whether its bound holds."""
+def summarise(case: Case, runs: dict[str, list[Run]], tensors: int) -> dict[str, Any]:
+    """Median and spread of a case, how often its yardstick fits into it, and whether its bounds hold."""
     seconds = [run.seconds for run in runs[case.name]]
     median = statistics.median(seconds)
     ratio = median / statistics.median(run.seconds for run in runs[case.against]) if case.against else None
     peer = statistics.median(run.seconds for run in runs[PEER]) if runs.get(PEER) else None
-    bounds = [(case.at_most, ratio, "x"), (case.seconds, median, " s")]
+    peak = max(run.peak_mb for run in runs[case.name])
+    bounds = [(case.at_most, ratio, "x"), (case.seconds, median, " s"), (case.peak_mb, peak, " MB")]
+    stated = [(bound, value, unit) for bound, value, unit in bounds if bound is not None]
     return {
         "name": case.name,
         "median_s": median,
         "fastest_s": min(seconds),
         "slowest_s": max(seconds),
         "cpu_s": statistics.median(run.cpu for run in runs[case.name]),
-        "peak_mb": max(run.peak_mb for run in runs[case.name]),
+        "peak_mb": peak,
         "times_cp": ratio,
-        "peer_ratio": peer / median if peer and case.name.startswith("pt2tf") else None,
-        "bound": next((f"{bound:g}{unit}" for bound, _, unit in bounds if bound is not None), None),
-        "holds": all(value is not None and value <= bound for bound, value, _ in bounds if bound is not None),
+        "us_per_tensor": median / tensors * 1e6 if case.against and tensors >= MANY else None,
+        "peer_ratio": peer / median if peer and case.name in ("pt2tf", "pt2tf --no-check") else None,
+        "bound": ", ".join(f"{bound:g}{unit}" for bound, _, unit in stated) or None,
+        "holds": all(value is not None and value <= bound for bound, value, _ in stated),
         "runs": [asdict(run) for run in runs[case.name]],
     }
 
@@ -179,15 +256,18 @@ def summarise(case: Case, runs: dict[str, list[Run]]) -> dict[str, Any]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Lays the summary out as a Markdown table."""
     lines = [
-        "| what | median s | fastest to slowest | CPU s | peak MB | x cp | bound | x faster than transformers |",
-        "|---|---|---|---|---|---|---|---|",
+        "| what | median s | fastest to slowest | CPU s | peak MB | x cp | us per tensor | bound "
+        "| x faster than transformers |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        ratio, faster = ("" if row[name] is None else f"{row[name]:.1f}" for name in ("times_cp", "peer_ratio"))
-        bound = "" if row["bound"] is None else f"{row['bound']} {'holds' if row['holds'] else 'MISSED'}"
+        ratio, each, faster = (
+            "" if row[name] is None else f"{row[name]:.1f}" for name in ("times_cp", "us_per_tensor", "peer_ratio")
+        )
+        bound = "" if row["bound"] is None else f"{row['bound']} {'hold' if row['holds'] else 'MISSED'}"
         spread = f"{row['fastest_s']:.2f} to {row['slowest_s']:.2f}"
         cells = (row["name"], f"{row['median_s']:.2f}", spread, f"{row['cpu_s']:.2f}", f"{row['peak_mb']:,.0f}")
-        lines.append(f"| {' | '.join((*cells, ratio, bound, faster))} |")
+        lines.append(f"| {' | '.join((*cells, ratio, each, bound, faster))} |")
     return "\n".join(lines)
 
 

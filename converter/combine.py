@@ -42,7 +42,7 @@ def combine(
         format: container; ``"h5"`` for TensorFlow only.
         projection_dim: width of the common space.
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
-            ``+-1 / sqrt(in)``, as PyTorch draws it; biases are zero; ``logit_scale`` is 2.6592.
+            ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace ``out`` if it exists.
 
     Returns:
@@ -75,7 +75,8 @@ def combine(
             format=format,
             overwrite=overwrite,
             label=f"{vision} + {text}",
-            sidecars=tuple(_folder(path) for path in (text, vision)),
+            sidecars=(_folder(text), _folder(vision)),
+            seed=seed,
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),
         )
@@ -101,7 +102,7 @@ def _new(rule: TensorRule, config: DualEncoderConfig, random: np.random.Generato
         bound = 1 / np.sqrt(shape[0])
         value = random.uniform(-bound, bound, shape).astype(np.float32)
     else:
-        value = np.zeros(shape, np.float32)
+        value = np.full(shape, rule.tf.endswith("/gamma"), np.float32)
     return StoredTensor(rule.tf, "float32", shape, None, lambda start, stop: value[start:stop])
 
 

@@ -22,6 +22,8 @@ from converter.writing import Direction, Job, Progress, Written, identity, write
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
+_FRAMEWORKS = {"pt": "PyTorch", "tf": "TensorFlow"}
+_FORMATS = {"pt": "safetensors or bin", "tf": "safetensors or h5"}
 _WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
 
 
@@ -220,6 +222,7 @@ def write_tensors(
     label: str = "memory",
     sidecars: tuple[Path, ...] = (),
     made_new: tuple[str, ...] = (),
+    seed: int | None = None,
     dropped: tuple[Dropped, ...] = (),
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
@@ -233,16 +236,23 @@ def write_tensors(
         format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
         overwrite: replace ``out`` if it exists.
         label: what the result calls the source.
-        sidecars: folders whose tokenizer and processor files are taken along; of two of the same name the first's.
+        sidecars: folders whose tokenizer and processor files are taken along; of two folders the first's tokenizer and
+            the second's image processor.
         made_new: names of tensors that were drawn, for the manifest.
+        seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.
 
     Returns:
         What was done.
+
+    Raises:
+        TargetError: ``target`` has no such container, or ``out`` cannot be written.
     """
     started = time.perf_counter()
+    if format != "safetensors" and format != {"tf": "h5", "pt": "bin"}[target]:
+        raise TargetError(f"format {format} is not one of {_FRAMEWORKS[target]}'s; choose {_FORMATS[target]}")
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
-    options = {"format": format, "dtype": "keep", "names": "v4"}
+    options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
     job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, None)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))

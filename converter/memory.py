@@ -27,9 +27,9 @@ def read_state_dict(state_dict: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint("pt", "state dict in memory", tensors, ())
 
 
-def _stored(name: str, value: Any) -> StoredTensor:
+def _stored(name: Any, value: Any) -> StoredTensor:
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    if dtype not in DTYPES or not hasattr(value, "shape"):
+    if not isinstance(name, str) or dtype not in DTYPES or not hasattr(value, "shape"):
         raise SourceError(
             f"state dict: {printable(str(name))} is {type(value).__name__} {dtype}, expected a torch tensor or NumPy "
             f"array of {', '.join(DTYPES)}"
@@ -37,7 +37,7 @@ def _stored(name: str, value: Any) -> StoredTensor:
 
     def read_rows(start: int, stop: int) -> Array:
         rows = value[start:stop] if len(value.shape) else value
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray | np.generic):
             return np.ascontiguousarray(rows, numpy_dtype(dtype))
         rows = rows.detach().cpu().contiguous()
         if dtype == "bfloat16":

@@ -217,7 +217,7 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
             wrong.append(f"{name} is {stored}, config.json says {shape}")
     if wrong:
         raise PlanError(
-            f"{len(wrong)} tensors do not have the shape that config.json says: {listed(wrong)}; "
+            f"tensors of another shape than config.json says ({len(wrong)}): {listed(wrong)}; "
             "compare config.json with the one the weights were saved with"
         )
 

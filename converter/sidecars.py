@@ -21,14 +21,16 @@ _TAKEN = (
     "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
     "vocab.txt",
 )  # fmt: skip
+_OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
 
 
 def copy_sidecars(
     sources: tuple[Path, ...], target: Path, framework: Framework
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Copies the tokenizer and processor files of checkpoint folders; of two of the same name the first's.
+    """Copies the tokenizer files of the first of some checkpoint folders, and the image processor's of the last.
 
+    A tokenizer is many files, and CLIP's checkpoints have one too: those of two folders must not be mixed.
     Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
 
     Returns:
@@ -40,9 +42,9 @@ def copy_sidecars(
     """
     copied = []
     rewritten: tuple[str, ...] = ()
-    for name in _TAKEN:
-        path = next((source / name for source in sources if (source / name).is_file()), None)
-        if path is None:
+    for name in _TAKEN if sources else ():
+        path = sources[-1 if name in _OF_IMAGES else 0] / name
+        if not path.is_file():
             continue
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")

@@ -24,7 +24,7 @@ from converter.streams import TensorReader, open_tensors
 
 Array = np.ndarray[Any, Any]
 Status = Literal["passed", "failed", "not checked"]
-MAX_MANIFEST_BYTES = 128 * 2**20
+MAX_MANIFEST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Job:
         direction: for the manifest.
         source: as it was given.
         out: the folder that shall appear.
-        sidecars: folders with the source's small files; none for a source in memory.
+        sidecars: folders of the tokenizer and of the image processor, or one of both; none for a source in memory.
         weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.

@@ -95,6 +95,8 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
             if name in variables and name.endswith("/kernel"):
                 std = getattr(config, "initializer_range", 0.02)
                 variables[name].assign(keras.initializers.RandomNormal(stddev=std)(variables[name].shape))
+            elif name in variables and name.endswith("/gamma"):
+                variables[name].assign(keras.ops.ones_like(variables[name]))
         new = tuple(name for name in reader.new if name in variables)
         tower.loading_report = LoadingReport((*reader.dropped, *unused), new)
     _tell(source, tower.loading_report)

@@ -206,11 +206,8 @@ def versions() -> dict[str, Any]:
 REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make,
     "save_tf": save_tf,
-<<<<<<< HEAD
     "save_pt": save_pt,
-=======
     "save_bin": save_bin,
->>>>>>> wt-bin
     "run_tf": run_tf,
     "run_pt": run_pt,
     "open_files": open_files,

@@ -35,10 +35,11 @@ def peak_of(program: str, *arguments: Path) -> tuple[int, str, float]:
     def bounded() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
 
-    program += "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    # Not ru_maxrss, which begins with the memory of the process that started this one.
+    program += "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=bounded, timeout=60)
-    return run.returncode, run.stderr, float(run.stdout.splitlines()[-1])
+    return run.returncode, run.stderr, float(run.stdout.splitlines()[-1]) / 1024
 
 
 CONVERT = """

@@ -283,6 +283,27 @@ def test_tensors_outside_their_storage_are_corrupt(name: str, tmp_path: Path) ->
     assert refusal(source, tmp_path / "out", alone="huge" in name) == message
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (7, "7"),
+        (None, None),
+        ("n" * 2**20, "'" + "n" * 29 + "..." + "n" * 29 + "'"),
+        ("\x1b[31m\n" * 200, r"'\x1b[31m\n\x1b[31m\n\x1b[31m\...x1b[31m\n\x1b[31m\n\x1b[31m\n'"),
+    ],
+    ids=["a number", "None", "1 MB", "escapes"],
+)
+def test_names_that_no_tensor_has(name: object, shown: str | None, tmp_path: Path) -> None:
+    source = write(tmp_path / "pt", dump({name: tensor(STORAGE, 0, (6,), (1,))}))
+    message = refusal(source, tmp_path / "out")
+    if shown is None:
+        assert "a key of a dict is a NoneType; download" in message
+    else:
+        assert message == (
+            f"{source}: not a sound PyTorch checkpoint: a tensor's name is {shown}; download or save it again"
+        )
+
+
 def deep(count: int) -> dict[str, tuple[bytes, str]]:
     """Pickles that ask for much, and what is said of them."""
     nested_list = b"\x80\x02]q\x000" + b"]h\x00aq\x000" * (count // 5) + b"h\x00."

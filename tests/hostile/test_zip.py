@@ -92,6 +92,16 @@ def end64(count: int = 3, start: int | None = None, at: int | None = None) -> by
     return content[:end] + record + locator + content[end:]
 
 
+def short64() -> bytes:
+    """The archive with a zip64 field of one number in its last entry."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        for name, content in ENTRIES.items():
+            made.writestr(name, content)
+        made.getinfo("archive/data/0").extra = struct.pack("<HHQ", 1, 8, len(NUMBERS))
+    return out.getvalue()
+
+
 OUTSIDE = {
     name: name.replace("\0", "\\x00")
     for name in (
@@ -163,6 +173,10 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "zip64 without field": (
         both(put(CENTRAL, 20, b"\xff" * 8)),
         "its entry archive/data/0 has a header that contradicts the directory",
+    ),
+    "zip64 field too short": (
+        put(CENTRAL, 20, b"\xff" * 8)(short64()),
+        "the zip64 field of its entry archive/data/0 is too short",
     ),
     "one inside another": (nested(), "its entry archive/data/1 overlaps another"),
     "zip64 count": (end64(count=2), "its zip64 records contradict the others"),

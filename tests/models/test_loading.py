@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import VisionTextDualEncoderModel
 
 from converter.errors import ConverterError, ModelError, PlanError, TargetError
@@ -155,6 +155,21 @@ def save_towers(case: Case, folder: Path) -> dict[str, Path]:
             places[f"{side} {name}"] = folder / f"{side}-{name}"
             model.save_pretrained(places[f"{side} {name}"])
     return places
+
+
+def test_a_new_norm_scales_by_one(tmp_path: Path) -> None:
+    """BEiT's pooler is a norm, which masked image modelling does without."""
+    config = transformers.BeitConfig(**reference.VISION["beit"], use_mask_token=True, vocab_size=7)
+    reference.randomise(transformers.BeitForMaskedImageModeling(config)).save_pretrained(tmp_path)
+    kept = {name: value for name, value in load_file(tmp_path / "model.safetensors").items() if "mask" not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text()) | {"use_mask_token": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = load_tower(tmp_path, "vision")
+    assert tower.loading_report.new == ("beit/pooler/layernorm/gamma", "beit/pooler/layernorm/beta")
+    new = {name.rpartition("/")[2]: np.asarray(values(tower)[name]) for name in tower.loading_report.new}
+    np.testing.assert_array_equal(new["gamma"], np.ones_like(new["gamma"]))
+    np.testing.assert_array_equal(new["beta"], np.zeros_like(new["beta"]))
 
 
 def test_two_bare_towers(one: Case, tmp_path: Path) -> None:

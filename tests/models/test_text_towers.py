@@ -15,6 +15,8 @@ from tests.models import reference
 from tests.models.conftest import Case, make_case
 from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 ATTENTIONS = {"xlm-roberta-xl": 2, "mpnet": 2, "clip_text_model": 3, "albert": 4, "camembert": 2, "xlm-roberta": 2}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 OPTIONS: list[tuple[str, dict[str, Any]]] = [

@@ -23,6 +23,8 @@ from converter.models.resize import resize
 from converter.rules import compile_tower
 from tests.models import reference
 
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
 KINDS = ("beit", "dinov2", "siglip_vision_model", "swin")
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 Size = tuple[int, int]

@@ -35,14 +35,24 @@ def test_takes_tokenizer_and_processor_files_only(tmp_path: Path) -> None:
     assert (target / "vocab.txt").read_bytes() == b"a\nb"
 
 
-def test_of_two_the_first(tmp_path: Path) -> None:
-    source, target = folders(tmp_path, vocab__txt="first")
+def test_of_two_the_tokenizer_of_the_first_and_the_pictures_of_the_second(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, vocab__txt="first", preprocessor_config__json="first")
     other = tmp_path / "other"
     other.mkdir()
-    (other / "vocab.txt").write_text("second")
-    (other / "merges.txt").write_text("second")
-    assert copy_sidecars((source, other), target, "pt") == (("merges.txt", "vocab.txt"), ())
-    assert (target / "vocab.txt").read_text() == "first"
+    for name in ("vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json"):
+        (other / name).write_text("second")
+    assert copy_sidecars((source, other), target, "pt")[0] == (
+        "preprocessor_config.json", "processor_config.json", "vocab.txt",
+    )  # fmt: skip
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "vocab.txt": "first",
+        "preprocessor_config.json": "second",
+        "processor_config.json": "second",
+    }
+
+
+def test_of_none_nothing(tmp_path: Path) -> None:
+    assert copy_sidecars((), tmp_path, "tf") == ((), ())
 
 
 NEW = {

@@ -1,0 +1,78 @@
+"""The benchmark runs, prints what it says it prints, leaves no checkpoints behind, and can miss a bound."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.convert import SIZES, Case, Run, summarise, table
+from benchmarks.convert import make_cases as cases_of
+
+ROOT = Path(__file__).resolve().parents[1]
+CONVERSIONS = [
+    "pt2tf",
+    "pt2tf to TF safetensors",
+    "tf2pt",
+    "tf2pt to .bin",
+    "pt2tf from .bin",
+    "tf2pt from TF safetensors",
+]
+
+
+def test_it_times_every_container(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "convert.py"), "--sizes", "tiny", "--runs", "1"]
+    command += ["--folder", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    command += ["--cases", "h5", "bin", "tf-safetensors"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stderr == ""
+    report = json.loads((tmp_path / "results" / "convert-tiny.json").read_text("utf-8"))
+    assert (report["tensors"], report["bytes"]) == (81, 97_444)
+    rows = {row["name"]: row for row in report["cases"]}
+    assert sorted(rows) == sorted(
+        [f"cp {source}" for source in ("pt", "tf", "bin", "tf-safetensors")]
+        + [name for plain in CONVERSIONS for name in (plain, f"{plain} --no-check")]
+    )
+    for name, row in rows.items():
+        assert len(row["runs"]) == 1
+        assert (row["times_cp"] is None) == name.startswith("cp ")
+        assert 1 < row["peak_mb"] < 200
+        assert f"| {name} | {row['median_s']:.2f} |" in answer.stdout
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        (Run(2.0, 1.0, 199.0), "2.0 |  | 3x, 200 MB hold"),
+        (Run(3.1, 1.0, 199.0), "3.1 |  | 3x, 200 MB MISSED"),
+        (Run(2.0, 1.0, 201.0), "2.0 |  | 3x, 200 MB MISSED"),
+    ],
+)
+def test_a_bound_can_be_missed(run: Run, found: str) -> None:
+    case = Case("pt2tf", (), Path("out"), "cp pt", 3, peak_mb=200)
+    row = summarise(case, {"cp pt": [Run(1.0, 0.0, 1.0)], "pt2tf": [run]}, 401)
+    assert found in table([row])
+
+
+def test_bounds_are_those_of_the_size(tmp_path: Path) -> None:
+    bounds = {
+        size: {case.name: case.at_most for case in cases_of(size, tmp_path, SIZES[size][2], 0) if case.at_most}
+        for size in SIZES
+    }
+    assert bounds == {
+        "clip-italian": {"pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8},
+        "4gb": {"pt2tf --no-check": 3, "pt2tf": 6, "tf2pt --no-check": 3, "tf2pt": 6},
+        "20000-tensors": {},
+        "tiny": {},
+    }
+
+
+def test_the_cost_per_tensor_is_told_where_there_are_many() -> None:
+    runs = {"cp pt": [Run(1.0, 0.0, 1.0)], "pt2tf": [Run(3.0, 1.0, 99.0)]}
+    case = Case("pt2tf", (), Path("out"), "cp pt")
+    assert summarise(case, runs, 20_000)["us_per_tensor"] == pytest.approx(150)
+    assert summarise(case, runs, 401)["us_per_tensor"] is None
