@@ -35,8 +35,8 @@ def test_each_reads_what_the_other_saved(
     given = inputs(source)
     peer("run_pt", source=source, inputs=given, out=tmp_path / "pt.npz")
 
-    peer("save_tf", source=source, out=tmp_path / "theirs")
-    model = TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "theirs")
+    peer("save_tf", source=source, out=tmp_path / "theirs", shard="1GB")
+    model = TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "theirs" / "h5")
     with np.load(given) as arrays:
         outputs = model(**dict(arrays))
     np.savez(tmp_path / "ours.npz", **{name: np.asarray(outputs[name]) for name in OUTPUTS})
