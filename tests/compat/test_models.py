@@ -27,7 +27,13 @@ PAIRS = [
 
 @pytest.mark.parametrize(("vision", "text"), PAIRS)
 def test_each_reads_what_the_other_saved(
-    vision: str, text: str, peer: Peer, checkpoint: Checkpoint, inputs: Checkpoint, tmp_path: Path
+    vision: str,
+    text: str,
+    peer: Peer,
+    checkpoint: Checkpoint,
+    peers_tf: Callable[[Path], Path],
+    inputs: Checkpoint,
+    tmp_path: Path,
 ) -> None:
     from converter.models import TFVisionTextDualEncoderModel
 
@@ -35,8 +41,7 @@ def test_each_reads_what_the_other_saved(
     given = inputs(source)
     peer("run_pt", source=source, inputs=given, out=tmp_path / "pt.npz")
 
-    peer("save_tf", source=source, out=tmp_path / "theirs", shard="1GB")
-    model = TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "theirs" / "h5")
+    model = TFVisionTextDualEncoderModel.from_pretrained(peers_tf(source) / "h5")
     with np.load(given) as arrays:
         outputs = model(**dict(arrays))
     np.savez(tmp_path / "ours.npz", **{name: np.asarray(outputs[name]) for name in OUTPUTS})
