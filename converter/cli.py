@@ -303,6 +303,9 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
         yield f"  {count} tensors {cast}"
     from converter.folding import fold
 
+    if result.overflowed:
+        names = listed([name for name, _ in fold(result.overflowed)], limit=3)
+        yield f"  {sum(result.overflowed.values()):,} values became infinite, out of the new dtype's range: {names}"
     yield from _left_out("  left out:", {item.name: item.reason for item in result.dropped})
     if result.restored:
         yield f"  made anew: {', '.join(name for name, _ in fold(result.restored))}"

@@ -43,6 +43,7 @@ class Conversion:
         nbytes: size of the weights in ``out``.
         dialects: how many names of the source were spelled in which way.
         casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
+        overflowed: how many values of which tensors the dtype that was asked for could only hold as infinite.
         dropped: tensors left out, and why.
         restored: buffers made anew.
         made_new: weights drawn at random, because no source has them (``combine`` only).
@@ -66,6 +67,7 @@ class Conversion:
     nbytes: int
     dialects: Mapping[str, int]
     casts: Mapping[str, int]
+    overflowed: Mapping[str, int]
     dropped: tuple[Dropped, ...]
     restored: tuple[str, ...]
     made_new: tuple[str, ...]
@@ -315,6 +317,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         nbytes=written.nbytes,
         dialects=dict(plan.dialects),
         casts=plan.casts,
+        overflowed=dict(written.overflowed),
         dropped=plan.dropped,
         restored=tuple(sorted(plan.restored)),
         made_new=job.made_new,

@@ -151,18 +151,23 @@ def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = CO
             yield Block(move, start, min(start + step, rows))
 
 
-def write_block(files: Files, block: Block) -> None:
-    """Carries out one block."""
+def write_block(files: Files, block: Block) -> int:
+    """Carries out one block; gives how many finite values the target's dtype could only hold as infinite."""
     move = block.move
     source, target = _extent(move.source), _extent(move.target)
     if move.copies:
         width = DTYPES[move.source.dtype]
         files.copy(source, target, block.start * width, block.stop * width)
-        return
-    data = cast(read_rows(files, move.source, block, columns=not move.to_tf), move.target.dtype)
+        return 0
+    held = read_rows(files, move.source, block, columns=not move.to_tf)
+    data = cast(held, move.target.dtype)
+    overflowed = 0
+    if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
+        overflowed = int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
     if move.layout.axes is not None:
         data = move.layout.to_tf(data) if move.to_tf else move.layout.to_pt(data)
     _write_rows(files, move.target, block, data, columns=move.to_tf)
+    return overflowed
 
 
 def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -> Array:

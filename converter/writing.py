@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,13 +83,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """What carrying out a job gave: bytes of weights, files, canonical hashes, changes in words, source files."""
+    """What carrying out a job gave: bytes of weights, files, canonical hashes, changes in words, source files, overflows."""
 
     nbytes: int = 0
     files: tuple[FileRecord, ...] = ()
     tensors: tuple[TensorRecord, ...] = ()
     config_rewritten: tuple[str, ...] = ()
     source_files: tuple[FileRecord, ...] = ()
+    overflowed: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_job(job: Job, overwrite: bool, check: bool) -> Written:
@@ -111,7 +112,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
                 f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
                 "free; free some space"
             )
-        moves, logit_scale = _write_weights(job, staging)
+        moves, logit_scale, overflowed = _write_weights(job, staging)
         raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
         copied, mended = copy_sidecars(job.sidecars, staging, job.plan.target)
@@ -123,15 +124,16 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
             hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
         )
         source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
-        written = Written(needed, files, tensors, (*job.config.rewritten, *rewritten, *mended), source_files)
+        rewritten = (*job.config.rewritten, *rewritten, *mended)
+        written = Written(needed, files, tensors, rewritten, source_files, overflowed)
         write_json(staging / manifest.NAME, _manifest(job, written))
         if tuple(identity(path) for path in job.checkpoint.files) != job.before:
             raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
     return written
 
 
-def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
-    """Writes the weights file; gives what went where, and the trained logit_scale."""
+def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str, int]]:
+    """Writes the weights file; gives what went where, the trained logit_scale, and what overflowed."""
     sources = _spooled(job.plan, staging / _SPOOL)
     placed = _allocate(staging, job)
     moves = [
@@ -144,13 +146,13 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float]:
         for target in placed.values():
             files.open(_extent(target).path, write=True)
         logit_scale = _check_values(files, job.plan, moves)
-        _move_all(files, moves, job.progress)
+        overflowed = _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
             files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
     for path in sorted({_extent(target).path for target in placed.values()}):
         if path.suffix == ".bin":
             torch_zip.seal(path, THREADS)
-    return moves, logit_scale
+    return moves, logit_scale, overflowed
 
 
 def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
@@ -211,16 +213,24 @@ def _read_small(files: Files, tensor: StoredTensor) -> Array:
     return value
 
 
-def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> None:
+def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> dict[str, int]:
+    """Moves every tensor; gives how many values of which became infinite in the dtype that was asked for."""
+    counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: only appended to
+
     def task(block: Block) -> Callable[[], int]:
         def run() -> int:
-            write_block(files, block)
+            if overflowed := write_block(files, block):
+                counts.append((block.move.name, overflowed))
             share = (block.stop - block.start) / max(1, _rows(block.move))
             return int(block.move.source.size * DTYPES[block.move.source.dtype] * share)
 
         return run
 
     in_parallel([task(block) for block in blocks(moves)], _advance("convert", moves, progress))
+    overflowed: dict[str, int] = {}
+    for name, count in sorted(counts):
+        overflowed[name] = overflowed.get(name, 0) + count
+    return overflowed
 
 
 def _rows(move: Move) -> int:
@@ -275,6 +285,7 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
         "restored": sorted(job.plan.restored),
         "made_new": list(job.made_new),
         "casts": job.plan.casts,
+        "overflowed": dict(written.overflowed),
         "dialects": dict(job.plan.dialects),
     }
     return manifest.make_manifest(

@@ -165,6 +165,7 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
         "nbytes": 454468,
         "dialects": {"v4": 97},
         "casts": {},
+        "overflowed": {},
         "dropped": [],
         "restored": [],
         "made_new": [],

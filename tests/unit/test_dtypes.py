@@ -117,3 +117,21 @@ def test_config_says_the_dtype_of_the_output(tmp_path: Path) -> None:
     there = pt2tf(tmp_path / "pt", tmp_path / "tf")
     assert json.loads((tmp_path / "tf" / "config.json").read_text())["dtype"] == "float32"
     assert 'config.json: dtype: "bfloat16" -> "float32"' in there.config_rewritten
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("float32", "float16"), ("bfloat16", "float16"), ("float64", "float32")])
+def test_what_a_cast_makes_infinite_is_counted_and_named(tmp_path: Path, stored: str, asked: str) -> None:
+    dtype = BFLOAT16 if stored == "bfloat16" else np.dtype(stored)
+    config = config_of("vit", "bert")
+    tensors = tensors_of(config, dtype)
+    big = 1e300 if stored == "float64" else 1e6
+    tensors["text_model.embeddings.word_embeddings.weight"][3:5, 1] = big
+    tensors["text_model.encoder.layer.0.intermediate.dense.weight"][2, 7] = -big
+    tensors["text_model.pooler.dense.bias"][0] = np.inf  # infinite before: no overflow
+    write_checkpoint(tmp_path / "pt", config, tensors)
+    done = pt2tf(tmp_path / "pt", tmp_path / "tf", dtype=asked)
+    assert done.overflowed == {
+        "text_model.embeddings.word_embeddings.weight": 2,
+        "text_model.encoder.layer.0.intermediate.dense.weight": 1,
+    }
+    assert json.loads((tmp_path / "tf" / "conversion.json").read_text())["overflowed"] == done.overflowed
