@@ -56,6 +56,7 @@ def test_everything_in_it(tmp_path: Path) -> None:
         "restored": [],
         "made_new": [],
         "casts": {},
+        "overflowed": {},
         "dialects": {"v4": 97},
         "checked": True,
         "files": [
