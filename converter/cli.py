@@ -111,9 +111,7 @@ def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     """Convert a PyTorch checkpoint SRC to TensorFlow, into the folder OUT."""
     from converter.engine import pt2tf as convert
 
-    with _progress(quiet or as_json) as progress:
-        result = convert(source, out, check=not no_check, progress=progress, **options)
-    _print_conversion(result, as_json, quiet)
+    _run_conversion(convert, source, out, no_check, as_json, quiet, options)
 
 
 @cli.command(epilog="Example: convert tf2pt clip-italian-tf/ clip-italian-pt/")
@@ -136,9 +134,7 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     """Convert a TensorFlow checkpoint SRC to PyTorch, into the folder OUT."""
     from converter.engine import tf2pt as convert
 
-    with _progress(quiet or as_json) as progress:
-        result = convert(source, out, check=not no_check, progress=progress, **options)
-    _print_conversion(result, as_json, quiet)
+    _run_conversion(convert, source, out, no_check, as_json, quiet, options)
 
 
 @cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
@@ -270,6 +266,20 @@ def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
             bar.update(tasks[stage], completed=done)
 
         yield advance
+
+
+def _run_conversion(
+    convert: Callable[..., Conversion],
+    source: str,
+    out: str,
+    no_check: bool,
+    as_json: bool,
+    quiet: bool,
+    options: Mapping[str, Any],
+) -> None:
+    with _progress(quiet or as_json) as progress:
+        result = convert(source, out, check=not no_check, progress=progress, **options)
+    _print_conversion(result, as_json, quiet)
 
 
 def _print_conversion(result: Conversion, as_json: bool, quiet: bool) -> None:

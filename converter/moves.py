@@ -154,7 +154,7 @@ def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = CO
 def write_block(files: Files, block: Block) -> int:
     """Carries out one block; gives how many finite values the target's dtype could only hold as infinite."""
     move = block.move
-    source, target = _extent(move.source), _extent(move.target)
+    source, target = extent_of(move.source), extent_of(move.target)
     if move.copies:
         width = DTYPES[move.source.dtype]
         files.copy(source, target, block.start * width, block.stop * width)
@@ -183,7 +183,7 @@ def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -
         A fresh array: flat for plain layouts, ``(rows, ...)`` or ``(..., rows)`` for the others.
     """
     move, count = block.move, block.stop - block.start
-    extent, dtype = _extent(tensor), numpy_dtype(tensor.dtype)
+    extent, dtype = extent_of(tensor), numpy_dtype(tensor.dtype)
     if move.layout.axes is None:
         flat = np.empty(count, dtype)
         files.read(extent, block.start * dtype.itemsize, flat)
@@ -204,7 +204,7 @@ def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -
 
 
 def _write_rows(files: Files, tensor: StoredTensor, block: Block, data: Array, columns: bool) -> None:
-    extent, width = _extent(tensor), DTYPES[tensor.dtype]
+    extent, width = extent_of(tensor), DTYPES[tensor.dtype]
     rows, count = block.move.pt_shape[0], block.stop - block.start
     if block.move.layout.axes is None or not columns or count == rows:
         files.write(extent, block.start * (data.nbytes // count), data)
@@ -277,7 +277,8 @@ def full_disk_explained(out: Path) -> Iterator[None]:
         raise TargetError(f"{out}: cannot be written: {reasons[error.errno]}; nothing was left behind") from error
 
 
-def _extent(tensor: StoredTensor) -> Extent:
+def extent_of(tensor: StoredTensor) -> Extent:
+    """Where a tensor lies that is known to be a run of bytes."""
     if tensor.extent is None:
         raise ValueError(f"{tensor.name} has no extent")
     return tensor.extent

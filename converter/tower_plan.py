@@ -72,7 +72,7 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig) -> TowerPlan:
 def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[str, StoredTensor]:
     """The tower's tensors by nested name, under whichever prefix holds the most of them."""
     scope = f"{tower.side}_model."
-    tables = [table for _, table in _spellings(checkpoint, tower, rules)]
+    tables = list(_spellings(checkpoint, tower, rules))
     stored = dict(_respelled(checkpoint))
     best: dict[str, StoredTensor] = {}
     for prefix in _prefixes(checkpoint, tower):
@@ -101,17 +101,17 @@ def _prefixes(checkpoint: Checkpoint, tower: TowerConfig) -> tuple[str, ...]:
     )
 
 
-def _spellings(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _spellings(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> Iterator[Mapping[str, str]]:
     """For every dialect, its names -> nested names, both without ``vision_model.`` / ``text_model.``."""
     scope = f"{tower.side}_model."
     names = [rule.pt for rule in rules.tensors] + [rule.pt for rule in rules.buffers if rule.pt is not None]
     relative = [name.removeprefix(scope) for name in names]
     if checkpoint.framework == "tf":
-        yield "tf", {_tf_name(rule): rule.pt.removeprefix(scope) for rule in rules.tensors}
+        yield {_tf_name(rule): rule.pt.removeprefix(scope) for rule in rules.tensors}
         return
-    yield "v4", {name: name for name in relative}
+    yield {name: name for name in relative}
     for dialect in tower.rules.get("dialects", {}):
-        yield dialect, {spell_in_tower(name, tower, dialect): name for name in relative}
+        yield {spell_in_tower(name, tower, dialect): name for name in relative}
 
 
 def _tf_name(rule: TensorRule) -> str:

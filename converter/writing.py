@@ -32,6 +32,7 @@ from converter.moves import (
     Move,
     blocks,
     cast,
+    extent_of,
     full_disk_explained,
     in_parallel,
     write_block,
@@ -142,14 +143,14 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str
     ]
     with Files() as files:
         for move in moves:
-            files.open(_extent(move.source).path)
+            files.open(extent_of(move.source).path)
         for target in placed.values():
-            files.open(_extent(target).path, write=True)
+            files.open(extent_of(target).path, write=True)
         logit_scale = _check_values(files, job.plan, moves)
         overflowed = _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
-            files.write(_extent(placed[name]), 0, np.ascontiguousarray(value))
-    for path in sorted({_extent(target).path for target in placed.values()}):
+            files.write(extent_of(placed[name]), 0, np.ascontiguousarray(value))
+    for path in sorted({extent_of(target).path for target in placed.values()}):
         if path.suffix == ".bin":
             torch_zip.seal(path, THREADS)
     return moves, logit_scale, overflowed
@@ -208,8 +209,8 @@ def _read_small(files: Files, tensor: StoredTensor) -> Array:
     if tensor.extent is None and tensor.read_rows is not None:
         return tensor.read_rows(0, tensor.shape[0] if tensor.shape else 1)
     value = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
-    files.open(_extent(tensor).path)
-    files.read(_extent(tensor), 0, value)
+    files.open(extent_of(tensor).path)
+    files.read(extent_of(tensor), 0, value)
     return value
 
 
@@ -266,8 +267,8 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
         reopened.append(Move(move.name, move.source, target, move.layout, move.to_tf))
     with Files() as files:
         for move in reopened:
-            files.open(_extent(move.source).path)
-            files.open(_extent(move.target).path)
+            files.open(extent_of(move.source).path)
+            files.open(extent_of(move.target).path)
         for name, value in job.plan.restored.items():
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
                 raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
@@ -302,12 +303,6 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
 def _float_dtype(moves: Iterable[Move]) -> str | None:
     dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
     return dtypes.pop() if len(dtypes) == 1 else None
-
-
-def _extent(tensor: StoredTensor) -> Extent:
-    if tensor.extent is None:
-        raise ValueError(f"{tensor.name} has no extent")
-    return tensor.extent
 
 
 def identity(path: Path) -> tuple[int, int, int]:
