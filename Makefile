@@ -15,7 +15,7 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat lint format bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat torture lint format bench build clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,18 +58,26 @@ demo: .venv/.installed ## the shipped tiny checkpoint to TensorFlow and back, ru
 test: test-core test-torch test-tf test-jax ## all tests but those of `make compat`
 
 test-core: .venv/.installed ## the tests without a framework: seconds
-	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
+	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat and not torture"
 
 test-torch: .venv/.installed
-	$(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
+	$(BIN)/python -m pytest -m "torch and not tf and not jax and not compat and not torture"
 
 test-tf: .venv/.installed
-	$(BIN)/python -m pytest -m "tf and not compat"
+	$(BIN)/python -m pytest -m "tf and not compat and not torture"
 
 test-jax: .venv/.installed
-	$(BIN)/python -m pytest -m "jax and not compat"
+	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
 compat: .venv/.installed .venv-compat/.installed ## the tests against transformers 4.46 and 4.57.6, in an environment of their own
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
+
+torture: export TORTURE := 1
+torture: .venv/.installed .venv-compat/.installed ## what takes hours: every round of what the tests sample
+	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
+	$(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
+	$(BIN)/python -m pytest -m "tf and not compat"
+	$(BIN)/python -m pytest -m "jax and not compat"
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
 
 lint: .venv/.installed ## ruff, mypy --strict, import-linter
