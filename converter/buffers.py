@@ -11,8 +11,8 @@ from converter.errors import ConfigError
 from converter.expressions import Value, integer
 
 Array = np.ndarray[Any, Any]
-# Swin's largest window, 32, asks for half of it.
-MAX_ELEMENTS = 2**21
+# BEiT with pictures of 640 by 640 asks for 2.6 million, Swin's largest window for one.
+MAX_ELEMENTS = 2**22
 
 
 def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
@@ -49,6 +49,7 @@ def beit_relative_position_index(fields: Mapping[str, Value]) -> Array:
     """
     height = integer("pair(image_size)[0] // pair(patch_size)[0]", fields)
     width = integer("pair(image_size)[1] // pair(patch_size)[1]", fields)
+    _check_size("image_size", (1 + height * width) ** 2)
     y, x = np.divmod(np.arange(height * width), width)
     rows = y[:, None] - y[None, :] + height - 1
     columns = x[:, None] - x[None, :] + width - 1

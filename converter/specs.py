@@ -12,6 +12,7 @@ import numpy as np
 
 Framework = Literal["pt", "tf"]
 Shape = tuple[int, ...]
+_MOST_NAME_BYTES = 255  # what Linux allows
 # Reads rows ``start:stop`` of a tensor (all of it, for a tensor without axes) as stored.
 ReadRows = Callable[[int, int], "np.ndarray[Any, Any]"]
 
@@ -68,3 +69,13 @@ class Checkpoint:
     files: tuple[Path, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
+
+
+def is_file_name(value: object) -> bool:
+    """Whether a value from a file names a file beside that one: no path, and a name that a file system can have."""
+    if not isinstance(value, str) or value in ("", ".", "..") or set(value) & {"/", "\\", "\0"}:
+        return False
+    try:
+        return len(value.encode()) <= _MOST_NAME_BYTES
+    except UnicodeEncodeError:  # half a character, which JSON can spell
+        return False

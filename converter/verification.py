@@ -20,6 +20,7 @@ from converter.check import hash_file, same_bits
 from converter.configs import read_json
 from converter.errors import ConfigError, ConverterError, SourceError, listed, printable
 from converter.moves import cast, in_parallel
+from converter.specs import is_file_name
 from converter.streams import TensorReader, open_tensors
 
 Array = np.ndarray[Any, Any]
@@ -90,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
         }
         return Manifest(str(raw["direction"]), str(raw["source"]["path"]), str(raw["options"]["dtype"]), files, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(
             f"{path}: not a manifest that this version writes ({printable(str(error), 80)}); convert again"
         ) from None
@@ -235,9 +236,9 @@ def _logit_scale(ours: TensorReader) -> list[str]:
 
 
 def _file_name(name: Any) -> str:
-    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+    if not is_file_name(name):
         raise ValueError(f"file name {name!r}")
-    return name
+    return str(name)
 
 
 def _hash(value: Any) -> str | None:
@@ -251,7 +252,10 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
     for path in given:
         if path is not None:
             return path
-    if recorded is None or "\0" in recorded.source:
+    if recorded is None:
         return None
-    path = (folder / recorded.source).resolve()
-    return path if path.exists() else None
+    try:
+        path = (folder / recorded.source).resolve()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a path that no file system would have, or links in a circle
+        return None

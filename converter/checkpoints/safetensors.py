@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _TO_DTYPE = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
+_HALVES = re.compile("[\ud800-\udfff]")
 _FROM_DTYPE = {dtype: code for code, dtype in _TO_DTYPE.items()}
 
 
@@ -113,7 +115,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(_is_text(part) for item in metadata.items() for part in item):
         raise _corrupt(path, "its __metadata__ is not an object of strings")
     return metadata
 
@@ -129,6 +131,8 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, in
 def _complaint(name: str, entry: Any) -> str | None:
     if len(name) > MAX_NAME_CHARACTERS:
         return f"has a name of {len(name):,} characters"
+    if not _is_text(name):
+        return "has a name that is not Unicode"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         return "is not described by dtype, shape and data_offsets"
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -142,6 +146,11 @@ def _complaint(name: str, entry: Any) -> str | None:
     if offsets[1] - offsets[0] != expected:
         return f"has {offsets[1] - offsets[0]:,} bytes, its shape and dtype ask for {expected:,}"
     return None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that can be written: JSON can spell halves of characters, UTF-8 cannot."""
+    return isinstance(value, str) and (value.isascii() or not _HALVES.search(value))
 
 
 def _sizes(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from converter.casts import DTYPES
 from converter.configs import read_json, rule_file
 from converter.errors import ConfigError, CorruptCheckpoint, TargetError, listed, printable
-from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor, is_file_name
 
 INDEX = ".index.json"
 MAX_INDEX_BYTES = 8 * 2**20
@@ -124,15 +124,14 @@ def _read_map(path: Path) -> Mapping[str, str]:
     if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
-        plain = isinstance(file, str) and Path(file).name == file and file not in ("", ".", "..") and "\\" not in file
-        if not plain or file.endswith(INDEX):
+        if not is_file_name(file) or file.endswith(INDEX):
             raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
     return weight_map
 
 
 def _read_shard(path: Path, file: str, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
     shard = path.parent / file
-    if "\0" in file or not shard.is_file():
+    if not shard.is_file():
         raise _corrupt(path, f"it names {printable(file)}, which is not there")
     return read_shard(shard)
 
