@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
+from converter.checkpoints.hdf5_chunks import UnsoundChunks, check_chunks, check_filters, check_packed
+from converter.checkpoints.hdf5_heap import UnsoundHeap, check_text
 from converter.configs import rule_file
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
@@ -28,9 +30,6 @@ MAX_ATTRIBUTE_BYTES = 64_512
 MAX_NAMES_BYTES = 64 * 2**20
 MAX_LINKS = 500_000
 MAX_AXES = 16
-MAX_CHUNK_BYTES = 128 * 2**20
-
-_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
 def is_hdf5(path: Path) -> bool:
@@ -195,8 +194,22 @@ def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
         count = math.prod(held.shape)
         if count and (held.get_storage_size() > MAX_NAMES_BYTES or count > MAX_LINKS):
             raise _corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
+        if count:
+            _check_text(path, holder, held, part, count)
         names += [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(holder.attrs[part])]
     return names
+
+
+def _check_text(path: Path, holder: h5py.Group, held: h5py.h5a.AttrID, part: str, count: int) -> None:
+    """Names must be text; those of variable length are looked after in the file before HDF5 looks there."""
+    kind = held.get_type()
+    if kind.get_class() not in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        raise _corrupt(path, f"attribute {part} does not hold text")
+    if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+        try:
+            check_text(path, holder.file.userblock_size, h5py.h5o.get_info(holder.id).addr, part, count)
+        except UnsoundHeap as error:
+            raise _corrupt(path, str(error)) from None
 
 
 def _write_names(holder: h5py.Group, attribute: str, names: list[str]) -> None:
@@ -217,17 +230,21 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
     properties = dataset.id.get_create_plist()
     if properties.get_external_count() or dataset.is_virtual:
         raise _corrupt(path, f"{printable(where)} keeps its data in another file")
-    codes = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
-    if codes - _FILTERS:
-        raise _corrupt(
-            path, f"{printable(where)} is compressed by filter {min(codes - _FILTERS)}, which needs a plugin"
-        )
+    codes = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
     dtype = dataset.dtype.newbyteorder("<").name if dataset.dtype.kind in "fiu" else str(dataset.dtype)
     if dtype not in DTYPES or dataset.shape is None or len(dataset.shape) > MAX_AXES:
         raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
     shape = tuple(dataset.shape)
     nbytes = math.prod(shape) * DTYPES[dtype]
-    _check_size(path, dataset, where, nbytes)
+    try:
+        check_filters(codes)
+        if dataset.chunks:
+            check_chunks(dataset, codes, size)
+    except UnsoundChunks as error:
+        raise _corrupt(path, f"{printable(where)} {error}") from None
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks is None and stored not in (0, dataset.size * dataset.id.get_type().get_size()):
+        raise _corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
     # Not by dataset.dtype: h5py calls a stored bfloat16 float32, which is what it reads it as.
     as_stored = dataset.id.get_type().equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
     contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS and as_stored
@@ -236,25 +253,17 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
         if offset + nbytes > size:
             raise _corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
         return StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
-    return StoredTensor(name, dtype, shape, None, _row_reader(path, dataset, where, dtype))
+    return StoredTensor(name, dtype, shape, None, _row_reader(path, dataset, codes, where, dtype))
 
 
-def _check_size(path: Path, dataset: h5py.Dataset, where: str, nbytes: int) -> None:
-    """A chunk is unpacked whole, however few rows are asked for; a contiguous dataset has the size of its elements."""
-    stored_width = dataset.id.get_type().get_size()
-    if dataset.chunks and math.prod(dataset.chunks) * stored_width > MAX_CHUNK_BYTES:
-        raise _corrupt(
-            path,
-            f"{printable(where)} has chunks of more than {MAX_CHUNK_BYTES:,} bytes; rewrite it with h5repack -l CONTI",
-        )
-    if dataset.chunks is None and dataset.id.get_storage_size() not in (0, dataset.size * stored_width):
-        raise _corrupt(path, f"{printable(where)} holds {dataset.id.get_storage_size():,} bytes, not {nbytes:,}")
-
-
-def _row_reader(path: Path, dataset: h5py.Dataset, where: str, dtype: str) -> Any:
+def _row_reader(path: Path, dataset: h5py.Dataset, codes: list[int], where: str, dtype: str) -> Any:
     def read_rows(start: int, stop: int) -> np.ndarray[Any, Any]:
         try:
+            if dataset.chunks:
+                check_packed(dataset, codes, start, stop)
             rows = dataset[start:stop] if dataset.shape else dataset[()]
+        except UnsoundChunks as error:
+            raise _corrupt(path, f"{printable(where)} {error}") from None
         except (OSError, RuntimeError) as error:
             raise _corrupt(path, f"HDF5 cannot read {printable(where)}: {printable(str(error))}") from None
         return np.ascontiguousarray(rows, numpy_dtype(dtype))

@@ -59,7 +59,7 @@ def main() -> int:
 
 def _run(arguments: list[str], corpus: Path, found: Path, seconds: int) -> tuple[int, str]:
     command = [
-        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", "-timeout=30", "-rss_limit_mb=1500",
+        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1500",
         "-max_len=100000", "-len_control=0", "-print_final_stats=1", "-reload=0", f"-artifact_prefix={found}/", str(corpus),
     ]  # fmt: skip
     log = corpus.parent / "log.txt"
