@@ -19,7 +19,7 @@ import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints.hdf5_chunks import UnsoundChunks, check_chunks, check_filters, check_packed
-from converter.checkpoints.hdf5_heap import UnsoundHeap, check_text
+from converter.checkpoints.rehearsal import rehearse
 from converter.configs import rule_file
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
@@ -46,8 +46,14 @@ def read_header(path: Path) -> Checkpoint:
     Raises:
         UnsupportedContainer: an HDF5 file of another kind.
         CorruptCheckpoint: links out of the file, external or virtual data, filters that need a plugin, datasets
-            beyond the end of the file, or names that contradict the datasets.
+            beyond the end of the file, names that contradict the datasets, or metadata that HDF5 does not survive.
     """
+    rehearse(path, lambda: read_here(path).close())
+    return read_here(path)
+
+
+def read_here(path: Path) -> Checkpoint:
+    """Reads where every tensor lies as ``read_header`` does, but in this process: for files that HDF5 survives."""
     try:
         file = h5py.File(path, "r", locking=False)
     except (OSError, RuntimeError) as error:
@@ -194,22 +200,8 @@ def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
         count = math.prod(held.shape)
         if count and (held.get_storage_size() > MAX_NAMES_BYTES or count > MAX_LINKS):
             raise _corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
-        if count:
-            _check_text(path, holder, held, part, count)
         names += [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(holder.attrs[part])]
     return names
-
-
-def _check_text(path: Path, holder: h5py.Group, held: h5py.h5a.AttrID, part: str, count: int) -> None:
-    """Names must be text; those of variable length are looked after in the file before HDF5 looks there."""
-    kind = held.get_type()
-    if kind.get_class() not in (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT):
-        raise _corrupt(path, f"attribute {part} does not hold text")
-    if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
-        try:
-            check_text(path, holder.file.userblock_size, h5py.h5o.get_info(holder.id).addr, part, count)
-        except UnsoundHeap as error:
-            raise _corrupt(path, str(error)) from None
 
 
 def _write_names(holder: h5py.Group, attribute: str, names: list[str]) -> None:
