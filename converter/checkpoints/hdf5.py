@@ -155,8 +155,9 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
         if info.type != h5py.h5l.TYPE_HARD:
             return f"{printable(name.decode(errors='replace'))} is a link to somewhere else, not data"
         try:
+            text = name.decode()
             if h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
-                datasets.add(name.decode())
+                datasets.add(text)
         except (RuntimeError, KeyError, OSError, ValueError) as error:
             return f"HDF5 cannot read it: {printable(str(error))}"
         return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from converter import errors
 from converter.errors import ConverterError, CorruptCheckpoint
 
-MAX_SECONDS = 4  # of the processor; 50,000 tensors take one
+MAX_SECONDS = 4  # of the processor; 10,000 tensors of HDF5 take two
 MAX_BYTES = 256 * 2**20  # beyond what this process has mapped already
 _DEADLY = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGXCPU)
 
@@ -33,12 +33,13 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
         ConverterError: what ``read`` raised, if it was one. Any other exception is left for the caller to meet.
         CorruptCheckpoint: the child crashed, or needed more time or memory than any file should.
     """
+    most = _mapped() + MAX_BYTES
     inlet, outlet = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads, none of which holds what the child needs
         child = os.fork()
     if child == 0:
-        _run(path, read, outlet)
+        _run(path, read, outlet, most)
     os.close(outlet)
     status: int | None = None
     try:
@@ -55,17 +56,19 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         what = f"takes more than {MAX_SECONDS} s" if name in ("SIGXCPU", "SIGKILL") else f"crashes ({name})"
-        raise CorruptCheckpoint(f"{path}: not a sound file: the library that reads it {what}; download or save it again")
+        raise CorruptCheckpoint(
+            f"{path}: not a sound file: the library that reads it {what}; download or save it again"
+        )
 
 
-def _run(path: Path, read: Callable[[], object], outlet: int) -> None:
+def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None:
     """The child: never returns, and leaves no trace but what it writes to the pipe."""
     try:
+        _limit(resource.RLIMIT_AS, most)
+        _limit(resource.RLIMIT_CPU, MAX_SECONDS)
+        _limit(resource.RLIMIT_CORE, 0)
         for number in _DEADLY:
             signal.signal(number, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _limit(resource.RLIMIT_CPU, MAX_SECONDS)
-        _limit(resource.RLIMIT_AS, _mapped() + MAX_BYTES)
         read()
     except ConverterError as error:
         with contextlib.suppress(BaseException):

@@ -27,14 +27,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, required=True, help="a folder for what was interesting; kept and grown")
+    parser.add_argument("--corpus", type=Path, help="a folder for what was interesting; kept and grown")
+    parser.add_argument("--replay", type=Path, help="reads this file only, as the converter does")
     options = parser.parse_args()
+    if options.replay is not None:
+        return _replay(options.name, options.replay)
+    if options.corpus is None:
+        parser.error("say where with --corpus")
     corpus, found = options.corpus / "corpus", options.corpus / "found"
     for folder in (corpus, found):
         folder.mkdir(parents=True, exist_ok=True)
     before, started = set(found.iterdir()), time.monotonic()
-    executions, coverage, features, ends = 0, 0, 0, []
+    executions, coverage, features, survived, ends = 0, 0, 0, 0, []
     while (left := int(options.seconds - (time.monotonic() - started))) > 0 and len(ends) < _MOST_FOUND:
+        held = set(found.iterdir())
         with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
             status, log = _run([options.name, folder], corpus, found, left)
         counts = [tuple(int(number or 0) for number in match) for match in _PROGRESS.findall(log)]
@@ -43,13 +49,17 @@ def main() -> int:
         features = max([features, *(count[2] for count in counts)])
         if status == 0:
             break
-        ends.append(log[-3000:])
+        new = set(found.iterdir()) - held
+        if new and all(_is_survived(options.name, path) for path in new):
+            survived += len(new)
+        else:
+            ends.append(log[-3000:])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    new = sorted(path.name for path in set(found.iterdir()) - before)
+    kept = sorted(path.name for path in set(found.iterdir()) - before)
     figures = {
         "reader": options.name, "seconds": round(time.monotonic() - started), "executions": executions,
         "cpu_seconds": round(used.ru_utime + used.ru_stime), "edges": coverage, "features": features,
-        "corpus": len(list(corpus.iterdir())), "found": new,
+        "corpus": len(list(corpus.iterdir())), "found": kept, "survived": survived,
     }  # fmt: skip
     for end in ends:
         print(end, file=sys.stderr)
@@ -57,9 +67,28 @@ def main() -> int:
     return 1 if ends else 0
 
 
+def _replay(name: str, file: Path) -> int:
+    from tests.fuzz.readers import READERS, feed
+
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        READERS[name].prepare(Path(folder))
+        print(feed(READERS[name], Path(folder), file.read_bytes()) or "read")
+    return 0
+
+
+def _is_survived(name: str, file: Path) -> bool:
+    """Whether the converter itself reads or refuses what ended the fuzzer; kept then under another name."""
+    command = [sys.executable, "-m", "tests.fuzz", name, "--replay", str(file)]
+    survived = subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == 0
+    if survived:
+        (file.parent.parent / "survived").mkdir(exist_ok=True)
+        file.rename(file.parent.parent / "survived" / file.name)
+    return survived
+
+
 def _run(arguments: list[str], corpus: Path, found: Path, seconds: int) -> tuple[int, str]:
     command = [
-        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1500",
+        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", "-timeout=20", "-report_slow_units=60", "-rss_limit_mb=1500",
         "-max_len=100000", "-len_control=0", "-print_final_stats=1", "-reload=0", f"-artifact_prefix={found}/", str(corpus),
     ]  # fmt: skip
     log = corpus.parent / "log.txt"

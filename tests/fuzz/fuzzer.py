@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -19,6 +20,7 @@ def main() -> None:
     """Feeds one reader, in a folder, until libFuzzer has had enough."""
     name, made, *flags = sys.argv[1:]
     reader, folder, corpus = READERS[name], Path(made), Path(flags[-1])
+    reader = replace(reader, read=reader.unprotected or reader.read)
     for number, seed in enumerate(reader.seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
     reader.prepare(folder)

@@ -12,7 +12,6 @@ import math
 import pickle
 import pickletools
 import random
-import struct
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -211,7 +210,9 @@ def mutate_pickle(data: bytes, draw: random.Random) -> bytes:
             case 5:
                 parts.insert(at, draw.choice(_OPCODES) + draw.randbytes(draw.choice((0, 0, 1, 4))))
             case 6 | 7:
-                parts[at] = pickle.dumps(draw.choice((*NUMBERS, -1, 0.5, "x", "cpu", "0", (), (2, 3), [], {}, None)), 2)[2:-1]
+                parts[at] = pickle.dumps(
+                    draw.choice((*NUMBERS, -1, 0.5, "x", "cpu", "0", (), (2, 3), [], {}, None)), 2
+                )[2:-1]
             case _:
                 parts[at] = mutate_bytes(parts[at], draw)
         if not parts:

@@ -41,8 +41,10 @@ class Reader:
         file: what the file is called that it reads.
         seeds: sound files to begin from.
         mutate: changes a file, keeping most of it.
-        read: reads the file in a folder and checks what came out; raises ConverterError where it is refused.
+        read: reads the file and checks what came out; raises ConverterError where it is refused.
         prepare: writes what else the folder holds.
+        unprotected: reads it likewise, but may be ended by it: quicker, and the fuzzer sees what it covers. What ended
+            it is given to ``read``, which must survive.
     """
 
     file: str
@@ -50,6 +52,7 @@ class Reader:
     mutate: Mutator
     read: Callable[[Path], None]
     prepare: Callable[[Path], None] = lambda folder: None
+    unprotected: Callable[[Path], None] | None = None
 
 
 def feed(reader: Reader, folder: Path, data: bytes, factor: float = 1.0) -> str | None:
@@ -98,7 +101,14 @@ def _read_archive(path: Path) -> None:
 
 
 def _read_hdf5(path: Path) -> None:
-    checkpoint = hdf5.read_header(path)
+    _check_hdf5(hdf5.read_header(path), path)
+
+
+def _read_hdf5_unprotected(path: Path) -> None:
+    _check_hdf5(hdf5.read_here(path), path)
+
+
+def _check_hdf5(checkpoint: Checkpoint, path: Path) -> None:
     try:
         _check_extents(checkpoint, path)
         _check_disjoint(checkpoint)
@@ -235,7 +245,9 @@ def _without_extent(tensors: Mapping[str, StoredTensor]) -> Iterator[StoredTenso
 READERS: dict[str, Reader] = {
     "safetensors": Reader("model.safetensors", seeds.safetensors_files, mutators.mutate_safetensors, _read_safetensors),
     "archive": Reader("pytorch_model.bin", seeds.archives, mutators.mutate_archive, _read_archive),
-    "hdf5": Reader("tf_model.h5", seeds.hdf5_files, mutators.mutate_bytes, _read_hdf5),
+    "hdf5": Reader(
+        "tf_model.h5", seeds.hdf5_files, mutators.mutate_bytes, _read_hdf5, unprotected=_read_hdf5_unprotected
+    ),
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),
     "manifest": Reader("conversion.json", seeds.manifests, mutators.mutate_json, _read_manifest, _prepare_manifest),

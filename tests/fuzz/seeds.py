@@ -73,10 +73,17 @@ def _floats(key: str, shape: tuple[int, ...]) -> Call:
 
 def _archive(text: bytes, more: list[tuple[str, bytes]] | None = None) -> bytes:
     notes = [("archive/byteorder", b"little"), ("archive/version", b"3\n"), *(more or [])]
-    return write_entries([("archive/data.pkl", text), *notes, ("archive/data/0", bytes(24)), ("archive/data/1", bytes(16))])
+    return write_entries(
+        [("archive/data.pkl", text), *notes, ("archive/data/0", bytes(24)), ("archive/data/1", bytes(16))]
+    )
 
 
-_H5 = {"text_model/bert/a/kernel": SMALL["vision_model.a.weight"], "text_model/bert/a/bias": SMALL["text_model.b.bias"], "vision_model/b": SMALL["text_model.b.bias"], "logit_scale": np.ones(1, "f4")}
+_H5 = {
+    "text_model/bert/a/kernel": SMALL["vision_model.a.weight"],
+    "text_model/bert/a/bias": SMALL["text_model.b.bias"],
+    "vision_model/b": SMALL["text_model.b.bias"],
+    "logit_scale": np.ones(1, "f4"),
+}
 
 
 def hdf5_files() -> Iterator[bytes]:
@@ -117,7 +124,9 @@ def _compact(file: h5py.File, layer: h5py.Group) -> None:
     properties.set_layout(h5py.h5d.COMPACT)
     group = layer.create_group("r")
     space = h5py.h5s.create_simple((2, 3))
-    h5py.h5d.create(group.id, b"x:0", h5py.h5t.NATIVE_FLOAT, space, properties).write(space, space, np.ones((2, 3), "f4"))
+    h5py.h5d.create(group.id, b"x:0", h5py.h5t.NATIVE_FLOAT, space, properties).write(
+        space, space, np.ones((2, 3), "f4")
+    )
 
 
 def _links(file: h5py.File, layer: h5py.Group) -> None:
@@ -201,8 +210,12 @@ def indices() -> Iterator[bytes]:
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     yield json_bytes({"metadata": {"total_size": 40}, "weight_map": names})
     yield json_bytes({"weight_map": {"a": names["a"]}})
-    yield json_bytes({"weight_map": {"root/c:0": "tf_model-00001-of-00001.h5", "root/d/e:0": "tf_model-00001-of-00001.h5"}})
-    yield json_bytes({"weight_map": {"a": "link.safetensors", "b": "folder", "c": "out.safetensors", "d": "x.index.json"}})
+    yield json_bytes(
+        {"weight_map": {"root/c:0": "tf_model-00001-of-00001.h5", "root/d/e:0": "tf_model-00001-of-00001.h5"}}
+    )
+    yield json_bytes(
+        {"weight_map": {"a": "link.safetensors", "b": "folder", "c": "out.safetensors", "d": "x.index.json"}}
+    )
     yield json_bytes({"weight_map": {"a": "archive.bin", "b": "archive.bin"}})
 
 
@@ -219,5 +232,3 @@ def golden_files() -> Iterator[bytes]:
 def small_archive() -> bytes:
     """The first archive: tensors ``a`` and ``b``."""
     return next(archives())
-
-

@@ -16,7 +16,7 @@ MOST_SECONDS = 5.0  # of the processor
 MOST_BYTES = 300 * 10**6  # more than before
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FORBIDDEN = (
-    "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "os.remove", "os.rename",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "os.remove", "os.rename",
     "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime", "os.putenv",
     "shutil.", "pickle.find_class", "ctypes.dlopen", "urllib.", "tempfile.", "builtins.input", "code.__new__",
 )  # fmt: skip
@@ -33,6 +33,7 @@ class _Hook:
         self.folder: str | None = None
         self.seen: list[str] = []
         self._readable = tuple(str(Path(path).resolve()) for path in {sys.prefix, sys.base_prefix, *_roots()})
+        self._readable += (f"/proc/{os.getpid()}/statm",)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None or not self._is_forbidden(event, arguments):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -249,8 +250,9 @@ def test_the_shape_of_a_header_is_not_believed(tmp_path: Path, refused: Refused)
 @pytest.mark.parametrize(
     ("address", "size", "message"),
     [
-        (8, 0, "HDF5 cannot read it: "),
-        (2**40, 0, "HDF5 cannot read it: "),
+        # HDF5 1.14.2 lets it pass, 1.14.6 does not
+        (8, 0, "(HDF5 cannot read it: |a/r/x:0 lies beyond the end of the file: it is truncated)"),
+        (2**40, 0, "(HDF5 cannot read it: |a/r/x:0 lies beyond the end of the file: it is truncated)"),
         (0, -4, "a/r/x:0 holds 76 bytes, not 80"),
         (0, 4, "a/r/x:0 holds 84 bytes, not 80"),
     ],
@@ -268,7 +270,7 @@ def test_extents_that_lie(tmp_path: Path, refused: Refused, address: int, size: 
     assert content.count(stands) == 1
     moved = len(content) - 80 + address if address else offset
     path.write_bytes(content.replace(stands, struct.pack("<QQ", moved, 80 + size)))
-    assert message in refused(folder, CorruptCheckpoint)
+    assert re.search(message, refused(folder, CorruptCheckpoint))
 
 
 def test_an_extent_beyond_the_end_that_hdf5_lets_pass(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     ),
     "half a surrogate pair": (
         safetensors_bytes(b'{"\\ud800": 1}'),
-        r"tensor \ud800 is not described by dtype, shape and data_offsets",
+        r"tensor \ud800 has a name that is not Unicode",
     ),
 }
 

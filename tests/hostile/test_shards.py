@@ -65,8 +65,8 @@ CASES: dict[str, tuple[Damage, str]] = {
     "a list": (named([FIRST]), f"it names ['{FIRST}'], which is not a file of its folder"),
     "backslashes": (named("..\\x"), r"it names '..\\x', which is not a file of its folder"),
     "itself": (named(INDEX), f"it names '{INDEX}', which is not a file of its folder"),
-    "a zero byte": (named("a\0b"), r"it names a\x00b, which is not there"),
-    "half a surrogate pair": (named("a\ud800"), r"it names a\ud800, which is not there"),
+    "a zero byte": (named("a\0b"), r"it names 'a\x00b', which is not a file of its folder"),
+    "half a surrogate pair": (named("a\ud800"), r"it names 'a\ud800', which is not a file of its folder"),
     "missing shard": (named("gone.safetensors"), "it names gone.safetensors, which is not there"),
     "escapes": (named("\x1b[2J\n"), r"it names \x1b[2J\n, which is not there"),
     "wrong shard": (
