@@ -4,9 +4,15 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
+# For the tests of the core on other Pythons, and with the oldest versions of what it needs.
+OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12; do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
+OTHER_PYTHONS ?= $(shell for p in python3.12 python3.13; do $$p -c '' 2>/dev/null && echo $$p; done)
+TESTERS := $(shell grep -E '^(pytest|hypothesis)==' constraints/dev.txt)
+
 BIN := .venv/bin
 COMPAT_PYTHON ?= .venv-compat/bin/python
 OUT := out
+OLDEST_TESTS ?= tests/unit tests/hostile tests/cli
 
 # Nothing here asks the network for a model, and TensorFlow keeps its start-up messages to itself.
 export HF_HUB_OFFLINE := 1
@@ -15,7 +21,7 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat torture lint format bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons wheel-check torture lint format bench build clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +46,12 @@ help: ## what there is
 	.venv-compat/bin/python -m pip install -qq --no-deps tf-keras==2.20.1
 	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/transformers-4.46 \
 		--requirement constraints/oldest.txt
+	@touch $@
+
+.venv-oldest/.installed: pyproject.toml constraints/oldest-core.txt
+	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found, which NumPy 1.26 needs: say make OLDEST_PYTHON=..." >&2; exit 1; }
+	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install -qq --constraint constraints/oldest-core.txt --editable . $(TESTERS)
 	@touch $@
 
 # --- what to run --------------------------------------------------------------------------------------------------
@@ -69,8 +81,23 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed ## the tests against transformers 4.46 and 4.57.6, in an environment of their own
+compat: .venv/.installed .venv-compat/.installed oldest wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, the wheel
+	$(MAKE) pythons OTHER_PYTHONS=$(lastword $(OTHER_PYTHONS))
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
+
+oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
+	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
+
+pythons: ## the core's unit tests on every other Python that is here
+	@for p in $(OTHER_PYTHONS); do \
+		echo "$$p: $$($$p --version)"; \
+		$$p -m venv --clear .venv-$$p && \
+		.venv-$$p/bin/python -m pip install -qq --constraint constraints/dev.txt --editable . $(TESTERS) && \
+		.venv-$$p/bin/python -m pytest -q -p no:cacheprovider tests/unit -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
+	done
+
+wheel-check: .venv/.installed ## builds wheel and sdist, and runs the converter from the wheel alone
+	$(BIN)/python -m tests.wheel --python "$(PYTHON)"
 
 torture: export TORTURE := 1
 torture: .venv/.installed .venv-compat/.installed ## what takes hours: every round of what the tests sample
@@ -97,5 +124,5 @@ build: .venv/.installed ## wheel and sdist in dist/
 	$(BIN)/python -m build --outdir dist
 
 clean: ## removes what make made, environments included
-	rm -rf .venv .venv-compat $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-compat .venv-oldest .venv-python3.* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

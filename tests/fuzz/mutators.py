@@ -5,6 +5,7 @@ Every change is drawn from a ``random.Random``, which hypothesis and the fuzzer 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -222,10 +223,9 @@ def mutate_pickle(data: bytes, draw: random.Random) -> bytes:
 
 def _opcodes(data: bytes) -> list[bytes]:
     """The pieces of a pickle, one opcode each; what cannot be read any more is the last."""
-    starts = []
-    try:
-        starts += [place or 0 for _, _, place in pickletools.genops(data)]
-    except Exception:
-        pass
+    starts: list[int] = []
+    with contextlib.suppress(Exception):
+        for _, _, place in pickletools.genops(data):
+            starts.append(place or 0)  # noqa: PERF401 - those before the damage are wanted
     starts = starts or [0]
     return [data[start:stop] for start, stop in zip(starts, [*starts[1:], len(data)], strict=True)]

@@ -87,7 +87,7 @@ def _read_safetensors(path: Path) -> None:
     _check_disjoint(checkpoint)
     # What we read, the library must read in the same way.
     with safetensors.safe_open(path, framework="numpy") as file:
-        names = {name.removesuffix(":0") if checkpoint.framework == "tf" else name: name for name in file.keys()}
+        names = {name.removesuffix(":0") if checkpoint.framework == "tf" else name: name for name in file.keys()}  # noqa: SIM118 - not a dict
         assert set(names) == set(checkpoint.tensors)
         for plain, name in names.items():
             held = checkpoint.tensors[plain]

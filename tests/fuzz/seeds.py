@@ -78,12 +78,18 @@ def _archive(text: bytes, more: list[tuple[str, bytes]] | None = None) -> bytes:
     )
 
 
-_H5 = {
+_H5: dict[str, Array] = {
     "text_model/bert/a/kernel": SMALL["vision_model.a.weight"],
     "text_model/bert/a/bias": SMALL["text_model.b.bias"],
     "vision_model/b": SMALL["text_model.b.bias"],
     "logit_scale": np.ones(1, "f4"),
 }
+
+
+_STORED: tuple[dict[str, Any], ...] = (
+    {}, {"chunks": True}, {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True},
+    {"chunks": True, "compression": "lzf"}, {"dtype": ">f4"}, {"maxshape": (None,), "chunks": True},
+)  # fmt: skip
 
 
 def hdf5_files() -> Iterator[bytes]:
@@ -96,8 +102,7 @@ def hdf5_files() -> Iterator[bytes]:
             path.unlink()
             return data
 
-        for options in ({}, {"chunks": True}, {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True},
-                        {"chunks": True, "compression": "lzf"}, {"dtype": ">f4"}, {"maxshape": (None,), "chunks": True}):  # fmt: skip
+        for options in _STORED:
             held = {name: array for name, array in _H5.items() if "maxshape" not in options or array.ndim == 1}
             write_h5(path, held, **options)
             yield take()
@@ -178,14 +183,21 @@ def pairs() -> Iterator[dict[str, Any]]:
 def configs() -> Iterator[bytes]:
     """config.json of every tower."""
     yield from map(json_bytes, pairs())
-    yield json_bytes({"model_type": "vision-text-dual-encoder", "vision_config": {"model_type": "clip", "vision_config": ALL_VISION["clip_vision_model"]},
-                      "text_config": {"model_type": "bert", **ALL_TEXT["bert"]}, "auto_map": {"AutoModel": "x.Y"}})  # fmt: skip
+    whole = {"model_type": "clip", "vision_config": ALL_VISION["clip_vision_model"]}
+    bert = {"model_type": "bert", **ALL_TEXT["bert"]}
+    yield json_bytes({"model_type": "vision-text-dual-encoder", "vision_config": whole, "text_config": bert})
 
 
 SMALLEST = {
     "model_type": "vision-text-dual-encoder", "projection_dim": 3, "logit_scale_init_value": 2.6592,
-    "vision_config": {"model_type": "vit", "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 4, "patch_size": 2},
-    "text_config": {"model_type": "bert", "hidden_size": 4, "intermediate_size": 5, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 7, "max_position_embeddings": 9, "type_vocab_size": 2},
+    "vision_config": {
+        "model_type": "vit", "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 4, "patch_size": 2,
+    },
+    "text_config": {
+        "model_type": "bert", "hidden_size": 4, "intermediate_size": 5, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "vocab_size": 7, "max_position_embeddings": 9, "type_vocab_size": 2,
+    },
 }  # fmt: skip
 
 
