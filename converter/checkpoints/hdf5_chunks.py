@@ -110,4 +110,5 @@ def check_packed(dataset: h5py.Dataset, codes: list[int], start: int, stop: int)
 
 
 def _chunk_bytes(dataset: h5py.Dataset) -> int:
-    return math.prod(dataset.chunks) * int(dataset.id.get_type().get_size())
+    nbytes: int = math.prod(dataset.chunks) * dataset.id.get_type().get_size()
+    return nbytes

@@ -226,6 +226,6 @@ def _opcodes(data: bytes) -> list[bytes]:
     starts: list[int] = []
     with contextlib.suppress(Exception):
         for _, _, place in pickletools.genops(data):
-            starts.append(place or 0)  # noqa: PERF401 - those before the damage are wanted
+            starts.append(place or 0)
     starts = starts or [0]
     return [data[start:stop] for start, stop in zip(starts, [*starts[1:], len(data)], strict=True)]

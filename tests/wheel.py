@@ -1,0 +1,69 @@
+"""``python -m tests.wheel``: builds wheel and sdist, looks into them, and converts with nothing but the wheel installed."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURE = ROOT / "fixtures" / "clip-bert-tiny"
+
+
+def main() -> None:
+    """Fails with what is wrong; prints one line where all is well."""
+    parser = argparse.ArgumentParser(prog="python -m tests.wheel", description=__doc__)
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the clean environment")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="wheel-") as made:
+        folder = Path(made)
+        run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT, cwd=folder)
+        [wheel], [sdist] = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
+        run(
+            sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--wheel-dir", folder / "again", sdist, cwd=folder
+        )
+        check_contents(wheel, folder / "again" / wheel.name)
+        python = folder / "venv" / "bin" / "python"
+        run(options.python, "-m", "venv", folder / "venv", cwd=folder)
+        run(python, "-m", "pip", "install", "-qq", "--constraint", ROOT / "constraints" / "dev.txt", wheel, cwd=folder)
+        convert = python.with_name("convert")
+        run(convert, "--help", cwd=folder)
+        run(convert, "pt2tf", FIXTURE, folder / "tf", cwd=folder)
+        run(convert, "verify", folder / "tf", "--weights-only", cwd=folder)
+        where = run(python, "-c", "import converter; print(converter.__file__)", cwd=folder).strip()
+        assert Path(where).is_relative_to(folder / "venv"), where
+        print(f"{wheel.name}: sound, and the same from the sdist; converts and verifies on its own")
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command outside the checkout and gives what it said."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def check_contents(wheel: Path, again: Path) -> None:
+    """The wheel holds the packages whole and nothing else, whether built from the checkout or from the sdist."""
+    held, rebuilt = contents(wheel), contents(again)
+    assert held == rebuilt, f"not what the sdist makes: {sorted(held.items() ^ rebuilt.items())[:5]}"
+    expected = {
+        str(path.relative_to(ROOT))
+        for package, patterns in {"converter": ("*.py", "py.typed"), "rename_rules": ("*.py", "*.toml")}.items()
+        for pattern in patterns
+        for path in (ROOT / package).rglob(pattern)
+    }
+    found = {name for name in held if ".dist-info/" not in name}
+    assert found == expected, f"only in one of wheel and checkout: {sorted(found ^ expected)}"
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """The checksum of every file in a wheel but its own list of them."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {info.filename: info.CRC for info in archive.infolist() if not info.filename.endswith("/RECORD")}
+
+
+if __name__ == "__main__":
+    main()
