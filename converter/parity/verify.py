@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from converter.parity.isolation import Worker
 from converter.parity.reference import ReferenceOptions, ask_run, run_reference, start_reference, write_request
 from converter.specs import Framework
 from converter.verification import Finding, Manifest, find_source, read_manifest, verify_files, verify_weights
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     weights_only: bool = False,
     options: VerifyOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Verification:
     """Verifies a converted checkpoint. All parts run, also when an earlier one fails.
 
@@ -99,6 +103,7 @@ def verify(
             source that the manifest names, from the cache if it is on the Hub.
         weights_only: leave the outputs out; no framework is started.
         options: how outputs are compared.
+        progress: called after each part with its name, how many parts are done, and how many there are.
 
     Returns:
         What was found; ``passed`` says whether the checkpoint is the source.
@@ -114,11 +119,21 @@ def verify(
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
     source = find_source(folder, recorded, [None if golden else given])
-    findings = [verify_files(folder, recorded), verify_weights(folder, recorded, source)]
     report: ParityReport | None = None
-    if not weights_only:
+
+    def outputs() -> Finding:
+        nonlocal report
         finding, report = _verify_outputs(folder, source, golden, options, tolerance)
+        return finding
+
+    parts = [lambda: verify_files(folder, recorded), lambda: verify_weights(folder, recorded, source)]
+    findings = []
+    for number, part in enumerate(parts if weights_only else [*parts, outputs], 1):
+        finding = part()
         findings.append(finding)
+        _log.info("%s: %s: %s", folder, finding.part, finding.status)
+        if progress is not None:
+            progress(finding.part, number, len(parts) + (not weights_only))
     return Verification(folder, tuple(findings), report)
 
 
@@ -148,6 +163,9 @@ def record_reference(
         out: the file to write; must not exist.
         options: ``device``, ``float64``, ``seed``, ``seconds`` and ``reference_python`` count.
         revision: branch, tag or commit of an id.
+
+    Returns:
+        What was written.
 
     Raises:
         ParityError: the model could not be run, or ``out`` exists.
