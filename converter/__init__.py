@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
-    from converter.parity.verify import verify
+    from converter.parity.verify import Verification, VerifyOptions, record_reference, verify
     from converter.scopes import tf_to_pt_weight_rename
 
 _HOMES = {
@@ -24,9 +24,12 @@ _HOMES = {
     "Conversion": "converter.engine",
     "ConverterError": "converter.errors",
     "TFVisionTextDualEncoderModel": "converter.models",
+    "Verification": "converter.parity.verify",
+    "VerifyOptions": "converter.parity.verify",
     "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
+    "record_reference": "converter.parity.verify",
     "tf2pt": "converter.engine",
     "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.scopes",
@@ -37,9 +40,12 @@ __all__ = [
     "Conversion",
     "ConverterError",
     "TFVisionTextDualEncoderModel",
+    "Verification",
+    "VerifyOptions",
     "combine",
     "inspect",
     "pt2tf",
+    "record_reference",
     "tf2pt",
     "tf_to_pt_weight_rename",
     "verify",

@@ -49,9 +49,12 @@ class _Group(click.Group):
 def cli() -> None:
     """Convert vision-text dual encoder checkpoints between PyTorch and TensorFlow, bit for bit.
 
-    SRC is a folder as save_pretrained writes it, or a weights file in one. OUT is a folder that does not exist yet:
-    it appears whole or not at all.
+    SRC is a folder as save_pretrained writes it, a weights file in one, or the id of a model on the Hugging Face Hub,
+    ID@REVISION too. OUT is a folder that does not exist yet: it appears whole or not at all.
     """
+
+
+_revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
 
 
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,6 +62,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.argument("source", metavar="SRC", type=click.Path()),
             click.argument("out", metavar="OUT", type=click.Path()),
+            _revision_option,
             click.option(
                 "--dtype",
                 type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
@@ -161,12 +165,13 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 
 @cli.command(epilog="Example: convert inspect clip-italian/")
 @click.argument("source", metavar="SRC", type=click.Path())
+@_revision_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(source: str, as_json: bool) -> None:
+def inspect(source: str, revision: str | None, as_json: bool) -> None:
     """Show what the checkpoint SRC is, and what a conversion would drop."""
     from converter.inspection import inspect as look
 
-    info = look(source)
+    info = look(source, revision=revision)
     if as_json:
         click.echo(json.dumps(info.to_json(), indent=2))
     else:
@@ -222,13 +227,14 @@ def verify(
 @cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
+@_revision_option
 @_run_options
-def reference(source: str, out: str, **options: Any) -> None:
+def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
     """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
     from converter.parity.report import described_run
     from converter.parity.verify import VerifyOptions, record_reference
 
-    recording = record_reference(source, out, VerifyOptions(**options))
+    recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
     taps = sum(len(batch.taps) for batch in recording.batches)
     click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
     click.echo(f"next: convert verify OUT --reference {out}")
@@ -307,7 +313,7 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     vision, text = result.towers
     done = "would be converted" if result.dry_run else "converted"
     where = result.out if result.dry_run else result.out / result.weights
-    yield f"{result.source} -> {where}"
+    yield f"{result.source}{_at(result.commit)} -> {where}"
     yield f"  {vision} + {text}, {result.tensors} tensors, {result.parameters:,} parameters {done}"
     for cast, count in result.casts.items():
         yield f"  {count} tensors {cast}"
@@ -331,6 +337,10 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
     yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
+
+
+def _at(commit: str | None) -> str:
+    return "" if commit is None else f" (commit {commit[:12]})"
 
 
 def _findings(found: Verification) -> Iterator[str]:
@@ -358,7 +368,7 @@ def _describe(info: CheckpointInfo) -> Iterator[str]:
     from converter.folding import fold
 
     files = ", ".join(name for name, _ in fold(info.files))
-    yield f"{info.source}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
+    yield f"{info.source}{_at(info.commit)}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
     for side, tower in info.towers.items():
         details = ", ".join(f"{name} {value}" for name, value in tower.items() if name != "model_type")
         yield f"  {side:11} {tower['model_type']}: {printable(details)}"

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
+from converter.checkpoints.remote import RemoteFile
 from converter.configs import rule_file
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
@@ -35,7 +36,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file is HDF5, with a user block in front of it or without."""
-    return bool(h5py.is_hdf5(path))
+    return not isinstance(path, RemoteFile) and bool(h5py.is_hdf5(path))
 
 
 def read_header(path: Path) -> Checkpoint:
@@ -50,7 +51,7 @@ def read_header(path: Path) -> Checkpoint:
             beyond the end of the file, or names that contradict the datasets.
     """
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
         raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
     try:

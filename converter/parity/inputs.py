@@ -28,6 +28,7 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "camembert": {**_ROBERTA, "vocab_size": 30522},
     "albert": {**_BERT, "vocab_size": 30000},
     "mpnet": {"vocab_size": 30527, "max_position_embeddings": 512, "pad_token_id": 1},
+    "ernie": _BERT,
     "clip_text_model": {"vocab_size": 49408, "max_position_embeddings": 77, "pad_token_id": 1, "eos_token_id": 49407},
     "xlm-roberta-xl": {
         **_BERT,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from converter.checkpoints.detect import open_source
 from converter.configs import read_json
 from converter.errors import ConverterError, ParityError, SourceError
+from converter.hub.download import obtain
+from converter.hub.ids import hub_id
 from converter.parity.batches import Batch
 from converter.parity.candidate import CandidateOptions, start_candidate
 from converter.parity.compare import compare_runs
@@ -21,7 +24,9 @@ from converter.parity.inputs import make_batches
 from converter.parity.isolation import Worker
 from converter.parity.reference import ReferenceOptions, ask_run, run_reference, start_reference, write_request
 from converter.specs import Framework
-from converter.verification import Finding, find_source, read_manifest, verify_files, verify_weights
+from converter.verification import Finding, Manifest, find_source, read_manifest, verify_files, verify_weights
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,17 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     weights_only: bool = False,
     options: VerifyOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Verification:
     """Verifies a converted checkpoint. All parts run, also when an earlier one fails.
 
     Args:
         folder: what a conversion made.
-        reference: the source, or a golden reference file; None takes the source that the manifest names.
+        reference: the source (a folder, or the id of a model on the Hub), or a golden reference file; None takes the
+            source that the manifest names, from the cache if it is on the Hub.
         weights_only: leave the outputs out; no framework is started.
         options: how outputs are compared.
+        progress: called after each part with its name, how many parts are done, and how many there are.
 
     Returns:
         What was found; ``passed`` says whether the checkpoint is the source.
@@ -108,28 +116,56 @@ def verify(
     if not folder.is_dir():
         raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
     recorded = read_manifest(folder)
-    given = None if reference is None else Path(reference)
-    if given is not None and not given.exists():
-        raise SourceError(f"{given}: not found; name the source's folder or a golden reference file")
+    given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
     source = find_source(folder, recorded, [None if golden else given])
-    findings = [verify_files(folder, recorded), verify_weights(folder, recorded, source)]
     report: ParityReport | None = None
-    if not weights_only:
+
+    def outputs() -> Finding:
+        nonlocal report
         finding, report = _verify_outputs(folder, source, golden, options, tolerance)
+        return finding
+
+    parts = [lambda: verify_files(folder, recorded), lambda: verify_weights(folder, recorded, source)]
+    findings = []
+    for number, part in enumerate(parts if weights_only else [*parts, outputs], 1):
+        finding = part()
         findings.append(finding)
+        _log.info("%s: %s: %s", folder, finding.part, finding.status)
+        if progress is not None:
+            progress(finding.part, number, len(parts) + (not weights_only))
     return Verification(folder, tuple(findings), report)
 
 
+def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) -> Path | None:
+    """The reference that was named, downloaded where it is a model on the Hub: of the framework that OUT is not of."""
+    if reference is None:
+        return None
+    if hub_id(reference) is None:
+        if not Path(reference).exists():
+            raise SourceError(f"{reference}: not found; name the source's folder or a golden reference file")
+        return Path(reference)
+    wanted: Framework | None = None if recorded is None else "tf" if recorded.direction == "tf2pt" else "pt"
+    return obtain(reference, wanted).path
+
+
 def record_reference(
-    source: str | os.PathLike[str], out: str | os.PathLike[str], options: VerifyOptions | None = None
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: VerifyOptions | None = None,
+    *,
+    revision: str | None = None,
 ) -> Recording:
     """Runs PyTorch once and keeps inputs and outputs in one safetensors file, to verify with later.
 
     Args:
-        source: a folder with a PyTorch checkpoint.
+        source: a folder with a PyTorch checkpoint, or the id of a model on the Hub (``id@revision`` too).
         out: the file to write; must not exist.
         options: ``device``, ``float64``, ``seed``, ``seconds`` and ``reference_python`` count.
+        revision: branch, tag or commit of an id.
+
+    Returns:
+        What was written.
 
     Raises:
         ParityError: the model could not be run, or ``out`` exists.
@@ -137,10 +173,9 @@ def record_reference(
     options, path = options or VerifyOptions(), Path(out)
     if path.exists():
         raise ParityError(f"{path}: exists already; choose another name")
-    batches = make_batches(read_json(Path(source) / "config.json"), options.seed)
-    recording = run_reference(
-        Path(source), batches, _reference_options(options), options.reference_python, options.seconds
-    )
+    folder = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).folder
+    batches = make_batches(read_json(folder / "config.json"), options.seed)
+    recording = run_reference(folder, batches, _reference_options(options), options.reference_python, options.seconds)
     write_recording(recording, path)
     return recording
 
