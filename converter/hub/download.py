@@ -67,14 +67,19 @@ class Snapshot:
         commit: that its revision stands for.
         folder: of the snapshot in the cache; config.json is there.
         names: sizes of the files on its top level; of those that are in the cache where the Hub is not reached.
-        local: whether the Hub was not reached.
+        unreached: why the Hub was not reached; None where it was.
     """
 
     hub: HubId
     commit: str
     folder: Path
     names: Mapping[str, int]
-    local: bool
+    unreached: Exception | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the Hub was not reached, so that there is only what is in the cache."""
+        return self.unreached is not None
 
 
 def obtain(source: str | os.PathLike[str], framework: Framework | None, revision: str | None = None) -> Obtained:
@@ -93,15 +98,11 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     if wanted is None:
         return Obtained(Path(source), os.fspath(source))
     snapshot = find_snapshot(wanted)
-    main = choose_weights(str(wanted), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    main = choose(snapshot, framework)
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
-    for name in weights[1:]:
-        if name not in snapshot.names:
-            where = "in the cache" if snapshot.local else "on the Hub"
-            raise SourceError(
-                f"{wanted}: {main} names {printable(name)}, which is not {where}; "
-                + ("unset HF_HUB_OFFLINE once to download it" if snapshot.local else "tell its owner")
-            )
+    if missing := [name for name in weights if name not in snapshot.names]:
+        _raise_unreached(snapshot)
+        raise SourceError(f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell its owner")
     taken = [name for name in SIDECARS if name in snapshot.names]
     for name in taken:
         if snapshot.names[name] > MAX_SIDECAR_BYTES:
@@ -112,6 +113,26 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     sums = {name: (snapshot.folder / name).resolve().name for name in weights}
     recorded = {name: digest for name, digest in sums.items() if _SHA256.fullmatch(digest)}
     return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded)
+
+
+def choose(snapshot: Snapshot, framework: Framework | None) -> str:
+    """Chooses the weights file or index of a snapshot.
+
+    Raises:
+        SourceError: there are none that can be used.
+        HubError: there are none in the cache, and the Hub was not reached.
+    """
+    try:
+        return choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    except SourceError:
+        _raise_unreached(snapshot)
+        raise
+
+
+def _raise_unreached(snapshot: Snapshot) -> None:
+    if snapshot.unreached is not None:
+        with explained(str(snapshot.hub), snapshot.hub.revision):
+            raise snapshot.unreached
 
 
 def find_snapshot(wanted: HubId) -> Snapshot:
@@ -135,11 +156,15 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
     if config.stat().st_size > MAX_CONFIG_BYTES:
         raise SourceError(f"{wanted}: config.json is larger than {MAX_CONFIG_BYTES:,} bytes, which no config is")
-    names = _listed_names(api, wanted, commit)
-    if names is not None:
-        return Snapshot(wanted, commit, config.parent, names, local=False)
-    held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
-    return Snapshot(wanted, commit, config.parent, held, local=True)
+    try:
+        return Snapshot(wanted, commit, config.parent, _listed_names(api, wanted, commit))
+    except Exception as error:
+        if not _is_out_of_reach(error):
+            with explained(str(wanted), wanted.revision):
+                raise
+        _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
+        held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+        return Snapshot(wanted, commit, config.parent, held, error)
 
 
 def cached(repository: str, commit: str) -> Path | None:
@@ -193,16 +218,9 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
 
 
-def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int] | None:
-    """Sizes of the files on the top level at a commit; None where the Hub is not reached or is not to be."""
-    try:
-        info = api.model_info(wanted.id, revision=commit, files_metadata=True)
-    except Exception as error:
-        if _is_out_of_reach(error):
-            _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
-            return None
-        with explained(str(wanted), wanted.revision):
-            raise
+def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
+    """Sizes of the files on the top level at a commit."""
+    info = api.model_info(wanted.id, revision=commit, files_metadata=True)
     return {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
 
 
