@@ -19,13 +19,14 @@ from converter.checkpoints import safetensors, shards
 from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import HubError, SourceError, printable
 from converter.hub.choice import choose_weights
-from converter.hub.explained import explained
+from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, HubId, hub_id
 from converter.hub.ranges import remote_file
 from converter.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.specs import Framework
 
 _LOG = logging.getLogger("converter.hub")
+_ATTEMPTS = 3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -210,10 +211,17 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if not missing:
         return
+    patterns = [glob.escape(name) for name in missing]
     with explained(str(snapshot.hub), snapshot.hub.revision):
-        _api().snapshot_download(
-            snapshot.hub.id, revision=snapshot.commit, allow_patterns=[glob.escape(name) for name in missing]
-        )
+        for attempt in range(_ATTEMPTS):
+            try:
+                _api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                break
+            except Exception as error:
+                # Of a connection that broke off, the next attempt asks for the rest.
+                if attempt + 1 == _ATTEMPTS or not is_transport_error(error):
+                    raise
+                _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
     if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
 
@@ -227,11 +235,9 @@ def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
 def _is_out_of_reach(error: Exception) -> bool:
     from huggingface_hub import utils
 
-    if isinstance(error, utils.HfHubHTTPError):
-        return getattr(error.response, "status_code", 0) >= 500
-    if isinstance(error, utils.OfflineModeIsEnabled | ConnectionError | TimeoutError):
-        return True
-    return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
+    if status_of(error):
+        return status_of(error) >= 500
+    return isinstance(error, utils.OfflineModeIsEnabled) or is_transport_error(error)
 
 
 def _is_missing_file(error: Exception) -> bool:
