@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
     from converter.parity.verify import verify
+    from converter.publishing.pushing import Publication, push
     from converter.scopes import tf_to_pt_weight_rename
 
 _HOMES = {
     "CheckpointInfo": "converter.inspection",
     "Conversion": "converter.engine",
     "ConverterError": "converter.errors",
+    "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
     "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
+    "push": "converter.publishing.pushing",
     "tf2pt": "converter.engine",
     "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.scopes",
@@ -36,10 +39,12 @@ __all__ = [
     "CheckpointInfo",
     "Conversion",
     "ConverterError",
+    "Publication",
     "TFVisionTextDualEncoderModel",
     "combine",
     "inspect",
     "pt2tf",
+    "push",
     "tf2pt",
     "tf_to_pt_weight_rename",
     "verify",

@@ -105,7 +105,9 @@ def _manifest_sum(folder: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise TargetError(f"{folder}: has no {manifest.NAME}, so that nothing can be recorded of it; convert again") from None
+        raise TargetError(
+            f"{folder}: has no {manifest.NAME}, so that nothing can be recorded of it; convert again"
+        ) from None
 
 
 def _unhashed(folder: Path) -> list[str]:

@@ -142,7 +142,7 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     Raises:
         HubError: missing, gated, offline, or not reachable.
     """
-    api = _api()
+    api = hub_api()
     with explained(str(wanted), wanted.revision):
         try:
             config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
@@ -176,6 +176,15 @@ def cached(repository: str, commit: str) -> Path | None:
         return None
     config = try_to_load_from_cache(repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=commit)
     return Path(config).parent if isinstance(config, str) else None
+
+
+def snapshot_folder(repository: str, commit: str) -> Path:
+    """Where the cache keeps a commit, whether it is there or not."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = str(repo_folder_name(repo_id=repository, repo_type="model"))
+    return Path(constants.HF_HUB_CACHE) / name / "snapshots" / commit
 
 
 def open_header_of(snapshot: Snapshot, name: str) -> Path:
@@ -215,7 +224,7 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
-                _api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                hub_api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
                 break
             except Exception as error:
                 # Of a connection that broke off, the next attempt asks for the rest.
@@ -246,7 +255,8 @@ def _is_missing_file(error: Exception) -> bool:
     return isinstance(error, utils.EntryNotFoundError) and not isinstance(error, utils.LocalEntryNotFoundError)
 
 
-def _api() -> Any:
+def hub_api() -> Any:
+    """huggingface_hub's client, with its own endpoint, token and proxies."""
     from huggingface_hub import HfApi
 
     from converter.manifest import version

@@ -32,7 +32,6 @@ class Request:
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
-    port: int
 
     @property
     def range(self) -> str | None:
@@ -405,7 +404,7 @@ def _server(hub: Hub) -> ThreadingHTTPServer:
             length = int(self.headers.get("Content-Length") or 0)
             headers = {name.lower(): value for name, value in self.headers.items()}
             body, query = self.rfile.read(length), parse_qs(parts.query, keep_blank_values=True)
-            answer = hub.answer(Request(self.command, parts.path, query, headers, body, self.server.server_address[1]))
+            answer = hub.answer(Request(self.command, parts.path, query, headers, body))
             waiting.wait(answer.slow)
             self.send_response(answer.status)
             for name, value in answer.headers.items():
