@@ -398,6 +398,7 @@ def _server(hub: Hub) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 5
+        disable_nagle_algorithm = True  # or headers and body wait 40 ms for each other
 
         def _answer(self) -> None:
             parts = urlsplit(self.path)

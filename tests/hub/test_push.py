@@ -47,8 +47,8 @@ def verification(folder: Path, passed: bool = True) -> Verification:
     taps = tuple(
         TapComparison(name, 0, (2, 3), "F32", compared=6, exceeding=0 if passed else 1, greatest_absolute=value)
         for name, value in (
-            ("vision.hidden_states.0", 1e-7),
-            ("vision.hidden_states.1", 3e-6),
+            ("vision.layers.0", 1e-7),
+            ("vision.layers.1", 3e-6),
             ("logits_per_image", 2e-5),
         )
     )
@@ -118,7 +118,7 @@ atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, floa
 | output | greatest difference | values compared |
 |---|---:|---:|
 | vision tower | 3.0e-06 | 12 |
-| logits\\_per\\_image | 2.0e-05 | 6 |
+| logits per image | 2.0e-05 | 6 |
 
 To reproduce them:
 
@@ -208,8 +208,6 @@ def test_the_second_push_finds_the_first(hub: Hub, out: Path) -> None:
     again = push(out, ID)
     assert (again.action, again.revision) == ("nothing", "refs/pr/1")
     assert len(repository.pulls) == 1
-    write_proof(out, verification(out).to_json() | {"passed": True, "extra": 1})
-    pt2tf(ID, out.with_name("bfloat16"), format="safetensors", dtype="bfloat16")
     record = json.loads((out / "parity.json").read_text())
     record["report"]["taps"][0]["greatest_absolute"] = 0.5
     (out / "parity.json").write_text(json.dumps(record))
