@@ -174,9 +174,10 @@ def _parity(evidence: Evidence) -> list[str]:
         compared = sum(tap["compared"] for tap in taps if isinstance(tap.get("compared"), int))
         shown = "-" if greatest is None else f"{greatest:.1e}"
         table.append(f"| {_plain(part)} | {shown} | {compared:,} |")
+    verdict = str(report.get("verdict", "")).removeprefix("equal: ")
     sides = [f"{_runs(report.get(side))} ({side})" for side in ("reference", "candidate")]
     return [
-        f"Every tensor is the source's, bit for bit, and the outputs are equal: {_plain(str(report.get('verdict', '')))} "
+        f"Every tensor is the source's, bit for bit, and the outputs are equal: {_plain(verdict)} "
         f"({' against '.join(sides)}). All figures: `{proof.NAME}`.",
         "",
         *table,

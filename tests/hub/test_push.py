@@ -10,6 +10,7 @@ import pytest
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
+from converter.manifest import version
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
 from converter.proof import write_proof
@@ -109,9 +110,9 @@ def test_the_card(hub: Hub, out: Path) -> None:
         == f"""{BEGIN}
 ## TensorFlow weights
 
-Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter 0.1.0`.
+Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter {version()}`.
 
-Every tensor is the source's, bit for bit, and the outputs are equal: equal: 18 values in 3 taps of 1 batches within \
+Every tensor is the source's, bit for bit, and the outputs are equal: 18 values in 3 taps of 1 batches within \
 atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, float32, cpu (candidate)). All figures: \
 `parity.json`.
 
