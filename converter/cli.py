@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
     from converter.parity.verify import Verification
+    from converter.publishing.pushing import Publication
     from converter.specs import Framework
 
 # What a shell expects of a program that was interrupted.
@@ -194,11 +195,15 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
     "--report", "reports", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
     help="Write figures to FILE: .json .md .html .xml or .txt; may be given more than once.",
 )  # fmt: skip
+@click.option(
+    "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(
     out: str,
     reference: str | None,
     weights_only: bool,
+    record: bool,
     reports: tuple[Path, ...],
     as_json: bool,
     **options: Any,
@@ -211,7 +216,7 @@ def verify(
 
     for path in reports:
         check_report_path(path)
-    found = check(out, reference=reference, weights_only=weights_only, options=VerifyOptions(**options))
+    found = check(out, reference=reference, weights_only=weights_only, options=VerifyOptions(**options), record=record)
     if found.report is not None:
         for path in reports:
             write_report(found.report, path)
@@ -238,6 +243,29 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
     taps = sum(len(batch.taps) for batch in recording.batches)
     click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
     click.echo(f"next: convert verify OUT --reference {out}")
+
+
+@cli.command(epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf")
+@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("repository", metavar="REPO")
+@click.option(
+    "--create-pr/--no-create-pr", default=None, help="A pull request, which is the default where REPO is there already."
+)
+@click.option("--revision", metavar="BRANCH", help="The branch to commit to, or to open the pull request against.")
+@click.option("--private", is_flag=True, help="If REPO is made, make it private.")
+@click.option("--message", metavar="TEXT", help="Title of the pull request or commit.")
+@click.option("--allow-unverified", is_flag=True, help="Publish what does not match its manifest or was not verified.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
+    """Publish the converted and verified checkpoint OUT on the Hugging Face Hub, in the model REPO."""
+    from converter.publishing.pushing import push as publish
+
+    result = publish(out, repository, **options)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        _echo(_published(result))
 
 
 def main() -> NoReturn:
@@ -337,6 +365,27 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
     yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
+
+
+def _published(result: Publication) -> Iterator[str]:
+    made = "would be made, and " if result.dry_run else "made, and "
+    what = {
+        "pull request": f"a pull request {'would be ' if result.dry_run else ''}opened",
+        "update": f"the open pull request {result.revision} {'would be ' if result.dry_run else ''}updated",
+        "commit": f"{'would be ' if result.dry_run else ''}committed to {result.revision}",
+        "nothing": f"nothing to do: {result.revision} holds all of it",
+    }[result.action]
+    yield f"{result.repository}: {made if result.creates else ''}{what}"
+    for change in result.changes:
+        yield f"  {change.action:8}{change.name} ({change.size:,} bytes)"
+    if result.dry_run:
+        if result.action in ("pull request", "update"):
+            yield from ("", f"title: {result.title}", "", *result.description.splitlines())
+        yield from ("", *result.card_diff.splitlines())
+    if not result.verified:
+        yield "  not verified"
+    if result.url:
+        yield result.url
 
 
 def _at(commit: str | None) -> str:

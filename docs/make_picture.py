@@ -1,6 +1,6 @@
 """Makes docs/terminal.svg: what pt2tf and verify print for the shipped checkpoint: `python docs/make_picture.py`.
 
-The commands are run as they stand; only their colours are ours.
+The commands are run as they stand; only their colours, and the name of the folder that they ran in, are ours.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     """Runs the commands on a copy of the shipped checkpoint and draws them."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "fixtures" / "clip-bert-tiny", Path(folder, "clip-bert-tiny"))
-        outputs = {command: said(command, Path(folder)) for command in COMMANDS}
+        outputs = {command: said(command, Path(folder)).replace(folder, "~") for command in COMMANDS}
     PICTURE.write_text(draw(outputs), "utf-8")
     print(PICTURE)
 

@@ -26,7 +26,7 @@ Fetch = Callable[[int, int], bytes]
 class RemoteFile(PosixPath):
     """A file by its name for messages, its size, and a function that fetches ranges of it.
 
-    Paths derived from it (``parent``, ``with_name``) are plain ones.
+    Paths derived from it (``parent``, ``with_name``) are for messages; there is nothing at them.
     """
 
     def __new__(cls, path: str, size: int = 0, fetch: Fetch | None = None) -> RemoteFile:  # noqa: ARG004

@@ -19,13 +19,14 @@ from converter.checkpoints import safetensors, shards
 from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import HubError, SourceError, printable
 from converter.hub.choice import choose_weights
-from converter.hub.explained import explained
+from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, HubId, hub_id
 from converter.hub.ranges import remote_file
 from converter.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.specs import Framework
 
 _LOG = logging.getLogger("converter.hub")
+_ATTEMPTS = 3
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,14 +68,19 @@ class Snapshot:
         commit: that its revision stands for.
         folder: of the snapshot in the cache; config.json is there.
         names: sizes of the files on its top level; of those that are in the cache where the Hub is not reached.
-        local: whether the Hub was not reached.
+        unreached: why the Hub was not reached; None where it was.
     """
 
     hub: HubId
     commit: str
     folder: Path
     names: Mapping[str, int]
-    local: bool
+    unreached: Exception | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the Hub was not reached, so that there is only what is in the cache."""
+        return self.unreached is not None
 
 
 def obtain(source: str | os.PathLike[str], framework: Framework | None, revision: str | None = None) -> Obtained:
@@ -93,15 +99,11 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     if wanted is None:
         return Obtained(Path(source), os.fspath(source))
     snapshot = find_snapshot(wanted)
-    main = choose_weights(str(wanted), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    main = choose(snapshot, framework)
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
-    for name in weights[1:]:
-        if name not in snapshot.names:
-            where = "in the cache" if snapshot.local else "on the Hub"
-            raise SourceError(
-                f"{wanted}: {main} names {printable(name)}, which is not {where}; "
-                + ("unset HF_HUB_OFFLINE once to download it" if snapshot.local else "tell its owner")
-            )
+    if missing := [name for name in weights if name not in snapshot.names]:
+        _raise_unreached(snapshot)
+        raise SourceError(f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell its owner")
     taken = [name for name in SIDECARS if name in snapshot.names]
     for name in taken:
         if snapshot.names[name] > MAX_SIDECAR_BYTES:
@@ -114,13 +116,33 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded)
 
 
+def choose(snapshot: Snapshot, framework: Framework | None) -> str:
+    """Chooses the weights file or index of a snapshot.
+
+    Raises:
+        SourceError: there are none that can be used.
+        HubError: there are none in the cache, and the Hub was not reached.
+    """
+    try:
+        return choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    except SourceError:
+        _raise_unreached(snapshot)
+        raise
+
+
+def _raise_unreached(snapshot: Snapshot) -> None:
+    if snapshot.unreached is not None:
+        with explained(str(snapshot.hub), snapshot.hub.revision):
+            raise snapshot.unreached
+
+
 def find_snapshot(wanted: HubId) -> Snapshot:
     """Finds out which commit a revision stands for, fetches its config.json, and lists what lies beside it.
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
     """
-    api = _api()
+    api = hub_api()
     with explained(str(wanted), wanted.revision):
         try:
             config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
@@ -135,11 +157,15 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
     if config.stat().st_size > MAX_CONFIG_BYTES:
         raise SourceError(f"{wanted}: config.json is larger than {MAX_CONFIG_BYTES:,} bytes, which no config is")
-    names = _listed_names(api, wanted, commit)
-    if names is not None:
-        return Snapshot(wanted, commit, config.parent, names, local=False)
-    held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
-    return Snapshot(wanted, commit, config.parent, held, local=True)
+    try:
+        return Snapshot(wanted, commit, config.parent, _listed_names(api, wanted, commit))
+    except Exception as error:
+        if not _is_out_of_reach(error):
+            with explained(str(wanted), wanted.revision):
+                raise
+        _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
+        held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+        return Snapshot(wanted, commit, config.parent, held, error)
 
 
 def cached(repository: str, commit: str) -> Path | None:
@@ -150,6 +176,15 @@ def cached(repository: str, commit: str) -> Path | None:
         return None
     config = try_to_load_from_cache(repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=commit)
     return Path(config).parent if isinstance(config, str) else None
+
+
+def snapshot_folder(repository: str, commit: str) -> Path:
+    """Where the cache keeps a commit, whether it is there or not."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = str(repo_folder_name(repo_id=repository, repo_type="model"))
+    return Path(constants.HF_HUB_CACHE) / name / "snapshots" / commit
 
 
 def open_header_of(snapshot: Snapshot, name: str) -> Path:
@@ -185,35 +220,33 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if not missing:
         return
+    patterns = [glob.escape(name) for name in missing]
     with explained(str(snapshot.hub), snapshot.hub.revision):
-        _api().snapshot_download(
-            snapshot.hub.id, revision=snapshot.commit, allow_patterns=[glob.escape(name) for name in missing]
-        )
+        for attempt in range(_ATTEMPTS):
+            try:
+                hub_api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                break
+            except Exception as error:
+                # Of a connection that broke off, the next attempt asks for the rest.
+                if attempt + 1 == _ATTEMPTS or not is_transport_error(error):
+                    raise
+                _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
     if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
 
 
-def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int] | None:
-    """Sizes of the files on the top level at a commit; None where the Hub is not reached or is not to be."""
-    try:
-        info = api.model_info(wanted.id, revision=commit, files_metadata=True)
-    except Exception as error:
-        if _is_out_of_reach(error):
-            _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
-            return None
-        with explained(str(wanted), wanted.revision):
-            raise
+def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
+    """Sizes of the files on the top level at a commit."""
+    info = api.model_info(wanted.id, revision=commit, files_metadata=True)
     return {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
 
 
 def _is_out_of_reach(error: Exception) -> bool:
     from huggingface_hub import utils
 
-    if isinstance(error, utils.HfHubHTTPError):
-        return getattr(error.response, "status_code", 0) >= 500
-    if isinstance(error, utils.OfflineModeIsEnabled | ConnectionError | TimeoutError):
-        return True
-    return type(error).__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
+    if status_of(error):
+        return status_of(error) >= 500
+    return isinstance(error, utils.OfflineModeIsEnabled) or is_transport_error(error)
 
 
 def _is_missing_file(error: Exception) -> bool:
@@ -222,7 +255,8 @@ def _is_missing_file(error: Exception) -> bool:
     return isinstance(error, utils.EntryNotFoundError) and not isinstance(error, utils.LocalEntryNotFoundError)
 
 
-def _api() -> Any:
+def hub_api() -> Any:
+    """huggingface_hub's client, with its own endpoint, token and proxies."""
     from huggingface_hub import HfApi
 
     from converter.manifest import version

@@ -33,6 +33,18 @@ def explained(what: str, revision: str | None = None) -> Iterator[None]:
         raise HubError(said) from error
 
 
+def is_transport_error(error: BaseException) -> bool:
+    """Whether a connection could not be made, or broke off; an answer of the Hub's is none."""
+    if getattr(error, "response", None) is not None:
+        return False
+    return type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ConnectionError | TimeoutError)
+
+
+def status_of(error: BaseException) -> int:
+    """The status that the Hub answered with; 0 where it gave no answer."""
+    return int(getattr(getattr(error, "response", None), "status_code", 0))
+
+
 def _said(what: str, revision: str | None, error: BaseException) -> str | None:
     from huggingface_hub import utils
 
@@ -58,13 +70,13 @@ def _said(what: str, revision: str | None, error: BaseException) -> str | None:
         return _offline(what)
     if isinstance(error, utils.EntryNotFoundError):
         return f"{what}: a file of it is not there (any more); name a folder or a model that save_pretrained wrote"
-    if isinstance(error, utils.HfHubHTTPError):
+    if status_of(error):
         return _refused(what, error)
     return _broken(what, error)
 
 
-def _refused(what: str, error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", 0)
+def _refused(what: str, error: BaseException) -> str:
+    status = status_of(error)
     reason = getattr(error, "server_message", None) or f"status {status}"
     if status == 429:
         return (
@@ -92,8 +104,7 @@ def _broken(what: str, error: BaseException) -> str | None:
         )
     if str(error).startswith("Consistency check failed"):
         return f"{what}: the download broke off; run this again; {_KEPT}"
-    ours = type(error).__module__.partition(".")[0] in _CLIENTS
-    if ours or isinstance(error, ConnectionError | TimeoutError):
+    if is_transport_error(error):
         return _unreachable(what, error)
     # What huggingface_hub wraps: a part of an upload, or answers that are not the Hub's.
     if isinstance(error, RuntimeError) and error.__cause__ is not None:

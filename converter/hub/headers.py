@@ -8,8 +8,7 @@ from converter.checkpoints import shards
 from converter.checkpoints.detect import read_header
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import ConverterError
-from converter.hub.choice import choose_weights
-from converter.hub.download import Snapshot, framework_of, index_file, open_header_of
+from converter.hub.download import Snapshot, choose, index_file, open_header_of
 from converter.specs import Checkpoint, Framework
 
 
@@ -23,7 +22,7 @@ def open_headers(snapshot: Snapshot, framework: Framework | None = None) -> Chec
     Raises:
         ConverterError: no weights, an unsound header, or the Hub cannot be read.
     """
-    main = choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    main = choose(snapshot, framework)
     if not main.endswith(shards.INDEX):
         return _read(open_header_of(snapshot, main))
 

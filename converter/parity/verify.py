@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.checkpoints.detect import open_source
 from converter.configs import read_json
-from converter.errors import ConverterError, ParityError, SourceError
+from converter.errors import ConverterError, ParityError, SourceError, TargetError
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.batches import Batch
@@ -23,6 +23,7 @@ from converter.parity.golden import Recording, read_recording, write_recording
 from converter.parity.inputs import make_batches
 from converter.parity.isolation import Worker
 from converter.parity.reference import ReferenceOptions, ask_run, run_reference, start_reference, write_request
+from converter.proof import write_proof
 from converter.specs import Framework
 from converter.verification import Finding, Manifest, find_source, read_manifest, verify_files, verify_weights
 
@@ -93,6 +94,7 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     weights_only: bool = False,
     options: VerifyOptions | None = None,
+    record: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Verification:
     """Verifies a converted checkpoint. All parts run, also when an earlier one fails.
@@ -103,6 +105,8 @@ def verify(
             source that the manifest names, from the cache if it is on the Hub.
         weights_only: leave the outputs out; no framework is started.
         options: how outputs are compared.
+        record: keep what was found as ``parity.json`` in the folder, which ``push`` asks for; nothing is kept where
+            there is no manifest, the outputs were left out, or the folder cannot be written to (which is logged).
         progress: called after each part with its name, how many parts are done, and how many there are.
 
     Returns:
@@ -134,7 +138,13 @@ def verify(
         _log.info("%s: %s: %s", folder, finding.part, finding.status)
         if progress is not None:
             progress(finding.part, number, len(parts) + (not weights_only))
-    return Verification(folder, tuple(findings), report)
+    found = Verification(folder, tuple(findings), report)
+    if record and recorded is not None and not weights_only:
+        try:
+            write_proof(folder, found.to_json())
+        except TargetError as error:  # a folder that may only be read can be verified all the same
+            _log.warning("not recorded: %s", error)
+    return found
 
 
 def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) -> Path | None:
