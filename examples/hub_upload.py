@@ -1,4 +1,4 @@
-"""Publishes a model of the Hub for TensorFlow, too: `python examples/hub_upload.py clip-italian/clip-italian me/clip-italian-tf`."""
+"""Publishes a model of the Hub for TensorFlow, too: `python examples/hub_upload.py SOURCE_ID REPOSITORY_ID`."""
 
 from __future__ import annotations
 
