@@ -94,8 +94,8 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     weights_only: bool = False,
     options: VerifyOptions | None = None,
-    record: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    record: bool = False,
 ) -> Verification:
     """Verifies a converted checkpoint. All parts run, also when an earlier one fails.
 
@@ -105,9 +105,9 @@ def verify(
             source that the manifest names, from the cache if it is on the Hub.
         weights_only: leave the outputs out; no framework is started.
         options: how outputs are compared.
+        progress: called after each part with its name, how many parts are done, and how many there are.
         record: keep what was found as ``parity.json`` in the folder, which ``push`` asks for; nothing is kept where
             there is no manifest, the outputs were left out, or the folder cannot be written to (which is logged).
-        progress: called after each part with its name, how many parts are done, and how many there are.
 
     Returns:
         What was found; ``passed`` says whether the checkpoint is the source.
