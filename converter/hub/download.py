@@ -20,7 +20,7 @@ from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import HubError, SourceError, printable
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
-from converter.hub.ids import COMMIT, HubId, hub_id
+from converter.hub.ids import COMMIT, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
 from converter.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.specs import Framework
@@ -172,7 +172,7 @@ def cached(repository: str, commit: str) -> Path | None:
     """The snapshot of a commit in the cache, whatever of it is there; the Hub is not asked."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if hub_id(f"{repository}@{commit}") is None or not COMMIT.fullmatch(commit):
+    if not is_id(repository) or not COMMIT.fullmatch(commit):
         return None
     config = try_to_load_from_cache(repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=commit)
     return Path(config).parent if isinstance(config, str) else None

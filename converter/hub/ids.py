@@ -63,7 +63,7 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
         SourceError: a revision of a path, two revisions, or one that is none.
     """
     name, at, inline = os.fspath(source).partition("@") if isinstance(source, str) else ("", "", "")
-    if not _is_id(name) or os.path.lexists(source):
+    if not is_id(name) or os.path.lexists(source):
         if revision is not None:
             raise SourceError(f"{source}: a path, which has no revision; leave --revision out, or name a Hub id")
         return None
@@ -92,11 +92,12 @@ def check_repository(name: str) -> str:
     Raises:
         SourceError: it is none.
     """
-    if not _is_id(name):
+    if not is_id(name):
         raise SourceError(f"{printable(name, 120)}: not the id of a repository; one is written NAMESPACE/NAME")
     return name
 
 
-def _is_id(name: str) -> bool:
+def is_id(name: str) -> bool:
+    """Whether a name is spelled like the id of a model, whatever exists as a path."""
     sound = _ID.fullmatch(name) is not None and len(name) <= _MAX_ID and "--" not in name and ".." not in name
     return sound and not name.endswith(".git") and not (name.endswith(_OF_FILES) and "/" not in name)

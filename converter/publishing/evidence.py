@@ -12,6 +12,7 @@ from typing import Any
 from converter import manifest, proof
 from converter.configs import read_json
 from converter.errors import SourceError, TargetError, printable
+from converter.hub.ids import COMMIT, is_id
 from converter.proof import Proof, read_proof
 from converter.specs import Framework
 from converter.verification import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
@@ -64,6 +65,11 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
     if recorded is None:
         raise SourceError(
             f"{folder}: not a folder that a conversion made (no {manifest.NAME}); convert first, then push"
+        )
+    if recorded.hub is not None and not (is_id(recorded.hub) and COMMIT.fullmatch(recorded.commit or "")):
+        raise SourceError(
+            f"{folder}: {manifest.NAME} names a source that is no model on the Hub: "
+            f"{printable(f'{recorded.hub}@{recorded.commit}')}; convert again"
         )
     found = verify_files(folder, recorded)
     if found.status != "passed" and not allow_unverified:

@@ -314,6 +314,17 @@ def test_unchecked_files_are_held_to_what_was_verified(hub: Hub, published: str,
     assert "tf_model.h5 is not the file that parity.json is of" in refused(hub, folder, f"{USER}/two")
 
 
+def test_a_source_that_is_none(hub: Hub, out: Path) -> None:
+    """What a manifest says goes into the card of a model that others read."""
+    manifest = json.loads((out / "conversion.json").read_text())
+    manifest["source"]["hub"] = "a/b](https://evil"
+    (out / "conversion.json").write_text(json.dumps(manifest))
+    assert refused(hub, out, kind=SourceError, allow_unverified=True) == (
+        f"{out}: conversion.json names a source that is no model on the Hub: a/b](https://evil@"
+        f"{manifest['source']['commit']}; convert again"
+    )
+
+
 def test_not_a_conversion(hub: Hub, token: str) -> None:
     assert refused(hub, FIXTURE, kind=SourceError) == (
         f"{FIXTURE}: not a folder that a conversion made (no conversion.json); convert first, then push"
