@@ -70,7 +70,8 @@ def _antialiased(size: int, wanted: int) -> np.ndarray[Any, Any]:
         last = min(int(centre + 2 * stretch + 0.5), size)
         for j in range(first, last):
             matrix[i, j] = _keys(abs(j - centre + 0.5) / stretch, _A_OF_ANTIALIASING)
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
 
 
 def _cubic(part: float) -> tuple[float, float, float, float]:

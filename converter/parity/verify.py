@@ -130,7 +130,10 @@ def verify(
         finding, report = _verify_outputs(folder, source, golden, options, tolerance)
         return finding
 
-    parts = [lambda: verify_files(folder, recorded), lambda: verify_weights(folder, recorded, source)]
+    parts: list[Callable[[], Finding]] = [
+        lambda: verify_files(folder, recorded),
+        lambda: verify_weights(folder, recorded, source),
+    ]
     findings = []
     for number, part in enumerate(parts if weights_only else [*parts, outputs], 1):
         finding = part()
