@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -283,7 +284,9 @@ def main() -> NoReturn:
 
 @contextmanager
 def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on stderr if that is a terminal."""
+    """A progress bar on stderr if that is a terminal; it begins after a download, which has bars of its own."""
+    if silent:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before huggingface_hub is imported
     if silent or not sys.stderr.isatty():
         yield None
         return
@@ -291,15 +294,21 @@ def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:8}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, Any] = {}
 
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+    def advance(stage: str, done: int, total: int) -> None:
+        if not tasks:
+            bar.start()
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done)
 
+    try:
         yield advance
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def _run_conversion(
