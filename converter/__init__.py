@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
-    from converter.parity.verify import Verification, VerifyOptions, record_reference, verify
+    from converter.parity.outputs import VerifyOptions
+    from converter.parity.verify import Verification, record_reference, verify
     from converter.publishing.pushing import Publication, push
     from converter.scopes import tf_to_pt_weight_rename
 
@@ -27,7 +28,7 @@ _HOMES = {
     "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
-    "VerifyOptions": "converter.parity.verify",
+    "VerifyOptions": "converter.parity.outputs",
     "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
