@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
-    from converter.parity.verify import verify
+    from converter.parity.outputs import VerifyOptions
+    from converter.parity.verify import Verification, record_reference, verify
+    from converter.publishing.pushing import Publication, push
     from converter.scopes import tf_to_pt_weight_rename
 
 _HOMES = {
     "CheckpointInfo": "converter.inspection",
     "Conversion": "converter.engine",
     "ConverterError": "converter.errors",
+    "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
+    "Verification": "converter.parity.verify",
+    "VerifyOptions": "converter.parity.outputs",
     "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
+    "push": "converter.publishing.pushing",
+    "record_reference": "converter.parity.verify",
     "tf2pt": "converter.engine",
     "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.scopes",
@@ -36,10 +43,15 @@ __all__ = [
     "CheckpointInfo",
     "Conversion",
     "ConverterError",
+    "Publication",
     "TFVisionTextDualEncoderModel",
+    "Verification",
+    "VerifyOptions",
     "combine",
     "inspect",
     "pt2tf",
+    "push",
+    "record_reference",
     "tf2pt",
     "tf_to_pt_weight_rename",
     "verify",

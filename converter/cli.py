@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ from converter.errors import ConverterError, listed, printable
 if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
-    from converter.parity.verify import Verification
+    from converter.publishing.pushing import Publication
     from converter.specs import Framework
 
 # What a shell expects of a program that was interrupted.
@@ -49,9 +50,12 @@ class _Group(click.Group):
 def cli() -> None:
     """Convert vision-text dual encoder checkpoints between PyTorch and TensorFlow, bit for bit.
 
-    SRC is a folder as save_pretrained writes it, or a weights file in one. OUT is a folder that does not exist yet:
-    it appears whole or not at all.
+    SRC is a folder as save_pretrained writes it, a weights file in one, or the id of a model on the Hugging Face Hub,
+    ID@REVISION too. OUT is a folder that does not exist yet: it appears whole or not at all.
     """
+
+
+_revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
 
 
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,6 +63,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.argument("source", metavar="SRC", type=click.Path()),
             click.argument("out", metavar="OUT", type=click.Path()),
+            _revision_option,
             click.option(
                 "--dtype",
                 type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
@@ -91,6 +96,19 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="PATH",
                 type=click.Path(path_type=Path),
                 help="Interpreter of another environment for PyTorch.",
+            ),
+            click.option(
+                "--texts",
+                metavar="FILE",
+                type=click.Path(path_type=Path),
+                help="Texts, one per line, to put through the tokenizer beside made-up ids.",
+            ),
+            click.option(
+                "--images",
+                metavar="PATH",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                help="Picture, or folder of pictures, to put through the image processor; may be given more than once.",
             ),
         )
     ):
@@ -161,12 +179,13 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 
 @cli.command(epilog="Example: convert inspect clip-italian/")
 @click.argument("source", metavar="SRC", type=click.Path())
+@_revision_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(source: str, as_json: bool) -> None:
+def inspect(source: str, revision: str | None, as_json: bool) -> None:
     """Show what the checkpoint SRC is, and what a conversion would drop."""
     from converter.inspection import inspect as look
 
-    info = look(source)
+    info = look(source, revision=revision)
     if as_json:
         click.echo(json.dumps(info.to_json(), indent=2))
     else:
@@ -189,49 +208,83 @@ def inspect(source: str, as_json: bool) -> None:
     "--report", "reports", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
     help="Write figures to FILE: .json .md .html .xml or .txt; may be given more than once.",
 )  # fmt: skip
+@click.option(
+    "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(
     out: str,
     reference: str | None,
     weights_only: bool,
+    record: bool,
     reports: tuple[Path, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
-    from converter.parity.report import to_text
-    from converter.parity.report_files import check_report_path, write_report
-    from converter.parity.verify import VerifyOptions
+    from converter.parity.outputs import VerifyOptions
+    from converter.parity.report_files import add_to_job_summary, check_report_path, write_report
+    from converter.parity.report_findings import verification_text
     from converter.parity.verify import verify as check
 
     for path in reports:
         check_report_path(path)
-    found = check(out, reference=reference, weights_only=weights_only, options=VerifyOptions(**options))
-    if found.report is not None:
-        for path in reports:
-            write_report(found.report, path)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        if found.report is not None:
-            click.echo(to_text(found.report))
-        click.echo("\n".join(_findings(found)))
+    with _stages("files", as_json) as progress:
+        found = check(
+            out,
+            reference=reference,
+            weights_only=weights_only,
+            options=VerifyOptions(**options),
+            record=record,
+            progress=progress,
+        )
+    for path in reports:
+        write_report(found, path)
+    add_to_job_summary(found)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     sys.exit(0 if found.passed else 1)
 
 
 @cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
 @click.argument("source", metavar="SRC", type=click.Path())
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
+@_revision_option
 @_run_options
-def reference(source: str, out: str, **options: Any) -> None:
+def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
     """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
+    from converter.parity.outputs import VerifyOptions
     from converter.parity.report import described_run
-    from converter.parity.verify import VerifyOptions, record_reference
+    from converter.parity.verify import record_reference
 
-    recording = record_reference(source, out, VerifyOptions(**options))
+    recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
     taps = sum(len(batch.taps) for batch in recording.batches)
     click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
+    if "samples" in recording.metadata:
+        click.echo(f"without texts and pictures: {printable(recording.metadata['samples'], 500)}")
     click.echo(f"next: convert verify OUT --reference {out}")
+
+
+@cli.command(epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf")
+@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("repository", metavar="REPO")
+@click.option(
+    "--create-pr/--no-create-pr", default=None, help="A pull request, which is the default where REPO is there already."
+)
+@click.option("--revision", metavar="BRANCH", help="The branch to commit to, or to open the pull request against.")
+@click.option("--private", is_flag=True, help="If REPO is made, make it private.")
+@click.option("--message", metavar="TEXT", help="Title of the pull request or commit.")
+@click.option("--allow-unverified", is_flag=True, help="Publish what does not match its manifest or was not verified.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
+    """Publish the converted and verified checkpoint OUT on the Hugging Face Hub, in the model REPO."""
+    from converter.publishing.pushing import push as publish
+
+    result = publish(out, repository, **options)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        _echo(_published(result))
 
 
 def main() -> NoReturn:
@@ -248,8 +301,23 @@ def main() -> NoReturn:
 
 
 @contextmanager
+def _stages(first: str, silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """What is being verified, on stderr if that is a terminal; frameworks take seconds to start."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    following = {"files": "weights", "weights": "outputs: both models start, run and are compared"}
+    with Console(stderr=True).status(f"verifying {first}") as status:
+        yield lambda part, _, __: status.update(f"verifying {following.get(part, part)}")
+
+
+@contextmanager
 def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on stderr if that is a terminal."""
+    """A progress bar on stderr if that is a terminal; it begins after a download, which has bars of its own."""
+    if silent:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before huggingface_hub is imported
     if silent or not sys.stderr.isatty():
         yield None
         return
@@ -257,15 +325,21 @@ def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:8}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, Any] = {}
 
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+    def advance(stage: str, done: int, total: int) -> None:
+        if not tasks:
+            bar.start()
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done)
 
+    try:
         yield advance
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def _run_conversion(
@@ -307,7 +381,7 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     vision, text = result.towers
     done = "would be converted" if result.dry_run else "converted"
     where = result.out if result.dry_run else result.out / result.weights
-    yield f"{result.source} -> {where}"
+    yield f"{result.source}{_at(result.commit)} -> {where}"
     yield f"  {vision} + {text}, {result.tensors} tensors, {result.parameters:,} parameters {done}"
     for cast, count in result.casts.items():
         yield f"  {count} tensors {cast}"
@@ -333,16 +407,29 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
 
 
-def _findings(found: Verification) -> Iterator[str]:
-    for finding in found.findings:
-        against = f", against {finding.against}" if finding.against else ""
-        compared = f" ({finding.compared:,} compared{against})" if finding.compared else ""
-        yield f"{finding.part:8} {finding.status}{compared}"
-        for problem in finding.problems[:10]:
-            yield f"         {printable(problem, 2000) if len(problem.splitlines()) == 1 else problem}"
-        if len(finding.problems) > 10:
-            yield f"         and {len(finding.problems) - 10} more"
-    yield f"{printable(str(found.folder))}: {'equal to its source' if found.passed else 'NOT shown to be its source'}"
+def _published(result: Publication) -> Iterator[str]:
+    made = "would be made, and " if result.dry_run else "made, and "
+    what = {
+        "pull request": f"a pull request {'would be ' if result.dry_run else ''}opened",
+        "update": f"the open pull request {result.revision} {'would be ' if result.dry_run else ''}updated",
+        "commit": f"{'would be ' if result.dry_run else ''}committed to {result.revision}",
+        "nothing": f"nothing to do: {result.revision} holds all of it",
+    }[result.action]
+    yield f"{result.repository}: {made if result.creates else ''}{what}"
+    for change in result.changes:
+        yield f"  {change.action:8}{change.name} ({change.size:,} bytes)"
+    if result.dry_run:
+        if result.action in ("pull request", "update"):
+            yield from ("", f"title: {result.title}", "", *result.description.splitlines())
+        yield from ("", *result.card_diff.splitlines())
+    if not result.verified:
+        yield "  not verified"
+    if result.url:
+        yield result.url
+
+
+def _at(commit: str | None) -> str:
+    return "" if commit is None else f" (commit {commit[:12]})"
 
 
 def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
@@ -358,7 +445,7 @@ def _describe(info: CheckpointInfo) -> Iterator[str]:
     from converter.folding import fold
 
     files = ", ".join(name for name, _ in fold(info.files))
-    yield f"{info.source}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
+    yield f"{info.source}{_at(info.commit)}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
     for side, tower in info.towers.items():
         details = ", ".join(f"{name} {value}" for name, value in tower.items() if name != "model_type")
         yield f"  {side:11} {tower['model_type']}: {printable(details)}"

@@ -12,10 +12,13 @@ import numpy as np
 
 from converter.configs import DualEncoderConfig, Side, check_config
 from converter.engine import Conversion, write_tensors
+from converter.folders import check_out
+from converter.hub.download import obtain
 from converter.layouts import LAYOUTS
 from converter.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 from converter.streams import TensorReader, open_tower
+from converter.writing import Progress
 
 Array = np.ndarray[Any, Any]
 _SIDES: tuple[Side, Side] = ("vision", "text")
@@ -31,11 +34,13 @@ def combine(
     projection_dim: int = 512,
     seed: int = 0,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Joins two towers into a dual encoder whose projections are new.
 
     Args:
-        vision: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP or SigLIP.
+        vision: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP or SigLIP: a folder, a
+            weights file, or the id of a model on the Hub (``id@revision`` too).
         text: checkpoint of the text tower, likewise.
         out: folder to make; the tokenizer comes from ``text``, the image processor from ``vision``.
         target: whose checkpoint to write.
@@ -44,6 +49,7 @@ def combine(
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace ``out`` if it exists.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done; ``dropped`` lists what belonged to other parts, ``made_new`` what was drawn.
@@ -51,10 +57,10 @@ def combine(
     Raises:
         ConverterError: a tower is not supported, or its checkpoint does not hold it.
     """
+    check_out(Path(out), None, overwrite)  # before anything is downloaded
     with ExitStack() as stack:
-        towers = {
-            side: stack.enter_context(open_tower(path, side)) for side, path in zip(_SIDES, (vision, text), strict=True)
-        }
+        held = {side: obtain(source, None) for side, source in zip(_SIDES, (vision, text), strict=True)}
+        towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in _SIDES}
         raw = {
             "architectures": ["VisionTextDualEncoderModel"],
             "logit_scale_init_value": 2.6592,
@@ -64,21 +70,22 @@ def combine(
             "vision_config": dict(towers["vision"].config),
         }
         config = check_config(raw)
-        held = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
-        drawn = tuple(rule.tf for rule in compile_rules(config).tensors if rule.tf not in held)
+        found = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
+        drawn = tuple(rule.tf for rule in compile_rules(config).tensors if rule.tf not in found)
         return write_tensors(
             raw,
-            _tensors(config, held, np.random.default_rng(seed)),
+            _tensors(config, found, np.random.default_rng(seed)),
             out,
             framework="tf",
             target=target,
             format=format,
             overwrite=overwrite,
-            label=f"{vision} + {text}",
-            sidecars=(_folder(text), _folder(vision)),
+            label=f"{held['vision'].pinned} + {held['text'].pinned}",
+            sidecars=(held["text"].folder, held["vision"].folder),
             seed=seed,
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),
+            progress=progress,
         )
 
 
@@ -104,7 +111,3 @@ def _new(rule: TensorRule, config: DualEncoderConfig, random: np.random.Generato
     else:
         value = np.full(shape, rule.tf.endswith("/gamma"), np.float32)
     return StoredTensor(rule.tf, "float32", shape, None, lambda start, stop: value[start:stop])
-
-
-def _folder(source: str | os.PathLike[str]) -> Path:
-    return path if (path := Path(source)).is_dir() else path.parent

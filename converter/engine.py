@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from converter.checkpoints.shards import INDEX, parse_size
 from converter.configs import DualEncoderConfig, check_config, read_config
 from converter.errors import ConfigError, SourceError, TargetError
 from converter.folders import check_out
+from converter.hub.download import Obtained, obtain
+from converter.hub.ids import hub_id
 from converter.manifest import FileRecord
 from converter.memory import read_state_dict
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
@@ -22,6 +25,7 @@ from converter.writing import Direction, Job, Progress, Written, identity, write
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
+_log = logging.getLogger(__name__)
 _FRAMEWORKS = {"pt": "PyTorch", "tf": "TensorFlow"}
 _FORMATS = {"pt": "safetensors or bin", "tf": "safetensors or h5"}
 _WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
@@ -34,6 +38,7 @@ class Conversion:
     Attributes:
         direction: ``"pt2tf"`` or ``"tf2pt"``.
         source: as it was given.
+        commit: of a source on the Hub; None for others.
         out: the folder that was made.
         container: what was read, for example ``"PyTorch safetensors"``.
         weights: name of the weights file in ``out``, or of the index of its shards.
@@ -58,6 +63,7 @@ class Conversion:
 
     direction: Direction
     source: Path
+    commit: str | None
     out: Path
     container: str
     weights: str
@@ -94,6 +100,7 @@ def pt2tf(
     source: Source,
     out: str | os.PathLike[str],
     *,
+    revision: str | None = None,
     config: Config | None = None,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
@@ -106,9 +113,11 @@ def pt2tf(
     """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, or a ``state_dict()`` in memory
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
+            (``id@revision`` too; a ``Path``, or what exists as a path, never is), or a ``state_dict()`` in memory
             (torch tensors or NumPy arrays by name).
         out: folder to make.
+        revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
@@ -125,13 +134,14 @@ def pt2tf(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("pt2tf", source, Path(out), config, options, overwrite, check, dry_run, progress)
+    return _convert("pt2tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def tf2pt(
     source: Source,
     out: str | os.PathLike[str],
     *,
+    revision: str | None = None,
     config: Config | None = None,
     format: Literal["safetensors", "bin"] = "safetensors",
     names: Names = "v4",
@@ -145,8 +155,10 @@ def tf2pt(
     """Converts a TensorFlow checkpoint of a dual encoder to PyTorch.
 
     Args:
-        source: a folder as ``save_pretrained`` of transformers 4.x writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` of transformers 4.x writes it, a weights file in one, or the id of a
+            model on the Hub (``id@revision`` too).
         out: folder to make.
+        revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
@@ -165,12 +177,13 @@ def tf2pt(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("tf2pt", source, Path(out), config, options, overwrite, check, dry_run, progress)
+    return _convert("tf2pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def _convert(
     direction: Direction,
     source: Source,
+    revision: str | None,
     out: Path,
     config: Config | None,
     options: Mapping[str, Any],
@@ -180,26 +193,49 @@ def _convert(
     progress: Progress | None,
 ) -> Conversion:
     started = time.perf_counter()
-    path = None if isinstance(source, Mapping) else Path(source)
-    if not dry_run:
-        check_out(out, path, overwrite)
     framework: Framework = "pt" if direction == "pt2tf" else "tf"
-    checkpoint, folder = _open(source, framework)
+    held: Obtained | None = None
+    if isinstance(source, Mapping):
+        _check_free(out, None, overwrite, dry_run)
+        checkpoint, folder = _open_memory(source, framework), None
+    else:
+        on_hub = hub_id(source, revision) is not None
+        _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
+        held = obtain(source, framework, revision)
+        checkpoint, folder = open_source(held.path, framework)
     try:
         checked = _config(config, folder)
-        job = _plan_job(direction, path or Path("memory"), out, checkpoint, checked, options, folder, progress)
+        path = Path("memory" if isinstance(source, Mapping) else source)
+        job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
+        job = replace(job, origin=held if held and held.hub else None)
+        _log_plan(job)
         written = Written() if dry_run else write_job(job, overwrite, check)
     finally:
         checkpoint.close()
-    return _summary(job, written, dry_run, started)
+    result = _summary(job, written, dry_run, started)
+    _log.info(
+        "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
+    )
+    return result
 
 
-def _open(source: Source, framework: Framework) -> tuple[Checkpoint, Path | None]:
-    if not isinstance(source, Mapping):
-        return open_source(Path(source), framework)
+def _log_plan(job: Job) -> None:
+    """What is about to be done, at INFO; what is left out, at DEBUG by name."""
+    plan, towers = job.plan, f"{job.config.vision.model_type} + {job.config.text.model_type}"
+    _log.info("%s %s -> %s: %s, %d tensors", job.direction, job.source, job.out, towers, len(plan.tensors))
+    for item in plan.dropped:
+        _log.debug("%s: left out: %s", item.name, item.reason)
+
+
+def _check_free(out: Path, source: Path | None, overwrite: bool, dry_run: bool) -> None:
+    if not dry_run:
+        check_out(out, source, overwrite)
+
+
+def _open_memory(source: Mapping[str, Any], framework: Framework) -> Checkpoint:
     if framework != "pt":
         raise SourceError("a state dict in memory is PyTorch's; use pt2tf")
-    return read_state_dict(source), None
+    return read_state_dict(source)
 
 
 def _config(config: Config | None, folder: Path | None) -> DualEncoderConfig:
@@ -226,6 +262,7 @@ def write_tensors(
     made_new: tuple[str, ...] = (),
     seed: int | None = None,
     dropped: tuple[Dropped, ...] = (),
+    progress: Progress | None = None,
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
 
@@ -243,6 +280,7 @@ def write_tensors(
         made_new: names of tensors that were drawn, for the manifest.
         seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done.
@@ -256,7 +294,7 @@ def write_tensors(
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
-    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, None)
+    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new)
     for folder in sidecars or (None,):
@@ -308,6 +346,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
     return Conversion(
         direction=job.direction,
         source=job.source,
+        commit=job.origin.commit if job.origin else None,
         out=job.out,
         container=job.checkpoint.container,
         weights=next((file.name for file in written.files if file.name.endswith(INDEX)), job.weights),

@@ -9,6 +9,7 @@
     |   |-- UnsupportedTower        a tower type without rules
     |   `-- UnsupportedOption       a config field whose value changes the graph in a way that is not supported
     |-- PlanError               the tensors of the checkpoint are not the tensors its config describes
+    |-- HubError                the Hub refuses, or cannot be reached
     |-- TargetError             the output cannot be written where it was asked for
     |-- CheckError              the written file is not the source, bit for bit
     |-- ModelError              a model was asked for something it cannot do
@@ -56,6 +57,10 @@ class UnsupportedOption(ConfigError):
 
 class PlanError(ConverterError):
     """The tensors of the checkpoint are not the tensors its config describes."""
+
+
+class HubError(ConverterError):
+    """The Hub refuses what was asked of it, or cannot be reached."""
 
 
 class TargetError(ConverterError):

@@ -13,6 +13,9 @@ from converter.casts import DTYPES
 from converter.checkpoints.detect import open_source
 from converter.configs import DualEncoderConfig, read_config
 from converter.errors import ConverterError
+from converter.hub.download import find_snapshot
+from converter.hub.headers import open_headers
+from converter.hub.ids import hub_id
 from converter.plan import Plan, make_plan
 from converter.specs import Checkpoint, Framework
 
@@ -23,6 +26,7 @@ class CheckpointInfo:
 
     Attributes:
         source: as it was given.
+        commit: of a model on the Hub; None for others.
         framework: ``"pt"`` or ``"tf"``.
         container: for example ``"PyTorch safetensors"``.
         files: weights files and their sizes in bytes.
@@ -39,6 +43,7 @@ class CheckpointInfo:
     """
 
     source: Path
+    commit: str | None
     framework: Framework
     container: str
     files: Mapping[str, int]
@@ -63,11 +68,13 @@ class CheckpointInfo:
         return vars(self) | {"source": str(self.source), "nbytes": self.nbytes}
 
 
-def inspect(source: str | os.PathLike[str]) -> CheckpointInfo:
+def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> CheckpointInfo:
     """Looks at a checkpoint without reading its tensors.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one; PyTorch's or TensorFlow's.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+            (``id@revision`` too), of which headers alone are read; PyTorch's or TensorFlow's.
+        revision: branch, tag or commit of an id.
 
     Returns:
         What it is; ``problem`` says why it could not be converted.
@@ -75,7 +82,13 @@ def inspect(source: str | os.PathLike[str]) -> CheckpointInfo:
     Raises:
         ConverterError: there are no weights that can be read at all.
     """
-    checkpoint, folder = open_source(Path(source), None)
+    wanted = hub_id(source, revision)
+    commit: str | None = None
+    if wanted is None:
+        checkpoint, folder = open_source(Path(source), None)
+    else:
+        snapshot = find_snapshot(wanted)
+        checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
     try:
         config: DualEncoderConfig | None = None
         plan: Plan | None = None
@@ -85,13 +98,18 @@ def inspect(source: str | os.PathLike[str]) -> CheckpointInfo:
             plan = make_plan(checkpoint, config, "tf" if checkpoint.framework == "pt" else "pt")
         except ConverterError as error:
             problem = str(error)
-        return _describe(Path(source), checkpoint, config, plan, problem)
+        return _describe(Path(source), commit, checkpoint, config, plan, problem)
     finally:
         checkpoint.close()
 
 
 def _describe(
-    source: Path, checkpoint: Checkpoint, config: DualEncoderConfig | None, plan: Plan | None, problem: str | None
+    source: Path,
+    commit: str | None,
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig | None,
+    plan: Plan | None,
+    problem: str | None,
 ) -> CheckpointInfo:
     parameters: Counter[str] = Counter()
     dtypes: Counter[str] = Counter()
@@ -101,6 +119,7 @@ def _describe(
         dtypes[tensor.dtype] += 1
     return CheckpointInfo(
         source=source,
+        commit=commit,
         framework=checkpoint.framework,
         container=checkpoint.container,
         files={path.name: path.stat().st_size for path in checkpoint.files},

@@ -43,6 +43,8 @@ def make_manifest(
     *,
     direction: str,
     source: Path,
+    hub: str | None = None,
+    commit: str | None = None,
     source_files: tuple[FileRecord, ...],
     options: Mapping[str, Any],
     files: tuple[FileRecord, ...],
@@ -53,7 +55,9 @@ def make_manifest(
 
     Args:
         direction: ``"pt2tf"`` or ``"tf2pt"``.
-        source: where the source lies, as seen from the output folder.
+        source: where the source lies, as seen from the output folder; of a model on the Hub ``id@commit``.
+        hub: id of the source on the Hub.
+        commit: of the source on the Hub; never a branch, which moves.
         source_files: the weights files of the source.
         options: as they were given.
         files: what was written, the manifest itself left out.
@@ -64,7 +68,11 @@ def make_manifest(
         "format": FORMAT,
         "made_by": f"dual-encoder-converter {version()}",
         "direction": direction,
-        "source": {"path": source.as_posix(), "files": [record.to_json() for record in source_files]},
+        "source": {
+            "path": source.as_posix(),
+            **({} if hub is None else {"hub": hub, "commit": commit}),
+            "files": [record.to_json() for record in source_files],
+        },
         "options": dict(options),
         **account,
         "checked": bool(tensors),

@@ -15,7 +15,7 @@ from converter.errors import SourceError
 from converter.specs import Framework
 
 # Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
-_TAKEN = (
+SIDECARS = (
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
     "preprocessor_config.json", "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json",
     "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
@@ -42,7 +42,7 @@ def copy_sidecars(
     """
     copied = []
     rewritten: tuple[str, ...] = ()
-    for name in _TAKEN if sources else ():
+    for name in SIDECARS if sources else ():
         path = sources[-1 if name in _OF_IMAGES else 0] / name
         if not path.is_file():
             continue

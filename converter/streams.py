@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ from converter.casts import numpy_dtype
 from converter.checkpoints.detect import open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.errors import printable
+from converter.hub.download import obtain
 from converter.moves import Files
 from converter.plan import Dropped, PlannedTensor, make_plan
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
@@ -140,12 +140,13 @@ class TensorReader:
         return stored
 
 
-def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> TensorReader:
+def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revision: str | None = None) -> TensorReader:
     """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
         side: ``"tf"`` or ``"pt"``.
+        revision: branch, tag or commit of an id.
 
     Returns:
         A context manager.
@@ -153,7 +154,7 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf") -> Tens
     Raises:
         ConverterError: the checkpoint is not complete or not sound.
     """
-    checkpoint, folder = open_source(Path(source), None)
+    checkpoint, folder = open_source(obtain(source, None, revision).path, None)
     try:
         config = read_config(folder / "config.json")
         plan = make_plan(checkpoint, config, side)
@@ -168,7 +169,7 @@ def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
 
     Args:
         source: a checkpoint of the tower itself, with or without the base model's prefix and a head; of a full CLIP
-            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's.
+            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's; a folder, a file, or an id of the Hub.
         side: which tower.
 
     Returns:
@@ -178,7 +179,7 @@ def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
     Raises:
         ConverterError: the checkpoint does not hold the tower, or not all of it.
     """
-    checkpoint, folder = open_source(Path(source), None)
+    checkpoint, folder = open_source(obtain(source, None).path, None)
     try:
         raw = read_json(folder / "config.json")
         tower = check_tower_config(side, raw, str(folder / "config.json"))

@@ -19,12 +19,15 @@ from converter.casts import DTYPES, FLOATS
 from converter.check import hash_file, same_bits
 from converter.configs import read_json
 from converter.errors import ConfigError, ConverterError, SourceError, listed, printable
+from converter.hub.download import cached
 from converter.moves import cast, in_parallel
 from converter.specs import is_file_name
 from converter.streams import TensorReader, open_tensors
 
 Array = np.ndarray[Any, Any]
 Status = Literal["passed", "failed", "not checked"]
+# Parts that there may be nothing to check of: a manifest, and a tokenizer and image processor.
+OPTIONAL_PARTS = ("files", "samples")
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -33,7 +36,7 @@ class Finding:
     """What one part of a verification found.
 
     Attributes:
-        part: ``"files"``, ``"weights"`` or ``"outputs"``.
+        part: ``"files"``, ``"weights"``, ``"outputs"`` or ``"samples"`` (texts and pictures).
         status: ``"passed"``, ``"failed"`` or ``"not checked"``.
         compared: how many files, tensors or values were compared.
         against: with what, in words.
@@ -57,7 +60,10 @@ class Manifest:
 
     Attributes:
         direction: ``"pt2tf"`` or ``"tf2pt"``.
-        source: where the source lay, as seen from the folder.
+        source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
+        source_files: names of its weights files.
+        hub: id of the source on the Hub; None for others.
+        commit: of the source on the Hub.
         dtype: what floats were asked to become.
         files: size and sha256 (or None) of each file, by name.
         tensors: dtype and canonical hash of each tensor, by nested PyTorch name.
@@ -65,6 +71,9 @@ class Manifest:
 
     direction: str
     source: str
+    source_files: tuple[str, ...]
+    hub: str | None
+    commit: str | None
     dtype: str
     files: Mapping[str, tuple[int, str | None]]
     tensors: Mapping[str, tuple[str, str]]
@@ -90,7 +99,17 @@ def read_manifest(folder: Path) -> Manifest | None:
         tensors = {
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
         }
-        return Manifest(str(raw["direction"]), str(raw["source"]["path"]), str(raw["options"]["dtype"]), files, tensors)
+        source = raw["source"]
+        return Manifest(
+            direction=str(raw["direction"]),
+            source=str(source["path"]),
+            source_files=tuple(_file_name(item["name"]) for item in source["files"]),
+            hub=None if source.get("hub") is None else str(source["hub"]),
+            commit=None if source.get("commit") is None else str(source["commit"]),
+            dtype=str(raw["options"]["dtype"]),
+            files=files,
+            tensors=tensors,
+        )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(
             f"{path}: not a manifest that this version writes ({printable(str(error), 80)}); convert again"
@@ -254,6 +273,12 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
             return path
     if recorded is None:
         return None
+    if recorded.hub is not None:
+        # A manifest may come from anywhere, so it does not make anything be downloaded.
+        snapshot = cached(recorded.hub, recorded.commit or "")
+        if snapshot is None or not all((snapshot / name).is_file() for name in recorded.source_files):
+            return None
+        return snapshot / recorded.source_files[0] if len(recorded.source_files) == 1 else snapshot
     try:
         path = (folder / recorded.source).resolve()
         return path if path.exists() else None

@@ -24,6 +24,7 @@ from converter.checkpoints.detect import read_header
 from converter.configs import DualEncoderConfig
 from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folders import staged
+from converter.hub.download import Obtained
 from converter.manifest import FileRecord, TensorRecord
 from converter.moves import (
     THREADS,
@@ -65,6 +66,7 @@ class Job:
         options: as they were given, for the manifest.
         progress: called with a stage's name, bytes done and bytes in all.
         made_new: weights drawn at random, for the manifest.
+        origin: what is known of a source on the Hub; None for others.
     """
 
     direction: Direction
@@ -80,6 +82,7 @@ class Job:
     options: Mapping[str, Any]
     progress: Progress | None
     made_new: tuple[str, ...] = ()
+    origin: Obtained | None = None
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,24 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         files = tuple(
             hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
         )
-        source_files = tuple(hashes.get(file) or file_record(file) for file in job.checkpoint.files)
+        source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         written = Written(needed, files, tensors, rewritten, source_files, overflowed)
         write_json(staging / manifest.NAME, _manifest(job, written))
         if tuple(identity(path) for path in job.checkpoint.files) != job.before:
             raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
     return written
+
+
+def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecord:
+    """A file of the source; where the Hub has recorded its sha256, that must be what was read."""
+    record = hashed or file_record(file)
+    recorded = job.origin.sha256.get(file.name) if job.origin else None
+    if recorded is not None and record.sha256 not in (None, recorded):
+        raise CorruptCheckpoint(
+            f"{file}: has another sha256 than the Hub has recorded of it; remove it from the cache and convert again"
+        )
+    return record
 
 
 def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str, int]]:
@@ -289,9 +303,16 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
         "overflowed": dict(written.overflowed),
         "dialects": dict(job.plan.dialects),
     }
+    hub, commit = (job.origin.hub, job.origin.commit) if job.origin else (None, None)
+    if hub is not None and job.origin is not None:
+        source = Path(job.origin.pinned)
+    else:
+        source = Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source
     return manifest.make_manifest(
         direction=job.direction,
-        source=Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source,
+        source=source,
+        hub=hub,
+        commit=commit,
         source_files=written.source_files,
         options=job.options,
         files=written.files,

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
+from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed
 from converter.specs import Checkpoint, Framework
 
 # Weights files as transformers names them, in order of preference.
-_WEIGHTS: dict[Framework, tuple[str, ...]] = {
+WEIGHTS: dict[Framework, tuple[str, ...]] = {
     "pt": (
         "model.safetensors",
         "model.safetensors.index.json",
@@ -21,7 +22,7 @@ _WEIGHTS: dict[Framework, tuple[str, ...]] = {
 }
 _COMMAND: dict[Framework, str] = {"pt": "convert tf2pt", "tf": "convert pt2tf"}
 _OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
-_NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
+FRAMEWORK_NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
 
 
 def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, Path]:
@@ -50,7 +51,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         raise SourceError(f"{where}: cannot be read: {error.strerror}; see to it that you may read it") from None
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
-        raise _wrong_framework(checkpoint.files[0], framework)
+        raise wrong_framework(checkpoint.files[0], framework)
     return checkpoint, folder
 
 
@@ -76,7 +77,14 @@ def read_header(path: Path) -> Checkpoint:
     if head.startswith(b"PK\x03\x04") and path.suffix != ".keras":
         return torch_zip.read_header(path)
     if head.startswith(b"\x80") and torch_legacy.MAGIC in head:
+        if isinstance(path, RemoteFile):
+            raise UnsupportedContainer(
+                f"{path}: a PyTorch pickle from before torch 1.6, which has no header to read from afar; download it "
+                "and name its folder"
+            )
         return torch_legacy.read_header(path)
+    if head.startswith(b"version https://git-lfs"):
+        raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
@@ -110,7 +118,7 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
     wanted: tuple[Framework, ...] = (framework,) if framework else ("pt", "tf")
     unread: Exception | None = None
     for side in wanted:
-        for name in _WEIGHTS[side]:
+        for name in WEIGHTS[side]:
             path = folder / name
             if not path.is_file():
                 continue
@@ -129,30 +137,31 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
 
 def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     present = {path.name for path in folder.iterdir()}
-    if framework is not None and present.intersection(_WEIGHTS[_OTHER[framework]]):
-        return _wrong_framework(folder, framework)
+    if framework is not None and present.intersection(WEIGHTS[_OTHER[framework]]):
+        return wrong_framework(folder, framework)
     if present & {"saved_model.pb", "keras_metadata.pb"}:
         return UnsupportedContainer(f"{folder}: a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}")
     if any(name.endswith(".index") for name in present):
         return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
     for name in sorted(present):
-        if name.endswith(_LIKE_WEIGHTS) and (folder / name).is_file():
+        if name.endswith(LIKE_WEIGHTS) and (folder / name).is_file():
             read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
     return SourceError(
         f"{folder}: holds no weights ({listed(sorted(present)) if present else 'it is empty'}); expected "
-        f"{' or '.join(_WEIGHTS[framework] if framework else dict.fromkeys(sum(_WEIGHTS.values(), ())))}"
+        f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
     )
 
 
-def _wrong_framework(where: Path, framework: Framework) -> WrongFramework:
+def wrong_framework(where: Path | str, framework: Framework) -> WrongFramework:
+    """The error of a checkpoint that holds only the other framework's weights."""
     other = _OTHER[framework]
     return WrongFramework(
-        f"{where}: holds {_NAMES[other]} weights, expected {_NAMES[framework]}; to convert them use "
+        f"{where}: holds {FRAMEWORK_NAMES[other]} weights, expected {FRAMEWORK_NAMES[framework]}; to convert them use "
         f"`{_COMMAND[framework]}`"
     )
 
 
-_LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
+LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 _RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
 _KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
 _Matches = Callable[[Path, bytes], bool]

@@ -20,6 +20,7 @@ import numpy as np
 from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints.hdf5_chunks import UnsoundChunks, check_chunks, check_filters, check_packed
 from converter.checkpoints.rehearsal import rehearse
+from converter.checkpoints.remote import RemoteFile
 from converter.configs import rule_file
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
@@ -34,7 +35,7 @@ MAX_AXES = 16
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file is HDF5, with a user block in front of it or without."""
-    return bool(h5py.is_hdf5(path))
+    return not isinstance(path, RemoteFile) and bool(h5py.is_hdf5(path))
 
 
 def read_header(path: Path) -> Checkpoint:
@@ -48,14 +49,15 @@ def read_header(path: Path) -> Checkpoint:
         CorruptCheckpoint: links out of the file, external or virtual data, filters that need a plugin, datasets
             beyond the end of the file, names that contradict the datasets, or metadata that HDF5 does not survive.
     """
-    rehearse(path, lambda: read_here(path).close())
+    if not isinstance(path, RemoteFile):  # a child cannot share the connection
+        rehearse(path, lambda: read_here(path).close())
     return read_here(path)
 
 
 def read_here(path: Path) -> Checkpoint:
     """Reads where every tensor lies as ``read_header`` does, but in this process: for files that HDF5 survives."""
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
         raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
     try:

@@ -39,7 +39,8 @@ def read_header(path: Path) -> Checkpoint:
         CorruptCheckpoint: the header is too long, is not JSON, or its extents do not cover the file exactly.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= size - 8:
             raise _corrupt(path, f"its header claims {length:,} bytes of a file of {size:,}")

@@ -27,17 +27,20 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Z]*)")
 Named = tuple[str, str, Shape]
 
 
-def read_index(path: Path, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
+def read_index(
+    path: Path, read_shard: Callable[[Path], Checkpoint], find: Callable[[str], Path | None] | None = None
+) -> Checkpoint:
     """Reads an index and the headers of all its shards.
 
     Args:
         path: for example ``model.safetensors.index.json``.
         read_shard: reads the header of one file, and refuses what leads out of the folder.
+        find: gives the file of a name, None where there is none; by default it lies beside the index.
 
     Raises:
         CorruptCheckpoint: the index is not sound, or index and shards contradict each other.
     """
-    weight_map = _read_map(path)
+    weight_map = read_map(path)
     by_file: dict[str, set[str]] = {}
     for name, file in weight_map.items():
         by_file.setdefault(file, set()).add(name)
@@ -45,7 +48,10 @@ def read_index(path: Path, read_shard: Callable[[Path], Checkpoint]) -> Checkpoi
     tensors: dict[str, StoredTensor] = {}
     try:
         for file, names in sorted(by_file.items()):
-            shards.append(_read_shard(path, file, read_shard))
+            shard = (find or _beside(path))(file)
+            if shard is None:
+                raise _corrupt(path, f"it names {printable(file)}, which is not there")
+            shards.append(read_shard(shard))
             _join(path, file, names, shards[-1], tensors)
         if len({shard.framework for shard in shards}) != 1:
             raise _corrupt(path, "its shards are of different frameworks")
@@ -113,7 +119,12 @@ def parse_size(text: str | int | None) -> int | None:
     return size
 
 
-def _read_map(path: Path) -> Mapping[str, str]:
+def read_map(path: Path) -> Mapping[str, str]:
+    """Reads and checks which file of the index's folder holds which tensor.
+
+    Raises:
+        CorruptCheckpoint: the index is not sound, or names anything but plain files.
+    """
     try:
         index = read_json(path, MAX_INDEX_BYTES)
     except ConfigError as error:
@@ -129,11 +140,12 @@ def _read_map(path: Path) -> Mapping[str, str]:
     return weight_map
 
 
-def _read_shard(path: Path, file: str, read_shard: Callable[[Path], Checkpoint]) -> Checkpoint:
-    shard = path.parent / file
-    if not shard.is_file():
-        raise _corrupt(path, f"it names {printable(file)}, which is not there")
-    return read_shard(shard)
+def _beside(path: Path) -> Callable[[str], Path | None]:
+    def find(file: str) -> Path | None:
+        shard = path.parent / file
+        return shard if shard.is_file() else None
+
+    return find
 
 
 def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: dict[str, StoredTensor]) -> None:

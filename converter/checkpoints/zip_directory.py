@@ -130,7 +130,7 @@ def seal(path: Path, threads: int = 1) -> None:
 
 def _find_directory(path: Path, file: BinaryIO) -> tuple[int, int, int]:
     """Begin and end of the central directory, and how many records it has."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
     tail_at = max(0, size - _END.size - _LOCATOR.size - _END64.size)
     file.seek(tail_at)
     tail = file.read()

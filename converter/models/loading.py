@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -18,6 +17,7 @@ from transformers import AutoConfig, VisionTextDualEncoderConfig
 from converter.configs import read_json
 from converter.engine import Conversion, write_tensors
 from converter.errors import ModelError, PlanError, listed
+from converter.hub.download import obtain
 from converter.models.names import named_variables
 from converter.models.registry import SIDES, tower_class, tower_config
 from converter.plan import Dropped
@@ -68,7 +68,8 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
     """Loads one tower: from its own checkpoint with or without prefix and head, a full CLIP, or a dual encoder.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one, of either framework.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub; of
+            either framework.
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
         **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower;
@@ -80,11 +81,10 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
     Raises:
         ConverterError: the checkpoint does not hold the tower, or is not sound.
     """
-    path = Path(source)
-    folder = path if path.is_dir() else path.parent
-    wanted = side or _side_of(read_json(folder / "config.json").get("model_type"))
+    held = obtain(source, None, kwargs.pop("revision", None))
+    wanted = side or _side_of(read_json(held.folder / "config.json").get("model_type"))
     options = {name: kwargs.pop(name) for name in ("name", "dtype", "add_pooling_layer") if name in kwargs}
-    with open_tower(source, "vision" if wanted == "vision" else "text") as reader:
+    with open_tower(held.path, "vision" if wanted == "vision" else "text") as reader:
         config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
         tower = build_tower(config, wanted, *args, initial="zeros", **options)
         tower.build()
@@ -108,9 +108,9 @@ def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
 
     Args:
         cls: class of the model.
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
-        **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model; fields of the config to
-            change. ``from_pt`` is taken and means nothing: what kind of checkpoint it is, is seen.
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
+        **kwargs: ``revision`` of an id; ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model;
+            fields of the config to change. ``from_pt`` is taken and means nothing: what kind of checkpoint it is, is seen.
 
     Returns:
         The model, built.
@@ -119,7 +119,7 @@ def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
         ConverterError: the checkpoint is not complete or not sound.
     """
     options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
-    with open_tensors(source, side="tf") as reader:
+    with open_tensors(source, side="tf", revision=kwargs.pop("revision", None)) as reader:
         config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
         model = cls(_changed(config, kwargs), initial="zeros", **options)
         model.build()

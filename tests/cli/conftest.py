@@ -33,6 +33,7 @@ def convert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Runs ``convert`` with the given arguments; seconds in its output are 0.00."""
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # or --quiet sets it, for the tests that follow too
 
     def run(*arguments: str | Path) -> Run:
         monkeypatch.setattr(sys, "argv", ["convert", *map(str, arguments)])

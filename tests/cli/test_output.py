@@ -117,6 +117,7 @@ def test_inspect_for_machines(convert: Convert, here: Path) -> None:
     found = json.loads(run.out)
     assert found == {
         "source": "src",
+        "commit": None,
         "framework": "pt",
         "container": "PyTorch safetensors",
         "files": {"model.safetensors": 465980},
@@ -156,6 +157,7 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
     assert found == {
         "direction": "pt2tf",
         "source": "src",
+        "commit": None,
         "out": "tf",
         "container": "PyTorch safetensors",
         "weights": "tf_model.h5",

@@ -21,10 +21,15 @@ from tests.cli.conftest import Convert
     ("arguments", "message"),
     [
         (
-            ("pt2tf", "none", "out"),
+            ("pt2tf", "./none", "out"),
             "none: not found; name a folder that save_pretrained wrote, or a weights file in one",
         ),
-        (("inspect", "none"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
+        (("inspect", "./none"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
+        (
+            ("inspect", "none"),
+            "none: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
+            "HF_HUB_OFFLINE is set; correct the name, or unset HF_HUB_OFFLINE once to download it",
+        ),
         (
             ("tf2pt", "src", "out"),
             "src: holds PyTorch weights, expected TensorFlow; to convert them use `convert pt2tf`",

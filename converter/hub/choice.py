@@ -1,0 +1,52 @@
+"""Decides which files of a repository are one set of weights: safetensors before pickles, never Flax, ONNX or duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from converter.checkpoints.detect import FRAMEWORK_NAMES, LIKE_WEIGHTS, WEIGHTS, wrong_framework
+from converter.errors import SourceError, UnsupportedContainer, listed
+from converter.specs import Framework
+
+_OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
+
+
+def choose_weights(
+    what: str,
+    names: Mapping[str, int],
+    framework: Framework | None,
+    framework_of: Callable[[str], Framework],
+) -> str:
+    """Chooses the weights file, or the index of the shards, that a source stands for.
+
+    Args:
+        what: the id, for messages.
+        names: sizes of the files on the top level of the repository.
+        framework: whose weights are wanted; None takes PyTorch's before TensorFlow's.
+        framework_of: says whose a safetensors file or index is, from its header; asked only where it matters.
+
+    Raises:
+        WrongFramework: only the other framework's weights are there.
+        SourceError: there are none that can be read; says what there is instead.
+    """
+    held: set[Framework] = set()
+    for side in (framework,) if framework else ("pt", "tf"):
+        for name in WEIGHTS[side]:
+            if name in names:
+                found = framework_of(name) if "safetensors" in name else side
+                if found == side:
+                    return name
+                held.add(found)
+    if framework is not None and (held or set(names).intersection(WEIGHTS[_OTHER[framework]])):
+        raise wrong_framework(what, framework)
+    wanted = FRAMEWORK_NAMES[framework] if framework else "PyTorch or TensorFlow"
+    present = sorted(name for name in names if name.endswith((*LIKE_WEIGHTS, ".onnx", ".safetensors", ".gguf")))
+    if "flax_model.msgpack" in names:
+        raise UnsupportedContainer(
+            f"{what}: holds Flax weights and none of {wanted}; load them with transformers 4.57 (from_flax=True), "
+            "write them with save_pretrained, and name that folder"
+        )
+    raise SourceError(
+        f"{what}: holds no weights of {wanted} that can be read; like weights look {listed(present)}; name a model that "
+        "save_pretrained wrote"
+    )

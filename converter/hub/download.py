@@ -1,0 +1,264 @@
+"""Turns a source into files on this disk: a path as it is, an id by way of the cache of huggingface_hub.
+
+Fetched are config.json, tokenizer and processor files, and one set of weights. The cache is huggingface_hub's own, at
+its place and under its rules, so that every other program shares it.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converter.checkpoints import safetensors, shards
+from converter.configs import MAX_CONFIG_BYTES
+from converter.errors import HubError, SourceError, printable
+from converter.hub.choice import choose_weights
+from converter.hub.explained import explained, is_transport_error, status_of
+from converter.hub.ids import COMMIT, HubId, hub_id, is_id
+from converter.hub.ranges import remote_file
+from converter.sidecars import MAX_SIDECAR_BYTES, SIDECARS
+from converter.specs import Framework
+
+_LOG = logging.getLogger("converter.hub")
+_ATTEMPTS = 3
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """A source on this disk.
+
+    Attributes:
+        path: the path that was given, or the weights file of a snapshot in the cache.
+        label: what messages and results call it: the path, or ``id@revision`` as it was given.
+        hub: the id; None for a path.
+        commit: of the Hub; None for a path.
+        sha256: by name of a file, the sum that the Hub has recorded of it; empty for a path.
+    """
+
+    path: Path
+    label: str
+    hub: str | None = None
+    commit: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where config.json lies."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def pinned(self) -> str:
+        """The source by what does not change: ``id@commit``, or the path."""
+        return self.label if self.hub is None else f"{self.hub}@{self.commit}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository at one commit.
+
+    Attributes:
+        hub: the id as it was given.
+        commit: that its revision stands for.
+        folder: of the snapshot in the cache; config.json is there.
+        names: sizes of the files on its top level; of those that are in the cache where the Hub is not reached.
+        unreached: why the Hub was not reached; None where it was.
+    """
+
+    hub: HubId
+    commit: str
+    folder: Path
+    names: Mapping[str, int]
+    unreached: Exception | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the Hub was not reached, so that there is only what is in the cache."""
+        return self.unreached is not None
+
+
+def obtain(source: str | os.PathLike[str], framework: Framework | None, revision: str | None = None) -> Obtained:
+    """Gives a source as files on this disk, downloading what is needed of it.
+
+    Args:
+        source: a path, or the id of a model on the Hub, ``id@revision`` too.
+        framework: whose weights are wanted; None takes what there is.
+        revision: branch, tag or commit of an id.
+
+    Raises:
+        HubError: missing, gated, offline, or not reachable.
+        SourceError: no weights that could be used.
+    """
+    wanted = hub_id(source, revision)
+    if wanted is None:
+        return Obtained(Path(source), os.fspath(source))
+    snapshot = find_snapshot(wanted)
+    main = choose(snapshot, framework)
+    weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
+    if missing := [name for name in weights if name not in snapshot.names]:
+        _raise_unreached(snapshot)
+        raise SourceError(f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell its owner")
+    taken = [name for name in SIDECARS if name in snapshot.names]
+    for name in taken:
+        if snapshot.names[name] > MAX_SIDECAR_BYTES:
+            raise SourceError(
+                f"{wanted}: {name} has {snapshot.names[name]:,} bytes, which no such file has; not fetched"
+            )
+    _download(snapshot, (*taken, *weights))
+    sums = {name: (snapshot.folder / name).resolve().name for name in weights}
+    recorded = {name: digest for name, digest in sums.items() if _SHA256.fullmatch(digest)}
+    return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded)
+
+
+def choose(snapshot: Snapshot, framework: Framework | None) -> str:
+    """Chooses the weights file or index of a snapshot.
+
+    Raises:
+        SourceError: there are none that can be used.
+        HubError: there are none in the cache, and the Hub was not reached.
+    """
+    try:
+        return choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+    except SourceError:
+        _raise_unreached(snapshot)
+        raise
+
+
+def _raise_unreached(snapshot: Snapshot) -> None:
+    if snapshot.unreached is not None:
+        with explained(str(snapshot.hub), snapshot.hub.revision):
+            raise snapshot.unreached
+
+
+def find_snapshot(wanted: HubId) -> Snapshot:
+    """Finds out which commit a revision stands for, fetches its config.json, and lists what lies beside it.
+
+    Raises:
+        HubError: missing, gated, offline, or not reachable.
+    """
+    api = hub_api()
+    with explained(str(wanted), wanted.revision):
+        try:
+            config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
+        except Exception as error:
+            if _is_missing_file(error):
+                raise SourceError(
+                    f"{wanted}: has no config.json, so it is not a model that save_pretrained wrote; name one that is"
+                ) from None
+            raise
+    commit = config.parent.name
+    if not COMMIT.fullmatch(commit):
+        raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
+    if config.stat().st_size > MAX_CONFIG_BYTES:
+        raise SourceError(f"{wanted}: config.json is larger than {MAX_CONFIG_BYTES:,} bytes, which no config is")
+    try:
+        return Snapshot(wanted, commit, config.parent, _listed_names(api, wanted, commit))
+    except Exception as error:
+        if not _is_out_of_reach(error):
+            with explained(str(wanted), wanted.revision):
+                raise
+        _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
+        held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+        return Snapshot(wanted, commit, config.parent, held, error)
+
+
+def cached(repository: str, commit: str) -> Path | None:
+    """The snapshot of a commit in the cache, whatever of it is there; the Hub is not asked."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not is_id(repository) or not COMMIT.fullmatch(commit):
+        return None
+    config = try_to_load_from_cache(repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=commit)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def snapshot_folder(repository: str, commit: str) -> Path:
+    """Where the cache keeps a commit, whether it is there or not."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    name = str(repo_folder_name(repo_id=repository, repo_type="model"))
+    return Path(constants.HF_HUB_CACHE) / name / "snapshots" / commit
+
+
+def open_header_of(snapshot: Snapshot, name: str) -> Path:
+    """A weights file for the readers of headers: the one in the cache, or a remote one."""
+    path = snapshot.folder / name
+    if path.is_file() or snapshot.local:
+        return path
+    return remote_file(snapshot.hub.id, snapshot.commit, name, snapshot.names[name])
+
+
+def index_file(snapshot: Snapshot, name: str) -> Path:
+    """Fetches the index of some shards, which is small."""
+    if snapshot.names[name] > shards.MAX_INDEX_BYTES:
+        raise SourceError(f"{snapshot.hub}: {name} has {snapshot.names[name]:,} bytes, which no index has; not fetched")
+    _download(snapshot, (name,))
+    return snapshot.folder / name
+
+
+def framework_of(snapshot: Snapshot, name: str) -> Framework:
+    """Whose a safetensors file or index is, by the metadata of (the first shard of) it."""
+    if name.endswith(shards.INDEX):
+        name = next((file for file in _shards(snapshot, name) if file in snapshot.names), "")
+        if not name:
+            return "pt"
+    return safetensors.read_header(open_header_of(snapshot, name)).framework
+
+
+def _shards(snapshot: Snapshot, index: str) -> tuple[str, ...]:
+    return tuple(sorted(set(shards.read_map(index_file(snapshot, index)).values())))
+
+
+def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
+    missing = [name for name in names if not (snapshot.folder / name).is_file()]
+    if not missing:
+        return
+    patterns = [glob.escape(name) for name in missing]
+    with explained(str(snapshot.hub), snapshot.hub.revision):
+        for attempt in range(_ATTEMPTS):
+            try:
+                hub_api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                break
+            except Exception as error:
+                # Of a connection that broke off, the next attempt asks for the rest.
+                if attempt + 1 == _ATTEMPTS or not is_transport_error(error):
+                    raise
+                _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
+    if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
+        raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
+
+
+def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
+    """Sizes of the files on the top level at a commit."""
+    info = api.model_info(wanted.id, revision=commit, files_metadata=True)
+    return {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
+
+
+def _is_out_of_reach(error: Exception) -> bool:
+    from huggingface_hub import utils
+
+    if status_of(error):
+        return status_of(error) >= 500
+    return isinstance(error, utils.OfflineModeIsEnabled) or is_transport_error(error)
+
+
+def _is_missing_file(error: Exception) -> bool:
+    from huggingface_hub import utils
+
+    return isinstance(error, utils.EntryNotFoundError) and not isinstance(error, utils.LocalEntryNotFoundError)
+
+
+def hub_api() -> Any:
+    """huggingface_hub's client, with its own endpoint, token and proxies."""
+    from huggingface_hub import HfApi
+
+    from converter.manifest import version
+
+    return HfApi(library_name="dual-encoder-converter", library_version=version())

@@ -1,0 +1,126 @@
+"""What huggingface_hub raises, said in one line with the next step; what it does not expect stays a bug's traceback."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from converter.errors import HubError, printable
+
+# The HTTP clients that huggingface_hub has had: requests up to 0.36, httpx since 1.0, httpx2 since 2.0.
+_CLIENTS = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
+_KEPT = "what was downloaded is kept"
+
+
+@contextmanager
+def explained(what: str, revision: str | None = None) -> Iterator[None]:
+    """Turns what huggingface_hub raises into a ``HubError``.
+
+    Args:
+        what: the id, for messages.
+        revision: that was asked for.
+
+    Raises:
+        HubError: missing, private, gated, offline, not reachable, broken off, or refused.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = _said(what, revision, error)
+        if said is None:
+            raise
+        raise HubError(said) from error
+
+
+def is_transport_error(error: BaseException) -> bool:
+    """Whether a connection could not be made, or broke off; an answer of the Hub's is none."""
+    if getattr(error, "response", None) is not None:
+        return False
+    return type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ConnectionError | TimeoutError)
+
+
+def status_of(error: BaseException) -> int:
+    """The status that the Hub answered with; 0 where it gave no answer."""
+    return int(getattr(getattr(error, "response", None), "status_code", 0))
+
+
+def _said(what: str, revision: str | None, error: BaseException) -> str | None:
+    from huggingface_hub import utils
+
+    if isinstance(error, utils.GatedRepoError):
+        return (
+            f"{what}: gated, which means that its owner grants access to it; ask for access on its page, then log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, utils.RepositoryNotFoundError):
+        return (
+            f"{what}: neither a file or folder here nor a model on the Hub, unless a private one; correct the name, or "
+            "log in with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, utils.RevisionNotFoundError):
+        asked = "main" if revision is None else printable(revision, 60)
+        return f"{what}: has no revision {asked} on the Hub; name a branch, a tag or a commit of it"
+    if isinstance(error, utils.LocalEntryNotFoundError):
+        cause = error.__cause__ or error.__context__
+        if cause is not None and not isinstance(cause, utils.OfflineModeIsEnabled):
+            return _said(what, revision, cause) or _unreachable(what, cause)
+        return _offline(what)
+    if isinstance(error, utils.OfflineModeIsEnabled):
+        return _offline(what)
+    if isinstance(error, utils.EntryNotFoundError):
+        return f"{what}: a file of it is not there (any more); name a folder or a model that save_pretrained wrote"
+    if status_of(error):
+        return _refused(what, error)
+    return _broken(what, error)
+
+
+def _refused(what: str, error: BaseException) -> str:
+    status = status_of(error)
+    reason = getattr(error, "server_message", None) or f"status {status}"
+    if status == 429:
+        return (
+            f"{what}: the Hub limits how much may be asked of it (429); wait some minutes and run this again, or log "
+            f"in with `hf auth login`; {_KEPT}"
+        )
+    if status >= 500:
+        return f"{what}: the Hub is not well ({status}); run this again later; {_KEPT}"
+    if status in (401, 403):
+        return (
+            f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); see to it that your token may do this "
+            "(`hf auth whoami`, HF_TOKEN)"
+        )
+    if status in (409, 412):
+        return f"{what}: changed on the Hub meanwhile ({status}); run this again"
+    return f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); correct that and run this again"
+
+
+def _broken(what: str, error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{what}: the disk of the cache is full; free some space, or point HF_HOME to another disk"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return (
+            f"{what}: the cache cannot be written to ({printable(str(error), 200)}); point HF_HOME to a folder of yours"
+        )
+    if str(error).startswith("Consistency check failed"):
+        return f"{what}: the download broke off; run this again; {_KEPT}"
+    if is_transport_error(error):
+        return _unreachable(what, error)
+    # What huggingface_hub wraps: a part of an upload, or answers that are not the Hub's.
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        return _said(what, None, error.__cause__)
+    return None
+
+
+def _unreachable(what: str, error: BaseException) -> str:
+    return (
+        f"{what}: the Hub cannot be reached, or broke off ({type(error).__name__}: {printable(str(error), 200)}); see to "
+        f"the network or HTTPS_PROXY and run this again; {_KEPT}"
+    )
+
+
+def _offline(what: str) -> str:
+    return (
+        f"{what}: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
+        "HF_HUB_OFFLINE is set; correct the name, or unset HF_HUB_OFFLINE once to download it"
+    )

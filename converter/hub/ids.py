@@ -1,0 +1,103 @@
+"""Decides whether a source that a person names is a path or the id of a model on the Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from converter.errors import SourceError, printable
+
+# As huggingface_hub's validate_repo_id has it: one slash at most, no part that begins or ends with a dot or a dash.
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_ID = re.compile(rf"(?:{_PART}/)?{_PART}")
+_MAX_ID = 96
+# Branches, tags, commits and refs/pr/1: no part of them may lead out of the cache's folder refs.
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_MAX_REVISION = 200
+_OF_FILES = (
+    ".bin",
+    ".ckpt",
+    ".h5",
+    ".hdf5",
+    ".json",
+    ".keras",
+    ".msgpack",
+    ".npz",
+    ".pb",
+    ".pt",
+    ".pth",
+    ".safetensors",
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class HubId:
+    """A model on the Hub.
+
+    Attributes:
+        id: for example ``"clip-italian/clip-italian"``.
+        revision: branch, tag or commit; None for the main branch.
+    """
+
+    id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.id if self.revision is None else f"{self.id}@{self.revision}"
+
+
+def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId | None:
+    """Takes a source for the id of a model on the Hub, if it can be nothing else.
+
+    Args:
+        source: as a person gave it. What exists as a path is a path, and so is what is spelled like one: an absolute
+            path, ``./x``, ``../x``, ``x/``, more than one slash, the name of a weights file, and every ``Path``.
+        revision: given beside the source; ``id@revision`` says the same.
+
+    Returns:
+        The id, or None for a path.
+
+    Raises:
+        SourceError: a revision of a path, two revisions, or one that is none.
+    """
+    name, at, inline = os.fspath(source).partition("@") if isinstance(source, str) else ("", "", "")
+    if not is_id(name) or os.path.lexists(source):
+        if revision is not None:
+            raise SourceError(f"{source}: a path, which has no revision; leave --revision out, or name a Hub id")
+        return None
+    if at and revision is not None and revision != inline:
+        raise SourceError(f"{source}: --revision says {printable(revision, 60)}; give one of the two")
+    wanted = inline if at else revision
+    if wanted is not None:
+        check_revision(wanted)
+    return HubId(name, wanted)
+
+
+def check_revision(revision: str) -> str:
+    """Gives back a revision that is spelled like a branch, a tag, a commit or ``refs/pr/1``.
+
+    Raises:
+        SourceError: it is not.
+    """
+    if not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > _MAX_REVISION:
+        raise SourceError(f"{printable(revision, 60)!r} is not a revision; name a branch, a tag or a commit")
+    return revision
+
+
+def check_repository(name: str) -> str:
+    """Gives back the id of a repository that may be written to.
+
+    Raises:
+        SourceError: it is none.
+    """
+    if not is_id(name):
+        raise SourceError(f"{printable(name, 120)}: not the id of a repository; one is written NAMESPACE/NAME")
+    return name
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is spelled like the id of a model, whatever exists as a path."""
+    sound = _ID.fullmatch(name) is not None and len(name) <= _MAX_ID and "--" not in name and ".." not in name
+    return sound and not name.endswith(".git") and not (name.endswith(_OF_FILES) and "/" not in name)

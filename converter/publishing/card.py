@@ -1,0 +1,213 @@
+"""The model card and the pull request's text: a section between two marks, and three fields of the metadata.
+
+Whatever else the card holds stays as it is, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from converter import proof
+from converter.errors import SourceError, printable
+from converter.publishing.evidence import Evidence, option_words
+
+BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
+_FRAMEWORK = {"tf": "TensorFlow", "pt": "PyTorch"}
+_TAG = {"tf": "tf", "pt": "pytorch"}
+_SECTION = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+_METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
+_PARTS = 12
+
+
+def title(evidence: Evidence) -> str:
+    """The title of a pull request."""
+    return f"Add {_FRAMEWORK[evidence.framework]} weights"
+
+
+def marker(evidence: Evidence) -> str:
+    """What a pull request of ours is known by: the source at its commit, and the framework."""
+    return f"<!-- dual-encoder-converter: {printable(evidence.source, 300)} {evidence.framework} -->"
+
+
+def section(evidence: Evidence, repository: str) -> str:
+    """What was made from what, the figures of parity, how to reproduce them, and how to load it; Markdown."""
+    recorded, raw = evidence.recorded, evidence.raw
+    command = recorded.direction
+    source = evidence.source if recorded.hub is not None else "SOURCE"
+    described = f"`{_code(evidence.source)}`"
+    if recorded.hub is not None:
+        described = (
+            f"[`{_code(recorded.hub)}`](https://huggingface.co/{recorded.hub}) at commit `{_code(recorded.commit)}`"
+        )
+    lines = [
+        f"## {_FRAMEWORK[evidence.framework]} weights",
+        "",
+        f"Converted from {described} by `{_code(raw.get('made_by'))}`.",
+        "",
+        *_parity(evidence),
+        "",
+        "To reproduce them:",
+        "",
+        "```console",
+        f"convert {command} {_code(source)} out {' '.join(option_words(raw))}".rstrip(),
+        "convert verify out",
+        "```",
+        "",
+        "To load them:",
+        "",
+        "```python",
+        *_loading(evidence, repository),
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def edited(text: str, evidence: Evidence, repository: str) -> str:
+    """The card with our section and our metadata in it.
+
+    Args:
+        text: the card as it is; empty where there is none.
+        evidence: of what is published.
+        repository: where to.
+
+    Raises:
+        SourceError: its metadata is not YAML.
+    """
+    ending = "\r\n" if "\r\n" in text else "\n"
+    body = f"{BEGIN}\n{section(evidence, repository)}\n{END}".replace("\n", ending)
+    if _SECTION.search(text):
+        text = _SECTION.sub(lambda _: body, text, count=1)
+    else:
+        apart = "" if not text else ending if text.endswith("\n") else ending * 2
+        text = f"{text}{apart}{body}{ending}"
+    held = metadata(text)
+    changes = {name: value for name, value in _wanted(held, evidence, repository).items() if held.get(name) != value}
+    return _with_metadata(text, held, changes) if changes else text
+
+
+def metadata(text: str) -> dict[str, Any]:
+    """The metadata of a card, as huggingface_hub reads it.
+
+    Raises:
+        SourceError: it is not YAML.
+    """
+    if not _METADATA.search(text):
+        return {}
+    from huggingface_hub import RepoCard
+
+    try:
+        found: dict[str, Any] = RepoCard(text).data.to_dict()
+    except Exception as error:  # whatever the YAML library raises
+        raise SourceError(
+            f"README.md: its metadata cannot be read: {printable(str(error), 200)}; correct it on the Hub first"
+        ) from None
+    return found
+
+
+def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dict[str, Any]:
+    tags = held.get("tags")
+    listed = [tags] if isinstance(tags, str) else list(tags or ())
+    wanted = {
+        "library_name": held.get("library_name") or "transformers",
+        "tags": [
+            *listed,
+            *(tag for tag in ("vision-text-dual-encoder", _TAG[evidence.framework]) if tag not in listed),
+        ],
+    }
+    base, source = held.get("base_model"), evidence.recorded.hub
+    if source is not None and source != repository:
+        bases = [base] if isinstance(base, str) else list(base or ())
+        if source not in bases:
+            wanted["base_model"] = [*bases, source] if bases else source
+    return wanted
+
+
+def _with_metadata(text: str, held: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """Sets some fields, the lines of all others left as they are; checked by reading it again."""
+    from huggingface_hub import RepoCard
+    from huggingface_hub.utils import yaml_dump
+
+    match = _METADATA.search(text)
+    opening, block, closing = match.groups() if match else ("---\n", "", "---\n")
+    rest = text[match.end() :] if match else text
+    for name, value in changes.items():
+        block = _set_field(block, name, yaml_dump({name: value}))
+    changed = f"{opening}{block}{closing}{rest}"
+    if metadata(changed) == {**held, **changes}:
+        return changed
+    # YAML that is spelled unlike any card's: the library spells it anew.
+    card = RepoCard(text)
+    for name, value in changes.items():
+        setattr(card.data, name, value)
+    return str(card.content)
+
+
+def _set_field(block: str, name: str, dumped: str) -> str:
+    lines = block.splitlines(keepends=True)
+    ending = "\r\n" if any(line.endswith("\r\n") for line in lines) else "\n"
+    dumped = dumped.replace("\n", ending)
+    begin = next((number for number, line in enumerate(lines) if re.match(rf"{name}[ \t]*:", line)), None)
+    if begin is None:
+        return block + ("" if not block or block.endswith("\n") else ending) + dumped
+    end = begin + 1
+    while end < len(lines) and lines[end][:1] in (" ", "\t", "-", "#", "\r", "\n"):
+        end += 1
+    while end > begin + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1  # what stands above the next field is its own
+    return "".join([*lines[:begin], dumped, *lines[end:]])
+
+
+def _parity(evidence: Evidence) -> list[str]:
+    if evidence.proof is None or evidence.proof.report is None:
+        return ["**Not verified**: published without a comparison with the source."]
+    report = evidence.proof.report
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for tap in report.get("taps", ()):
+        rows.setdefault(str(tap.get("where", "?")).partition(",")[0], []).append(tap)
+    table = ["| output | greatest difference | values compared |", "|---|---:|---:|"]
+    for part, taps in list(rows.items())[:_PARTS]:
+        greatest = max(
+            (tap["greatest_absolute"] for tap in taps if _is_number(tap.get("greatest_absolute"))), default=None
+        )
+        compared = sum(tap["compared"] for tap in taps if isinstance(tap.get("compared"), int))
+        shown = "-" if greatest is None else f"{greatest:.1e}"
+        table.append(f"| {_plain(part)} | {shown} | {compared:,} |")
+    verdict = str(report.get("verdict", "")).removeprefix("equal: ")
+    sides = [f"{_runs(report.get(side))} ({side})" for side in ("reference", "candidate")]
+    return [
+        f"Every tensor is the source's, bit for bit, and the outputs are equal: {_plain(verdict)} "
+        f"({' against '.join(sides)}). All figures: `{proof.NAME}`.",
+        "",
+        *table,
+    ]
+
+
+def _runs(run: Any) -> str:
+    if not isinstance(run, Mapping):
+        return "?"
+    return _plain(", ".join(str(run.get(name, "?")) for name in ("framework", "dtype", "device")))
+
+
+def _loading(evidence: Evidence, repository: str) -> list[str]:
+    if evidence.framework == "pt":
+        home, name = "transformers", "VisionTextDualEncoderModel"
+    else:
+        home, name = "converter", "TFVisionTextDualEncoderModel"
+    of = "" if evidence.framework == "pt" else "  # or from transformers 4.x"
+    return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _code(value: Any) -> str:
+    """Text from a file, for between backticks."""
+    return printable(str(value), 200).replace("`", "'")
+
+
+def _plain(value: str) -> str:
+    """Text from a file, without markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", printable(value, 500))

@@ -1,0 +1,104 @@
+"""What is known of a checkpoint that is to be published: where it comes from, and whether it was verified."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter import manifest, proof
+from converter.configs import read_json
+from converter.errors import SourceError, TargetError, printable
+from converter.hub.ids import COMMIT, is_id
+from converter.proof import Proof, read_proof
+from converter.specs import Framework
+from converter.verification import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A checkpoint that may be published.
+
+    Attributes:
+        folder: where it lies.
+        recorded: its manifest.
+        raw: the manifest as it stands.
+        proof: its passing verification; None where it was published unverified.
+        files: names of the files to publish.
+    """
+
+    folder: Path
+    recorded: Manifest
+    raw: Mapping[str, Any]
+    proof: Proof | None
+    files: tuple[str, ...]
+
+    @property
+    def framework(self) -> Framework:
+        """Whose weights they are."""
+        return "tf" if self.recorded.direction == "pt2tf" else "pt"
+
+    @property
+    def source(self) -> str:
+        """The source by what does not change: ``id@commit``, or the sum of its files' sums."""
+        if self.recorded.hub is not None:
+            return f"{self.recorded.hub}@{self.recorded.commit}"
+        files = json.dumps(self.raw["source"]["files"], sort_keys=True)
+        return f"sha256:{hashlib.sha256(files.encode()).hexdigest()}"
+
+
+def gather(folder: Path, allow_unverified: bool) -> Evidence:
+    """Reads and checks what is known of a checkpoint.
+
+    Args:
+        folder: what a conversion made.
+        allow_unverified: whether one that does not match its manifest or was not verified is taken, too.
+
+    Raises:
+        SourceError: it is not what a conversion made.
+        TargetError: it does not match its manifest, or was not shown to be equal to its source.
+    """
+    recorded = read_manifest(folder) if folder.is_dir() else None
+    if recorded is None:
+        raise SourceError(
+            f"{folder}: not a folder that a conversion made (no {manifest.NAME}); convert first, then push"
+        )
+    if recorded.hub is not None and not (is_id(recorded.hub) and COMMIT.fullmatch(recorded.commit or "")):
+        raise SourceError(
+            f"{folder}: {manifest.NAME} names a source that is no model on the Hub: "
+            f"{printable(f'{recorded.hub}@{recorded.commit}')}; convert again"
+        )
+    found = verify_files(folder, recorded)
+    if found.status != "passed" and not allow_unverified:
+        problem = found.problems[0] if found.problems else "it lists no files"
+        raise TargetError(
+            f"{folder}: does not match its {manifest.NAME}: {problem}; convert again, or push it all the same with "
+            "--allow-unverified"
+        )
+    held = read_proof(folder)
+    if isinstance(held, str) and not allow_unverified:
+        raise TargetError(
+            f"{folder}: not shown to be equal to its source: {held}; run `convert verify {folder}`, or push it all the "
+            "same with --allow-unverified"
+        )
+    names = [*recorded.files, manifest.NAME, *(() if isinstance(held, str) else (proof.NAME,))]
+    for name in names:
+        if not (folder / name).is_file() or (folder / name).is_symlink():
+            raise TargetError(f"{folder / name}: not a file; convert again")
+        if name == "README.md":
+            raise TargetError(f"{folder}: {manifest.NAME} lists a README.md, which no conversion writes; convert again")
+    raw = read_json(folder / manifest.NAME, MAX_MANIFEST_BYTES)
+    return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names))
+
+
+def option_words(raw: Mapping[str, Any]) -> list[str]:
+    """The options of a conversion as the command line takes them, those left out that are as they are by default."""
+    words = []
+    defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None}
+    for name, value in raw.get("options", {}).items():
+        if name in ("format", "dtype", "names", "max_shard_size") and value != defaults.get(name, ""):
+            words.append(f"--{name.replace('_', '-')} {printable(str(value), 40)}")
+    return words

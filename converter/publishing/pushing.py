@@ -1,0 +1,305 @@
+"""``push``: puts a converted checkpoint on the Hub, in a pull request or a commit; nothing that is there already."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.check import hash_file
+from converter.checkpoints.shards import INDEX
+from converter.errors import HubError, TargetError
+from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder
+from converter.hub.explained import explained
+from converter.hub.ids import HubId, check_repository, check_revision
+from converter.publishing import card
+from converter.publishing.evidence import Evidence, gather
+
+CARD = "README.md"
+MAX_CARD_BYTES = 8 * 2**20
+Action = Literal["pull request", "update", "commit", "nothing"]
+_SHOWN = {"tf": "TensorFlow", "pt": "PyTorch"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file as it would be.
+
+    Attributes:
+        name: of the file.
+        action: ``"add"``, ``"replace"``, or ``"same"``, which is not uploaded.
+        size: in bytes.
+    """
+
+    name: str
+    action: Literal["add", "replace", "same"]
+    size: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a push did, or with ``dry_run`` would do.
+
+    Attributes:
+        repository: its id.
+        action: a new pull request, an update of one that is open, a commit to a branch, or nothing to do.
+        revision: the branch, ``refs/pr/<number>`` of a pull request; empty of one that is not there yet.
+        creates: whether the repository is made.
+        changes: every file, the model card too.
+        title: of the pull request or commit.
+        description: of the pull request.
+        card_diff: what changes in the model card, as a unified diff.
+        verified: whether a passing verification goes with it.
+        url: of the pull request or commit; empty where there is none.
+        commit: that was made; None without one.
+        dry_run: whether nothing was written.
+    """
+
+    repository: str
+    action: Action
+    revision: str
+    creates: bool
+    changes: tuple[Change, ...]
+    title: str
+    description: str
+    card_diff: str
+    verified: bool
+    url: str = ""
+    commit: str | None = None
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for ``json.dumps``."""
+        return vars(self) | {"changes": [vars(change) for change in self.changes]}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The repository as it is: its commit (None if it is not there), listing, and the pull request of ours."""
+
+    commit: str | None
+    files: Mapping[str, Any]
+    revision: str
+    pull: Any | None
+
+
+def push(
+    folder: str | os.PathLike[str],
+    repository: str,
+    *,
+    create_pr: bool | None = None,
+    revision: str | None = None,
+    private: bool = False,
+    message: str | None = None,
+    allow_unverified: bool = False,
+    dry_run: bool = False,
+) -> Publication:
+    """Publishes what a conversion made and ``verify`` found equal to its source.
+
+    Args:
+        folder: the checkpoint.
+        repository: id of the model to publish it in; made if it is not there.
+        create_pr: whether to open a pull request; None does so where the repository is there already. One that is open
+            for the same source is updated instead.
+        revision: branch to commit to, or to open the pull request against; None for the main branch.
+        private: whether a repository that is made is private.
+        message: title of the pull request or commit.
+        allow_unverified: publish it though its files do not match its manifest, or it was not verified; the text says so.
+        dry_run: find out what would change, and write nothing.
+
+    Returns:
+        What was done.
+
+    Raises:
+        TargetError: the checkpoint is not verified, or would replace weights of the other framework.
+        HubError: the Hub refuses, or cannot be reached.
+    """
+    check_repository(repository)
+    if revision is not None:
+        check_revision(revision)
+    evidence = gather(Path(folder), allow_unverified)
+    api = hub_api()
+    with explained(repository, revision):
+        me = _who_am_i(api, dry_run)
+        target = _find_target(api, repository, revision, create_pr, evidence, me)
+        _refuse_other_framework(repository, target, evidence)
+        before = _card_text(api, repository, target)
+        after = card.edited(before, evidence, repository)
+        planned = _plan(evidence, repository, target, create_pr, message, before, after)
+        if dry_run or planned.action == "nothing":
+            return replace(planned, dry_run=dry_run)
+        return _carry_out(api, planned, target, evidence, after, private, revision)
+
+
+def _plan(
+    evidence: Evidence,
+    repository: str,
+    target: _Target,
+    create_pr: bool | None,
+    message: str | None,
+    before: str,
+    after: str,
+) -> Publication:
+    changes = tuple(_compare(evidence.folder / name, target.files.get(name)) for name in evidence.files)
+    kind: Literal["add", "replace", "same"] = "same" if after == before else "replace" if before else "add"
+    changes = (*changes, Change(CARD, kind, len(after.encode())))
+    action: Action = "pull request" if create_pr or (create_pr is None and target.commit is not None) else "commit"
+    if target.pull is not None:
+        action = "update"
+    if all(change.action == "same" for change in changes):
+        action = "nothing"
+    description = f"{card.section(evidence, repository)}\n\n{card.marker(evidence)}\n"
+    diff = difflib.unified_diff(before.splitlines(), after.splitlines(), CARD, CARD, lineterm="")
+    return Publication(
+        repository=repository,
+        action=action,
+        revision="" if action == "pull request" else target.revision,
+        creates=target.commit is None,
+        changes=changes,
+        title=message or card.title(evidence),
+        description=description,
+        card_diff="\n".join(diff),
+        verified=evidence.proof is not None,
+        url=getattr(target.pull, "url", "") or "",
+    )
+
+
+def _who_am_i(api: Any, dry_run: bool) -> str | None:
+    """The name of the user whose token is in force; None in a dry run without one."""
+    from huggingface_hub.utils import get_token
+
+    if not get_token():
+        if dry_run:
+            return None
+        raise HubError("publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN")
+    return str(api.whoami()["name"])
+
+
+def _find_target(
+    api: Any, repository: str, revision: str | None, create_pr: bool | None, evidence: Evidence, me: str | None
+) -> _Target:
+    from huggingface_hub import utils
+
+    base = revision or "main"
+    try:
+        info = api.model_info(repository, revision=base, files_metadata=True)
+    except utils.GatedRepoError:
+        raise
+    except utils.RepositoryNotFoundError:
+        if revision not in (None, "main"):
+            raise
+        if create_pr:
+            raise HubError(
+                f"{repository}: is not there, or is private; a pull request needs a repository: leave --create-pr out, "
+                "and it is made"
+            ) from None
+        return _Target(None, {}, base, None)
+    pull = None if create_pr is False or me is None else _own_pull(api, repository, base, evidence, me)
+    if pull is not None:
+        base = f"refs/pr/{pull.num}"
+        info = api.model_info(repository, revision=base, files_metadata=True)
+    return _Target(info.sha, {file.rfilename: file for file in info.siblings or ()}, base, pull)
+
+
+def _own_pull(api: Any, repository: str, base: str, evidence: Evidence, me: str) -> Any | None:
+    """The open pull request of ours for the same source, if there is one."""
+    for found in api.get_repo_discussions(repository):
+        if found.is_pull_request and found.status in ("open", "draft") and found.author == me:
+            details = api.get_discussion_details(repository, found.num)
+            first = next((event for event in details.events if event.type == "comment"), None)
+            same = first is not None and card.marker(evidence) in first.content
+            if same and details.target_branch in (f"refs/heads/{base}", base):
+                return details
+    return None
+
+
+def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence) -> None:
+    """TensorFlow's safetensors and PyTorch's have the same name, and transformers 5 takes one for the other."""
+    ours = evidence.framework
+    if not any(name.endswith((".safetensors", ".safetensors" + INDEX)) for name in evidence.files):
+        return
+    sizes = {name: file.size or 0 for name, file in target.files.items()}
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        if name not in target.files or target.commit is None:
+            continue
+        wanted = HubId(repository, target.commit)
+        snapshot = Snapshot(wanted, target.commit, snapshot_folder(repository, target.commit), sizes)
+        theirs = framework_of(snapshot, name)
+        if theirs != ours:
+            other = "h5" if ours == "tf" else "bin"
+            raise TargetError(
+                f"{repository}: its {name} is {_SHOWN[theirs]}'s, which {_SHOWN[ours]}'s would replace; convert again "
+                f"with --format {other}, which lies beside it"
+            )
+
+
+def _compare(path: Path, there: Any) -> Change:
+    size = path.stat().st_size
+    if there is None:
+        return Change(path.name, "add", size)
+    lfs = getattr(there, "lfs", None)
+    if lfs is not None:
+        digest = lfs["sha256"] if isinstance(lfs, Mapping) else lfs.sha256
+        same = hash_file(path).sha256 == digest
+    else:
+        same = there.blob_id is not None and _git_name(path) == there.blob_id
+    return Change(path.name, "same" if same else "replace", size)
+
+
+def _git_name(path: Path) -> str:
+    """The sha1 by which git knows a file's content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _card_text(api: Any, repository: str, target: _Target) -> str:
+    if CARD not in target.files:
+        return ""
+    if (target.files[CARD].size or 0) > MAX_CARD_BYTES:
+        raise TargetError(f"{repository}: its {CARD} is larger than {MAX_CARD_BYTES:,} bytes; shorten it first")
+    path = Path(api.hf_hub_download(repository, CARD, revision=target.commit))
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise TargetError(f"{repository}: its {CARD} is not UTF-8; correct it on the Hub first") from None
+
+
+def _carry_out(
+    api: Any,
+    planned: Publication,
+    target: _Target,
+    evidence: Evidence,
+    after: str,
+    private: bool,
+    revision: str | None,
+) -> Publication:
+    from huggingface_hub import CommitOperationAdd
+
+    if planned.creates:
+        api.create_repo(planned.repository, private=private)
+    changed = [change.name for change in planned.changes if change.action != "same"]
+    contents = {name: after.encode() if name == CARD else str(evidence.folder / name) for name in changed}
+    in_new_pull = planned.action == "pull request"
+    made = api.create_commit(
+        planned.repository,
+        [CommitOperationAdd(name, content) for name, content in contents.items()],
+        commit_message=planned.title,
+        commit_description=planned.description if in_new_pull else "",
+        revision=revision if in_new_pull or planned.creates else target.revision,
+        create_pr=in_new_pull,
+        parent_commit=target.commit,
+    )
+    if target.pull is not None:
+        first = next(event for event in target.pull.events if event.type == "comment")
+        if first.content != planned.description:
+            api.edit_discussion_comment(planned.repository, target.pull.num, first.id, planned.description)
+    url = (made.pr_url if in_new_pull else planned.url) or made.commit_url
+    at = f"refs/pr/{made.pr_num}" if in_new_pull else planned.revision
+    return replace(planned, url=url, commit=made.oid, revision=at)

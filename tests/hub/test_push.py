@@ -1,0 +1,401 @@
+"""Publishing: what is refused, what is uploaded, the pull request that is found again, and the model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import pt2tf, push, tf2pt
+from converter.errors import HubError, SourceError, TargetError
+from converter.manifest import version
+from converter.parity.comparison import ParityReport, TapComparison, Tolerance
+from converter.parity.verify import Verification
+from converter.proof import write_proof
+from converter.publishing.card import BEGIN, END, metadata
+from converter.verification import Finding
+from tests.cli.conftest import Convert
+from tests.hub.conftest import ID, files_of
+from tests.hub.loopback import TOKEN, USER, Answer, Hub
+from tests.hub.repositories import PullRequest
+from tests.tiny import FIXTURE
+
+# huggingface_hub 1.x and 2.x upload so.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
+
+CARD = """---
+# The licence was chosen by the authors.
+license: "apache-2.0"
+tags:
+- clip
+- vision   # kept
+model-index:
+- name: tiny
+  results: []
+language: [it]
+---
+
+# Tiny
+
+Text that stays.
+"""
+
+
+def verification(folder: Path, passed: bool = True) -> Verification:
+    """What verify finds, without running a model."""
+    taps = tuple(
+        TapComparison(name, 0, (2, 3), "F32", compared=6, exceeding=0 if passed else 1, greatest_absolute=value)
+        for name, value in (
+            ("vision.layers.0", 1e-7),
+            ("vision.layers.1", 3e-6),
+            ("logits_per_image", 2e-5),
+        )
+    )
+    run = {"framework": "pt|evil", "dtype": "float32", "device": "cpu"}
+    report = ParityReport(Tolerance(1e-4), run, run, ("a batch",), taps)
+    status: Any = "passed" if passed else "failed"
+    findings = tuple(Finding(part, status, 3) for part in ("files", "weights", "outputs"))
+    return Verification(folder, findings, report)
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The token of the Hub's one user, where everybody looks for it."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return TOKEN
+
+
+@pytest.fixture
+def out(hub: Hub, published: str, token: str, tmp_path: Path) -> Path:
+    """The model on the Hub converted to TensorFlow, and verified."""
+    pt2tf(published, tmp_path / "tf")
+    write_proof(tmp_path / "tf", verification(tmp_path / "tf").to_json())
+    hub.requests.clear()
+    return tmp_path / "tf"
+
+
+def writes(hub: Hub) -> list[str]:
+    return [f"{request.method} {request.path}" for request in hub.asked("^(POST|PUT|DELETE|PATCH)")]
+
+
+def test_a_new_repository(hub: Hub, out: Path) -> None:
+    result = push(out, f"{USER}/clip-tf", private=True)
+    made = hub.repositories[f"{USER}/clip-tf"]
+    assert (result.action, result.creates, result.revision, result.verified) == ("commit", True, "main", True)
+    assert made.private
+    assert made.pulls == []
+    held = made.files()
+    assert {name: held[name] for name in files_of(out)} == files_of(out)
+    assert {change.name: change.action for change in result.changes} == dict.fromkeys(
+        [*files_of(out), "README.md"], "add"
+    )
+    assert result.commit == made.refs["main"]
+    assert result.url == f"{hub.endpoint}/{USER}/clip-tf/commit/{result.commit}"
+    assert json.loads(json.dumps(result.to_json()))["changes"][0] == {
+        "name": "tf_model.h5", "action": "add", "size": (out / "tf_model.h5").stat().st_size,
+    }  # fmt: skip
+
+
+def test_the_card(hub: Hub, out: Path) -> None:
+    push(out, f"{USER}/clip-tf")
+    card = hub.repositories[f"{USER}/clip-tf"].files()["README.md"].decode()
+    commit = hub.repositories[ID].refs["main"]
+    assert metadata(card) == {
+        "library_name": "transformers", "tags": ["vision-text-dual-encoder", "tf"], "base_model": ID,
+    }  # fmt: skip
+    assert (
+        card[card.index(BEGIN) :]
+        == f"""{BEGIN}
+## TensorFlow weights
+
+Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter {version()}`.
+
+Every tensor is the source's, bit for bit, and the outputs are equal: 18 values in 3 taps of 1 batches within \
+atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, float32, cpu (candidate)). All figures: \
+`parity.json`.
+
+| output | greatest difference | values compared |
+|---|---:|---:|
+| vision tower | 3.0e-06 | 12 |
+| logits per image | 2.0e-05 | 6 |
+
+To reproduce them:
+
+```console
+convert pt2tf {ID}@{commit} out --format h5
+convert verify out
+```
+
+To load them:
+
+```python
+from converter import TFVisionTextDualEncoderModel  # or from transformers 4.x
+
+model = TFVisionTextDualEncoderModel.from_pretrained("{USER}/clip-tf")
+```
+{END}
+"""
+    )
+
+
+def test_the_rest_of_a_card_is_not_touched(hub: Hub, out: Path) -> None:
+    hub.add(f"{USER}/clip-tf", {"README.md": CARD.encode()})
+    push(out, f"{USER}/clip-tf", create_pr=False)
+    card = hub.repositories[f"{USER}/clip-tf"].files()["README.md"].decode()
+    kept = CARD.replace("- clip\n- vision   # kept\n", "").replace("tags:\n", "")
+    assert [line for line in kept.splitlines() if line not in card.splitlines()] == []
+    assert metadata(card) == metadata(CARD) | {
+        "tags": ["clip", "vision", "vision-text-dual-encoder", "tf"], "library_name": "transformers", "base_model": ID,
+    }  # fmt: skip
+    again = push(out, f"{USER}/clip-tf", create_pr=False)
+    assert again.action == "nothing"
+    assert hub.repositories[f"{USER}/clip-tf"].files()["README.md"].decode() == card
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_metadata_in_many_spellings(hub: Hub, out: Path, ending: str) -> None:
+    for number, (before, tags) in enumerate([
+        ("tags: clip\n", ["clip"]), ('"tags": [clip]\n', ["clip"]), ("tags:\n  - clip\n  - x\n", ["clip", "x"]),
+        ("base_model:\n- a/b\n\n# above\nlicense: mit\n", []), ("", []), ("base_model: a/b\n", []),
+    ]):  # fmt: skip
+        name = f"{USER}/card{number}"
+        text = f"---\n{before}---\nText\n".replace("\n", ending)
+        hub.add(name, {"README.md": text.encode()})
+        push(out, name, create_pr=False)
+        card = hub.repositories[name].files()["README.md"].decode()
+        found = metadata(card)
+        assert found["tags"] == [*tags, "vision-text-dual-encoder", "tf"], before
+        assert found["base_model"] == (["a/b", ID] if "a/b" in before else ID), before
+        assert ("Text" + ending) in card
+        assert ("# above" in before) == ("# above" in card)
+
+
+def test_a_pull_request(hub: Hub, out: Path) -> None:
+    """To the repository that the weights came from: what it has already is not uploaded."""
+    before = hub.repositories[ID].files()
+    result = push(out, ID, message="TensorFlow, please")
+    repository = hub.repositories[ID]
+    assert (result.action, result.revision, result.creates) == ("pull request", "refs/pr/1", False)
+    assert result.url == f"{hub.endpoint}/{ID}/discussions/1"
+    assert repository.files() == before
+    actions = {change.name: change.action for change in result.changes}
+    assert actions["tokenizer.json"] == "same"
+    assert actions["tf_model.h5"] == "replace"
+    assert actions["README.md"] == "replace"
+    pull = repository.pulls[0]
+    assert pull.title == "TensorFlow, please"
+    assert pull.body == result.description
+    assert "| vision tower | 3.0e-06 | 12 |" in pull.body
+    sent = {n for n, c in repository.files("refs/pr/1").items() if before.get(n) != c}
+    assert sent == {name for name, action in actions.items() if action != "same"}
+    assert repository.files("refs/pr/1")["model.safetensors"] == before["model.safetensors"]
+    assert "base_model" not in metadata(repository.files("refs/pr/1")["README.md"].decode())
+
+
+def test_large_files_that_are_there_are_not_uploaded(hub: Hub, out: Path) -> None:
+    hub.add(f"{USER}/clip-tf", {"tf_model.h5": (out / "tf_model.h5").read_bytes()})
+    result = push(out, f"{USER}/clip-tf")
+    assert {c.name: c.action for c in result.changes}["tf_model.h5"] == "same"
+    assert not hub.asked("PUT /upload/")
+
+
+def test_the_second_push_finds_the_first(hub: Hub, out: Path) -> None:
+    """Open, ours, of the same source: skipped where it holds all of it, updated otherwise; others are left alone."""
+    repository = hub.repositories[ID]
+    first = push(out, ID)
+    marker = repository.pulls[0].body
+    again = push(out, ID)
+    assert (again.action, again.revision) == ("nothing", "refs/pr/1")
+    assert len(repository.pulls) == 1
+    record = json.loads((out / "parity.json").read_text())
+    record["report"]["taps"][0]["greatest_absolute"] = 0.5
+    (out / "parity.json").write_text(json.dumps(record))
+    updated = push(out, ID)
+    assert (updated.action, updated.revision, updated.url) == ("update", "refs/pr/1", first.url)
+    assert {c.name for c in updated.changes if c.action != "same"} == {"parity.json", "README.md"}
+    assert "5.0e-01" in repository.pulls[0].body
+    assert len(repository.pulls) == 1
+    repository.pulls[0].status = "closed"
+    assert push(out, ID).revision == "refs/pr/2"
+    repository.pulls[1].author = "somebody"
+    assert push(out, ID).revision == "refs/pr/3"
+    repository.pulls[2].body = "another text"
+    assert push(out, ID).revision == "refs/pr/4"
+    repository.pulls[3] = PullRequest(4, "a discussion", marker, USER, is_pull_request=False)
+    assert push(out, ID).revision == "refs/pr/5"
+    repository.commit({"README.md": b"# Newer\n"})
+    pt2tf(ID, out.with_name("newer"), overwrite=True)
+    write_proof(out.with_name("newer"), verification(out).to_json())
+    assert push(out.with_name("newer"), ID).revision == "refs/pr/6"
+
+
+def test_to_a_branch(hub: Hub, out: Path) -> None:
+    hub.repositories[ID].refs["tf"] = hub.repositories[ID].refs["main"]
+    before = hub.repositories[ID].files()
+    result = push(out, ID, revision="tf", create_pr=False)
+    assert (result.action, result.revision) == ("commit", "tf")
+    assert hub.repositories[ID].files() == before
+    assert hub.repositories[ID].files("tf")["conversion.json"] == (out / "conversion.json").read_bytes()
+
+
+def test_dry_run(hub: Hub, out: Path, convert: Convert) -> None:
+    result = push(out, ID, dry_run=True)
+    assert (result.action, result.dry_run, result.revision) == ("pull request", True, "")
+    done = convert("push", out, ID, "--dry-run")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"{ID}: a pull request would be opened\n  replace tf_model.h5 (")
+    assert "\n+<!-- dual-encoder-converter: begin -->\n" in done.out
+    assert "\ntitle: Add TensorFlow weights\n" in done.out
+    new = convert("push", out, f"{USER}/new", "--dry-run")
+    assert new.out.startswith(f"{USER}/new: would be made, and would be committed to main\n  add     tf_model.h5 (")
+    assert writes(hub) == []
+    assert f"{USER}/new" not in hub.repositories
+    assert json.loads(convert("push", out, ID, "--dry-run", "--json").out)["description"] == result.description
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def refused(hub: Hub, folder: Path, repository: str = ID, kind: type[Exception] = TargetError, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        push(folder, repository, **options)
+    assert writes(hub) == []
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_not_verified(hub: Hub, out: Path) -> None:
+    ending = f"; run `convert verify {out}`, or push it all the same with --allow-unverified"
+    start = f"{out}: not shown to be equal to its source: "
+    record = json.loads((out / "parity.json").read_text())
+    for change, why in (
+        ({"passed": False}, "parity.json says that it did not pass"),
+        ({"report": None}, "parity.json says that it did not pass"),
+        ({"report": {**record["report"], "passed": False}}, "parity.json says that it did not pass"),
+        ({"manifest_sha256": "0" * 64}, "parity.json is of another conversion.json"),
+        ({"format": 2}, "parity.json is of another version"),
+        ({"findings": record["findings"][:2]}, "parity.json does not say that files, weights and outputs passed"),
+        ({"findings": 7}, "parity.json is not what `convert verify` writes ('int' object is not iterable)"),
+    ):
+        (out / "parity.json").write_text(json.dumps(record | change))
+        assert refused(hub, out) == f"{start}{why}{ending}"
+    write_proof(out, verification(out, passed=False).to_json())
+    assert refused(hub, out) == f"{start}parity.json says that it did not pass{ending}"
+    (out / "parity.json").unlink()
+    assert refused(hub, out) == f"{start}there is no parity.json{ending}"
+    result = push(out, ID, allow_unverified=True)
+    assert not result.verified
+    assert "**Not verified**: published without a comparison with the source." in hub.repositories[ID].pulls[0].body
+    assert "parity.json" not in {change.name for change in result.changes}
+
+
+def test_not_what_the_manifest_says(hub: Hub, out: Path) -> None:
+    content = bytearray((out / "tf_model.h5").read_bytes())
+    content[-1] ^= 1
+    (out / "tf_model.h5").write_bytes(content)
+    assert refused(hub, out) == (
+        f"{out}: does not match its conversion.json: tf_model.h5 has another sha256 than the manifest says; convert "
+        "again, or push it all the same with --allow-unverified"
+    )
+
+
+def test_unchecked_files_are_held_to_what_was_verified(hub: Hub, published: str, token: str, tmp_path: Path) -> None:
+    """A manifest of --no-check has sizes only; parity.json has the sums."""
+    folder = tmp_path / "unchecked"
+    pt2tf(published, folder, check=False)
+    write_proof(folder, verification(folder).to_json())
+    push(folder, f"{USER}/one")
+    content = bytearray((folder / "tf_model.h5").read_bytes())
+    content[-1] ^= 1
+    (folder / "tf_model.h5").write_bytes(content)
+    hub.requests.clear()
+    assert "tf_model.h5 is not the file that parity.json is of" in refused(hub, folder, f"{USER}/two")
+
+
+def test_a_source_that_is_none(hub: Hub, out: Path) -> None:
+    """What a manifest says goes into the card of a model that others read."""
+    manifest = json.loads((out / "conversion.json").read_text())
+    manifest["source"]["hub"] = "a/b](https://evil"
+    (out / "conversion.json").write_text(json.dumps(manifest))
+    assert refused(hub, out, kind=SourceError, allow_unverified=True) == (
+        f"{out}: conversion.json names a source that is no model on the Hub: a/b](https://evil@"
+        f"{manifest['source']['commit']}; convert again"
+    )
+
+
+def test_not_a_conversion(hub: Hub, token: str) -> None:
+    assert refused(hub, FIXTURE, kind=SourceError) == (
+        f"{FIXTURE}: not a folder that a conversion made (no conversion.json); convert first, then push"
+    )
+    assert refused(hub, FIXTURE, "a/b/c", SourceError) == (
+        "a/b/c: not the id of a repository; one is written NAMESPACE/NAME"
+    )
+
+
+def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tf-safetensors"
+    pt2tf(ID, folder, format="safetensors")
+    write_proof(folder, verification(folder).to_json())
+    hub.requests.clear()
+    said = "its {name} is PyTorch's, which TensorFlow's would replace; convert again with --format h5, which lies beside it"
+    assert refused(hub, folder) == f"{ID}: " + said.format(name="model.safetensors")
+    assert refused(hub, folder, allow_unverified=True) == f"{ID}: " + said.format(name="model.safetensors")
+    tf2pt(out, tmp_path / "shards", max_shard_size="40KB")
+    hub.add("org/shards", files_of(tmp_path / "shards"))
+    assert refused(hub, folder, "org/shards") == "org/shards: " + said.format(name="model.safetensors.index.json")
+    push(folder, f"{USER}/fresh")
+    tf2pt(out, tmp_path / "pt")
+    write_proof(tmp_path / "pt", verification(tmp_path / "pt").to_json())
+    hub.requests.clear()
+    assert refused(hub, tmp_path / "pt", f"{USER}/fresh") == (
+        f"{USER}/fresh: its model.safetensors is TensorFlow's, which PyTorch's would replace; convert again with --format "
+        "bin, which lies beside it"
+    )
+
+
+def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert refused(hub, out, kind=HubError) == (
+        "publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN"
+    )
+    assert push(out, ID, dry_run=True).action == "pull request"
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "token" in refused(hub, out, kind=HubError)
+
+
+def test_a_pull_request_to_nothing(hub: Hub, out: Path) -> None:
+    assert refused(hub, out, f"{USER}/none", HubError, create_pr=True) == (
+        f"{USER}/none: is not there, or is private; a pull request needs a repository: leave --create-pr out, and it is "
+        "made"
+    )
+
+
+def test_a_card_that_is_not_yaml(hub: Hub, out: Path) -> None:
+    hub.add(f"{USER}/bad", {"README.md": b"---\n{[\n---\n"})
+    said = refused(hub, out, f"{USER}/bad", SourceError)
+    assert said.startswith("README.md: its metadata cannot be read: ")
+    assert said.endswith("; correct it on the Hub first")
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        ("POST .*/commit/", 403, "the Hub refuses (403"),
+        ("POST .*/commit/", 412, "changed on the Hub meanwhile (412); run this again"),
+        ("POST .*/commit/", 500, "the Hub is not well (500); run this again later; what was downloaded is kept"),
+        ("PUT /upload/", 500, "the Hub is not well (500); run this again later; what was downloaded is kept"),
+        ("POST .*objects/batch", 429, "the Hub limits how much may be asked of it (429)"),
+    ],
+)
+def test_an_upload_that_fails(hub: Hub, out: Path, where: str, status: int, said: str) -> None:
+    pt2tf(FIXTURE, out.with_name("other"), dtype="float16")
+    write_proof(out.with_name("other"), verification(out).to_json())
+    hub.fail(where, *[Answer(status, b"{}", {"Retry-After": "0"})] * 50)
+    with pytest.raises(HubError) as caught:
+        push(out.with_name("other"), ID)
+    assert str(caught.value).startswith(f"{ID}: {said}")
+    assert hub.repositories[ID].pulls == []
+    hub.faults.clear()
+    assert push(out.with_name("other"), ID).revision == "refs/pr/1"
