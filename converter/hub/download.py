@@ -224,7 +224,9 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
-                hub_api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                hub_api().snapshot_download(
+                    snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns, tqdm_class=_bars()
+                )
                 break
             except Exception as error:
                 # Of a connection that broke off, the next attempt asks for the rest.
@@ -233,6 +235,19 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
                 _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
     if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
+
+
+def _bars() -> Any:
+    """huggingface_hub's progress bars, on terminals only: a library that is used by another prints nothing."""
+    from huggingface_hub.utils import tqdm
+
+    class OnTerminals(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            if not kwargs.get("disable"):
+                kwargs["disable"] = None  # by tqdm, where stderr is no terminal
+            super().__init__(*args, **kwargs)
+
+    return OnTerminals
 
 
 def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:

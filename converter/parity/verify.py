@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.checkpoints.detect import open_source
 from converter.configs import read_json
-from converter.errors import ConverterError, ParityError, SourceError, TargetError
+from converter.errors import ConverterError, ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.batches import Batch
@@ -124,7 +124,7 @@ def verify(
     findings = [verify_files(folder, recorded), verify_weights(folder, recorded, source)]
     report: ParityReport | None = None
     if not weights_only:
-        finding, report = _verify_outputs(folder, source, golden, options, tolerance)
+        finding, report = _verify_outputs(folder, source, golden, options, tolerance, _no_reference(recorded))
         findings.append(finding)
     found = Verification(folder, tuple(findings), report)
     if record and recorded is not None and not weights_only:
@@ -181,6 +181,7 @@ def _verify_outputs(
     golden: Path | None,
     options: VerifyOptions,
     tolerance: Tolerance,
+    no_reference: str,
 ) -> tuple[Finding, ParityReport | None]:
     try:
         if golden is not None:
@@ -190,7 +191,7 @@ def _verify_outputs(
         else:
             sides = _sides(folder, source)
             if sides is None:
-                return Finding("outputs", "not checked", problems=(_NO_REFERENCE,)), None
+                return Finding("outputs", "not checked", problems=(no_reference,)), None
             in_torch, in_keras = sides
             batches = make_batches(read_json(in_torch / "config.json"), options.seed)
             theirs, ours = _run_both(in_torch, in_keras, batches, options)
@@ -202,7 +203,13 @@ def _verify_outputs(
     return Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems), report
 
 
-_NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+def _no_reference(recorded: Manifest | None) -> str:
+    if recorded is not None and recorded.hub is not None:
+        return (
+            "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
+            f"{printable(f'{recorded.hub}@{recorded.commit}')}"
+        )
+    return "the source is gone, so that there is nothing to run beside it; name it with --reference"
 
 
 def _sides(folder: Path, source: Path | None) -> tuple[Path, Path] | None:
