@@ -15,7 +15,7 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat torture lint format bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat torture lint format docs bench build clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -89,6 +89,10 @@ lint: .venv/.installed ## ruff, mypy --strict, import-linter
 format: .venv/.installed ## lets ruff lay out and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/.installed ## docs/api.md from the docstrings, docs/terminal.svg from the commands
+	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_picture.py
 
 bench: .venv/.installed .venv-compat/.installed ## times conversions against cp and transformers 4.57.6; needs 13 GB of disk
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/convert.py

@@ -35,6 +35,8 @@ VISION: dict[str, dict[str, Any]] = {
     "deit": _VISION,
     "beit": _VISION | _BEIT,
     "dinov2": {name: value for name, value in _VISION.items() if name != "intermediate_size"} | {"mlp_ratio": 2},
+    "dinov2_with_registers": {name: value for name, value in _VISION.items() if name != "intermediate_size"}
+    | {"mlp_ratio": 2, "num_register_tokens": 5},
     "siglip_vision_model": _VISION,
     "swin": _SWIN,
 }
@@ -45,6 +47,7 @@ TEXT: dict[str, dict[str, Any]] = {
     "camembert": _TEXT | {"type_vocab_size": 2},
     "albert": _TEXT | {"embedding_size": 20, "type_vocab_size": 3},
     "mpnet": _TEXT,
+    "ernie": _TEXT | {"type_vocab_size": 3, "use_task_id": True, "task_type_vocab_size": 5},
     "clip_text_model": _TEXT | {"eos_token_id": 95, "bos_token_id": 94},
     "xlm-roberta-xl": _TEXT | {"type_vocab_size": 2},
 }

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
     from converter.models import TFVisionTextDualEncoderModel
-    from converter.parity.verify import verify
+    from converter.parity.outputs import VerifyOptions
+    from converter.parity.verify import Verification, record_reference, verify
     from converter.publishing.pushing import Publication, push
     from converter.scopes import tf_to_pt_weight_rename
 
@@ -26,10 +27,13 @@ _HOMES = {
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
+    "Verification": "converter.parity.verify",
+    "VerifyOptions": "converter.parity.outputs",
     "combine": "converter.combine",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
     "push": "converter.publishing.pushing",
+    "record_reference": "converter.parity.verify",
     "tf2pt": "converter.engine",
     "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.scopes",
@@ -41,10 +45,13 @@ __all__ = [
     "ConverterError",
     "Publication",
     "TFVisionTextDualEncoderModel",
+    "Verification",
+    "VerifyOptions",
     "combine",
     "inspect",
     "pt2tf",
     "push",
+    "record_reference",
     "tf2pt",
     "tf_to_pt_weight_rename",
     "verify",

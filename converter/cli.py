@@ -18,7 +18,6 @@ from converter.errors import ConverterError, listed, printable
 if TYPE_CHECKING:
     from converter.engine import Conversion
     from converter.inspection import CheckpointInfo
-    from converter.parity.verify import Verification
     from converter.publishing.pushing import Publication
     from converter.specs import Framework
 
@@ -99,6 +98,19 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="PATH",
                 type=click.Path(path_type=Path),
                 help="Interpreter of another environment for PyTorch.",
+            ),
+            click.option(
+                "--texts",
+                metavar="FILE",
+                type=click.Path(path_type=Path),
+                help="Texts, one per line, to put through the tokenizer beside made-up ids.",
+            ),
+            click.option(
+                "--images",
+                metavar="PATH",
+                multiple=True,
+                type=click.Path(path_type=Path),
+                help="Picture, or folder of pictures, to put through the image processor; may be given more than once.",
             ),
         )
     ):
@@ -212,23 +224,26 @@ def verify(
     **options: Any,
 ) -> None:
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
-    from converter.parity.report import to_text
-    from converter.parity.report_files import check_report_path, write_report
-    from converter.parity.verify import VerifyOptions
+    from converter.parity.outputs import VerifyOptions
+    from converter.parity.report_files import add_to_job_summary, check_report_path, write_report
+    from converter.parity.report_findings import verification_text
     from converter.parity.verify import verify as check
 
     for path in reports:
         check_report_path(path)
-    found = check(out, reference=reference, weights_only=weights_only, options=VerifyOptions(**options), record=record)
-    if found.report is not None:
-        for path in reports:
-            write_report(found.report, path)
-    if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
-    else:
-        if found.report is not None:
-            click.echo(to_text(found.report))
-        click.echo("\n".join(_findings(found)))
+    with _stages("files", as_json) as progress:
+        found = check(
+            out,
+            reference=reference,
+            weights_only=weights_only,
+            options=VerifyOptions(**options),
+            record=record,
+            progress=progress,
+        )
+    for path in reports:
+        write_report(found, path)
+    add_to_job_summary(found)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     sys.exit(0 if found.passed else 1)
 
 
@@ -239,12 +254,15 @@ def verify(
 @_run_options
 def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
     """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
+    from converter.parity.outputs import VerifyOptions
     from converter.parity.report import described_run
-    from converter.parity.verify import VerifyOptions, record_reference
+    from converter.parity.verify import record_reference
 
     recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
     taps = sum(len(batch.taps) for batch in recording.batches)
     click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
+    if "samples" in recording.metadata:
+        click.echo(f"without texts and pictures: {printable(recording.metadata['samples'], 500)}")
     click.echo(f"next: convert verify OUT --reference {out}")
 
 
@@ -284,6 +302,19 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("convert: interrupted; nothing was left behind", err=True)
         sys.exit(_INTERRUPTED)
+
+
+@contextmanager
+def _stages(first: str, silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """What is being verified, on stderr if that is a terminal; frameworks take seconds to start."""
+    if silent or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    following = {"files": "weights", "weights": "outputs: both models start, run and are compared"}
+    with Console(stderr=True).status(f"verifying {first}") as status:
+        yield lambda part, _, __: status.update(f"verifying {following.get(part, part)}")
 
 
 @contextmanager
@@ -403,18 +434,6 @@ def _published(result: Publication) -> Iterator[str]:
 
 def _at(commit: str | None) -> str:
     return "" if commit is None else f" (commit {commit[:12]})"
-
-
-def _findings(found: Verification) -> Iterator[str]:
-    for finding in found.findings:
-        against = f", against {finding.against}" if finding.against else ""
-        compared = f" ({finding.compared:,} compared{against})" if finding.compared else ""
-        yield f"{finding.part:8} {finding.status}{compared}"
-        for problem in finding.problems[:10]:
-            yield f"         {printable(problem, 2000) if len(problem.splitlines()) == 1 else problem}"
-        if len(finding.problems) > 10:
-            yield f"         and {len(finding.problems) - 10} more"
-    yield f"{printable(str(found.folder))}: {'equal to its source' if found.passed else 'NOT shown to be its source'}"
 
 
 def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:

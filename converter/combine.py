@@ -18,6 +18,7 @@ from converter.layouts import LAYOUTS
 from converter.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 from converter.streams import TensorReader, open_tower
+from converter.writing import Progress
 
 Array = np.ndarray[Any, Any]
 _SIDES: tuple[Side, Side] = ("vision", "text")
@@ -33,6 +34,7 @@ def combine(
     projection_dim: int = 512,
     seed: int = 0,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Conversion:
     """Joins two towers into a dual encoder whose projections are new.
 
@@ -47,6 +49,7 @@ def combine(
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace ``out`` if it exists.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done; ``dropped`` lists what belonged to other parts, ``made_new`` what was drawn.
@@ -82,6 +85,7 @@ def combine(
             seed=seed,
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),
+            progress=progress,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from converter.writing import Direction, Job, Progress, Written, identity, write
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
+_log = logging.getLogger(__name__)
 _FRAMEWORKS = {"pt": "PyTorch", "tf": "TensorFlow"}
 _FORMATS = {"pt": "safetensors or bin", "tf": "safetensors or h5"}
 _WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
@@ -207,10 +209,23 @@ def _convert(
         path = Path("memory" if isinstance(source, Mapping) else source)
         job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
         job = replace(job, origin=held if held and held.hub else None)
+        _log_plan(job)
         written = Written() if dry_run else write_job(job, overwrite, check)
     finally:
         checkpoint.close()
-    return _summary(job, written, dry_run, started)
+    result = _summary(job, written, dry_run, started)
+    _log.info(
+        "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
+    )
+    return result
+
+
+def _log_plan(job: Job) -> None:
+    """What is about to be done, at INFO; what is left out, at DEBUG by name."""
+    plan, towers = job.plan, f"{job.config.vision.model_type} + {job.config.text.model_type}"
+    _log.info("%s %s -> %s: %s, %d tensors", job.direction, job.source, job.out, towers, len(plan.tensors))
+    for item in plan.dropped:
+        _log.debug("%s: left out: %s", item.name, item.reason)
 
 
 def _check_free(out: Path, source: Path | None, overwrite: bool, dry_run: bool) -> None:
@@ -248,6 +263,7 @@ def write_tensors(
     made_new: tuple[str, ...] = (),
     seed: int | None = None,
     dropped: tuple[Dropped, ...] = (),
+    progress: Progress | None = None,
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
 
@@ -265,6 +281,7 @@ def write_tensors(
         made_new: names of tensors that were drawn, for the manifest.
         seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.
+        progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
         What was done.
@@ -278,7 +295,7 @@ def write_tensors(
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
-    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, None)
+    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new)
     for folder in sidecars or (None,):

@@ -25,6 +25,8 @@ from converter.streams import TensorReader, open_tensors
 
 Array = np.ndarray[Any, Any]
 Status = Literal["passed", "failed", "not checked"]
+# Parts that there may be nothing to check of: a manifest, and a tokenizer and image processor.
+OPTIONAL_PARTS = ("files", "samples")
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -33,7 +35,7 @@ class Finding:
     """What one part of a verification found.
 
     Attributes:
-        part: ``"files"``, ``"weights"`` or ``"outputs"``.
+        part: ``"files"``, ``"weights"``, ``"outputs"`` or ``"samples"`` (texts and pictures).
         status: ``"passed"``, ``"failed"`` or ``"not checked"``.
         compared: how many files, tensors or values were compared.
         against: with what, in words.

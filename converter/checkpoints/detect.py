@@ -83,6 +83,8 @@ def read_header(path: Path) -> Checkpoint:
                 "and name its folder"
             )
         return torch_legacy.read_header(path)
+    if head.startswith(b"version https://git-lfs"):
+        raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")

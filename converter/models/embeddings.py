@@ -11,7 +11,7 @@ from keras import ops
 
 from converter.errors import ModelError
 from converter.models.parts import CompositeLayer, Dropout, Embedding, Make, Norm, Part, Raw
-from converter.models.resize import resize
+from converter.models.resize import Kind, resize
 
 Tensor = Any
 
@@ -75,6 +75,9 @@ class ImageSpec:
         token_std: of a fresh class token.
         dropout: on the result.
         mask_rank: how many axes the mask token has, which is kept for its checkpoint's sake only.
+        registers: how many learned tokens without a position come between the class token and the patches, where
+            ``names`` has them.
+        resizing: how positions are resized to another image.
     """
 
     channels: int
@@ -88,6 +91,8 @@ class ImageSpec:
     token_std: float
     dropout: float = 0.0
     mask_rank: int = 2
+    registers: int = 0
+    resizing: Kind = "bicubic"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -108,6 +113,7 @@ class ImageEmbeddings(CompositeLayer):
             "patches": Patches(spec.channels, spec.patch, spec.width, bias=spec.bias, std=spec.std),
             "token": Raw(token, std=spec.token_std),
             "second_token": Raw(token, std=spec.token_std),
+            "registers": Raw((1, spec.registers, spec.width), std=spec.token_std),
             "mask_token": Raw((*(1,) * (spec.mask_rank - 1), spec.width)),
             "positions": Embedding(length, spec.width, std=spec.std)
             if spec.flat
@@ -118,7 +124,7 @@ class ImageEmbeddings(CompositeLayer):
         self.drop = Dropout(spec.dropout, seeds)
 
     def call(self, pixel_values: Tensor, training: bool = False) -> Tensor:
-        """``(batch, channels, height, width)`` to ``(batch, tokens + patches, width)``."""
+        """``(batch, channels, height, width)`` to ``(batch, tokens + registers + patches, width)``."""
         x = self.patches(pixel_values)
         shape = (ops.shape(x)[0], 1, self.spec.width)
         tokens = [
@@ -130,6 +136,9 @@ class ImageEmbeddings(CompositeLayer):
             x = ops.concatenate([ops.cast(token, x.dtype) for token in tokens] + [x], axis=1)
         if "positions" in self.spec.names:
             x = x + self.position_table(pixel_values)
+        if "registers" in self.spec.names:
+            registers = ops.broadcast_to(self.registers.value, (shape[0], self.spec.registers, self.spec.width))
+            x = ops.concatenate([x[:, :1], ops.cast(registers, x.dtype), x[:, 1:]], axis=1)
         return self.drop(x, training)
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
@@ -175,7 +184,7 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         if self.positions_fit((int(pixel_values.shape[2]), int(pixel_values.shape[3]))):
             return table
         table, side = ops.convert_to_tensor(table), math.isqrt(int(table.shape[1]) - 1)
-        resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, "bicubic")
+        resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, self.spec.resizing)
         return ops.concatenate([table[:, :1], ops.reshape(resized, (1, grid[0] * grid[1], -1))], axis=1)
 
 
@@ -188,12 +197,13 @@ class TextSpec:
         positions: number of position ids.
         types: number of token type ids; None where the tower has no such table.
         width: of the embedding.
-        names: path of each role, in the order of creation: words, types, positions, norm.
+        names: path of each role, in the order of creation: words, types, positions, tasks, norm.
         std: of fresh weights.
         eps: of the norm, which exists where ``names`` has it.
         dropout: on the result.
         padding: the word that is not trained.
         position_padding: the position that is not trained.
+        tasks: number of tasks, where ``names`` has a table of them; every text is of the first.
     """
 
     vocabulary: int
@@ -206,6 +216,7 @@ class TextSpec:
     dropout: float = 0.0
     padding: int | None = None
     position_padding: int | None = None
+    tasks: int = 0
 
 
 class TextEmbeddings(CompositeLayer):
@@ -218,6 +229,7 @@ class TextEmbeddings(CompositeLayer):
             "words": Embedding(spec.vocabulary, spec.width, leaf="weight", std=spec.std, padding=spec.padding),
             "types": Embedding(spec.types or 0, spec.width, std=spec.std),
             "positions": Embedding(spec.positions, spec.width, std=spec.std, padding=spec.position_padding),
+            "tasks": Embedding(spec.tasks, spec.width, std=spec.std),
             "norm": Norm(spec.width, spec.eps),
         }
         for role, path in spec.names.items():
@@ -232,6 +244,8 @@ class TextEmbeddings(CompositeLayer):
         if "types" in self.spec.names:
             x = x + (self.types.table[0] if token_type_ids is None else self.types(token_type_ids))
         x = x + self.positions(position_ids)
+        if "tasks" in self.spec.names:
+            x = x + self.tasks.table[0]
         if "norm" in self.spec.names:
             x = self.norm(x)
         return self.drop(x, training)

@@ -1,4 +1,4 @@
-"""Resizing a grid as ``torch.nn.functional.interpolate`` does without antialiasing, as two small matrices.
+"""Resizing a grid as ``torch.nn.functional.interpolate`` does, with and without antialiasing, as two small matrices.
 
 ``keras.ops.image.resize`` computes another bicubic (its constant differs) and cannot be compared with PyTorch.
 """
@@ -13,17 +13,19 @@ import numpy as np
 from keras import ops
 
 Tensor = Any
+Kind = Literal["bicubic", "bilinear", "antialiased bicubic"]
 _A = -0.75  # PyTorch's cubic coefficient: aten/src/ATen/native/UpSample.h
+_A_OF_ANTIALIASING = -0.5  # as in PIL: aten/src/ATen/native/cpu/UpSampleKernel.cpp, HelperInterpCubic::aa_filter
 
 
-def resize(grid: Tensor, rows: int, columns: int, kind: Literal["bicubic", "bilinear"]) -> Tensor:
+def resize(grid: Tensor, rows: int, columns: int, kind: Kind) -> Tensor:
     """Resizes a grid of vectors.
 
     Args:
         grid: ``(height, width, channels)``.
         rows: wanted height.
         columns: wanted width.
-        kind: interpolation, half-pixel centres, borders clamped.
+        kind: interpolation, half-pixel centres; borders are clamped, and left out with antialiasing.
 
     Returns:
         ``(rows, columns, channels)``.
@@ -39,8 +41,10 @@ def resize(grid: Tensor, rows: int, columns: int, kind: Literal["bicubic", "bili
     return ops.cast(ops.einsum("rh,hwc,kw->rkc", down, grid, across), dtype)
 
 
-def weights(size: int, wanted: int, kind: str) -> np.ndarray[Any, Any]:
+def weights(size: int, wanted: int, kind: Kind) -> np.ndarray[Any, Any]:
     """Matrix ``(wanted, size)`` that resizes one axis."""
+    if kind == "antialiased bicubic":
+        return _antialiased(size, wanted)
     matrix = np.zeros((wanted, size))
     for i in range(wanted):
         centre = (i + 0.5) * size / wanted - 0.5
@@ -55,13 +59,28 @@ def weights(size: int, wanted: int, kind: str) -> np.ndarray[Any, Any]:
     return matrix
 
 
+def _antialiased(size: int, wanted: int) -> np.ndarray[Any, Any]:
+    """Shrinking, the filter is as much wider as the result is smaller; what would lie outside is left out."""
+    scale = size / wanted
+    stretch = max(scale, 1.0)
+    matrix = np.zeros((wanted, size))
+    for i in range(wanted):
+        centre = scale * (i + 0.5)
+        first = max(int(centre - 2 * stretch + 0.5), 0)
+        last = min(int(centre + 2 * stretch + 0.5), size)
+        for j in range(first, last):
+            matrix[i, j] = _keys(abs(j - centre + 0.5) / stretch, _A_OF_ANTIALIASING)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
+
+
 def _cubic(part: float) -> tuple[float, float, float, float]:
-    """Weights of the four neighbours of a point ``part`` behind the second (Keys, 1981)."""
+    """Weights of the four neighbours of a point ``part`` behind the second."""
+    return _keys(part + 1, _A), _keys(part, _A), _keys(1 - part, _A), _keys(2 - part, _A)
 
-    def near(x: float) -> float:
-        return ((_A + 2) * x - (_A + 3)) * x * x + 1
 
-    def far(x: float) -> float:
-        return ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
-
-    return far(part + 1), near(part), near(1 - part), far(2 - part)
+def _keys(x: float, a: float) -> float:
+    """The cubic of Keys (1981) at a distance ``x`` of at most 2, and 0 beyond."""
+    if x < 1:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+    return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a if x < 2 else 0.0

@@ -28,6 +28,7 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "camembert": {**_ROBERTA, "vocab_size": 30522},
     "albert": {**_BERT, "vocab_size": 30000},
     "mpnet": {"vocab_size": 30527, "max_position_embeddings": 512, "pad_token_id": 1},
+    "ernie": _BERT,
     "clip_text_model": {"vocab_size": 49408, "max_position_embeddings": 77, "pad_token_id": 1, "eos_token_id": 49407},
     "xlm-roberta-xl": {
         **_BERT,
@@ -50,6 +51,7 @@ class Vocabulary:
 
     Attributes:
         ids: token ids that mean nothing special.
+        size: how many token ids there are.
         pad: the id that fills masked positions.
         end: the id that ends every text; None where towers do not look for one.
         types: how many token types there are; 0 where the tower takes none.
@@ -59,6 +61,7 @@ class Vocabulary:
     """
 
     ids: Array
+    size: int
     pad: int
     end: int | None
     types: int
@@ -82,7 +85,7 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
         ParityError: the config lacks a field, or a vocabulary too small to make texts from.
     """
     draw = np.random.Generator(np.random.PCG64(seed))
-    text, images = read_vocabulary(config), _image_shape(config)
+    text, images = read_vocabulary(config), image_shape(config)
     middle = min(text.longest, 11)
     return (
         _ragged(draw, text, images, middle),
@@ -201,7 +204,7 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
             "correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in TEXT_DEFAULTS.get(model_type, fields) else 0
-    return Vocabulary(ids, pad, end, _token(types) or 0, positions, longest, pads_left)
+    return Vocabulary(ids, size, pad, end, _token(types) or 0, positions, longest, pads_left)
 
 
 def _end_of_text(eos: int | None, size: int) -> tuple[int, bool]:
@@ -220,7 +223,12 @@ def _token(value: Any) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
+def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Channels, height and width of a picture that a dual encoder's config describes.
+
+    Raises:
+        ParityError: they are no sizes.
+    """
     fields = {**VISION_DEFAULTS, **_tower(config, "vision_config")}
     size, channels = fields["image_size"], fields["num_channels"]
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []

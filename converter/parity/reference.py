@@ -16,6 +16,7 @@ from converter.errors import ParityError, printable
 from converter.parity.batches import PRECISIONS, Batch
 from converter.parity.golden import Recording, read_recording, write_recording
 from converter.parity.isolation import Worker
+from converter.parity.samples import Samples
 
 ATTENTION = ("eager", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -132,8 +133,33 @@ def write_request(folder: Path, source: Path, batches: Sequence[Batch], options:
     return {"source": str(source), "inputs": str(inputs), "out": str(out), "options": options}
 
 
-if __name__ == "__main__":
-    from converter.parity.serving import serve
-    from converter.parity.torch_model import answer
+def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) -> Batch:
+    """Has a reference worker put texts and pictures through a folder's tokenizer and image processor.
 
-    serve(answer)
+    Args:
+        worker: of ``start_reference``.
+        folder: a checkpoint with its tokenizer and processor files.
+        samples: what to put through them.
+        seconds: time limit.
+
+    Raises:
+        ParityError: there is no processor that can be loaded, or what it makes is not for the folder's model.
+    """
+    with tempfile.TemporaryDirectory(prefix="parity-") as temporary:
+        out = Path(temporary, "samples.safetensors")
+        request = {
+            "processor": str(folder.absolute()),
+            "title": samples.title,
+            "texts": list(samples.texts),
+            "pictures": [str(path) for path in samples.pictures],
+            "out": str(out),
+        }
+        worker.ask(request, seconds)
+        return read_recording(out, taps=False).batches[0]
+
+
+if __name__ == "__main__":
+    from converter.parity import processing, torch_model
+    from converter.parity.serving import serve
+
+    serve(lambda request: (processing if "processor" in request else torch_model).answer(request))

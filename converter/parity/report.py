@@ -31,6 +31,8 @@ def to_text(report: ParityReport, every_batch: bool = False) -> str:
     lines = [
         f"reference  {described_run(report.reference)}",
         f"candidate  {described_run(report.candidate)}",
+        f"precision  reference: {described_precision(report.reference)}",
+        f"           candidate: {described_precision(report.candidate)}",
         f"tolerance  {report.tolerance}",
         "",
         *(f"{tower:<6} tower  {tower_line(report, tower)}" for tower in TOWERS),
@@ -55,6 +57,12 @@ def described_run(metadata: Mapping[str, str]) -> str:
     if kinds:
         parts.append(f"attention {' and '.join(kinds)}")
     return printable(", ".join(parts), 300)
+
+
+def described_precision(metadata: Mapping[str, str]) -> str:
+    """The settings that decide how a run rounds, in one line: TF32, determinism and the like."""
+    settings = _object(metadata.get("precision", ""))
+    return printable(", ".join(f"{name} {value}" for name, value in settings.items()) or "not said", 300)
 
 
 def _object(text: str) -> dict[str, object]:

@@ -1,30 +1,37 @@
-"""Writes parity reports to files; the ending of a file's name decides its kind."""
+"""Writes what verifying found to files; the ending of a file's name decides its kind."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.errors import ParityError, printable
-from converter.parity.comparison import ParityReport
-from converter.parity.report import to_text
+from converter.parity.report_findings import verdict, verification_junit, verification_markdown, verification_text
 from converter.parity.report_html import to_html
-from converter.parity.report_junit import to_junit
-from converter.parity.report_markdown import to_markdown
+
+if TYPE_CHECKING:
+    from converter.parity.verify import Verification
 
 
-def to_json_text(report: ParityReport) -> str:
-    """A report as a JSON file, every figure of every tap and batch."""
-    return json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json_text(found: Verification) -> str:
+    """A JSON file with every figure of every tap and batch; ``docs/report.schema.json`` describes it."""
+    return json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-KINDS: Mapping[str, Callable[[ParityReport], str]] = {
+def to_page(found: Verification) -> str:
+    """An HTML page of its own."""
+    return to_html(found.report, found.findings, verdict(found))
+
+
+KINDS: Mapping[str, Callable[[Verification], str]] = {
     ".json": to_json_text,
-    ".md": to_markdown,
-    ".html": to_html,
-    ".xml": to_junit,
-    ".txt": to_text,
+    ".md": verification_markdown,
+    ".html": to_page,
+    ".xml": verification_junit,
+    ".txt": verification_text,
 }
 
 
@@ -38,14 +45,35 @@ def check_report_path(path: Path) -> None:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
 
 
-def write_report(report: ParityReport, path: Path) -> None:
+def write_report(found: Verification, path: Path) -> None:
     """Writes a report to a file of the kind that its name asks for.
 
     Raises:
         ParityError: the name ends in none of ``KINDS``, or the file cannot be written.
     """
     check_report_path(path)
+    _write(path, KINDS[path.suffix](found), "w")
+
+
+def add_to_job_summary(found: Verification) -> bool:
+    """Adds the Markdown report to the summary of a GitHub Actions job, if this runs in one.
+
+    Returns:
+        Whether it does.
+
+    Raises:
+        ParityError: the summary cannot be written.
+    """
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if os.environ.get("GITHUB_ACTIONS") != "true" or not summary:
+        return False
+    _write(Path(summary), verification_markdown(found), "a")
+    return True
+
+
+def _write(path: Path, text: str, mode: str) -> None:
     try:
-        path.write_text(KINDS[path.suffix](report), "utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise ParityError(f"{printable(str(path))}: the report cannot be written: {error.strerror}") from None

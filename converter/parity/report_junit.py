@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
 
 from converter.errors import printable
@@ -22,9 +22,14 @@ def to_junit(report: ParityReport) -> str:
     Returns:
         XML with one test suite. A tower or output that was compared is a test case; so is each problem, which fails.
     """
-    suite = junit_suite(report)
-    root = ElementTree.Element("testsuites", {name: suite.attrib[name] for name in ("tests", "failures")})
-    root.append(suite)
+    return to_xml([junit_suite(report)])
+
+
+def to_xml(suites: Sequence[ElementTree.Element]) -> str:
+    """Test suites as one JUnit XML file."""
+    totals = {name: str(sum(int(suite.attrib[name]) for suite in suites)) for name in ("tests", "failures")}
+    root = ElementTree.Element("testsuites", totals)
+    root.extend(suites)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 

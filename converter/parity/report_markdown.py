@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.report import described_run, figure, figure_above, remark, tower_line
+from converter.parity.report import described_precision, described_run, figure, figure_above, remark, tower_line
 from converter.parity.taps import TOWERS
 
 _HEADER = ("tap", "greatest difference", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
@@ -43,6 +43,8 @@ def _facts(report: ParityReport) -> Mapping[str, str]:
     return {
         "reference": described_run(report.reference),
         "candidate": described_run(report.candidate),
+        "precision": f"reference {described_precision(report.reference)}; candidate "
+        f"{described_precision(report.candidate)}",
         "tolerance": str(report.tolerance),
         "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
         **{f"{tower} tower": tower_line(report, tower) for tower in TOWERS},

@@ -135,6 +135,13 @@ def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
     return loading(info) | {"logit_scale": [model.logit_scale.item()]}
 
 
+def from_tf(source: str) -> dict[str, Any]:
+    """Loads a TensorFlow checkpoint by transformers' own ``from_tf``: how many parameters there are, and have a value."""
+    model = transformers.VisionTextDualEncoderModel.from_pretrained(source, from_tf=True)
+    parameters = list(model.parameters())
+    return {"parameters": len(parameters), "on_meta": sum(parameter.is_meta for parameter in parameters)}
+
+
 OUTPUTS = ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")
 
 
@@ -210,6 +217,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "save_bin": save_bin,
     "run_tf": run_tf,
     "run_pt": run_pt,
+    "from_tf": from_tf,
     "open_files": open_files,
     "save_fresh": save_fresh,
     "save_processor": save_processor,

@@ -113,6 +113,15 @@ ALL_VISION: dict[str, dict[str, Any]] = VISION | {
         "image_size": 25,
         "patch_size": 5,
     },
+    "dinov2_with_registers": {
+        "hidden_size": 76,
+        "mlp_ratio": 3,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_register_tokens": 5,
+        "image_size": 33,
+        "patch_size": 11,
+    },
     "siglip_vision_model": {
         "hidden_size": 60,
         "intermediate_size": 78,
@@ -124,6 +133,17 @@ ALL_VISION: dict[str, dict[str, Any]] = VISION | {
 }
 
 ALL_TEXT: dict[str, dict[str, Any]] = TEXT | {
+    "ernie": {
+        "vocab_size": 131,
+        "hidden_size": 80,
+        "intermediate_size": 94,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 5,
+        "max_position_embeddings": 31,
+        "type_vocab_size": 3,
+        "use_task_id": True,
+        "task_type_vocab_size": 4,
+    },
     "mpnet": {
         "vocab_size": 109,
         "hidden_size": 64,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -79,7 +80,9 @@ def test_a_manifest_that_names_no_model(hub: Hub, published: str, tmp_path: Path
 
 def test_reference_runs_what_was_fetched(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) -> None:
     ran: list[Path] = []
-    monkeypatch.setattr(module, "run_reference", lambda folder, *_: ran.append(folder))
+    monkeypatch.setattr(module, "start_reference", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(module, "all_batches", lambda *_: ((), ""))
+    monkeypatch.setattr(module, "ask_run", lambda worker, folder, *_: ran.append(folder))
     monkeypatch.setattr(module, "write_recording", lambda *_: None)
     module.record_reference(ID, tmp_path / "golden.safetensors", revision="main")
     assert [folder.name for folder in ran] == [hub.repositories[ID].refs["main"]]
@@ -94,9 +97,20 @@ def test_reference_runs_what_was_fetched(hub: Hub, published: str, tmp_path: Pat
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A conversion whose outputs are found to be equal, without a framework."""
     pt2tf(FIXTURE, tmp_path / "tf")
-    finding = Finding("outputs", "passed", 18, "PyTorch")
-    monkeypatch.setattr(module, "_verify_outputs", lambda folder, *_: (finding, verification(folder).report))
+    monkeypatch.setattr(module, "Outputs", EqualOutputs)
     return tmp_path / "tf"
+
+
+class EqualOutputs(contextlib.nullcontext[None]):
+    """Stands where both frameworks would run."""
+
+    def __init__(self, folder: Path, *_: object) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def compare(self) -> tuple[tuple[Finding, ...], Any]:
+        found = (Finding("outputs", "passed", 18, "PyTorch"), Finding("samples", "not checked", problems=("none",)))
+        return found, verification(self.folder).report
 
 
 def test_a_verification_is_recorded(compared: Path) -> None:

@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "DINOv2 and XLM-R-XL": ("dinov2", "xlm-roberta-xl", {}),
     "DINOv2 with SwiGLU": ("dinov2", "bert", SWIGLU),
+    "DINOv2 with registers and ERNIE": ("dinov2_with_registers", "ernie", SWIGLU),
     "Swin and XLM-R": ("swin", "xlm-roberta", {}),
     "SigLIP and CLIP text": ("siglip_vision_model", "clip_text_model", {}),
 }  # fmt: skip

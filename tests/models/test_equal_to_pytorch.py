@@ -23,6 +23,7 @@ FURTHER = [
     ("beit", "mpnet"),
     ("swin", "clip_text_model"),
     ("vit", "xlm-roberta-xl"),
+    ("dinov2_with_registers", "ernie"),
 ]
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 

@@ -34,6 +34,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "vit": {"image_size": 32, "patch_size": 16},
     "deit": {"image_size": 32, "patch_size": 16},
     "dinov2": {"image_size": 32, "patch_size": 16},
+    "dinov2_with_registers": {"image_size": 32, "patch_size": 16},
     "siglip_vision_model": {"image_size": 32, "patch_size": 16},
     "beit": {"image_size": 32, "patch_size": 16, "use_mask_token": True},
     "swin": {
@@ -46,6 +47,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "albert": {"vocab_size": 99, "embedding_size": 16},
     "mpnet": {"vocab_size": 99},
+    "ernie": {"vocab_size": 99, "use_task_id": True},
     "clip_text_model": {"vocab_size": 99},
     "xlm-roberta-xl": {"vocab_size": 99},
     "bert": {"vocab_size": 99},

@@ -34,6 +34,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
     ("deit", "bert", {"vision_qkv_bias": False, "vision_hidden_act": "gelu_fast", "vision_image_size": [14, 28]}),
     ("dinov2", "bert", {"vision_use_swiglu_ffn": True, "vision_mlp_ratio": 3}),
     ("dinov2", "bert", {"vision_qkv_bias": False, "vision_use_mask_token": False, "vision_layerscale_value": 0.3}),
+    ("dinov2_with_registers", "ernie", {"vision_use_swiglu_ffn": True, "text_use_task_id": False}),
     ("siglip_vision_model", "bert", {"vision_hidden_act": "gelu", "vision_layer_norm_eps": 0.2}),
     ("siglip_vision_model", "bert", {"size": (22, 27)}),
     ("beit", "bert", {"vision_use_relative_position_bias": False}),

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.tf, pytest.mark.torch]
 
 HEADS = {
     "xlm-roberta-xl": "XLMRobertaXLForMaskedLM",
+    "ernie": "ErnieForPreTraining",
     "mpnet": "MPNetForMaskedLM",
     "albert": "AlbertForPreTraining",
     "clip_text_model": "CLIPTextModelWithProjection",

@@ -18,6 +18,7 @@ from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 ATTENTIONS = {"xlm-roberta-xl": 2, "mpnet": 2, "clip_text_model": 3, "albert": 4, "camembert": 2, "xlm-roberta": 2}
+ATTENTIONS |= {"ernie": 2}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("xlm-roberta-xl", {"hidden_act": "gelu_new", "layer_norm_eps": 0.2, "num_attention_heads": 6}),
@@ -37,6 +38,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("albert", {"hidden_act": "gelu", "layer_norm_eps": 0.1, "embedding_size": 32, "type_vocab_size": 4}),
     ("albert", {"pad_token_id": 8, "max_position_embeddings": 9, "vocab_size": 67, "intermediate_size": 22}),
     ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2}),
+    ("ernie", {"use_task_id": False, "hidden_act": "relu", "layer_norm_eps": 0.1}),
+    ("ernie", {"task_type_vocab_size": 1, "pad_token_id": 7, "type_vocab_size": 2, "num_hidden_layers": 1}),
     ("camembert", {"pad_token_id": 3}),
     ("xlm-roberta", {"pad_token_id": 5, "hidden_act": "silu"}),
 ]

@@ -1,4 +1,4 @@
-"""BEiT, DINOv2, SigLIP and Swin one by one against PyTorch's own towers: every option, size and edge that counts."""
+"""BEiT, both DINOv2, SigLIP and Swin one by one against PyTorch's own towers: every option, size and edge that counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.models import reference
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-KINDS = ("beit", "dinov2", "siglip_vision_model", "swin")
+KINDS = ("beit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "swin")
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 Size = tuple[int, int]
 
@@ -77,6 +77,12 @@ OPTIONS: list[tuple[str, dict[str, Any], Size | None]] = [
     ("dinov2", {"image_size": [8, 32], "patch_size": [2, 8], "num_channels": 2}, (16, 16)),
     ("dinov2", {"image_size": 23}, None),
     ("dinov2", {}, (22, 20)),
+    ("dinov2_with_registers", {}, None),
+    ("dinov2_with_registers", {"use_swiglu_ffn": True, "mlp_ratio": 4, "hidden_act": "relu"}, None),
+    ("dinov2_with_registers", {"qkv_bias": False, "num_register_tokens": 1, "layerscale_value": 1e-5}, None),
+    ("dinov2_with_registers", {"hidden_act": "gelu_new", "layer_norm_eps": 0.2, "num_attention_heads": 7}, None),
+    ("dinov2_with_registers", {"image_size": [8, 32], "patch_size": [2, 8], "num_channels": 2}, (16, 16)),
+    ("dinov2_with_registers", {}, (22, 20)),
 ]
 RESIZED: list[tuple[str, dict[str, Any], Size | None]] = [
     ("dinov2", {}, (25, 35)),
@@ -85,6 +91,10 @@ RESIZED: list[tuple[str, dict[str, Any], Size | None]] = [
     ("dinov2", {}, (10, 40)),
     ("dinov2", {"image_size": [10, 40]}, None),
     ("dinov2", {"image_size": 37, "use_swiglu_ffn": True}, (63, 22)),
+    ("dinov2_with_registers", {}, (25, 35)),
+    ("dinov2_with_registers", {}, (10, 15)),
+    ("dinov2_with_registers", {"image_size": 37}, (5, 90)),
+    ("dinov2_with_registers", {"image_size": [10, 40]}, None),
 ]
 
 
@@ -238,7 +248,7 @@ def test_gradient_of_every_weight_at_another_size(kind: str) -> None:
     seen = 0
     for (name, variable), found in zip(named_variables(reference_tower).items(), numbers, strict=True):
         want = np.array(variable.value)
-        np.testing.assert_allclose(found, want, rtol=0, atol=1e-6 if kind == "dinov2" else 1e-10, err_msg=name)
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-6 if kind.startswith("dinov2") else 1e-10, err_msg=name)
         seen += bool(np.abs(want).max() > 1e-9)
     assert seen >= len(wanted) - 2 * both.config.num_hidden_layers
 
@@ -309,6 +319,7 @@ def test_without_pooling(kind: str) -> None:
     [
         ("beit", "BeitForImageClassification"),
         ("dinov2", "Dinov2ForImageClassification"),
+        ("dinov2_with_registers", "Dinov2WithRegistersForImageClassification"),
         ("siglip_vision_model", "SiglipForImageClassification"),
         ("swin", "SwinForImageClassification"),
     ],
@@ -357,6 +368,7 @@ REFUSED: list[tuple[str, dict[str, Any], Size, str]] = [
     ),
     ("beit", {}, (20, 4), "pixel_values is 20 x 4; a patch is 5 x 5. Use larger images."),
     ("dinov2", {}, (4, 20), "pixel_values is 4 x 20; a patch is 5 x 5. Use larger images."),
+    ("dinov2_with_registers", {}, (20, 4), "pixel_values is 20 x 4; a patch is 5 x 5. Use larger images."),
     (
         "dinov2",
         {"image_size": [10, 15]},
@@ -396,14 +408,34 @@ def test_a_size_does_not_stay_with_swin() -> None:
     reference.assert_same(run_keras(both.keras, large, output_hidden_states=True), wanted, 1e-5)
 
 
-@pytest.mark.parametrize(("kind", "columns", "rows"), [("bicubic", 5, 4), ("bilinear", 5, 4), ("bicubic", 1, 6)])
+@pytest.mark.parametrize(("columns", "rows"), [(5, 4), (1, 6)])
+@pytest.mark.parametrize("kind", ["bicubic", "bilinear", "antialiased bicubic"])
 def test_resizing_is_pytorchs(kind: Any, columns: int, rows: int) -> None:
     grid = np.random.default_rng(7).normal(size=(rows, columns, 3))
     for height, width in itertools.product((1, 2, 4, 5, 9, 16), (1, 3, 5, 8, 13)):
         found = resize(ops.convert_to_tensor(grid, dtype="float64"), height, width, kind)
         source = torch.as_tensor(grid.transpose(2, 0, 1))[None]
-        wanted = torch.nn.functional.interpolate(source, (height, width), mode=kind, align_corners=False)
+        mode, antialias = kind.removeprefix("antialiased "), kind.startswith("antialiased")
+        turned = antialias and width == 1  # see the next test
+        wanted = torch.nn.functional.interpolate(
+            source.mT if turned else source,
+            (width, height) if turned else (height, width),
+            mode=mode,
+            align_corners=False,
+            antialias=antialias,
+        )
+        wanted = wanted.mT if turned else wanted
         np.testing.assert_allclose(found, wanted[0].permute(1, 2, 0).numpy(), rtol=0, atol=1e-14)
+
+
+def test_pytorch_antialiases_one_column_wrongly() -> None:
+    """torch 2.13 on a CPU gives every row of a result of one column the first row's value; turned, it does not."""
+    source = torch.as_tensor(np.random.default_rng(7).normal(size=(1, 3, 6, 1)))
+    options = {"mode": "bicubic", "align_corners": False, "antialias": True}
+    upright = torch.nn.functional.interpolate(source, (4, 1), **options)
+    turned = torch.nn.functional.interpolate(source.mT, (1, 4), **options).mT
+    assert (upright == upright[:, :, :1]).all()
+    assert not torch.allclose(upright, turned)
 
 
 def test_half_precision_is_resized_in_float32() -> None:
@@ -426,7 +458,7 @@ def test_relative_positions_are_pytorchs(size: Size) -> None:
     np.testing.assert_array_equal(grid_index(*size).reshape(-1), windows.relative_position_index.numpy())
 
 
-@pytest.mark.parametrize("kind", ["beit", "dinov2", "swin"])
+@pytest.mark.parametrize("kind", ["beit", "dinov2", "dinov2_with_registers", "swin"])
 def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
     plain = both_of((kind, {"drop_path_rate": 0.0}, None), "eager", "float32")
     tower = build_tower(small_config(kind, drop_path_rate=0.5), initial="zeros")
@@ -442,7 +474,7 @@ def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
 
 def test_rates_of_stochastic_depth_are_pytorchs() -> None:
     changes = {"swin": {"depths": [2, 3]}}
-    for kind in ("beit", "dinov2", "swin"):
+    for kind in ("beit", "dinov2", "dinov2_with_registers", "swin"):
         config = small_config(kind, drop_path_rate=0.3, **changes.get(kind, {}))
         model, tower = torch_tower(config, "eager", torch.float32), build_tower(config)
         wanted = [

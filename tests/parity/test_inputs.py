@@ -152,6 +152,15 @@ def test_defaults_are_those_of_transformers() -> None:
         made = CONFIG_MAPPING[model_type]()
         assert {name: getattr(made, name) for name in defaults} == defaults
         assert ("type_vocab_size" in defaults) == hasattr(made, "type_vocab_size")
-    for model_type in ("clip_vision_model", "vit", "deit", "beit", "dinov2", "siglip_vision_model", "swin"):
+    for model_type in (
+        "clip_vision_model",
+        "vit",
+        "deit",
+        "beit",
+        "dinov2",
+        "dinov2_with_registers",
+        "siglip_vision_model",
+        "swin",
+    ):
         made = CONFIG_MAPPING[model_type]()
         assert {name: getattr(made, name) for name in VISION_DEFAULTS} == VISION_DEFAULTS

@@ -32,6 +32,8 @@ def test_a_report_shows_where_it_begins() -> None:
     assert to_text(broken()).splitlines() == [
         f"reference  {RUN}",
         f"candidate  {RUN}",
+        "precision  reference: not said",
+        "           candidate: not said",
         "tolerance  atol 0.001, rtol 0",
         "",
         "vision tower  ▁  at most 0.0e+00",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -16,12 +18,16 @@ from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.golden import Recording
-from converter.parity.report_files import KINDS, check_report_path, write_report
+from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, write_report
+from converter.parity.report_findings import verification_junit, verification_markdown
 from converter.parity.report_html import to_html
 from converter.parity.report_junit import to_junit
 from converter.parity.report_markdown import to_markdown
+from converter.parity.verify import Verification
+from converter.verification import Finding
 from tests.parity.samples import METADATA, changed, recording, taps
 
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 HOSTILE = "<script>alert(1)</script>|[x](http://y)\x1b[31m\n&\x00"
 
 
@@ -60,6 +66,7 @@ def test_markdown_is_a_section_with_two_tables() -> None:
         "|---|---|",
         f"| reference | {run} |",
         f"| candidate | {run} |",
+        "| precision | reference not said; candidate not said |",
         "| tolerance | atol 0.001, rtol 0 |",
         "| compared | 132 values, 98 at masked positions left out |",
         "| vision tower | ▁  at most 0.0e+00 |",
@@ -185,14 +192,108 @@ def test_html_plots_greater_differences_higher() -> None:
     assert heights(math.nan)[2] > min(heights(math.nan)) - 1
 
 
+def test_html_says_what_was_found_of_each_part() -> None:
+    page = Page(to_html(report(), found().findings, "the verdict"))
+    assert page.open == []
+    assert "the verdict" in page.text
+    assert page.text.count("a.bin: 3 bytes, recorded 4") == 1
+    assert ("class", "different") in page.attributes  # equal outputs do not make up for it
+    assert Page(to_html(None, found().findings, "the verdict")).tags.count("svg") == 0
+
+
+def found(off: float = 1.0, *others: Finding) -> Verification:
+    """Files that differ, weights that were not checked, outputs that may."""
+    made = report(text_layers_0=off)
+    findings = (
+        Finding("files", "failed", 3, "the manifest", ("a.bin: 3 bytes, recorded 4",)),
+        Finding("weights", "not checked", problems=("the source is gone",)),
+        Finding("outputs", "passed" if made.passed else "failed", made.compared, "PyTorch"),
+        Finding("samples", "not checked", problems=("no tokenizer",)),
+        *others,
+    )
+    return Verification(Path("out"), findings, made)
+
+
+def test_markdown_of_a_verification_begins_with_its_parts() -> None:
+    text = verification_markdown(found())
+    assert text == "\n".join(
+        [
+            "## ❌ out: NOT shown to be its source",
+            "",
+            "| part | result | compared | against |",
+            "|---|---|---:|---|",
+            "| files | **failed** | 3 | the manifest |",
+            "| weights | **not checked** | 0 |  |",
+            "| outputs | passed | 132 | PyTorch |",
+            "| samples | **not checked** | 0 |  |",
+            "",
+            "- files: a.bin: 3 bytes, recorded 4",
+            "",
+            "- weights: the source is gone",
+            "",
+            "- samples: no tokenizer",
+            "",
+            to_markdown(report(text_layers_0=1.0)),
+        ]
+    )
+
+
+def test_junit_of_a_verification_fails_where_it_did_not_pass() -> None:
+    root = ElementTree.fromstring(verification_junit(found()))
+    suite = root[0]
+    kinds = {case.attrib["name"]: case[0].tag for case in suite}
+    assert kinds == {"files": "failure", "weights": "failure", "outputs": "system-out", "samples": "skipped"}
+    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"]) == ("4", "2", "1")
+    assert (root.attrib["tests"], root.attrib["failures"]) == ("7", "2")
+    assert suite[0][0].attrib["message"] == "failed: a.bin: 3 bytes, recorded 4"
+    nothing = Verification(Path("out"), (Finding("outputs", "not checked", problems=("gone",)),), None)
+    assert ElementTree.fromstring(verification_junit(nothing)).attrib["failures"] == "1"
+
+
+def test_what_a_file_says_never_acts() -> None:
+    odd = Finding("weights", "failed", 1, HOSTILE, (HOSTILE, *(f"more {n}" for n in range(30))))
+    made = found(1.0, odd)
+    for kind, render in KINDS.items():
+        text = render(made)
+        assert "\x1b" not in text, kind
+        assert "<script>" not in text or kind in (".json", ".txt"), kind
+        assert "and 21 more" in text or kind in (".json", ".xml"), kind
+
+
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_files_name_decides_its_kind(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"report{suffix}"
-    found = report(text_layers_0=1.5)
-    write_report(found, path)
-    assert path.read_text("utf-8") == KINDS[suffix](found)
+    made = found(1.5)
+    write_report(made, path)
+    assert path.read_text("utf-8") == KINDS[suffix](made)
     if suffix == ".json":
-        assert json.loads(path.read_text("utf-8")) == found.to_json()
+        assert json.loads(path.read_text("utf-8")) == made.to_json()
+
+
+def test_a_job_summary_is_added_to_in_github_actions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n", "utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    assert not add_to_job_summary(found())
+    assert summary.read_text("utf-8") == "before\n"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert add_to_job_summary(found())
+    assert summary.read_text("utf-8") == "before\n" + verification_markdown(found())
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
+        add_to_job_summary(found())
+
+
+@pytest.mark.parametrize("made", [found(), found(1.5), found(math.nan), replace(found(), report=None)])
+def test_the_schema_describes_every_json_report(made: Verification) -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    text = KINDS[".json"](made)
+    jsonschema.validate(json.loads(text), schema)
+    wrong = json.loads(text) | {"passed": "yes"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
 
 
 def test_other_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -202,4 +303,4 @@ def test_other_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
         "report.pdf: a report's name ends in .json, .md, .html, .xml, .txt; choose one of these"
     )
     with pytest.raises(ParityError, match="the report cannot be written: No such file or directory"):
-        write_report(report(), tmp_path / "none" / "report.json")
+        write_report(found(), tmp_path / "none" / "report.json")

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.parity.verify import VerifyOptions, record_reference, verify
+from converter.errors import ParityError
+from converter.parity.outputs import VerifyOptions
+from converter.parity.samples import is_of_samples
+from converter.parity.verify import record_reference, verify
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.slow]
 
@@ -27,30 +30,61 @@ def statuses(found) -> dict[str, str]:
     return {finding.part: finding.status for finding in found.findings}
 
 
-ALL = {"files": "passed", "weights": "passed", "outputs": "passed"}
+ALL = {"files": "passed", "weights": "passed", "outputs": "passed", "samples": "passed"}
+PICTURES = Path(__file__).resolve().parents[2] / "fixtures" / "pictures"
 
 
-def test_there_and_back(pair):
+def test_there_and_back(pair, tmp_path):
     found = verify(pair / "tf", options=VerifyOptions(atol=1e-5))
     assert (statuses(found), found.passed) == (ALL, True)
     assert found.report is not None
     assert found.report.compared > 100_000
     json.dumps(found.to_json())
     tf2pt(pair / "tf", pair / "back")
-    found = verify(pair / "back", options=VerifyOptions(atol=1e-10, float64=True))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("due strisce nere\nuna croce verde\n", "utf-8")
+    options = VerifyOptions(atol=1e-10, float64=True, texts=texts, images=(PICTURES,))
+    found = verify(pair / "back", options=options)
     assert (statuses(found), found.passed) == (ALL, True)
+    assert found.report is not None
+    assert found.report.batches[-1] == "given texts and pictures through the processor"
+    shapes = {tap.name: tap.shape for tap in found.report.comparisons if tap.batch == len(found.report.batches) - 1}
+    assert shapes["logits_per_image"] == (3, 2)
+
+
+def test_without_a_processor_samples_are_not_checked_and_those_named_fail(pair, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "pt").mkdir(exist_ok=True)
+        shutil.copy(pair / "pt" / name, tmp_path / "pt" / name)
+    pt2tf(tmp_path / "pt", tmp_path / "tf")
+    found = verify(tmp_path / "tf", options=VerifyOptions(images=(PICTURES,)))
+    assert (statuses(found), found.passed) == ({**ALL, "samples": "failed"}, False)
+    assert found.findings[-1].problems == (
+        f"{tmp_path}/tf: no tokenizer or image processor there, so that texts and pictures cannot be tried",
+    )
+    (tmp_path / "tf" / "tokenizer_config.json").write_text("{}")
+    found = verify(tmp_path / "tf")
+    assert (statuses(found), found.passed) == ({**ALL, "samples": "not checked"}, True)
+    assert (
+        found.findings[-1]
+        .problems[0]
+        .startswith(f"PyTorch reference: the tokenizer of {tmp_path}/tf cannot be loaded: ")
+    )
 
 
 def test_against_a_golden_reference_when_the_source_is_gone(pair, tmp_path):
     golden = tmp_path / "reference.safetensors"
-    record_reference(pair / "pt", golden)
+    recording = record_reference(pair / "pt", golden)
+    assert is_of_samples(recording.batches[-1].title)
     pt2tf(pair / "pt", tmp_path / "tf")
     shutil.move(pair / "pt", pair / "elsewhere")
     try:
         found = verify(tmp_path / "tf", reference=golden, options=VerifyOptions(atol=1e-5))
         assert (statuses(found), found.passed) == (ALL, True)
         found = verify(tmp_path / "tf")
-        assert statuses(found) == {**ALL, "outputs": "not checked"}
+        assert statuses(found) == {**ALL, "outputs": "not checked", "samples": "not checked"}
+        with pytest.raises(ParityError, match="name texts and images to 'convert reference'$"):
+            verify(tmp_path / "tf", reference=golden, options=VerifyOptions(images=(PICTURES,)))
         assert not found.passed
     finally:
         shutil.move(pair / "elsewhere", pair / "pt")
@@ -69,7 +103,7 @@ def test_a_config_that_changes_the_graph_shows_in_the_outputs_alone(pair, tmp_pa
     config["text_config"][field] = value
     (tmp_path / "tf" / "config.json").write_text(json.dumps(config))
     found = verify(tmp_path / "tf", reference=pair / "pt")
-    assert statuses(found) == {"files": "failed", "weights": "passed", "outputs": "failed"}
+    assert statuses(found) == {"files": "failed", "weights": "passed", "outputs": "failed", "samples": "failed"}
     assert found.report is not None
     assert found.report.first_failure_in("vision") is None
     first = found.report.first_failure_in("text")

@@ -24,7 +24,14 @@ _VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, 
 _VISION |= {"image_size": 32, "patch_size": 16}
 _TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4},
+    "swin": {
+        "image_size": 32,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+        "patch_size": 4,
+    },
     "albert": {"embedding_size": 16},
 }
 
@@ -40,16 +47,19 @@ def side_of(model_type: str) -> Side:
     return "vision" if model_type in rule_file("dual_encoder")["towers"]["vision"] else "text"
 
 
+def pair_fields(vision: str, text: str) -> dict[str, Any]:
+    """The config.json of one pair of pairs.json."""
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": 16,
+        "vision_config": {"model_type": vision, **({} if vision == "swin" else _VISION), **_SPECIAL.get(vision, {})},
+        "text_config": {"model_type": text, **_TEXT, **_SPECIAL.get(text, {})},
+    }
+
+
 def pair_config(vision: str, text: str) -> DualEncoderConfig:
     """The config of one pair of pairs.json."""
-    return check_config(
-        {
-            "model_type": "vision-text-dual-encoder",
-            "projection_dim": 16,
-            "vision_config": {"model_type": vision, **_VISION, **_SPECIAL.get(vision, {})},
-            "text_config": {"model_type": text, **_TEXT, **_SPECIAL.get(text, {})},
-        }
-    )
+    return check_config(pair_fields(vision, text))
 
 
 def tower_config(fields: dict[str, Any]) -> DualEncoderConfig:

@@ -22,7 +22,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-TEXT = ("albert", "bert", "camembert", "clip_text_model", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+TEXT = (
+    "albert", "bert", "camembert", "clip_text_model", "ernie", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl",
+)  # fmt: skip
 SMALL_TEXT = {
     "model_type": "bert", "vocab_size": 29, "hidden_size": 6, "num_hidden_layers": 0, "num_attention_heads": 1,
     "intermediate_size": 10, "max_position_embeddings": 13,
@@ -49,9 +51,17 @@ TENSORFLOW = {
 
 
 def dual_encoder(config: dict[str, Any]) -> tuple[Any, str]:
-    """The tower in a dual encoder, beside a small one; returns the model class' config and the tower's scope."""
+    """The tower in a dual encoder, beside a small one; returns the model class' config and the tower's scope.
+
+    The config of a pair is taken as it is, and its scope is empty.
+    """
     from transformers import AutoConfig, VisionTextDualEncoderConfig
 
+    if "text_config" in config:
+        towers = {
+            f"{side}_config": AutoConfig.for_model(**config[f"{side}_config"]).to_dict() for side in ("vision", "text")
+        }
+        return VisionTextDualEncoderConfig(**towers, projection_dim=config["projection_dim"]), ""
     is_text = config["model_type"] in TEXT
     towers = {"vision_config": SMALL_VISION if is_text else config, "text_config": config if is_text else SMALL_TEXT}
     towers = {side: AutoConfig.for_model(**tower).to_dict() for side, tower in towers.items()}

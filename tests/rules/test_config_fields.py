@@ -58,7 +58,8 @@ def test_no_field_is_sorted_twice(tower_type: str, names: Any) -> None:
 def test_refused_fields_are_of_some_version_or_common(tower_type: str, names: Any) -> None:
     """A misspelled field would refuse nothing."""
     known = {field for version in VERSIONS for field in names.table("config_fields")[version][tower_type]}
-    assert set(family_of(tower_type, names)["config"].get("refused", {})) <= known
+    undeclared = {"clip_text_model": {"is_causal"}}.get(tower_type, set())  # transformers 5: create_causal_mask
+    assert set(family_of(tower_type, names)["config"].get("refused", {})) <= known | undeclared
 
 
 def test_fields_that_may_be_left_out(tower_type: str, names: Any) -> None:

@@ -95,10 +95,12 @@ VISION = st.one_of(
     towers(*FLAT_VISION),
     towers("beit", **dict.fromkeys(BEIT, st.booleans())),
     towers("dinov2", use_swiglu_ffn=st.booleans(), use_mask_token=st.booleans()),
+    towers("dinov2_with_registers", use_swiglu_ffn=st.booleans(), num_register_tokens=st.integers(1, 9)),
     towers("swin", use_absolute_embeddings=st.booleans(), depths=DEPTHS),
 )
 TEXT = st.one_of(
     towers(*FLAT_TEXT),
+    towers("ernie", use_task_id=st.booleans()),
     towers("albert", num_hidden_groups=st.integers(1, 3), inner_group_num=st.integers(1, 3)),
 )
 

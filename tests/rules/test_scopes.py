@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAIN_LAYERS = {
     "albert": "albert", "beit": "beit", "bert": "bert", "camembert": "roberta", "clip_text_model": "clip",
     "clip_vision_model": "clip", "deit": "deit", "dinov2": "dinov2", "mpnet": "mpnet", "roberta": "roberta",
+    "dinov2_with_registers": "dinov2_with_registers", "ernie": "ernie",
     "siglip_vision_model": "siglip", "swin": "swin", "vit": "vit", "xlm-roberta": "roberta",
     "xlm-roberta-xl": "roberta_xl",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
@@ -31,18 +31,18 @@ def names_of(gated: bool) -> Any:
 class Dinov2Tower(VisionTower):
     """``dinov2``; pooled at the class token after the norm."""
 
-    model_types = ("dinov2",)
+    model_types: ClassVar[tuple[str, ...]] = ("dinov2",)
     main_layer = "dinov2"
 
-    def assemble(self, config: Any) -> None:
-        """Embeddings, blocks, norm."""
-        width, std, gated = config.hidden_size, config.initializer_range, config.use_swiglu_ffn
+    def images(self, config: Any) -> ImageSpec:
+        """The embeddings' shape."""
+        std = config.initializer_range
         mask = {"mask_token": "mask_token"} if getattr(config, "use_mask_token", True) else {}
-        images = ImageSpec(
+        return ImageSpec(
             channels=config.num_channels,
             image=pair(config.image_size),
             patch=pair(config.patch_size),
-            width=width,
+            width=config.hidden_size,
             names={
                 "token": "cls_token",
                 **mask,
@@ -55,6 +55,10 @@ class Dinov2Tower(VisionTower):
             token_std=std,
             dropout=config.hidden_dropout_prob,
         )
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, norm."""
+        root, width, std, gated = self.main_layer, config.hidden_size, config.initializer_range, config.use_swiglu_ffn
         inner = int(width * config.mlp_ratio)
         block = BlockSpec(
             width=width,
@@ -71,11 +75,11 @@ class Dinov2Tower(VisionTower):
             layer_scale=config.layerscale_value,
             gated=gated,
         )
-        self.embeddings = self.layer("dinov2/embeddings", ResizedImageEmbeddings, images, self.seeds)
+        self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, self.images(config), self.seeds)
         self.blocks = [
-            self.layer(f"dinov2/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
+            self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
         ]
-        self.norm = self.part("dinov2/layernorm", Norm(width, config.layer_norm_eps))
+        self.norm = self.part(f"{root}/layernorm", Norm(width, config.layer_norm_eps))
 
     def check_size(self, size: Size) -> None:
         """Any size that has a patch, and whose positions can be had."""

@@ -1,0 +1,274 @@
+"""Both sides of a verification at work: which folder runs where, on what inputs, and what that says of the outputs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from converter.checkpoints.detect import open_source
+from converter.configs import read_json
+from converter.errors import ConverterError, ParityError
+from converter.parity.batches import Batch
+from converter.parity.candidate import CandidateOptions, start_candidate
+from converter.parity.compare import compare_runs
+from converter.parity.comparison import ParityReport, Tolerance
+from converter.parity.golden import Recording, read_recording
+from converter.parity.inputs import make_batches
+from converter.parity.isolation import Worker
+from converter.parity.reference import ReferenceOptions, ask_run, ask_samples, start_reference, write_request
+from converter.parity.samples import Samples, find_samples, is_of_samples
+from converter.sidecars import SIDECARS
+from converter.specs import Framework
+from converter.verification import Finding
+
+_log = logging.getLogger(__name__)
+NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+_NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How outputs are compared.
+
+    Attributes:
+        atol: absolute tolerance of every tap.
+        rtol: relative tolerance of every tap.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``, for PyTorch, and for Keras where its backend
+            sees a GPU.
+        backend: Keras backend of the candidate, ``"tensorflow"`` or ``"jax"``.
+        float64: compute in float64 on both sides, which separates a wrong layout from rounding.
+        seed: of the inputs.
+        seconds: how long each side may take.
+        reference_python: interpreter of another environment for PyTorch.
+        texts: a file with a text per line, to go through the checkpoint's tokenizer; by default some that ship with
+            this package.
+        images: pictures, and folders of them, to go through its image processor; likewise.
+    """
+
+    atol: float = 1e-4
+    rtol: float = 0.0
+    device: str = "auto"
+    backend: str = "tensorflow"
+    float64: bool = False
+    seed: int = 0
+    seconds: float = 600.0
+    reference_python: Path | None = None
+    texts: Path | None = None
+    images: tuple[Path, ...] = ()
+
+    @property
+    def reference(self) -> ReferenceOptions:
+        """How PyTorch runs."""
+        return ReferenceOptions(self.device, "float64" if self.float64 else "float32", "sdpa", loss=True)
+
+    def candidate(self, dtype: str) -> CandidateOptions:
+        """How Keras runs, in the precision of its reference."""
+        return CandidateOptions(self.backend, self.device, dtype, loss=True)
+
+    @property
+    def samples(self) -> Samples:
+        """Texts and pictures.
+
+        Raises:
+            ParityError: they cannot be read.
+        """
+        return find_samples(self.texts, self.images)
+
+
+class Outputs:
+    """Runs both sides, each in a process of its own. A context manager: entering starts the processes.
+
+    Frameworks take seconds to import; the caller has that time for something else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Path | None,
+        golden: Path | None,
+        options: VerifyOptions,
+        no_reference: str = NO_REFERENCE,
+    ) -> None:
+        """Takes what to compare.
+
+        Args:
+            folder: the checkpoint in question.
+            source: the checkpoint that it was made from, if it is there.
+            golden: a golden reference file instead.
+            options: how.
+            no_reference: why there is neither, and what to do, for the finding.
+
+        Raises:
+            ParityError: tolerances, device or samples make no sense.
+        """
+        self._folder, self._source, self._golden, self._options = folder, source, golden, options
+        self._no_reference = no_reference
+        self._tolerance = Tolerance(options.atol, options.rtol)
+        self._samples = options.samples
+        if golden is not None and self._samples.given:
+            raise ParityError(
+                f"{golden}: a golden reference file has inputs of its own; name texts and images to 'convert reference'"
+            )
+        self._stack = ExitStack()
+        self._workers: tuple[Worker, Worker] | None = None
+
+    def __enter__(self) -> Self:
+        if self._golden is None and self._source is not None:
+            reference = self._stack.enter_context(start_reference(self._options.reference_python))
+            try:
+                candidate = start_candidate(self._options.candidate(self._options.reference.dtype))
+                self._workers = (reference, self._stack.enter_context(candidate))
+            except BaseException:
+                self._stack.close()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def compare(self) -> tuple[tuple[Finding, ...], ParityReport | None]:
+        """Runs both sides and compares them.
+
+        Returns:
+            What was found of outputs, and of texts and pictures; and the figures, None where there are none.
+        """
+        if self._golden is None and self._source is None:
+            return (
+                Finding("outputs", "not checked", problems=(self._no_reference,)),
+                _untried(self._no_reference),
+            ), None
+        reason = "the reference file holds no batch of texts and pictures"
+        try:
+            if self._golden is not None:
+                theirs, ours, against = *self._run_candidate(self._golden), str(self._golden)
+            else:
+                (theirs, ours), reason, against = self._run_both()
+            report = compare_runs(ours, theirs, self._tolerance)
+        except ConverterError as error:
+            untried = _untried("the outputs could not be compared")
+            return (Finding("outputs", "failed", problems=(str(error),)), untried), None
+        problems = () if report.passed else (report.verdict, *report.problems)
+        found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
+        return (found, _samples_finding(report, reason, self._samples.given)), report
+
+    def _run_candidate(self, golden: Path) -> tuple[Recording, Recording]:
+        theirs = read_recording(golden)
+        asked = self._options.candidate(str(theirs.metadata.get("dtype", "float32")))
+        batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
+        with start_candidate(asked) as worker:
+            return theirs, ask_run(worker, self._folder, batches, asdict(asked), self._options.seconds)
+
+    def _run_both(self) -> tuple[tuple[Recording, Recording], str, str]:
+        if self._workers is None or self._source is None:
+            raise RuntimeError("enter the context before comparing: that starts the processes")
+        reference, candidate = self._workers
+        in_torch, in_keras = _sides(self._folder, self._source)
+        batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
+        asked = self._options.reference
+        both = run_together(
+            {
+                "reference": (reference, in_torch, asdict(asked)),
+                "candidate": (candidate, in_keras, asdict(self._options.candidate(asked.dtype))),
+            },
+            batches,
+            self._options.seconds,
+        )
+        return both, reason, f"PyTorch on {in_torch}"
+
+
+def all_batches(
+    worker: Worker, in_torch: Path, processor: Path, options: VerifyOptions, samples: Samples
+) -> tuple[tuple[Batch, ...], str]:
+    """The batches that a seed makes and, where the processor's folder allows it, one of texts and pictures.
+
+    Args:
+        worker: of ``start_reference``.
+        in_torch: the folder whose config says what the model takes.
+        processor: the folder with tokenizer and image processor.
+        options: ``seed`` and ``seconds`` count.
+        samples: texts and pictures.
+
+    Returns:
+        The batches, and why there is none of texts and pictures; empty where there is.
+    """
+    batches = make_batches(read_json(in_torch / "config.json"), options.seed)
+    if not any((processor / name).is_file() for name in SIDECARS):
+        return batches, f"{processor}: {_NO_PROCESSOR}"
+    try:
+        return (*batches, ask_samples(worker, processor, samples, options.seconds)), ""
+    except ParityError as error:
+        _log.info("no texts and pictures: %s", error)
+        return batches, str(error)
+
+
+def _untried(reason: str) -> Finding:
+    return Finding("samples", "not checked", problems=(reason,))
+
+
+def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
+    """What the comparison says of texts and pictures; not to have tried those that a person named is a failure."""
+    number = next((k for k, title in enumerate(report.batches) if is_of_samples(title)), None)
+    if number is None:
+        return Finding("samples", "failed", problems=(reason,)) if given else _untried(reason)
+    taps = [tap for tap in report.comparisons if tap.batch == number]
+    failed = [tap for tap in taps if not tap.passed]
+    compared = sum(tap.compared for tap in taps)
+    title = report.batches[number]
+    if failed or not compared:
+        where = f"leaves tolerance at {failed[0].where}" if failed else "nothing was compared"
+        return Finding("samples", "failed", compared, problems=(f"{title}: {where}",))
+    return Finding("samples", "passed", compared, title)
+
+
+def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
+    """Which folder runs in PyTorch and which in Keras: the PyTorch checkpoint of the two, and the other one."""
+    source = source if source.is_dir() else source.parent
+    return (folder, source) if _framework(folder) == "pt" else (source, folder)
+
+
+def _framework(folder: Path) -> Framework:
+    checkpoint, _ = open_source(folder, None)
+    checkpoint.close()
+    return checkpoint.framework
+
+
+def run_together(
+    sides: Mapping[str, tuple[Worker, Path, dict[str, Any]]], batches: Sequence[Batch], seconds: float
+) -> tuple[Recording, Recording]:
+    """Asks two workers for a run on the same inputs, at the same time.
+
+    Args:
+        sides: ``"reference"`` and ``"candidate"``: a worker, the folder it loads, and its options.
+        batches: what both run on.
+        seconds: how long each may take.
+
+    Returns:
+        The reference's recording and the candidate's.
+
+    Raises:
+        ParityError: one or both failed; says how.
+    """
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        outs = {}
+        for side, (worker, source, options) in sides.items():
+            Path(folder, side).mkdir()
+            request = write_request(Path(folder, side), source, batches, options)
+            outs[side] = Path(request["out"])
+            worker.send(request)
+        errors = []
+        for worker, _, _ in sides.values():
+            try:
+                worker.receive(seconds)
+            except ParityError as error:
+                errors.append(str(error))
+        if errors:
+            raise ParityError("\n".join(errors))
+        return read_recording(outs["reference"]), read_recording(outs["candidate"])

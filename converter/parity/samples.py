@@ -1,0 +1,134 @@
+"""Real texts and pictures as inputs: which ones, and what a processor may make of them to be given to both sides."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ParityError, printable
+from converter.parity.batches import Batch
+from converter.parity.inputs import image_shape, read_vocabulary
+from converter.parity.taps import Array
+
+SHIPPED = Path(__file__).parent / "samples"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+MAX_TEXT_BYTES = 2**20
+MAX_PICTURE_BYTES = 64 * 2**20
+# Every hidden state of every picture and text is kept and compared: this many of a base-sized tower take a gigabyte.
+MAX_SAMPLES = 64
+_THROUGH = "through the processor"
+# What these make of a picture of another size is as defined as of their own: they resize their positions.
+_ANY_SIZE = ("beit", "dinov2", "dinov2_with_registers", "swin")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts and pictures.
+
+    Attributes:
+        texts: at least one.
+        pictures: files, at least one.
+        given: whether a person named some of them; what ships with this package is left out where a processor lacks.
+    """
+
+    texts: tuple[str, ...]
+    pictures: tuple[Path, ...]
+    given: bool = False
+
+    @property
+    def title(self) -> str:
+        """Of their batch."""
+        return f"{'given' if self.given else 'shipped'} texts and pictures {_THROUGH}"
+
+
+def is_of_samples(title: str) -> bool:
+    """Whether a batch of this title was made from texts and pictures."""
+    return title.endswith(_THROUGH)
+
+
+def find_samples(texts: Path | None = None, pictures: Sequence[Path] = ()) -> Samples:
+    """Finds texts and pictures; what nobody names is taken from those that ship with this package.
+
+    Args:
+        texts: a UTF-8 file with one text per line; empty lines are left out.
+        pictures: picture files, and folders of them.
+
+    Raises:
+        ParityError: a file cannot be read, holds nothing, or too much.
+    """
+    found = _read_texts(texts or SHIPPED / "texts.txt")
+    files = [file for path in pictures or (SHIPPED,) for file in _picture_files(path)]
+    for kind, count in (("texts", len(found)), ("pictures", len(files))):
+        if count > MAX_SAMPLES:
+            raise ParityError(f"{count:,} {kind}, expected at most {MAX_SAMPLES}; name fewer")
+    return Samples(found, tuple(files), texts is not None or bool(pictures))
+
+
+def _read_texts(path: Path) -> tuple[str, ...]:
+    _check_file(path, MAX_TEXT_BYTES)
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParityError(f"{printable(str(path))}: not UTF-8 text: {error}; give one text per line") from None
+    texts = tuple(line.strip() for line in lines if line.strip())
+    if not texts:
+        raise ParityError(f"{printable(str(path))}: no text in it; give one text per line")
+    return texts
+
+
+def _picture_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not files:
+            raise ParityError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
+    else:
+        files = [path]
+    for file in files:
+        _check_file(file, MAX_PICTURE_BYTES)
+    return [file.absolute() for file in files]
+
+
+def _check_file(path: Path, limit: int) -> None:
+    shown = printable(str(path))
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ParityError(f"{shown}: cannot be read: {error.strerror}; name another file") from None
+    if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+        raise ParityError(f"{shown}: {found.st_size:,} bytes, expected a file of at most {limit:,}; name another file")
+
+
+def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any]) -> Batch:
+    """What a processor made of texts and pictures, if the model of a config takes it.
+
+    Args:
+        title: of the batch.
+        made: ``pixel_values`` ``(images, channels, height, width)``, ``input_ids`` ``(texts, sequence)`` and whatever
+            else the processor made.
+        config: a dual encoder's config.json.
+
+    Raises:
+        ParityError: the model has no embedding for an id, or takes pictures of another size.
+    """
+    text, (channels, height, width) = read_vocabulary(config), image_shape(config)
+    ids, pixels = made["input_ids"], made["pixel_values"]
+    if ids.size and ids.max() >= text.size:
+        raise ParityError(
+            f"the tokenizer makes the id {ids.max()} and the model has {text.size} embeddings; "
+            "the tokenizer is of another model"
+        )
+    family = config["vision_config"].get("model_type")
+    if pixels.shape[1] != channels or (family not in _ANY_SIZE and pixels.shape[2:] != (height, width)):
+        raise ParityError(
+            f"the image processor makes pictures of {pixels.shape[1:]}, the model takes {(channels, height, width)}; "
+            "the processor is of another model"
+        )
+    inputs = {"pixel_values": pixels, "input_ids": ids}
+    if "attention_mask" in made:
+        inputs["attention_mask"] = made["attention_mask"]
+    if text.types and "token_type_ids" in made:
+        inputs["token_type_ids"] = made["token_type_ids"]
+    return Batch(title, inputs)

@@ -1,0 +1,167 @@
+"""Makes docs/api.md from the signatures and docstrings of what ``converter`` exports: `python docs/make_api.py`.
+
+The sources are parsed, not imported, so that the page needs no framework and is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "api.md"
+SECTIONS = ("Args", "Attributes", "Returns", "Raises")
+INTRODUCTION = """# The library
+
+Made by `make docs` from the docstrings; edit those. `from converter import ...` gives every name of this page.
+
+- Importing `converter` imports no framework: each name is loaded when it is first used, and only
+  `TFVisionTextDualEncoderModel` needs Keras (`verify` starts the frameworks in processes of their own).
+- Results are frozen dataclasses; `to_json()` gives what `json.dumps` takes.
+- Nothing is printed. `progress` is called from the thread that works; `logging.getLogger("converter")` tells at
+  `INFO` what is being done, and at `DEBUG` what is left out.
+- All functions may be called from several threads at once, also on the same source; of several that write the same
+  folder one succeeds.
+- Every error that is not a bug is a `ConverterError`, whose message ends with the next step.
+- Names on this page stay; what is not on it may change with any version.
+"""
+
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+def homes() -> dict[str, str]:
+    """Every exported name and the module it is defined in, from ``converter/__init__.py``."""
+    for node in ast.parse((ROOT / "converter" / "__init__.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "_HOMES":
+            found: dict[str, str] = ast.literal_eval(node.value)
+            return found
+    raise LookupError("converter/__init__.py has no _HOMES")
+
+
+def definition(name: str, module: str) -> Definition:
+    """Finds a function or class, through packages that only pass it on."""
+    path = ROOT / module.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return definition(name, str(node.module))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and name in ast.dump(node.value):
+            return definition(name, f"{module}.{ast.literal_eval(node.value)[name]}")  # a package that loads lazily
+    raise LookupError(f"{file} does not define {name}")
+
+
+def signature(node: ast.FunctionDef) -> str:
+    """A definition without its body, an argument a line where it is long."""
+    arguments = without_self(node)
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    whole = f"def {node.name}({', '.join(arguments)}){result}: ..."
+    if len(whole) <= 110:
+        return whole
+    return "\n".join([f"def {node.name}(", *(f"    {argument}," for argument in arguments), f"){result}: ..."])
+
+
+def without_self(node: ast.FunctionDef) -> list[str]:
+    """The arguments as text, those of keywords only behind ``*``."""
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + [ast.unparse(value) for value in given.defaults]
+    texts = [argument(a, d) for a, d in zip(positional, defaults, strict=True) if a.arg not in ("self", "cls")]
+    if given.vararg:
+        texts.append(f"*{argument(given.vararg, None)}")
+    elif given.kwonlyargs:
+        texts.append("*")
+    for name, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        texts.append(argument(name, ast.unparse(default) if default is not None else None))
+    return [*texts, f"**{argument(given.kwarg, None)}"] if given.kwarg else texts
+
+
+def argument(node: ast.arg, default: str | None) -> str:
+    """One argument with its type and default."""
+    text = node.arg + (f": {ast.unparse(node.annotation)}" if node.annotation else "")
+    text, default = quoted(text), default and quoted(default)
+    return text if default is None else f"{text} = {default}" if node.annotation else f"{text}={default}"
+
+
+def quoted(text: str) -> str:
+    """Strings in double quotes, as ruff lays them out."""
+    return text if '"' in text else text.replace("'", '"')
+
+
+def described(docstring: str) -> Iterator[str]:
+    """A Google docstring as Markdown: sections become lists."""
+    for block in re.split(r"\n(?=(?:Args|Attributes|Returns|Raises):\n)", docstring):
+        title, _, rest = block.partition(":\n")
+        if title not in SECTIONS:
+            yield code_spans(block.strip()) + "\n"
+            continue
+        yield f"**{title}**\n"
+        text = "\n".join(line[4:] for line in rest.splitlines()).strip("\n")
+        body, _, after = text.partition("\n\n")
+        items = [re.sub(r"\s*\n\s+", " ", item) for item in re.split(r"\n(?=\S)", body)]
+        if title == "Returns":
+            yield code_spans(" ".join(items)) + "\n"
+        else:
+            yield "\n".join(re.sub(r"^(\*{0,2}\w+): ", r"- `\1`: ", code_spans(item)) for item in items) + "\n"
+        if after:
+            yield code_spans(after) + "\n"
+
+
+def code_spans(text: str) -> str:
+    """ReStructuredText's double backquotes as Markdown's single ones."""
+    return text.replace("``", "`")
+
+
+def methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    """Public methods and properties that say what they are."""
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member):
+            yield member
+
+
+def section(name: str, module: str) -> Iterator[str]:
+    """What the page says of one name."""
+    node = definition(name, module)
+    docstring = ast.get_docstring(node)
+    if not docstring:
+        raise LookupError(f"{module}.{name} has no docstring")
+    yield f"## {name}\n"
+    if isinstance(node, ast.FunctionDef):
+        yield f"```python\n{signature(node)}\n```\n"
+    yield from described(docstring)
+    if isinstance(node, ast.ClassDef):
+        for member in methods(node):
+            marks = "".join(f"@{ast.unparse(decorator)}\n" for decorator in member.decorator_list)
+            yield f"### {name}.{member.name}\n"
+            yield f"```python\n{marks}{signature(member)}\n```\n"
+            yield from described(ast.get_docstring(member) or "")
+
+
+def errors() -> Iterator[str]:
+    """The tree of errors, as ``converter/errors.py`` draws it."""
+    tree = ast.get_docstring(ast.parse((ROOT / "converter" / "errors.py").read_text("utf-8"))) or ""
+    drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if re.match(r"    \S|    \|", line))
+    yield "## Errors\n"
+    yield "In `converter.errors`:\n"
+    yield f"```text\n{drawn}\n```\n"
+
+
+def page() -> str:
+    """The whole page."""
+    names = homes()
+    functions = sorted((name for name in names if name[0].islower()), key=str.lower)
+    classes = sorted(name for name in names if name[0].isupper())
+    contents = " | ".join(f"[{name}](#{name.lower()})" for name in [*functions, *classes, "Errors"])
+    parts = [INTRODUCTION, f"{contents}\n"]
+    for name in [*functions, *classes]:
+        parts += section(name, names[name])
+    return "\n".join([*parts, *errors()]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
+    sys.stdout.write(f"{PAGE}\n")

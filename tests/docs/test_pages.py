@@ -1,0 +1,146 @@
+"""What README and docs name is there: commands, options and their values, targets of make, files, links, counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from converter.cli import cli
+from converter.configs import supported
+from tests.docs.pages import PAGES, ROOT, command_lines, inline_code, name_of, prose, slug
+
+FOLDERS = r"(?:converter|docs|examples|tests|fixtures|benchmarks|rename_rules|constraints|\.ci)/"
+# Options of other programs, as in `pytest -x --durations`.
+FOREIGN = {"--constraint", "--extra-index-url", "--depth", "--upload-pack", "--version", "--help"}
+pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+Options = dict[str, list[click.ParamType]]
+
+
+def params(*commands: str) -> Options:
+    """Options of some commands by every spelling they have, with the type that each gives them."""
+    found: Options = {}
+    for command in commands:
+        for p in cli.commands[command].params:
+            for name in (*p.opts, *p.secondary_opts):
+                found.setdefault(name, []).append(p.type)
+    return found
+
+
+EVERY_OPTION = params(*cli.commands)
+
+
+def mistakes(line: str) -> list[str]:
+    """What a line of shell says that the command line does not have."""
+    found = re.search(r"(?:^|[;&|]\s*|: )(?:convert|python3? -m converter|\$CONVERT)\s+([a-z2]+\b|--?\w+)(.*)", line)
+    if not found:
+        given = re.match(r"(--[a-z][\w-]*)(?:[ =](\S+))?", line)
+        return wrong_options(line, EVERY_OPTION) if given else []
+    command, rest = found.groups()
+    if command.startswith("-"):
+        return [] if command in ("--help", "-h", "--version") else [f"convert {command}"]
+    if command not in cli.commands:
+        return [f"convert {command}"]
+    return wrong_options(rest, params(command))
+
+
+def wrong_options(text: str, known: Options) -> list[str]:
+    """Options that are not known, and values that they do not take."""
+    wrong = []
+    for option, value in re.findall(r"(?<![\w-])(--[a-z][\w-]*|-[a-z]\b)(?:[ =]([\w|.]+))?", text):
+        for name in option.split("/"):
+            if name in FOREIGN:
+                continue
+            if name not in known:
+                wrong.append(name)
+            elif (choices := [kind.choices for kind in known[name] if isinstance(kind, click.Choice)]) and value:
+                wrong += [f"{name} {one}" for one in value.split("|") if not any(one in known for known in choices)]
+    return wrong
+
+
+@pages
+def test_every_command_and_option_exists(page: Path) -> None:
+    assert {line: mistakes(line) for line in command_lines(page) if mistakes(line)} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("convert pt2tf A B --format h5", []),
+        ("convert pt2tf A B --format bin", ["--format bin"]),
+        ("convert pt2tf A B --names v5", ["--names"]),
+        ("convert pt2pt A B", ["convert pt2pt"]),
+        ("python -m converter verify OUT --report x.md --tolerance 1", ["--tolerance"]),
+        ("--names v4|v6", ["--names v6"]),
+        ("--no-such-thing", ["--no-such-thing"]),
+        ("cd x && convert inspect SRC --quiet", ["--quiet"]),
+        ("convert --verbose", ["convert --verbose"]),
+        ("convert reference SRC -o FILE", []),
+    ],
+)
+def test_mistakes_are_found(line: str, wrong: list[str]) -> None:
+    assert mistakes(line) == wrong
+
+
+def test_every_command_is_in_the_readme() -> None:
+    said = " ".join(command_lines(ROOT / "README.md"))
+    assert [name for name in cli.commands if f"convert {name}" not in said] == []
+
+
+@pages
+def test_every_target_of_make_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in command_lines(page):
+        if named := re.fullmatch(r"make ((?:[a-z][a-z-]* ?)+)", line.strip()):
+            assert set(named[1].split()) <= targets, line
+
+
+@pages
+def test_every_file_exists(page: Path) -> None:
+    for code in inline_code(page):
+        for name in re.findall(rf"(?<![\w./-]){FOLDERS}[\w./*-]*", code):
+            if "<" not in code and not name.startswith("benchmarks/data"):
+                assert list(ROOT.glob(name.rstrip("/"))), code
+
+
+@pages
+def test_every_link_resolves(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            assert target.startswith("https://"), target
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose(there), re.MULTILINE)
+            assert anchor in [slug(heading) for heading in headings], target
+
+
+def test_towers_and_pairs_are_those_of_the_rules() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for side in ("vision", "text"):
+        assert f"| {side} towers | {', '.join(supported(side))} |" in readme  # type: ignore[arg-type]
+    models = " ".join((ROOT / "docs" / "models.md").read_text().split())
+    lists = {side: ", ".join(supported(side)) for side in ("vision", "text")}  # type: ignore[arg-type]
+    assert f"Vision towers: {lists['vision']}. Text towers: {lists['text']}." in models
+    count = len(supported("vision")) * len(supported("text"))
+    assert f"- All {count} pairs:" in readme
+    assert f"{count} pairs;" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    reached: set[Path] = set()
+    queue: list[Any] = [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page not in reached and page.suffix == ".md":
+            reached.add(page)
+            links = re.findall(r"\]\(([^)\s#:]+)", prose(page))
+            queue += [(page.parent / link).resolve() for link in links]
+    assert sorted(set((ROOT / "docs").glob("*.md")) - reached) == []
