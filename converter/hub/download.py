@@ -143,8 +143,12 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         HubError: missing, gated, offline, or not reachable.
     """
     api = hub_api()
+    names, unreached = _listed(api, wanted, wanted.revision)
+    if names.get("config.json", 0) > MAX_CONFIG_BYTES:
+        raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
     with explained(str(wanted), wanted.revision):
         try:
+            # By the revision, not its commit: so the cache learns what the revision stands for.
             config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
         except Exception as error:
             if _is_missing_file(error):
@@ -155,17 +159,12 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     commit = config.parent.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
-    if config.stat().st_size > MAX_CONFIG_BYTES:
-        raise SourceError(f"{wanted}: config.json is larger than {MAX_CONFIG_BYTES:,} bytes, which no config is")
-    try:
-        return Snapshot(wanted, commit, config.parent, _listed_names(api, wanted, commit))
-    except Exception as error:
-        if not _is_out_of_reach(error):
-            with explained(str(wanted), wanted.revision):
-                raise
+    if unreached is None and wanted.revision != commit:
+        names, unreached = _listed(api, wanted, commit)  # the branch may have moved in between
+    if unreached is not None:
         _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
-        held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
-        return Snapshot(wanted, commit, config.parent, held, error)
+        names = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+    return Snapshot(wanted, commit, config.parent, names, unreached)
 
 
 def cached(repository: str, commit: str) -> Path | None:
@@ -250,10 +249,17 @@ def _bars() -> Any:
     return OnTerminals
 
 
-def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
-    """Sizes of the files on the top level at a commit."""
-    info = api.model_info(wanted.id, revision=commit, files_metadata=True)
-    return {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
+def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Exception | None]:
+    """Sizes of the files on the top level at a revision, or why the Hub was not reached."""
+    with explained(str(wanted), wanted.revision):
+        try:
+            info = api.model_info(wanted.id, revision=revision, files_metadata=True)
+        except Exception as error:
+            if _is_out_of_reach(error):
+                return {}, error
+            raise
+    files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
+    return {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name}, None
 
 
 def _is_out_of_reach(error: Exception) -> bool:
