@@ -143,7 +143,7 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         HubError: missing, gated, offline, or not reachable.
     """
     api = hub_api()
-    names, unreached = _listed(api, wanted, wanted.revision)
+    names, listed_at, unreached = _listed(api, wanted, wanted.revision)
     if names.get("config.json", 0) > MAX_CONFIG_BYTES:
         raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
     with explained(str(wanted), wanted.revision):
@@ -159,8 +159,8 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     commit = config.parent.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
-    if unreached is None and wanted.revision != commit:
-        names, unreached = _listed(api, wanted, commit)  # the branch may have moved in between
+    if unreached is None and listed_at != commit:  # the branch moved in between
+        names, _, unreached = _listed(api, wanted, commit)
     if unreached is not None:
         _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
         names = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
@@ -249,17 +249,21 @@ def _bars() -> Any:
     return OnTerminals
 
 
-def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Exception | None]:
-    """Sizes of the files on the top level at a revision, or why the Hub was not reached."""
+def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
+    """Sizes of the files on the top level at a revision, and its commit; or why the Hub was not reached."""
     with explained(str(wanted), wanted.revision):
         try:
             info = api.model_info(wanted.id, revision=revision, files_metadata=True)
         except Exception as error:
             if _is_out_of_reach(error):
-                return {}, error
+                return {}, None, error
             raise
     files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
-    return {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name}, None
+    return (
+        {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name},
+        info.sha,
+        None,
+    )
 
 
 def _is_out_of_reach(error: Exception) -> bool:
