@@ -65,7 +65,7 @@ def test_a_model_that_is_its_golden_reference(check: Check, tiny: Path, golden: 
     assert done.stdout.endswith(f"{tmp_path / 'out' / 'model'}: equal to its source\n")
     suite = ElementTree.parse(tmp_path / "out" / "parity.xml").getroot()
     cases = list(suite.iter("testcase"))
-    assert len(cases) > 10
+    assert cases
     assert not list(suite.iter("failure"))
     assert (tmp_path / "out" / "parity.md").read_text().startswith("### Parity: equal\n")
     assert seconds < SECONDS * BUSY

@@ -5,6 +5,7 @@ A page may count on what a reader has: `clip-italian`, a dual encoder; a picture
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,34 +18,37 @@ from tests.docs.pages import ROOT, blocks
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-GIVEN = """
-import os
+RUN = ["README.md", "docs/models.md"]
+# One process for all pages, since frameworks take seconds to import; a folder and a namespace for each.
+PROGRAM = """
+import json, os, sys
 from transformers import VisionTextDualEncoderModel
-model = VisionTextDualEncoderModel.from_pretrained("clip-italian")
+for page, (folder, texts) in json.loads(sys.argv[1]).items():
+    os.chdir(folder)
+    given = {"__name__": "__main__", "model": VisionTextDualEncoderModel.from_pretrained("clip-italian")}
+    for line, text in texts:
+        exec(compile("\\n" * (line - 1) + text, page, "exec"), given)
+    print("ran", page)
 """
 
 
-def run_page(name: str, folder: Path, tiny: Path) -> subprocess.CompletedProcess[str]:
-    """Runs a page's blocks as one program, in a folder that has what a reader has."""
-    shutil.copytree(tiny, folder / "clip-italian")
-    for picture in ("gatto.jpg", "foto.png"):
-        shutil.copy(ROOT / "fixtures" / "pictures" / "croce.png", folder / picture)
-    texts = [block.text for block in blocks(ROOT / name) if block.language == "python"]
-    assert texts
-    program = "\n".join([GIVEN, *texts])
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
+def test_pages_run(tiny: Path, tmp_path: Path) -> None:
+    pages = {}
+    for page in RUN:
+        folder = tmp_path / page.replace("/", "-")
+        shutil.copytree(tiny, folder / "clip-italian")
+        for picture in ("gatto.jpg", "foto.png"):
+            shutil.copy(ROOT / "fixtures" / "pictures" / "croce.png", folder / picture)
+        texts = [(block.line, block.text) for block in blocks(ROOT / page) if block.language == "python"]
+        assert texts
+        pages[page] = (str(folder), texts)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(pages)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
-def test_page_runs(page: str, tiny: Path, tmp_path: Path) -> None:
-    run = run_page(page, tmp_path, tiny)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout
-    assert (tmp_path / "clip-italian-tf" / "tf_model.h5").is_file()
+    assert [line for line in run.stdout.splitlines() if line.startswith("ran ")] == [f"ran {page}" for page in RUN]
+    assert all(Path(folder, "clip-italian-tf", "tf_model.h5").is_file() for folder, _ in pages.values())

@@ -26,6 +26,8 @@ from tests.models import reference
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 KINDS = ("beit", "dinov2", "dinov2_with_registers", "siglip_vision_model", "swin")
+# One graph but for its embeddings, which run in the other's tests: compiled under `make torture` only.
+GRAPHS = [pytest.param(kind, marks=[pytest.mark.torture] * kind.endswith("registers")) for kind in KINDS]
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 Size = tuple[int, int]
 
@@ -520,7 +522,7 @@ def test_mixed_precision_stays_near(kind: str) -> None:
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about TensorFlow's graphs")
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GRAPHS)
 def test_a_graph_takes_any_batch_of_the_size_it_was_made_for(kind: str, xla: bool) -> None:
     import tensorflow as tf
 

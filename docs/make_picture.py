@@ -1,0 +1,72 @@
+"""Makes docs/terminal.svg: what pt2tf and verify print for the shipped checkpoint: `python docs/make_picture.py`.
+
+The commands are run as they stand; only their colours, and the name of the folder that they ran in, are ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "terminal.svg"
+COMMANDS = ("convert pt2tf clip-bert-tiny clip-bert-tiny-tf", "convert verify clip-bert-tiny-tf")
+WIDTH = 116
+# What to show of a report: every figure of it would be a page.
+_HIDDEN = re.compile(r"reference  |candidate  |tolerance  |.*(one sign per layer|at masked positions)")
+# rich asks a server for its font; a picture in a README is not given it, and the text is stretched to fit anyway.
+_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+def said(command: str, folder: Path) -> str:
+    """Runs a command in a folder and gives what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH), "HF_HUB_OFFLINE": "1"}
+    arguments = [sys.executable, "-m", "converter", *shlex.split(command)[1:]]
+    run = subprocess.run(arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout
+
+
+def styled(line: str) -> Text:
+    """A line of output with the verdict and the layers' signs standing out."""
+    text = Text(line)
+    text.highlight_regex(r"\b(passed|equal( to its source)?|bit for bit)\b", "bold green")
+    text.highlight_regex(r"[▁▂▃▄▅▆▇█]+", "bold cyan")
+    text.highlight_regex(r"^(tap|next:).*", "dim")
+    return text
+
+
+def draw(outputs: dict[str, str]) -> str:
+    """The picture of some commands and what they printed."""
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
+        for command, output in outputs.items():
+            console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
+            lines = [line for line in output.splitlines() if not _HIDDEN.match(line)]
+            for line in re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip("\n").splitlines():
+                console.print(styled(line), soft_wrap=True)
+            console.print()
+        svg = console.export_svg(title="convert", theme=MONOKAI, unique_id="terminal")
+    return _FONTS.sub("", svg).replace("Fira Code", "ui-monospace, Menlo, Consolas")
+
+
+def main() -> None:
+    """Runs the commands on a copy of the shipped checkpoint and draws them."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "fixtures" / "clip-bert-tiny", Path(folder, "clip-bert-tiny"))
+        outputs = {command: said(command, Path(folder)).replace(folder, "~") for command in COMMANDS}
+    PICTURE.write_text(draw(outputs), "utf-8")
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
