@@ -157,8 +157,8 @@ class InnerTaps:
 
 def stage_depths(config: Any) -> dict[str, list[int]]:
     """Blocks per stage of the towers of a config object that have stages, for ``InnerTaps.named``."""
-    towers = {tower: getattr(config, f"{tower}_config", None) for tower in TOWERS}
-    return {name: list(found.depths) for name, found in towers.items() if hasattr(found, "depths")}
+    depths = {tower: getattr(getattr(config, f"{tower}_config", None), "depths", None) for tower in TOWERS}
+    return {tower: list(stages) for tower, stages in depths.items() if stages is not None}
 
 
 def collect_taps(
