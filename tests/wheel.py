@@ -54,7 +54,10 @@ def check_contents(wheel: Path, again: Path) -> None:
     assert held == rebuilt, f"not what the sdist makes: {sorted(held.items() ^ rebuilt.items())[:5]}"
     expected = {
         str(path.relative_to(ROOT))
-        for package, patterns in {"converter": ("*.py", "py.typed"), "rename_rules": ("*.py", "*.toml")}.items()
+        for package, patterns in {
+            "converter": ("*.py", "py.typed", "samples/*"),
+            "rename_rules": ("*.py", "*.toml"),
+        }.items()
         for pattern in patterns
         for path in (ROOT / package).rglob(pattern)
     }

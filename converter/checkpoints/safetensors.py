@@ -106,8 +106,14 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
             raise ValueError("a name stands in it twice")
         return found
 
+    def whole(digits: str) -> int:
+        # -0 equals 0 for Python, and is no size for the safetensors library.
+        if digits == "-0":
+            raise ValueError("-0 stands in it")
+        return int(digits)
+
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_int=whole)
     except (ValueError, RecursionError) as error:
         raise _corrupt(path, f"its header is not JSON: {printable(str(error))}") from None
     if not isinstance(header, dict):

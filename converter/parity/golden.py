@@ -100,7 +100,7 @@ def read_recording(path: Path, taps: bool = True) -> Recording:
             titles = _read_titles(metadata.pop("batches"), path)
             names = _check_names(file, len(titles), path)
             arrays = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: NumPy knows no such shape
         raise ParityError(
             f"{path}: not a golden reference file: {printable(str(error))}; make one with 'convert reference'"
         ) from None

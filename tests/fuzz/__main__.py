@@ -87,8 +87,9 @@ def _is_survived(name: str, file: Path) -> bool:
 
 
 def _run(arguments: list[str], corpus: Path, found: Path, seconds: int) -> tuple[int, str]:
+    timeout = 5 if arguments[0] == "hdf5" else 20
     command = [
-        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", f"-timeout={5 if arguments[0] == 'hdf5' else 20}",
+        sys.executable, "-m", "tests.fuzz.fuzzer", *arguments, f"-max_total_time={seconds}", f"-timeout={timeout}",
         "-report_slow_units=60", "-rss_limit_mb=1500", "-max_len=100000", "-len_control=0", "-print_final_stats=1",
         "-reload=0", f"-artifact_prefix={found}/", str(corpus),
     ]  # fmt: skip
