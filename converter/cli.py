@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
 _LONG_LINE = 20_000
+_SAID_OF_INTERRUPTION = "convert: interrupted; nothing half-made was left behind"
 # Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
@@ -39,7 +40,7 @@ class _Group(click.Group):
             click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
-            click.echo("convert: interrupted; nothing was left behind", err=True)
+            click.echo(_SAID_OF_INTERRUPTION, err=True)
             ctx.exit(_INTERRUPTED)
 
 
@@ -291,17 +292,30 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault(_NO_BARS, "1")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, _stop)
     try:
-        sys.exit(cli.main(prog_name="convert", standalone_mode=False))  # it returns the status of ctx.exit, or None
+        status: Any = cli.main(prog_name="convert", standalone_mode=False)  # status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        status = error.exit_code
+    except SystemExit as stopped:
+        status = stopped.code
+        if status == _INTERRUPTED:
+            click.echo(_SAID_OF_INTERRUPTION, err=True)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("convert: interrupted; nothing was left behind", err=True)
-        sys.exit(_INTERRUPTED)
+        click.echo(_SAID_OF_INTERRUPTION, err=True)
+        status = _INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done: Python would complain while it shuts down
+    sys.exit(status)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(_INTERRUPTED if number == signal.SIGINT else _TERMINATED)
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""Killed at any moment: OUT is absent, or the old one, or complete; what is left is recognisable and the next run sweeps it."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import folders, pt2tf, tf2pt, verify
+from tests.crash import children
+from tests.crash.sources import CASES, Case, content, write_sources
+from tests.torture import rounds
+
+ROUNDS = rounds(sample=1, full=100)
+LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}(-old)?")
+INTERRUPTED = "convert: interrupted; nothing half-made was left behind\n"
+ENDS = {
+    signal.SIGINT: (130, INTERRUPTED),
+    signal.SIGTERM: (143, ""),
+    signal.SIGKILL: (-9, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    yield write_sources(folder)
+    shutil.rmtree(folder)
+
+
+def without_kernel() -> None:
+    """As on a file system without renameat2's flags, and a kernel without copy_file_range."""
+    folders._rename = lambda *_: False  # type: ignore[assignment]
+    del os.copy_file_range
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+@pytest.mark.parametrize("name", CASES)
+def test_killed(sources: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    Killing(sources, tmp_path, CASES[name], number).often(overwrite_first=list(CASES).index(name) % 2 == 1)
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+@pytest.mark.parametrize("overwrite_first", [False, True])
+def test_killed_without_help_of_the_kernel(
+    sources: Path, tmp_path: Path, overwrite_first: bool, number: signal.Signals
+) -> None:
+    Killing(sources, tmp_path, CASES["safetensors to h5"], number, without_kernel).often(overwrite_first)
+
+
+class Killing:
+    """One conversion, killed again and again by one signal."""
+
+    def __init__(
+        self,
+        sources: Path,
+        tmp_path: Path,
+        case: Case,
+        number: signal.Signals,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self.talk, self.out = tmp_path / "talk", tmp_path / "place" / "out"
+        self.talk.mkdir()
+        self.out.parent.mkdir()
+        self.source, self.case, self.number, self.prepare = sources / case.source, case, number, prepare
+        self.arguments = [case.command, str(self.source), str(self.out), *case.options]
+        self.seen: Counter[str] = Counter()
+
+    def often(self, overwrite_first: bool) -> None:
+        """Kills in ``ROUNDS`` random moments, every other time over an output that is there."""
+        whole = children.run(self.arguments, self.talk, prepare=self.prepare)
+        assert (whole.status, whole.err) == (0, "")
+        assert verify(self.out, weights_only=True).passed
+        new = content(self.out)
+        noise = random.Random(f"{self.case} {self.number}")
+        for turn in range(ROUNDS):
+            self.once(overwrite_first != bool(turn % 2), noise.uniform(0, 1.1) * whole.seconds, new)
+        print(f"{self.case.source} {self.case.options} {self.number.name}: {dict(self.seen)}")  # noqa: T201
+
+    def once(self, overwrite: bool, after: float, new: dict[str, str]) -> None:
+        """Kills once and looks at what is there; then runs it to the end."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        old = {}
+        if overwrite:
+            self.out.mkdir()
+            (self.out / "config.json").write_text("old")
+            old = content(self.out)
+        arguments = [*self.arguments, *(["--overwrite"] if overwrite else [])]
+        ended = children.run(arguments, self.talk, self.number, after, self.prepare)
+        found = content(self.out) if self.out.exists() else {}
+        left = sorted(path.name for path in self.out.parent.iterdir() if path != self.out)
+        assert all(LEFTOVER.fullmatch(name) for name in left), left
+        if found == {} != old:  # between two renames, where the kernel cannot exchange
+            assert self.prepare is not None
+            assert self.number == signal.SIGKILL
+            assert content(next(self.out.parent.glob("*-old"))) == old
+        else:
+            assert found in (old, new)
+        assert (ended.status, ended.err) in (ENDS[self.number], (0, "")), ended
+        assert ended.status != 0 or found == new
+        self.seen["complete" if found == new else "old" if found else "absent"] += 1
+        self.seen["with leftovers"] += bool(left)
+        second(self.source, self.case, self.out, overwrite or found == new)
+        assert [path.name for path in self.out.parent.iterdir()] == ["out"]
+        assert content(self.out) == new
+
+
+def second(source: Path, case: Case, out: Path, overwrite: bool) -> None:
+    """The next run, in this process: it succeeds, and sweeps what the first one left."""
+    options = dict(zip(case.options[::2], case.options[1::2], strict=True))
+    named: dict[str, Any] = {"format": options["--format"]} if "--format" in options else {}
+    convert = pt2tf if case.command == "pt2tf" else tf2pt
+    convert(source, out, max_shard_size=options.get("--max-shard-size"), overwrite=overwrite, **named)
