@@ -64,8 +64,8 @@ _revision_option = click.option("--revision", metavar="REV", help="Branch, tag o
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
-            click.argument("source", metavar="SRC", type=click.Path()),
-            click.argument("out", metavar="OUT", type=click.Path()),
+            click.argument("source", metavar="SRC", type=click.Path(readable=False)),
+            click.argument("out", metavar="OUT", type=click.Path(readable=False)),
             _revision_option,
             click.option(
                 "--dtype",
@@ -75,7 +75,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="What float tensors become.",
             ),
             click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
-            click.option("--config", type=click.Path(), metavar="FILE", help="A config.json that is not beside SRC."),
+            click.option("--config", type=click.Path(readable=False), metavar="FILE", help="A config.json that is not beside SRC."),
             click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists."),
             click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
             click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
@@ -159,9 +159,9 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 
 
 @cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
-@click.argument("vision", metavar="VISION", type=click.Path())
-@click.argument("text", metavar="TEXT", type=click.Path())
-@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("vision", metavar="VISION", type=click.Path(readable=False))
+@click.argument("text", metavar="TEXT", type=click.Path(readable=False))
+@click.argument("out", metavar="OUT", type=click.Path(readable=False))
 @click.option(
     "--to", "target", type=click.Choice(["pt", "tf"]), default="pt", show_default=True, help="PyTorch or TensorFlow."
 )
@@ -181,7 +181,7 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 
 
 @cli.command(epilog="Example: convert inspect clip-italian/")
-@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @_revision_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(source: str, revision: str | None, as_json: bool) -> None:
@@ -196,7 +196,7 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
 
 
 @cli.command(epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html")
-@click.argument("out", metavar="[OUT]", default=".", type=click.Path())
+@click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
 @click.option(
     "--reference", metavar="SRC|FILE", type=click.Path(), help="The source, or a file of `convert reference`."
 )
@@ -249,7 +249,7 @@ def verify(
 
 
 @cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
-@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
 @_revision_option
 @_run_options
@@ -268,7 +268,7 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
 
 
 @cli.command(epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf")
-@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path(readable=False))
 @click.argument("repository", metavar="REPO")
 @click.option(
     "--create-pr/--no-create-pr", default=None, help="A pull request, which is the default where REPO is there already."

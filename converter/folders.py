@@ -55,6 +55,8 @@ def _check_place(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise TargetError(f"{out}: exists already; choose another folder, or replace it whole with --overwrite")
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise TargetError(f"{out}: is read-only, so it is not replaced; make it writable, or choose another folder")
     if any(out.iterdir()) and not (out / "config.json").is_file():
         raise TargetError(f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself")
 
@@ -114,7 +116,7 @@ def explained(out: Path) -> Iterator[None]:
             raise
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
         ours = where == out or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
-        if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+        if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
             raise SourceError(
                 f"{where}: cannot be read: {error.strerror}; see to it that you may read it; nothing was left behind"
             ) from error
@@ -128,6 +130,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose another folder",
     errno.EPERM: "operation not permitted; choose another folder",
+    errno.ENOENT: "its folder was taken away meanwhile; choose another",
     errno.EIO: "the disk fails to read or to write; choose another",
     errno.EOPNOTSUPP: "the file system cannot do what is needed; choose another",
     errno.EXDEV: "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",

@@ -116,12 +116,12 @@ class Files:
             except (OSError, AttributeError) as error:
                 if isinstance(error, OSError) and error.errno not in _NO_COPY:
                     raise
+                count = 0
+            if count == 0:  # also what some kernels say of file systems that they cannot copy from
                 piece = np.empty(stop - start, np.uint8)
                 self.read(source, start, piece)
                 self.write(target, start, piece)
                 return
-            if count == 0:
-                raise CorruptCheckpoint(f"{source.path}: became shorter while it was read; convert it again")
             start += count
 
 

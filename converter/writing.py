@@ -5,10 +5,11 @@ What goes wrong before the last rename leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from converter.check import check_moves, file_record, hash_file, same_bits
 from converter.checkpoints import hdf5, safetensors, shards, torch_zip
 from converter.checkpoints.detect import read_header
 from converter.configs import DualEncoderConfig
-from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
+from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folders import explained, staged
 from converter.hub.download import Obtained
 from converter.manifest import FileRecord, TensorRecord
@@ -108,9 +109,9 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
     Raises:
         ConverterError: nothing was written then.
     """
-    with explained(job.out), staged(job.out, overwrite) as staging:
+    with explained(job.out), staged(job.out, overwrite) as staging, _unchanged(job):
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
-        _check_room(job, needed, shutil.disk_usage(staging).free)
+        _check_room(job, needed, staging)
         moves, logit_scale, overflowed = _write_weights(job, staging)
         raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
@@ -126,18 +127,35 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         written = Written(needed, files, tensors, rewritten, source_files, overflowed)
         write_json(staging / manifest.NAME, _manifest(job, written))
-        if tuple(identity(path) for path in job.checkpoint.files) != job.before:
-            raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
     return written
 
 
-def _check_room(job: Job, needed: int, free: int) -> None:
+@contextlib.contextmanager
+def _unchanged(job: Job) -> Iterator[None]:
+    """Refuses a source that changed meanwhile, which also is the reason of whatever else went wrong then."""
+    reason: Exception | None = None
+    try:
+        yield
+    except (ConverterError, OSError) as error:
+        reason = error
+    try:
+        changed = tuple(identity(path) for path in job.checkpoint.files) != job.before
+    except OSError:
+        changed = True
+    if changed:
+        raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again") from reason
+    if reason is not None:
+        raise reason
+
+
+def _check_room(job: Job, needed: int, staging: Path) -> None:
     """Compares what is free with the weights, the buffers made anew, and the copy of what is read by rows."""
     spooled = sum(
         tensor.source.size * DTYPES[tensor.source.dtype] for tensor in job.plan.tensors if tensor.source.extent is None
     )
     needed += spooled + sum(value.nbytes for value in job.plan.restored.values())
-    if needed > free:
+    total, _, free = shutil.disk_usage(staging)
+    if total and needed > free:  # some file systems, in memory for instance, do not know their size
         raise TargetError(
             f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
             "free; free some space"

@@ -9,7 +9,10 @@ variables themselves, without root scope, and these are the datasets' paths.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +92,22 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], shard: b
     Returns:
         By name.
     """
-    if shard:
-        return _write_shard(path, list(tensors))
+    with _system_errors(path):
+        return _write_shard(path, list(tensors)) if shard else _write_groups(path, tensors)
+
+
+@contextlib.contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """HDF5 says a full disk as a RuntimeError with the number of the system's error somewhere in its text."""
+    try:
+        yield
+    except RuntimeError as error:
+        if found := re.search(r"errno = (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
+
+
+def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
     root = rule_file("dual_encoder")["root_scope"]
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -85,8 +86,9 @@ def _convert(arguments: list[str], out: str, err: str, ready: Connection, prepar
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", 1, closefd=False) for descriptor in (1, 2))
     sys.argv = ["convert", *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
     real = cli.cli.main
 
     def announced(**options: Any) -> Any:

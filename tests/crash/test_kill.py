@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from converter import folders, pt2tf, tf2pt, verify
+from converter import pt2tf, tf2pt, verify
 from tests.crash import children
-from tests.crash.sources import CASES, Case, content, write_sources
+from tests.crash.preparing import without_kernel
+from tests.crash.sources import CASES, Case, content
 from tests.torture import rounds
 
 ROUNDS = rounds(sample=1, full=100)
@@ -27,19 +27,6 @@ ENDS = {
     signal.SIGTERM: (143, ""),
     signal.SIGKILL: (-9, ""),
 }
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("sources")
-    yield write_sources(folder)
-    shutil.rmtree(folder)
-
-
-def without_kernel() -> None:
-    """As on a file system without renameat2's flags, and a kernel without copy_file_range."""
-    folders._rename = lambda *_: False  # type: ignore[assignment]
-    del os.copy_file_range
 
 
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)

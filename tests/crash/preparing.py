@@ -1,0 +1,67 @@
+"""What is done to a child before it converts: powers taken away, limits set, system calls that fail."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import shutil
+
+from converter import folders
+
+
+def without_kernel() -> None:
+    """As on a file system without renameat2's flags, and a kernel without copy_file_range."""
+    folders._rename = lambda *_: False
+    del os.copy_file_range
+
+
+def without_powers() -> None:
+    """Root that may do no more than the owner of a file may (capset(2), all capabilities cleared)."""
+    if os.geteuid() != 0:
+        return
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def with_few_files(most: int) -> None:
+    """Lets no more files be open than that, standard streams included."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def without_looking_at_the_disk() -> None:
+    """The disk fills only later: in the beginning there seems to be room."""
+    real = shutil.disk_usage
+    shutil.disk_usage = lambda path: real(path)._replace(free=10**15)  # type: ignore[assignment]
+
+
+def failing_renames(code: int) -> None:
+    """renameat2 that answers with an error, as file systems do that do not have it."""
+
+    class Library:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        @staticmethod
+        def renameat2(*_: object) -> int:
+            ctypes.set_errno(code)
+            return -1
+
+    folders.ctypes.CDLL = Library  # type: ignore[attr-defined, misc, assignment]
+
+
+def failing_copies(code: int) -> None:
+    """copy_file_range that answers with an error; 0 is what some kernels answer of what they cannot copy."""
+
+    def copy(*_: object) -> int:
+        if code == 0:
+            return 0
+        raise OSError(code, os.strerror(code))
+
+    os.copy_file_range = copy  # type: ignore[assignment]
+
+
+NO_RENAMES = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+NO_COPIES = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, 0)
