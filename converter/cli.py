@@ -29,6 +29,27 @@ _SAID_OF_INTERRUPTION = "convert: interrupted; nothing half-made was left behind
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
 
+class _Stop:
+    """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up.
+
+    The status is kept, for the exception may not arrive: HDF5 calls back, and what is raised in there comes out as an
+    error of another kind, or not at all.
+    """
+
+    status: int | None = None
+
+    def __call__(self, number: int, _: object) -> NoReturn:
+        """Handles a signal."""
+        _ignore_signals()
+        self.status = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
+        raise SystemExit(self.status)
+
+
+def _ignore_signals() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+
+
 class _Group(click.Group):
     """Prints errors of the library in one line and keeps the traceback of bugs."""
 
@@ -37,6 +58,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ConverterError as error:
+            if isinstance(ctx.obj, _Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
+                raise SystemExit(ctx.obj.status) from None
             click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
@@ -75,7 +98,12 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="What float tensors become.",
             ),
             click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
-            click.option("--config", type=click.Path(readable=False), metavar="FILE", help="A config.json that is not beside SRC."),
+            click.option(
+                "--config",
+                type=click.Path(readable=False),
+                metavar="FILE",
+                help="A config.json that is not beside SRC.",
+            ),
             click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists."),
             click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
             click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
@@ -292,30 +320,27 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
-    signal.signal(signal.SIGTERM, _stop)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGINT, stop)
+    status: Any = None
     try:
-        status: Any = cli.main(prog_name="convert", standalone_mode=False)  # status of ctx.exit, or None
+        status = cli.main(prog_name="convert", standalone_mode=False, obj=stop)  # status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
         status = error.exit_code
     except SystemExit as stopped:
         status = stopped.code
-        if status == _INTERRUPTED:
-            click.echo(_SAID_OF_INTERRUPTION, err=True)
     except (click.Abort, KeyboardInterrupt):
+        stop.status = _INTERRUPTED
+    except Exception:
+        if stop.status is None:
+            raise
+    _ignore_signals()  # all is said and done: Python would complain while it shuts down
+    if stop.status == _INTERRUPTED:
         click.echo(_SAID_OF_INTERRUPTION, err=True)
-        status = _INTERRUPTED
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done: Python would complain while it shuts down
-    sys.exit(status)
-
-
-def _stop(number: int, _: object) -> NoReturn:
-    """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(_INTERRUPTED if number == signal.SIGINT else _TERMINATED)
+    sys.exit(status if stop.status is None else stop.status)
 
 
 @contextmanager

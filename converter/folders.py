@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from converter.errors import SourceError, TargetError
+from converter.errors import SourceError, TargetError, unreadable
 
 _MARK = ".partial-"
 _ASIDE = "-old"
@@ -92,10 +92,10 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
             yield staging
             _publish(staging, out, overwrite)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        finally:
             os.close(lock)
+            _remove(staging)
+            raise
+        os.close(lock)
     except BaseException:
         with contextlib.suppress(OSError):  # somebody else may have put something there
             for parent in fresh:
@@ -117,9 +117,7 @@ def explained(out: Path) -> Iterator[None]:
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
         ours = where == out or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
         if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
-            raise SourceError(
-                f"{where}: cannot be read: {error.strerror}; see to it that you may read it; nothing was left behind"
-            ) from error
+            raise SourceError(f"{unreadable(where, error)}; nothing was left behind") from error
         raise TargetError(f"{out}: cannot be written: {_REASONS[error.errno]}; nothing was left behind") from error
 
 
@@ -159,6 +157,16 @@ def _make_locked(out: Path) -> tuple[Path, int]:
                 staging.rmdir()
             raise
         os.close(lock)
+
+
+def _remove(staging: Path) -> None:
+    """Removes a staging folder. Where no more files may be open one must do, and shutil.rmtree needs more."""
+    with contextlib.suppress(OSError):
+        for path in staging.iterdir():
+            path.unlink()
+    shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        staging.rmdir()
 
 
 def _sweep(out: Path) -> None:

@@ -23,7 +23,15 @@ import numpy as np
 from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints.remote import RemoteFile
 from converter.configs import rule_file
-from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
+from converter.errors import (
+    TOO_MANY_FILES,
+    CorruptCheckpoint,
+    SourceError,
+    UnsupportedContainer,
+    listed,
+    printable,
+    unreadable,
+)
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
 
 TOP_LEVEL = "top_level_model_weights"
@@ -56,7 +64,7 @@ def read_header(path: Path) -> Checkpoint:
     try:
         file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
-        raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
+        raise _unreadable(path, "HDF5 cannot open it", error) from None
     try:
         _check_kind(path, file)
         size = path.stat().st_size
@@ -74,7 +82,7 @@ def read_header(path: Path) -> Checkpoint:
     except BaseException as error:
         file.close()
         if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
-            raise _corrupt(path, f"HDF5 cannot read it: {printable(str(error))}") from None
+            raise _unreadable(path, "HDF5 cannot read it", error) from None
         raise
     if all(tensor.extent is not None for tensor in tensors.values()):
         file.close()
@@ -274,7 +282,7 @@ def _row_reader(path: Path, dataset: h5py.Dataset, where: str, dtype: str) -> An
         try:
             rows = dataset[start:stop] if dataset.shape else dataset[()]
         except (OSError, RuntimeError) as error:
-            raise _corrupt(path, f"HDF5 cannot read {printable(where)}: {printable(str(error))}") from None
+            raise _unreadable(path, f"HDF5 cannot read {printable(where)}", error) from None
         return np.ascontiguousarray(rows, numpy_dtype(dtype))
 
     return read_rows
@@ -295,6 +303,13 @@ def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, 
     return StoredTensor(
         name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
     )
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> SourceError:
+    """The error of a file that HDF5 does not read: unsound, unless it is that no more files may be open."""
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        return SourceError(unreadable(path, error))
+    return _corrupt(path, f"{what}: {printable(str(error))}")
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:

@@ -7,6 +7,9 @@ import errno
 import os
 import resource
 import shutil
+import signal
+
+import h5py
 
 from converter import folders
 
@@ -61,6 +64,22 @@ def failing_copies(code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     os.copy_file_range = copy  # type: ignore[assignment]
+
+
+def signalled_within_hdf5(number: int, fate: str) -> None:
+    """A signal that comes while HDF5 calls back: what its handler raises is given back as something else, or lost."""
+    real = h5py.h5o.get_info
+
+    def get_info(*arguments: object) -> object:
+        h5py.h5o.get_info = real
+        try:
+            signal.raise_signal(number)
+        except SystemExit:
+            if fate != "lost":
+                raise {"SystemError": SystemError, "RuntimeError": RuntimeError}[fate]("an exception set") from None
+        return real(*arguments)
+
+    h5py.h5o.get_info = get_info
 
 
 NO_RENAMES = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)

@@ -62,7 +62,9 @@ def source(small: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def weights(folder: Path) -> Path:
-    return max((path for path in folder.iterdir() if path.name != "tokenizer.json"), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in folder.iterdir() if path.name != "tokenizer.json"), key=lambda path: path.stat().st_size
+    )
 
 
 def convert(source: Path, out: Path, **options: object) -> None:

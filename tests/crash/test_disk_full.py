@@ -25,7 +25,9 @@ from tests.torture import rounds
 
 PAGE = 4096
 DISK = 4 * 2**20
-FULL = r"cannot be written: (the disk is full; free some space; nothing was left behind|it needs 0 MB, .* free some space)"
+FULL = (
+    r"cannot be written: (the disk is full; free some space; nothing was left behind|it needs 0 MB, .* free some space)"
+)
 
 
 @pytest.mark.parametrize("late", [True, False], ids=["fills later", "is full"])

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from converter import pt2tf, tf2pt, verify
 from tests.crash import children
-from tests.crash.preparing import without_kernel
+from tests.crash.preparing import signalled_within_hdf5, without_kernel
 from tests.crash.sources import CASES, Case, content
 from tests.torture import rounds
 
@@ -41,6 +42,22 @@ def test_killed_without_help_of_the_kernel(
     sources: Path, tmp_path: Path, overwrite_first: bool, number: signal.Signals
 ) -> None:
     Killing(sources, tmp_path, CASES["safetensors to h5"], number, without_kernel).often(overwrite_first)
+
+
+@pytest.mark.parametrize("fate", ["SystemError", "RuntimeError", "lost"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_within_hdf5_is_not_lost(
+    small: Path, tmp_path: Path, talk: Path, number: signal.Signals, fate: str
+) -> None:
+    out = tmp_path / "place" / "out"
+    ended = children.run(
+        ["tf2pt", str(small / "tf"), str(out), "--quiet"], talk, prepare=partial(signalled_within_hdf5, number, fate)
+    )
+    assert (ended.status, ended.out, ended.err) == (ENDS[number][0], "", ENDS[number][1])
+    if fate == "lost":
+        assert verify(out, weights_only=True).passed
+    else:
+        assert not out.parent.exists()
 
 
 class Killing:
