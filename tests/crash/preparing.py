@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import resource
 import shutil
 import signal
+from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -32,6 +35,27 @@ def without_powers() -> None:
 def with_few_files(most: int) -> None:
     """Lets no more files be open than that, standard streams included."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def with_small_files(most: int) -> None:
+    """Lets no file grow beyond that; Python has the signal ignored that says so, which leaves EFBIG."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def without_holes() -> None:
+    """As on a file system without sparse files: a file that is made longer is filled with zeros at once."""
+    real = Path.open
+
+    class Filled(io.FileIO):
+        def truncate(self, size: int | None = None) -> int:
+            if size is not None:
+                self.write(b"\0" * (size - self.seek(0, os.SEEK_END)))
+            return super().truncate(size)
+
+    def opened(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return Filled(path, mode) if mode == "xb" else real(path, mode, *arguments, **options)
+
+    Path.open = opened  # type: ignore[method-assign]
 
 
 def without_looking_at_the_disk() -> None:

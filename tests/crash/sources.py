@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from converter import pt2tf, tf2pt
+from tests.hdf5_files import read_all, write_h5
 from tests.tiny import config_of, tensors_of, write_checkpoint
 
 LARGE = {"vocab_size": 100_000, "intermediate_size": 20_000}  # 33 MB, a third of which changes its layout
@@ -31,6 +33,7 @@ CASES = {
     "h5 to safetensors": Case("tf2pt", "tf", ()),
     "h5 to bin": Case("tf2pt", "tf", ("--format", "bin")),
     "h5 shards to bin shards": Case("tf2pt", "tf-shards", ("--format", "bin", "--max-shard-size", SHARD)),
+    "chunked h5 to safetensors": Case("tf2pt", "tf-chunked", ()),
     "safetensors back to shards": Case("tf2pt", "tf-safetensors", ("--max-shard-size", SHARD)),
 }
 
@@ -45,6 +48,10 @@ def write_sources(folder: Path, large: bool = True) -> Path:
     pt2tf(source, folder / "tf")
     pt2tf(source, folder / "tf-shards", max_shard_size=shard)
     pt2tf(source, folder / "tf-safetensors", format="safetensors")
+    (folder / "tf-chunked").mkdir()
+    shutil.copyfile(folder / "tf" / "config.json", folder / "tf-chunked" / "config.json")
+    tensors = read_all(folder / "tf" / "tf_model.h5")
+    write_h5(folder / "tf-chunked" / "tf_model.h5", tensors, chunks=True, compression="lzf")
     tf2pt(folder / "tf", folder / "pt-bin", format="bin")
     tf2pt(folder / "tf", folder / "pt-shards", max_shard_size=shard)
     return folder

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,19 @@ from converter import pt2tf, tf2pt
 from converter.errors import TargetError
 from tests.crash import children
 from tests.crash.conftest import Mounted
-from tests.crash.preparing import without_looking_at_the_disk
-from tests.crash.sources import CASES, Case, content
+from tests.crash.preparing import with_small_files, without_looking_at_the_disk
+from tests.crash.sources import CASES, content
 from tests.hdf5_files import read_all, write_h5
-from tests.torture import rounds
+from tests.torture import FULL, rounds
 
 PAGE = 4096
 DISK = 4 * 2**20
-FULL = (
+IS_FULL = (
     r"cannot be written: (the disk is full; free some space; nothing was left behind|it needs 0 MB, .* free some space)"
 )
 
 
-@pytest.mark.parametrize("late", [True, False], ids=["fills later", "is full"])
+@pytest.mark.parametrize("late", [True, pytest.param(False, marks=pytest.mark.torture)], ids=["fills later", "is full"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_disk_that_is_full(small: Path, talk: Path, mounted: Mounted, name: str, late: bool) -> None:
     """A tmpfs with room for ever more pages, until the conversion fits."""
@@ -53,25 +54,50 @@ def test_a_disk_that_is_full(small: Path, talk: Path, mounted: Mounted, name: st
             continue
         refused += 1
         assert ended.status == 1, ended
-        assert re.fullmatch(rf"convert: {disk / 'out'}: {FULL}\n", ended.err) or re.fullmatch(
+        assert re.fullmatch(rf"convert: {disk / 'out'}: {IS_FULL}\n", ended.err) or re.fullmatch(
             rf"convert: {disk / 'out'}: cannot be made: No space left on device; choose another folder\n", ended.err
         ), ended.err
         assert sorted(path.name for path in disk.iterdir()) == ["ballast"]
     assert refused >= turns
 
 
-def calls_of(case: Case, source: Path) -> list[tuple[Any, str]]:
-    """Where bytes leave this process for the disk, one for one: what a full disk makes fail."""
-    return [
-        (os, "pwrite"), (os, "copy_file_range"), (shutil, "copyfile"), (Path, "write_bytes"), (Path, "write_text"),
-        (Path, "mkdir"), (h5py, "File"),
-    ]  # fmt: skip
+@pytest.mark.parametrize("name", CASES)
+def test_no_file_may_grow_beyond_a_limit(small: Path, tmp_path: Path, talk: Path, name: str) -> None:
+    """Whatever grows fails where the limit is, as on a full disk, also where nothing may be mounted."""
+    case, place = CASES[name], tmp_path / "place"
+    place.mkdir()
+    arguments = [case.command, str(small / case.source), str(place / "out"), *case.options]
+    assert children.run(arguments, talk).status == 0
+    largest = max(path.stat().st_size for path in (place / "out").iterdir())
+    old = content(place / "out")
+    turns = rounds(sample=3, full=60)
+    for turn in range(turns):
+        limit = PAGE + (largest - PAGE) * turn // turns
+        ended = children.run([*arguments, "--overwrite"], talk, prepare=partial(with_small_files, limit))
+        assert (ended.status, ended.out, ended.err) == (
+            1, "", f"convert: {place / 'out'}: cannot be written: the file system does not hold files of this size; choose "
+            "another; nothing was left behind\n",
+        )  # fmt: skip
+        assert content(place / "out") == old
+        assert [path.name for path in place.iterdir()] == ["out"]
+    prepare = partial(with_small_files, 2 * largest + 2**20)  # a spool may be larger than what comes of it
+    assert children.run([*arguments, "--overwrite"], talk, prepare=prepare).status == 0
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("name", ["shards to h5 shards", "h5 to bin", "safetensors to shards"])
+# Where bytes leave this process for the disk, and files are made.
+CALLS: list[tuple[Any, str]] = [
+    (os, "pwrite"), (os, "copy_file_range"), (shutil, "copyfile"), (Path, "write_bytes"), (Path, "write_text"),
+    (Path, "mkdir"), (Path, "open"), (h5py, "File"),
+]  # fmt: skip
+CODES = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO}
+NAMES = ("shards to h5 shards", "h5 to bin", "safetensors to shards", "chunked h5 to safetensors")
+IN_FULL = [(name, code) for name in NAMES for code in CODES]
+SAMPLE = [*zip(NAMES, [*CODES, "ENOSPC"], strict=True)]
+
+
+@pytest.mark.parametrize(("name", "code"), IN_FULL if FULL else SAMPLE)
 def test_every_call_that_writes_may_fail(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str
 ) -> None:
     case = CASES[name]
     options = dict(zip(case.options[::2], case.options[1::2], strict=True))
@@ -83,12 +109,12 @@ def test_every_call_that_writes_may_fail(
     convert(small / case.source, out, **named)
     old = content(out)
     tried = 0
-    for owner, attribute in calls_of(case, small):
-        for chosen in (0, 0.5, 1):
-            tried += fails(convert, small / case.source, out, named, owner, attribute, chosen, code, monkeypatch)
+    for owner, attribute in CALLS:
+        for chosen in (0, 0.5, 1) if FULL else (0, 1):
+            tried += fails(convert, small / case.source, out, named, owner, attribute, chosen, CODES[code], monkeypatch)
             assert content(out) == old
             assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert tried >= 12
+    assert tried >= (12 if FULL else 8)
 
 
 def fails(
@@ -109,7 +135,8 @@ def fails(
 
     def call(*arguments: Any, **options: Any) -> Any:
         nonlocal counted
-        if attribute != "File" or "r" not in arguments:  # HDF5 files that are read
+        modes = [word for word in (*arguments, *options.values()) if isinstance(word, str)]
+        if attribute not in ("open", "File") or any(word[0] in "wxa" for word in modes):  # not files that are read
             counted += 1
             if counted - 1 == failing:
                 raise OSError(code, os.strerror(code))

@@ -18,7 +18,7 @@ from converter import pt2tf, tf2pt, verify
 from tests.crash import children
 from tests.crash.preparing import signalled_within_hdf5, without_kernel
 from tests.crash.sources import CASES, Case, content
-from tests.torture import rounds
+from tests.torture import FULL, rounds
 
 ROUNDS = rounds(sample=1, full=100)
 LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}(-old)?")
@@ -30,13 +30,19 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
-@pytest.mark.parametrize("name", CASES)
+IN_FULL = [(name, number) for name in CASES for number in ENDS]
+# Of the signals that can be handled one or the other.
+SAMPLE = [pair for place, pair in enumerate(IN_FULL) if pair[1] == signal.SIGKILL or place % 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), IN_FULL if FULL else SAMPLE, ids=lambda value: getattr(value, "name", value)
+)
 def test_killed(sources: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
     Killing(sources, tmp_path, CASES[name], number).often(overwrite_first=list(CASES).index(name) % 2 == 1)
 
 
-@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", ENDS if FULL else [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("overwrite_first", [False, True])
 def test_killed_without_help_of_the_kernel(
     sources: Path, tmp_path: Path, overwrite_first: bool, number: signal.Signals

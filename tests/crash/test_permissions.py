@@ -14,6 +14,7 @@ from tests.crash import children
 from tests.crash.conftest import Mounted
 from tests.crash.preparing import with_few_files, without_powers
 from tests.crash.sources import CASES, content, listing
+from tests.torture import rounds
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_read_only_file_system(place: Path, talk: Path, mounted: Mounted) -> N
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", list(CASES)[:: rounds(sample=2, full=1)])
 def test_too_few_files_may_be_open(small: Path, tmp_path: Path, talk: Path, name: str) -> None:
     """Refused until it is enough."""
     case = CASES[name]
