@@ -81,22 +81,20 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
         TargetError: it cannot be made, or somebody else made ``out`` in the meantime.
     """
     fresh = [parent for parent in out.parents if not parent.exists()]
+    staging = _Staging(out)
     try:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             _sweep(out)
-            staging, lock = _make_locked(out)
+            staging.make()
         except OSError as error:
             raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
-        try:
-            yield staging
-            _publish(staging, out, overwrite)
-        except BaseException:
-            os.close(lock)
-            _remove(staging)
-            raise
-        os.close(lock)
+        yield staging.path
+        _publish(staging.path, out, overwrite)
+        staging.unlock()
     except BaseException:
+        staging.unlock()
+        _remove(staging.path)
         with contextlib.suppress(OSError):  # somebody else may have put something there
             for parent in fresh:
                 parent.rmdir()
@@ -137,26 +135,34 @@ _REASONS = {
 }
 
 
-def _make_locked(out: Path) -> tuple[Path, int]:
-    """Makes a fresh staging folder and locks it; one that a sweeper took in between is made again."""
-    while True:
-        staging = out.with_name(f".{out.name}{_MARK}{secrets.token_hex(6)}")
-        staging.mkdir()
-        lock = -1
-        try:
-            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if staging.exists():
-                return staging, lock
-        except FileNotFoundError:
-            continue
-        except BaseException:
-            if lock >= 0:
-                os.close(lock)
-            with contextlib.suppress(OSError):
-                staging.rmdir()
-            raise
-        os.close(lock)
+class _Staging:
+    """A folder beside ``out``. Its name is known before it is made, for a signal may come right after that."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.path = self._name()
+        self._lock = -1
+
+    def _name(self) -> Path:
+        return self._out.with_name(f".{self._out.name}{_MARK}{secrets.token_hex(6)}")
+
+    def make(self) -> None:
+        """Makes and locks it; if a sweeper took it in between, another, for it may not be the only sweeper."""
+        while True:
+            self.path = self._name()
+            self.path.mkdir()
+            with contextlib.suppress(FileNotFoundError):
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if self.path.exists():
+                    return
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Gives the lock back, once."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _remove(staging: Path) -> None:
@@ -233,7 +239,7 @@ def _rename_without_kernel(staging: Path, out: Path) -> None:
 
 
 def _swap_without_kernel(staging: Path, out: Path) -> None:
-    """Two renames, between which there is no ``out``; whatever comes between them puts the old one back."""
+    """Two renames, between which there is no ``out``; whatever comes between them puts the old one back, or removes it."""
     aside = out.with_name(f"{staging.name}{_ASIDE}")
     try:
         out.rename(aside)
@@ -241,6 +247,7 @@ def _swap_without_kernel(staging: Path, out: Path) -> None:
     except BaseException:
         if aside.exists() and not out.exists():
             aside.rename(out)
+        shutil.rmtree(aside, ignore_errors=True)
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

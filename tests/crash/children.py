@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -71,7 +72,8 @@ def run(
                 time.sleep(min(0.001, after))
             assert child.pid is not None
             if child.is_alive():
-                os.kill(child.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # it may end in between
+                    os.kill(child.pid, number)
         child.join(_PATIENCE)
     seconds = time.perf_counter() - started
     assert child.exitcode is not None, "it hangs"

@@ -6,6 +6,9 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -66,6 +69,32 @@ def test_a_signal_within_hdf5_is_not_lost(
         assert not out.parent.exists()
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_interrupted_as_a_program(sources: Path, tmp_path: Path, handler: Callable[..., object]) -> None:
+    """``python -m converter`` from its start; a shell has SIGINT ignored by what it runs in the background."""
+    out = tmp_path / "place" / "out"
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "converter", "pt2tf", str(sources / "pt"), str(out), "--quiet"]
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, handler),
+    )
+    while not any(out.parent.iterdir()):
+        assert started.poll() is None
+        time.sleep(0.001)
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=60)
+    if handler is signal.SIG_IGN:
+        assert (started.returncode, said) == (0, ("", ""))
+        assert verify(out, weights_only=True).passed
+    else:
+        assert (started.returncode, said) == (130, ("", INTERRUPTED))
+        assert list(out.parent.iterdir()) == []
+
+
 class Killing:
     """One conversion, killed again and again by one signal."""
 
@@ -108,6 +137,7 @@ class Killing:
         found = content(self.out) if self.out.exists() else {}
         left = sorted(path.name for path in self.out.parent.iterdir() if path != self.out)
         assert all(LEFTOVER.fullmatch(name) for name in left), left
+        assert not left or self.number == signal.SIGKILL, left
         if found == {} != old:  # between two renames, where the kernel cannot exchange
             assert self.prepare is not None
             assert self.number == signal.SIGKILL
