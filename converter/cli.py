@@ -24,8 +24,30 @@ if TYPE_CHECKING:
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
 _LONG_LINE = 20_000
+_SAID_OF_INTERRUPTION = "convert: interrupted; nothing half-made was left behind"
 # Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+
+
+class _Stop:
+    """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up.
+
+    The status is kept, for the exception may not arrive: HDF5 calls back, and what is raised in there comes out as an
+    error of another kind, or not at all.
+    """
+
+    status: int | None = None
+
+    def __call__(self, number: int, _: object) -> NoReturn:
+        """Handles a signal."""
+        _ignore_signals()
+        self.status = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
+        raise SystemExit(self.status)
+
+
+def _ignore_signals() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
 
 
 class _Group(click.Group):
@@ -36,10 +58,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ConverterError as error:
+            if isinstance(ctx.obj, _Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
+                raise SystemExit(ctx.obj.status) from None
             click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
-            click.echo("convert: interrupted; nothing was left behind", err=True)
+            click.echo(_SAID_OF_INTERRUPTION, err=True)
             ctx.exit(_INTERRUPTED)
 
 
@@ -63,8 +87,8 @@ _revision_option = click.option("--revision", metavar="REV", help="Branch, tag o
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
-            click.argument("source", metavar="SRC", type=click.Path()),
-            click.argument("out", metavar="OUT", type=click.Path()),
+            click.argument("source", metavar="SRC", type=click.Path(readable=False)),
+            click.argument("out", metavar="OUT", type=click.Path(readable=False)),
             _revision_option,
             click.option(
                 "--dtype",
@@ -74,7 +98,12 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="What float tensors become.",
             ),
             click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
-            click.option("--config", type=click.Path(), metavar="FILE", help="A config.json that is not beside SRC."),
+            click.option(
+                "--config",
+                type=click.Path(readable=False),
+                metavar="FILE",
+                help="A config.json that is not beside SRC.",
+            ),
             click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists."),
             click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
             click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
@@ -158,9 +187,9 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 
 
 @cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
-@click.argument("vision", metavar="VISION", type=click.Path())
-@click.argument("text", metavar="TEXT", type=click.Path())
-@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("vision", metavar="VISION", type=click.Path(readable=False))
+@click.argument("text", metavar="TEXT", type=click.Path(readable=False))
+@click.argument("out", metavar="OUT", type=click.Path(readable=False))
 @click.option(
     "--to", "target", type=click.Choice(["pt", "tf"]), default="pt", show_default=True, help="PyTorch or TensorFlow."
 )
@@ -180,7 +209,7 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 
 
 @cli.command(epilog="Example: convert inspect clip-italian/")
-@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @_revision_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def inspect(source: str, revision: str | None, as_json: bool) -> None:
@@ -195,7 +224,7 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
 
 
 @cli.command(epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html")
-@click.argument("out", metavar="[OUT]", default=".", type=click.Path())
+@click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
 @click.option(
     "--reference", metavar="SRC|FILE", type=click.Path(), help="The source, or a file of `convert reference`."
 )
@@ -248,7 +277,7 @@ def verify(
 
 
 @cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
-@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
 @_revision_option
 @_run_options
@@ -267,7 +296,7 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
 
 
 @cli.command(epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf")
-@click.argument("out", metavar="OUT", type=click.Path())
+@click.argument("out", metavar="OUT", type=click.Path(readable=False))
 @click.argument("repository", metavar="REPO")
 @click.option(
     "--create-pr/--no-create-pr", default=None, help="A pull request, which is the default where REPO is there already."
@@ -291,17 +320,27 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault(_NO_BARS, "1")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, stop)
+    status: Any = None
     try:
-        sys.exit(cli.main(prog_name="convert", standalone_mode=False))  # it returns the status of ctx.exit, or None
+        status = cli.main(prog_name="convert", standalone_mode=False, obj=stop)  # status of ctx.exit, or None
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        status = error.exit_code
+    except SystemExit as stopped:
+        status = stopped.code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("convert: interrupted; nothing was left behind", err=True)
-        sys.exit(_INTERRUPTED)
+        stop.status = _INTERRUPTED
+    except Exception:
+        if stop.status is None:
+            raise
+    _ignore_signals()  # all is said and done: Python would complain while it shuts down
+    if stop.status == _INTERRUPTED:
+        click.echo(_SAID_OF_INTERRUPTION, err=True)
+    sys.exit(status if stop.status is None else stop.status)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, printable
+from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, printable, unreadable
 from converter.expressions import integer
 
 Side = Literal["vision", "text"]
@@ -119,7 +119,7 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; see to it that you may") from None
+        raise ConfigError(unreadable(path, error)) from None
     if len(text) > limit:
         raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config is; restore it from the original")
     try:

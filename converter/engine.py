@@ -14,14 +14,14 @@ from converter.checkpoints.detect import open_source
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.configs import DualEncoderConfig, check_config, read_config
 from converter.errors import ConfigError, SourceError, TargetError
-from converter.folders import check_out
+from converter.folders import check_out, explained
 from converter.hub.download import Obtained, obtain
 from converter.hub.ids import hub_id
 from converter.manifest import FileRecord
 from converter.memory import read_state_dict
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
 from converter.specs import Checkpoint, Framework, StoredTensor
-from converter.writing import Direction, Job, Progress, Written, identity, write_job
+from converter.writing import Direction, Identity, Job, Progress, Written, identities, identity, write_job
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
@@ -195,24 +195,28 @@ def _convert(
     started = time.perf_counter()
     framework: Framework = "pt" if direction == "pt2tf" else "tf"
     held: Obtained | None = None
-    if isinstance(source, Mapping):
-        _check_free(out, None, overwrite, dry_run)
-        checkpoint, folder = _open_memory(source, framework), None
-    else:
-        on_hub = hub_id(source, revision) is not None
-        _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
-        held = obtain(source, framework, revision)
-        started = time.perf_counter() if held.hub else started  # a download is not the conversion's time
-        checkpoint, folder = open_source(held.path, framework)
-    try:
-        checked = _config(config, folder)
-        path = Path("memory" if isinstance(source, Mapping) else source)
-        job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
-        job = replace(job, origin=held if held and held.hub else None)
-        _log_plan(job)
-        written = Written() if dry_run else write_job(job, overwrite, check)
-    finally:
-        checkpoint.close()
+    before: Mapping[Path, Identity] = {}
+    with explained(out):
+        if isinstance(source, Mapping):
+            _check_free(out, None, overwrite, dry_run)
+            checkpoint, folder = _open_memory(source, framework), None
+        else:
+            on_hub = hub_id(source, revision) is not None
+            _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
+            held = obtain(source, framework, revision)
+            started = time.perf_counter() if held.hub else started  # a download is not the conversion's time
+            before = identities(held.path)
+            checkpoint, folder = open_source(held.path, framework)
+        try:
+            checked = _config(config, folder)
+            path = Path("memory" if isinstance(source, Mapping) else source)
+            job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
+            known = tuple(before.get(file, now) for file, now in zip(checkpoint.files, job.before, strict=True))
+            job = replace(job, before=known, origin=held if held and held.hub else None)
+            _log_plan(job)
+            written = Written() if dry_run else write_job(job, overwrite, check)
+        finally:
+            checkpoint.close()
     result = _summary(job, written, dry_run, started)
     _log.info(
         "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds

@@ -20,7 +20,9 @@ A message says where, what was expected, what was found and what to do next. Exi
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
+from pathlib import Path
 
 
 class ConverterError(Exception):
@@ -77,6 +79,16 @@ class ModelError(ConverterError, ValueError):
 
 class ParityError(ConverterError):
     """A comparison could not be carried out, or had nothing to compare."""
+
+
+def unreadable(where: Path | str, error: OSError) -> str:
+    """What to say of a file or folder that the system refuses to read, with the next step."""
+    if error.errno in TOO_MANY_FILES:
+        return f"{where}: cannot be read: too many files are open; raise the limit (ulimit -n)"
+    return f"{where}: cannot be read: {error.strerror}; see to it that you may read it"
+
+
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def listed(items: Collection[str], limit: int = 10) -> str:

@@ -17,10 +17,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from converter.errors import TargetError
+from converter.errors import SourceError, TargetError, unreadable
 
 _MARK = ".partial-"
 _ASIDE = "-old"
+_ATTEMPTS = 100
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 
@@ -38,14 +39,24 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     """
     if out.name in ("", ".."):
         raise TargetError(f"{out}: is not the name of a folder to make; name one, such as out")
-    if source is not None and source.exists():
-        _check_apart(out, source)
+    try:
+        if source is not None and source.exists():
+            _check_apart(out, source)
+        _check_place(out, overwrite)
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 say RuntimeError of links that lead in a circle
+        where, why = getattr(error, "filename", None) or out, getattr(error, "strerror", None) or "a circle of links"
+        raise TargetError(f"{where}: cannot be looked at: {why}; see to it that you may, or choose another") from None
+
+
+def _check_place(out: Path, overwrite: bool) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise TargetError(f"{out}: exists and is not a folder; choose another")
     if not out.exists():
         return
     if not overwrite:
         raise TargetError(f"{out}: exists already; choose another folder, or replace it whole with --overwrite")
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise TargetError(f"{out}: is read-only, so it is not replaced; make it writable, or choose another folder")
     if any(out.iterdir()) and not (out / "config.json").is_file():
         raise TargetError(f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself")
 
@@ -63,41 +74,105 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
     """Gives a fresh folder beside ``out`` to write into, and puts it in place of ``out`` at the end.
 
     Args:
-        out: the folder that shall appear; its parents are made.
+        out: the folder that shall appear; its parents are made, and taken away again if it does not.
         overwrite: whether one that exists is replaced.
 
     Raises:
         TargetError: it cannot be made, or somebody else made ``out`` in the meantime.
     """
+    fresh = [parent for parent in out.parents if not parent.exists()]
+    staging = _Staging(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        staging, lock = _make_locked(out)
-    except OSError as error:
-        raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
-    try:
-        yield staging
-        _publish(staging, out, overwrite)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _make_locked(out: Path) -> tuple[Path, int]:
-    """Makes a fresh staging folder and locks it; one that a sweeper took in between is made again."""
-    while True:
-        staging = out.with_name(f".{out.name}{_MARK}{secrets.token_hex(6)}")
-        staging.mkdir()
         try:
-            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if staging.exists():
-            return staging, lock
-        os.close(lock)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(out)
+            staging.make()
+        except OSError as error:
+            raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
+        yield staging.path
+        _publish(staging.path, out, overwrite)
+        staging.unlock()
+    except BaseException:
+        staging.unlock()
+        _remove(staging.path)
+        with contextlib.suppress(OSError):  # somebody else may have put something there
+            for parent in fresh:
+                parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def explained(out: Path) -> Iterator[None]:
+    """Turns what the system says when it cannot read or write into an error with the next step.
+
+    What it says of a file that is not in the staging folder of ``out`` is said of the source.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
+        ours = where == out or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
+        if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
+            raise SourceError(f"{unreadable(where, error)}; nothing was left behind") from error
+        raise TargetError(f"{out}: cannot be written: {_REASONS[error.errno]}; nothing was left behind") from error
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file system does not hold files of this size; choose another",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose another folder",
+    errno.EPERM: "operation not permitted; choose another folder",
+    errno.ENOENT: "its folder was taken away meanwhile; choose another",
+    errno.EIO: "the disk fails to read or to write; choose another",
+    errno.EOPNOTSUPP: "the file system cannot do what is needed; choose another",
+    errno.EXDEV: "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n), or cut into fewer shards",
+    errno.ENFILE: "too many files are open on this machine; try again later",
+}
+
+
+class _Staging:
+    """A folder beside ``out``. Its name is known before it is made, for a signal may come right after that."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self.path = self._name()
+        self._lock = -1
+
+    def _name(self) -> Path:
+        return self._out.with_name(f".{self._out.name}{_MARK}{secrets.token_hex(6)}")
+
+    def make(self) -> None:
+        """Makes and locks it; if a sweeper took it in between, another, for it may not be the only sweeper."""
+        while True:
+            self.path = self._name()
+            self.path.mkdir()
+            with contextlib.suppress(FileNotFoundError):
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if self.path.exists():
+                    return
+            self.unlock()
+
+    def unlock(self) -> None:
+        """Gives the lock back, once."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove(staging: Path) -> None:
+    """Removes a staging folder. Where no more files may be open one must do, and shutil.rmtree needs more."""
+    with contextlib.suppress(OSError):
+        for path in staging.iterdir():
+            path.unlink()
+    shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        staging.rmdir()
 
 
 def _sweep(out: Path) -> None:
@@ -130,30 +205,51 @@ def _escaped(name: str) -> str:
 
 
 def _publish(staging: Path, out: Path, overwrite: bool) -> None:
-    try:
-        if not _rename(staging, out, _NOREPLACE):
-            _rename_without_kernel(staging, out)
-        return
-    except FileExistsError:
-        if not overwrite:
-            raise TargetError(f"{out}: was made by somebody else meanwhile; choose another folder") from None
-    if _rename(staging, out, _EXCHANGE):
-        shutil.rmtree(staging, ignore_errors=True)
-        return
-    aside = out.with_name(f"{staging.name}{_ASIDE}")
-    out.rename(aside)
-    try:
-        staging.rename(out)
-    except OSError:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    """Renames; again where another run made ``out``, or took it away, between two calls."""
+    for _ in range(_ATTEMPTS):
+        try:
+            if not _rename(staging, out, _NOREPLACE):
+                _rename_without_kernel(staging, out)
+            return
+        except FileExistsError:
+            if not overwrite:
+                raise TargetError(f"{out}: was made by somebody else meanwhile; choose another folder") from None
+        _check_place(out, overwrite)  # it may be another than was looked at in the beginning
+        try:
+            if _rename(staging, out, _EXCHANGE):
+                shutil.rmtree(staging, ignore_errors=True)
+            else:
+                _swap_without_kernel(staging, out)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) or not staging.exists():
+                raise
+    raise TargetError(f"{out}: others keep replacing it; choose another folder")
 
 
 def _rename_without_kernel(staging: Path, out: Path) -> None:
     if out.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
-    staging.rename(out)
+    try:
+        staging.rename(out)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
+        raise
+
+
+def _swap_without_kernel(staging: Path, out: Path) -> None:
+    """Two renames, between which there is no ``out``; whatever comes between them puts the old one back, or removes it."""
+    aside = out.with_name(f"{staging.name}{_ASIDE}")
+    try:
+        out.rename(aside)
+        staging.rename(out)
+    except BaseException:
+        if aside.exists() and not out.exists():
+            aside.rename(out)
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _rename(old: Path, new: Path, flags: int) -> bool:

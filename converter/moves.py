@@ -6,7 +6,6 @@ memory stays the same whatever the size of the checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import threading
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
-from converter.errors import CorruptCheckpoint, TargetError
+from converter.errors import CorruptCheckpoint
 from converter.layouts import Layout
 from converter.specs import Extent, StoredTensor
 
@@ -117,12 +116,12 @@ class Files:
             except (OSError, AttributeError) as error:
                 if isinstance(error, OSError) and error.errno not in _NO_COPY:
                     raise
+                count = 0
+            if count == 0:  # also what some kernels say of file systems that they cannot copy from
                 piece = np.empty(stop - start, np.uint8)
                 self.read(source, start, piece)
                 self.write(target, start, piece)
                 return
-            if count == 0:
-                raise CorruptCheckpoint(f"{source.path}: became shorter while it was read; convert it again")
             start += count
 
 
@@ -256,25 +255,6 @@ def in_parallel(
                 worker.result()
         finally:
             stop.set()
-
-
-@contextlib.contextmanager
-def full_disk_explained(out: Path) -> Iterator[None]:
-    """Turns what the system says when it cannot write into an error with the next step."""
-    try:
-        yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EFBIG: "the file system does not hold files of this size; choose another",
-            errno.EROFS: "the file system is read-only; choose another folder",
-            errno.EACCES: "permission denied; choose another folder",
-            errno.EPERM: "operation not permitted; choose another folder",
-        }
-        if error.errno not in reasons:
-            raise
-        raise TargetError(f"{out}: cannot be written: {reasons[error.errno]}; nothing was left behind") from error
 
 
 def extent_of(tensor: StoredTensor) -> Extent:

@@ -5,10 +5,11 @@ What goes wrong before the last rename leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,8 @@ from converter.check import check_moves, file_record, hash_file, same_bits
 from converter.checkpoints import hdf5, safetensors, shards, torch_zip
 from converter.checkpoints.detect import read_header
 from converter.configs import DualEncoderConfig
-from converter.errors import CheckError, CorruptCheckpoint, PlanError, TargetError, printable
-from converter.folders import staged
+from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
+from converter.folders import explained, staged
 from converter.hub.download import Obtained
 from converter.manifest import FileRecord, TensorRecord
 from converter.moves import (
@@ -34,7 +35,6 @@ from converter.moves import (
     blocks,
     cast,
     extent_of,
-    full_disk_explained,
     in_parallel,
     write_block,
 )
@@ -44,6 +44,7 @@ from converter.specs import Checkpoint, Extent, StoredTensor
 
 Progress = Callable[[str, int, int], None]
 Direction = Literal["pt2tf", "tf2pt"]
+Identity = tuple[int, int, int]
 _SPOOL = "spool"
 _SPOOL_ROWS_BYTES = 8 * 2**20
 
@@ -60,7 +61,7 @@ class Job:
         weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
-        before: identity of the source's files when their headers were read.
+        before: identity of the source's files before their headers were read.
         config: the source's.
         plan: where every tensor goes.
         options: as they were given, for the manifest.
@@ -76,7 +77,7 @@ class Job:
     weights: str
     max_shard_size: int | None
     checkpoint: Checkpoint
-    before: tuple[tuple[int, int, int], ...]
+    before: tuple[Identity, ...]
     config: DualEncoderConfig
     plan: Plan
     options: Mapping[str, Any]
@@ -108,14 +109,9 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
     Raises:
         ConverterError: nothing was written then.
     """
-    with full_disk_explained(job.out), staged(job.out, overwrite) as staging:
+    with explained(job.out), staged(job.out, overwrite) as staging, _unchanged(job):
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
-        free = shutil.disk_usage(staging).free
-        if needed > free:
-            raise TargetError(
-                f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
-                "free; free some space"
-            )
+        _check_room(job, needed, staging)
         moves, logit_scale, overflowed = _write_weights(job, staging)
         raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
@@ -131,9 +127,39 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         written = Written(needed, files, tensors, rewritten, source_files, overflowed)
         write_json(staging / manifest.NAME, _manifest(job, written))
-        if tuple(identity(path) for path in job.checkpoint.files) != job.before:
-            raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again")
     return written
+
+
+@contextlib.contextmanager
+def _unchanged(job: Job) -> Iterator[None]:
+    """Refuses a source that changed meanwhile, which also is the reason of whatever else went wrong then."""
+    reason: Exception | None = None
+    try:
+        yield
+    except (ConverterError, OSError) as error:
+        reason = error
+    try:
+        changed = tuple(identity(path) for path in job.checkpoint.files) != job.before
+    except OSError:
+        changed = True
+    if changed:
+        raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again") from reason
+    if reason is not None:
+        raise reason
+
+
+def _check_room(job: Job, needed: int, staging: Path) -> None:
+    """Compares what is free with the weights, the buffers made anew, and the copy of what is read by rows."""
+    spooled = sum(
+        tensor.source.size * DTYPES[tensor.source.dtype] for tensor in job.plan.tensors if tensor.source.extent is None
+    )
+    needed += spooled + sum(value.nbytes for value in job.plan.restored.values())
+    total, _, free = shutil.disk_usage(staging)
+    if total and needed > free:  # some file systems, in memory for instance, do not know their size
+        raise TargetError(
+            f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
+            "free; free some space"
+        )
 
 
 def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecord:
@@ -326,7 +352,16 @@ def _float_dtype(moves: Iterable[Move]) -> str | None:
     return dtypes.pop() if len(dtypes) == 1 else None
 
 
-def identity(path: Path) -> tuple[int, int, int]:
+def identity(path: Path) -> Identity:
     """What changes when a file is replaced or written to: inode, size and time of change."""
     held = path.stat()
     return held.st_ino, held.st_size, held.st_mtime_ns
+
+
+def identities(source: Path) -> Mapping[Path, Identity]:
+    """Identities of a folder's files, or of those beside a file, taken before any header is read."""
+    folder = source if source.is_dir() else source.parent
+    try:
+        return {path: identity(path) for path in folder.iterdir() if path.is_file()}
+    except OSError:  # a folder that may not be listed, or files that come and go
+        return {}

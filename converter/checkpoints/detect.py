@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
 from converter.checkpoints.remote import RemoteFile
-from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed
+from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, unreadable
 from converter.specs import Checkpoint, Framework
 
 # Weights files as transformers names them, in order of preference.
@@ -47,8 +47,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         inside(folder / "config.json", folder)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
     except OSError as error:
-        where = error.filename or source
-        raise SourceError(f"{where}: cannot be read: {error.strerror}; see to it that you may read it") from None
+        raise SourceError(unreadable(error.filename or source, error)) from None
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
         raise wrong_framework(checkpoint.files[0], framework)
@@ -68,7 +67,7 @@ def read_header(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             head = file.read(32)
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}; see to it that you may read it") from None
+        raise SourceError(unreadable(path, error)) from None
     if head.startswith(b"\x89HDF\r\n\x1a\n") or (path.suffix in (".h5", ".hdf5") and hdf5.is_hdf5(path)):
         return hdf5.read_header(path)
     # Before the pickles: a header of 640 bytes begins with 80 02, as they do.

@@ -9,7 +9,10 @@ variables themselves, without root scope, and these are the datasets' paths.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,15 @@ from converter.checkpoints.hdf5_chunks import UnsoundChunks, check_chunks, check
 from converter.checkpoints.rehearsal import rehearse
 from converter.checkpoints.remote import RemoteFile
 from converter.configs import rule_file
-from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
+from converter.errors import (
+    TOO_MANY_FILES,
+    CorruptCheckpoint,
+    SourceError,
+    UnsupportedContainer,
+    listed,
+    printable,
+    unreadable,
+)
 from converter.specs import Checkpoint, Extent, Shape, StoredTensor
 
 TOP_LEVEL = "top_level_model_weights"
@@ -59,7 +70,7 @@ def read_here(path: Path) -> Checkpoint:
     try:
         file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
-        raise _corrupt(path, f"HDF5 cannot open it: {printable(str(error))}") from None
+        raise _unreadable(path, "HDF5 cannot open it", error) from None
     try:
         _check_kind(path, file)
         size = path.stat().st_size
@@ -77,7 +88,7 @@ def read_here(path: Path) -> Checkpoint:
     except BaseException as error:
         file.close()
         if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
-            raise _corrupt(path, f"HDF5 cannot read it: {printable(str(error))}") from None
+            raise _unreadable(path, "HDF5 cannot read it", error) from None
         raise
     if all(tensor.extent is not None for tensor in tensors.values()):
         file.close()
@@ -95,8 +106,22 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], shard: b
     Returns:
         By name.
     """
-    if shard:
-        return _write_shard(path, list(tensors))
+    with _system_errors(path):
+        return _write_shard(path, list(tensors)) if shard else _write_groups(path, tensors)
+
+
+@contextlib.contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """HDF5 says a full disk as a RuntimeError with the number of the system's error somewhere in its text."""
+    try:
+        yield
+    except RuntimeError as error:
+        if found := re.search(r"errno = (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
+
+
+def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
     root = rule_file("dual_encoder")["root_scope"]
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:
@@ -260,7 +285,7 @@ def _row_reader(path: Path, dataset: h5py.Dataset, codes: list[int], where: str,
         except UnsoundChunks as error:
             raise _corrupt(path, f"{printable(where)} {error}") from None
         except (OSError, RuntimeError) as error:
-            raise _corrupt(path, f"HDF5 cannot read {printable(where)}: {printable(str(error))}") from None
+            raise _unreadable(path, f"HDF5 cannot read {printable(where)}", error) from None
         return np.ascontiguousarray(rows, numpy_dtype(dtype))
 
     return read_rows
@@ -281,6 +306,13 @@ def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, 
     return StoredTensor(
         name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
     )
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> SourceError:
+    """The error of a file that HDF5 does not read: unsound, unless it is that no more files may be open."""
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        return SourceError(unreadable(path, error))
+    return _corrupt(path, f"{what}: {printable(str(error))}")
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:

@@ -31,7 +31,7 @@ Convert = Callable[..., Run]
 @pytest.fixture
 def convert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Convert]:
     """Runs ``convert`` with the given arguments; seconds in its output are 0.00."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # or --quiet sets it, for the tests that follow too
 
@@ -43,7 +43,8 @@ def convert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Run(int(caught.value.code or 0), re.sub(r"in \d+\.\d\d s", "in 0.00 s", said.out), said.err)
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_interrupted(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "pt2tf", interrupt)
-    assert convert("pt2tf", "src", "out") == (130, "", "convert: interrupted; nothing was left behind\n")
+    assert convert("pt2tf", "src", "out") == (130, "", "convert: interrupted; nothing half-made was left behind\n")
 
 
 def run_module(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -143,7 +143,7 @@ main()
 @pytest.mark.parametrize(
     ("number", "status", "said"),
     [
-        (signal.SIGINT, 130, "convert: interrupted; nothing was left behind\n"),
+        (signal.SIGINT, 130, "convert: interrupted; nothing half-made was left behind\n"),
         (signal.SIGTERM, 143, ""),
         (signal.SIGKILL, -9, ""),
     ],

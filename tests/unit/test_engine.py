@@ -118,7 +118,7 @@ def test_source_that_shrinks_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(writing, "_allocate", shrink)
     error = refusal(tmp_path / "pt", tmp_path / "tf")
     assert type(error) is CorruptCheckpoint
-    assert str(error) == f"{weights}: became shorter while it was read; convert it again"
+    assert str(error) == f"{weights.parent}: changed while it was read; convert it again"
 
 
 def test_a_disk_that_is_known_to_be_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from converter import folders
-from converter.errors import TargetError
-from converter.folders import staged
+from converter.errors import SourceError, TargetError
+from converter.folders import explained, staged
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -234,3 +234,170 @@ def test_a_parent_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(TargetError) as caught, staged(tmp_path / "out", False):
         pass
     assert str(caught.value) == f"{tmp_path / 'out'}: cannot be made: Permission denied; choose another folder"
+
+
+@pytest.mark.parametrize("call", [(Path, "mkdir"), (os, "open"), (fcntl, "flock")], ids=lambda call: call[1])
+def test_interrupted_right_after_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: tuple[object, str]
+) -> None:
+    """What the handler of a signal raises comes between two calls of ours; the folder is removed all the same."""
+    owner, name = call
+    real = getattr(owner, name)
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        result = real(*arguments, **options)
+        if ".partial-" in str(arguments[0]) or name == "flock":
+            patched.undo()  # what cleans up calls it, too
+            raise KeyboardInterrupt
+        return result
+
+    place = tmp_path / "place"
+    place.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt), staged(place / "new" / "out", False):
+            pass
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, OSError])
+def test_stopped_between_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], done: bool
+) -> None:
+    """Before the second rename or right after it: the old one or the new one is there, whole."""
+    monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    out = old_checkpoint(tmp_path / "out")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if target == out and not self.name.endswith("-old"):
+            if done:
+                real(self, target)
+            raise kind
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(kind), staged(out, True) as staging:
+        (staging / "config.json").write_text("new")
+    assert (out / "config.json").read_text() == ("new" if done else "old")
+    assert leftovers(tmp_path) == []
+
+
+def test_out_is_taken_away_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = old_checkpoint(tmp_path / "out")
+    real = folders._rename
+    taken: list[Path] = []
+
+    def rename(old: Path, new: Path, flags: int) -> bool:
+        if flags == folders._EXCHANGE and not taken:
+            taken.append(new.rename(tmp_path / "elsewhere"))
+        return real(old, new, flags)
+
+    monkeypatch.setattr(folders, "_rename", rename)
+    with staged(out, True) as staging:
+        (staging / "new").touch()
+    assert taken
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert leftovers(tmp_path) == []
+
+
+def test_out_is_taken_away_before_the_first_of_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by another run with ``--overwrite``, between its own two."""
+    monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    out = old_checkpoint(tmp_path / "out")
+    real = Path.rename
+    taken: list[Path] = []
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == out and not taken:
+            taken.append(real(self, tmp_path / "elsewhere"))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with staged(out, True) as staging:
+        (staging / "new").touch()
+    assert taken
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert leftovers(tmp_path) == []
+
+
+def test_what_became_something_else_is_not_replaced(tmp_path: Path) -> None:
+    out = old_checkpoint(tmp_path / "out")
+    with pytest.raises(TargetError) as caught, staged(out, True):
+        (out / "config.json").unlink()
+        (out / "thesis.tex").write_text("years")
+    assert (
+        str(caught.value) == f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself"
+    )
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_that_fills_between_look_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    out, real = tmp_path / "out", Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        old_checkpoint(out)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(TargetError) as caught, staged(out, False) as staging:
+        (staging / "new").touch()
+    assert str(caught.value) == f"{out}: was made by somebody else meanwhile; choose another folder"
+
+
+def test_parents_that_were_made_are_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError), staged(tmp_path / "there" / "a" / "b" / "out", False):
+        raise ValueError
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    with pytest.raises(TargetError) as caught, staged(tmp_path / "out", False):
+        pass
+    assert str(caught.value) == f"{tmp_path / 'out'}: cannot be made: No locks available; choose another folder"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("ENOSPC", "the disk is full; free some space"),
+        ("EDQUOT", "the disk quota is used up; free some space"),
+        ("EFBIG", "the file system does not hold files of this size; choose another"),
+        ("EROFS", "the file system is read-only; choose another folder"),
+        ("EACCES", "permission denied; choose another folder"),
+        ("EPERM", "operation not permitted; choose another folder"),
+        ("EIO", "the disk fails to read or to write; choose another"),
+        ("EOPNOTSUPP", "the file system cannot do what is needed; choose another"),
+        ("EMFILE", "too many files are open; raise the limit (ulimit -n), or cut into fewer shards"),
+        ("ENFILE", "too many files are open on this machine; try again later"),
+        (
+            "EXDEV",
+            "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",
+        ),
+    ],
+)
+def test_what_the_system_says_of_writing(code: str, reason: str) -> None:
+    with pytest.raises(TargetError) as caught, explained(Path("out")):
+        raise OSError(getattr(errno, code), "no")
+    assert str(caught.value) == f"out: cannot be written: {reason}; nothing was left behind"
+
+
+def test_other_system_errors_keep_their_traceback() -> None:
+    with pytest.raises(OSError, match="Bad file"), explained(Path("out")):
+        raise OSError(errno.EBADF, "Bad file")
+
+
+def test_what_cannot_be_read_is_the_source() -> None:
+    with pytest.raises(SourceError) as caught, explained(Path("out")):
+        raise OSError(errno.EACCES, "Permission denied", "src/vocab.txt")
+    assert str(caught.value) == (
+        "src/vocab.txt: cannot be read: Permission denied; see to it that you may read it; nothing was left behind"
+    )
+    with pytest.raises(TargetError), explained(Path("out")):
+        raise OSError(errno.EACCES, "Permission denied", ".out.partial-0123/vocab.txt")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from converter import moves
 from converter.casts import numpy_dtype
-from converter.errors import CorruptCheckpoint, TargetError
+from converter.errors import CorruptCheckpoint
 from converter.layouts import LAYOUTS
-from converter.moves import Files, Move, blocks, full_disk_explained, in_parallel, write_block
+from converter.moves import Files, Move, blocks, in_parallel, write_block
 from converter.specs import Extent, StoredTensor
 
 Array = np.ndarray[Any, Any]
@@ -226,28 +226,6 @@ def test_the_first_error_stops_the_rest() -> None:
     with pytest.raises(CorruptCheckpoint, match="broken"):
         in_parallel([fail, *[wait] * 500], threads=1)
     assert next(ran) < 500
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("ENOSPC", "the disk is full; free some space"),
-        ("EDQUOT", "the disk quota is used up; free some space"),
-        ("EFBIG", "the file system does not hold files of this size; choose another"),
-        ("EROFS", "the file system is read-only; choose another folder"),
-        ("EACCES", "permission denied; choose another folder"),
-        ("EPERM", "operation not permitted; choose another folder"),
-    ],
-)
-def test_what_the_system_says_of_writing(code: str, reason: str) -> None:
-    with pytest.raises(TargetError) as caught, full_disk_explained(Path("out")):
-        raise OSError(getattr(errno, code), "no")
-    assert str(caught.value) == f"out: cannot be written: {reason}; nothing was left behind"
-
-
-def test_other_system_errors_keep_their_traceback() -> None:
-    with pytest.raises(OSError, match="I/O error"), full_disk_explained(Path("out")):
-        raise OSError(errno.EIO, "I/O error")
 
 
 def test_limits_of_memory_and_threads() -> None:

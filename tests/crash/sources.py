@@ -1,0 +1,74 @@
+"""A checkpoint large enough to be killed in the middle of, in every container that is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter import pt2tf, tf2pt
+from tests.hdf5_files import read_all, write_h5
+from tests.tiny import config_of, tensors_of, write_checkpoint
+
+LARGE = {"vocab_size": 100_000, "intermediate_size": 20_000}  # 33 MB, a third of which changes its layout
+SHARD = "8MB"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A conversion: what it reads, and the command line without SRC and OUT."""
+
+    command: str
+    source: str
+    options: tuple[str, ...]
+
+
+CASES = {
+    "safetensors to h5": Case("pt2tf", "pt", ()),
+    "bin to safetensors": Case("pt2tf", "pt-bin", ("--format", "safetensors")),
+    "shards to h5 shards": Case("pt2tf", "pt-shards", ("--max-shard-size", SHARD)),
+    "safetensors to shards": Case("pt2tf", "pt", ("--format", "safetensors", "--max-shard-size", SHARD)),
+    "h5 to safetensors": Case("tf2pt", "tf", ()),
+    "h5 to bin": Case("tf2pt", "tf", ("--format", "bin")),
+    "h5 shards to bin shards": Case("tf2pt", "tf-shards", ("--format", "bin", "--max-shard-size", SHARD)),
+    "chunked h5 to safetensors": Case("tf2pt", "tf-chunked", ()),
+    "safetensors back to shards": Case("tf2pt", "tf-safetensors", ("--max-shard-size", SHARD)),
+}
+
+
+def write_sources(folder: Path, large: bool = True) -> Path:
+    """Writes one checkpoint in every container: ``pt``, ``pt-bin``, ``tf`` and so on below ``folder``."""
+    config = config_of("vit", "bert", text_fields=LARGE if large else {})
+    source = write_checkpoint(folder / "pt", config, tensors_of(config))
+    (source / "tokenizer_config.json").write_text("{}")
+    (source / "vocab.txt").write_text("one\ntwo\n")
+    shard = SHARD if large else "40KB"
+    pt2tf(source, folder / "tf")
+    pt2tf(source, folder / "tf-shards", max_shard_size=shard)
+    pt2tf(source, folder / "tf-safetensors", format="safetensors")
+    (folder / "tf-chunked").mkdir()
+    shutil.copyfile(folder / "tf" / "config.json", folder / "tf-chunked" / "config.json")
+    tensors = read_all(folder / "tf" / "tf_model.h5")
+    write_h5(folder / "tf-chunked" / "tf_model.h5", tensors, chunks=True, compression="lzf")
+    tf2pt(folder / "tf", folder / "pt-bin", format="bin")
+    tf2pt(folder / "tf", folder / "pt-shards", max_shard_size=shard)
+    return folder
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below a folder, links and empty folders included by name."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def listing(folder: Path) -> list[tuple[str, int, int, int, int]]:
+    """What a run that only reads cannot change: names, inodes, sizes, times of change of every file and folder."""
+    found = []
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        held = os.lstat(path)
+        found.append((str(path), held.st_ino, held.st_size, held.st_mtime_ns, held.st_ctime_ns))
+    return found

@@ -1,0 +1,161 @@
+"""Killed at any moment: OUT is absent, or the old one, or complete; what is left is recognisable and the next run sweeps it."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import pt2tf, tf2pt, verify
+from tests.crash import children
+from tests.crash.preparing import signalled_within_hdf5, without_kernel
+from tests.crash.sources import CASES, Case, content
+from tests.torture import FULL, rounds
+
+ROUNDS = rounds(sample=1, full=100)
+LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}(-old)?")
+INTERRUPTED = "convert: interrupted; nothing half-made was left behind\n"
+ENDS = {
+    signal.SIGINT: (130, INTERRUPTED),
+    signal.SIGTERM: (143, ""),
+    signal.SIGKILL: (-9, ""),
+}
+
+
+IN_FULL = [(name, number) for name in CASES for number in ENDS]
+# Of the signals that can be handled one or the other.
+SAMPLE = [pair for place, pair in enumerate(IN_FULL) if pair[1] == signal.SIGKILL or place % 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), IN_FULL if FULL else SAMPLE, ids=lambda value: getattr(value, "name", value)
+)
+def test_killed(sources: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    Killing(sources, tmp_path, CASES[name], number).often(overwrite_first=list(CASES).index(name) % 2 == 1)
+
+
+@pytest.mark.parametrize("number", ENDS if FULL else [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("overwrite_first", [False, True])
+def test_killed_without_help_of_the_kernel(
+    sources: Path, tmp_path: Path, overwrite_first: bool, number: signal.Signals
+) -> None:
+    Killing(sources, tmp_path, CASES["safetensors to h5"], number, without_kernel).often(overwrite_first)
+
+
+@pytest.mark.parametrize("fate", ["SystemError", "RuntimeError", "lost"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_within_hdf5_is_not_lost(
+    small: Path, tmp_path: Path, talk: Path, number: signal.Signals, fate: str
+) -> None:
+    out = tmp_path / "place" / "out"
+    ended = children.run(
+        ["tf2pt", str(small / "tf"), str(out), "--quiet"], talk, prepare=partial(signalled_within_hdf5, number, fate)
+    )
+    assert (ended.status, ended.out, ended.err) == (ENDS[number][0], "", ENDS[number][1])
+    if fate == "lost":
+        assert verify(out, weights_only=True).passed
+    else:
+        assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_interrupted_as_a_program(sources: Path, tmp_path: Path, handler: Callable[..., object]) -> None:
+    """``python -m converter`` from its start; a shell has SIGINT ignored by what it runs in the background."""
+    out = tmp_path / "place" / "out"
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "converter", "pt2tf", str(sources / "pt"), str(out), "--quiet"]
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, handler),
+    )
+    while not any(out.parent.iterdir()):
+        assert started.poll() is None
+        time.sleep(0.001)
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=60)
+    if handler is signal.SIG_IGN:
+        assert (started.returncode, said) == (0, ("", ""))
+        assert verify(out, weights_only=True).passed
+    else:
+        assert (started.returncode, said) == (130, ("", INTERRUPTED))
+        assert list(out.parent.iterdir()) == []
+
+
+class Killing:
+    """One conversion, killed again and again by one signal."""
+
+    def __init__(
+        self,
+        sources: Path,
+        tmp_path: Path,
+        case: Case,
+        number: signal.Signals,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self.talk, self.out = tmp_path / "talk", tmp_path / "place" / "out"
+        self.talk.mkdir()
+        self.out.parent.mkdir()
+        self.source, self.case, self.number, self.prepare = sources / case.source, case, number, prepare
+        self.arguments = [case.command, str(self.source), str(self.out), *case.options]
+        self.seen: Counter[str] = Counter()
+
+    def often(self, overwrite_first: bool) -> None:
+        """Kills in ``ROUNDS`` random moments, every other time over an output that is there."""
+        whole = children.run(self.arguments, self.talk, prepare=self.prepare)
+        assert (whole.status, whole.err) == (0, "")
+        assert verify(self.out, weights_only=True).passed
+        new = content(self.out)
+        noise = random.Random(f"{self.case} {self.number}")
+        for turn in range(ROUNDS):
+            self.once(overwrite_first != bool(turn % 2), noise.uniform(0, 1.1) * whole.seconds, new)
+        print(f"{self.case.source} {self.case.options} {self.number.name}: {dict(self.seen)}")  # noqa: T201
+
+    def once(self, overwrite: bool, after: float, new: dict[str, str]) -> None:
+        """Kills once and looks at what is there; then runs it to the end."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        old = {}
+        if overwrite:
+            self.out.mkdir()
+            (self.out / "config.json").write_text("old")
+            old = content(self.out)
+        arguments = [*self.arguments, *(["--overwrite"] if overwrite else [])]
+        ended = children.run(arguments, self.talk, self.number, after, self.prepare)
+        found = content(self.out) if self.out.exists() else {}
+        left = sorted(path.name for path in self.out.parent.iterdir() if path != self.out)
+        assert all(LEFTOVER.fullmatch(name) for name in left), left
+        assert not left or self.number == signal.SIGKILL, left
+        if found == {} != old:  # between two renames, where the kernel cannot exchange
+            assert self.prepare is not None
+            assert self.number == signal.SIGKILL
+            assert content(next(self.out.parent.glob("*-old"))) == old
+        else:
+            assert found in (old, new)
+        assert (ended.status, ended.err) in (ENDS[self.number], (0, "")), ended
+        assert ended.status != 0 or found == new
+        self.seen["complete" if found == new else "old" if found else "absent"] += 1
+        self.seen["with leftovers"] += bool(left)
+        second(self.source, self.case, self.out, overwrite or found == new)
+        assert [path.name for path in self.out.parent.iterdir()] == ["out"]
+        assert content(self.out) == new
+
+
+def second(source: Path, case: Case, out: Path, overwrite: bool) -> None:
+    """The next run, in this process: it succeeds, and sweeps what the first one left."""
+    options = dict(zip(case.options[::2], case.options[1::2], strict=True))
+    named: dict[str, Any] = {"format": options["--format"]} if "--format" in options else {}
+    convert = pt2tf if case.command == "pt2tf" else tf2pt
+    convert(source, out, max_shard_size=options.get("--max-shard-size"), overwrite=overwrite, **named)

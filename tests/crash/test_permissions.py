@@ -1,0 +1,144 @@
+"""What may not be read or written, and too few files that may be open: one line each, nothing left, nothing harmed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.crash import children
+from tests.crash.conftest import Mounted
+from tests.crash.preparing import with_few_files, without_powers
+from tests.crash.sources import CASES, content, listing
+from tests.torture import rounds
+
+
+@pytest.fixture
+def place(small: Path, tmp_path: Path) -> Path:
+    """A source of its own, an old OUT, and a folder for a new one."""
+    shutil.copytree(small / "pt", tmp_path / "src")
+    for name in ("there", "old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "old" / "config.json").write_text("old")
+    return tmp_path
+
+
+FORBIDDEN = {
+    "no folder can be made": ("there", 0o555, "there/out", "{out}: cannot be made: Permission denied; choose another folder"),
+    "no folder can be made in one to be made": (
+        "there", 0o555, "there/new/out", "{out}: cannot be made: Permission denied; choose another folder",
+    ),
+    "the folder cannot be entered": (
+        "there", 0o000, "there/out",
+        "{out}: cannot be looked at: Permission denied; see to it that you may, or choose another",
+    ),
+    "OUT is read-only": (
+        "old", 0o555, "old", "{out}: is read-only, so it is not replaced; make it writable, or choose another folder",
+    ),
+    "OUT cannot be looked at": (
+        "old", 0o000, "old", "{out}: is read-only, so it is not replaced; make it writable, or choose another folder",
+    ),
+    "weights": (
+        "src/model.safetensors", 0o000, "out",
+        "{path}: cannot be read: Permission denied; see to it that you may read it",
+    ),
+    "config.json": (
+        "src/config.json", 0o000, "out", "{path}: cannot be read: Permission denied; see to it that you may read it",
+    ),
+    "a tokenizer": (
+        "src/vocab.txt", 0o000, "out",
+        "{path}: cannot be read: Permission denied; see to it that you may read it; nothing was left behind",
+    ),
+    "the source's folder": (
+        "src", 0o000, "out",
+        "{path}/model.safetensors: cannot be read: Permission denied; see to it that you may read it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_forbidden(place: Path, talk: Path, name: str) -> None:
+    path, mode, out, message = FORBIDDEN[name]
+    before = content(place)
+    (place / path).chmod(mode)
+    ended = children.run(["pt2tf", str(place / "src"), str(place / out), "--overwrite"], talk, prepare=without_powers)
+    (place / path).chmod(0o755)
+    expected = message.format(out=place / out, path=place / path)
+    assert (ended.status, ended.out, ended.err) == (1, "", f"convert: {expected}\n")
+    shutil.rmtree(talk)
+    talk.mkdir()
+    assert content(place) == before
+
+
+def test_with_permission_it_is_converted(place: Path, talk: Path) -> None:
+    ended = children.run(["pt2tf", str(place / "src"), str(place / "out")], talk, prepare=without_powers)
+    assert (ended.status, ended.err) == (0, "")
+
+
+def test_a_folder_that_may_be_entered_and_not_listed(place: Path, talk: Path) -> None:
+    (place / "src").chmod(0o311)
+    ended = children.run(["pt2tf", str(place / "src"), str(place / "out")], talk, prepare=without_powers)
+    (place / "src").chmod(0o755)
+    assert (ended.status, ended.err) == (0, "")
+
+
+def test_a_read_only_file_system(place: Path, talk: Path, mounted: Mounted) -> None:
+    disk = mounted("tmpfs", "ro,size=1m")
+    ended = children.run(["pt2tf", str(place / "src"), str(disk / "out")], talk)
+    assert (ended.status, ended.err) == (
+        1, f"convert: {disk / 'out'}: cannot be made: Read-only file system; choose another folder\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(CASES)[:: rounds(sample=2, full=1)])
+def test_too_few_files_may_be_open(small: Path, tmp_path: Path, talk: Path, name: str) -> None:
+    """Refused until it is enough."""
+    case = CASES[name]
+    place = tmp_path / "place"
+    place.mkdir()
+    shard = ["--max-shard-size", "40KB"] if "--max-shard-size" in case.options else []
+    form = ["--format", case.options[1]] if "--format" in case.options else []
+    arguments = [case.command, str(small / case.source), str(place / "out"), *form, *shard]
+    said = set()
+    for most in range(4, 60):  # three are open in any case, and one that says when it begins
+        ended = children.run(arguments, talk, prepare=partial(with_few_files, most))
+        if ended.status == 0:
+            shutil.rmtree(place / "out")
+            break
+        assert (ended.status, ended.out) == (1, ""), ended
+        said.add(ended.err.partition(": cannot be ")[2])
+        assert list(place.iterdir()) == []
+    else:
+        pytest.fail(f"60 files are not enough: {ended.err}")
+    assert said == {
+        "read: too many files are open; raise the limit (ulimit -n)\n",
+        "written: too many files are open; raise the limit (ulimit -n), or cut into fewer shards; nothing was left behind\n",
+    }
+
+
+COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "convert": lambda source, out: ["tf2pt" if source.name.startswith("tf") else "pt2tf", str(source), str(out)],
+    "dry run": lambda source, out: [*COMMANDS["convert"](source, out), "--dry-run"],
+    "inspect": lambda source, _: ["inspect", str(source)],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", ["pt", "pt-bin", "pt-shards", "tf", "tf-shards", "tf-safetensors"])
+def test_sources_are_only_read(small: Path, tmp_path: Path, talk: Path, kind: str, command: str) -> None:
+    """No lock, no cache, no time of change; and it works where nothing could be written."""
+    source = tmp_path / kind
+    shutil.copytree(small / kind, source)
+    for path in source.iterdir():
+        path.chmod(0o444)
+    source.chmod(0o555)
+    before = listing(source)
+    ended = children.run(COMMANDS[command](source, tmp_path / "out"), talk, prepare=without_powers)
+    assert (ended.status, ended.err) == (0, "")
+    assert listing(source) == before
+    source.chmod(0o755)
+    assert os.access(source, os.W_OK)
