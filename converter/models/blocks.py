@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from keras import ops
 
 from converter.models.activations import activation
-from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
+from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw, in_float32
 
 Tensor = Any
 
@@ -107,7 +108,7 @@ class Block(CompositeLayer):
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
         self.scaled = "scale1" in spec.names
-        self.act = activation(spec.act)
+        self.act = partial(in_float32, activation(spec.act))
         self.drop_attention = Dropout(spec.attention_dropout, seeds)
         self.drop_hidden = Dropout(spec.hidden_dropout, seeds)
         self.drop_mlp = Dropout(spec.hidden_dropout if spec.mlp_dropout is None else spec.mlp_dropout, seeds)
@@ -177,10 +178,13 @@ def attention(
     key = ops.transpose(ops.reshape(key, (-1, keys, heads, head)), (0, 2, 3, 1))
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
-    if bias is not None:
-        scores = scores + bias
-    # Keras warns of a softmax over a single score.
-    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
-    weights = drop(weights, training)
+    weights = drop(in_float32(lambda x: _softmax(x, bias), scores), training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights
+
+
+def _softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is not None:
+        scores = scores + ops.cast(bias, scores.dtype)
+    # Keras warns of a softmax over a single score.
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)

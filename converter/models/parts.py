@@ -17,6 +17,14 @@ Tensor = Any
 Make = Callable[..., Any]
 
 
+def in_float32(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``; of a half-precision ``x`` computed in float32 and rounded once, as PyTorch's kernels do it."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if dtype not in ("float16", "bfloat16"):
+        return function(x)
+    return ops.cast(function(ops.cast(x, "float32")), dtype)
+
+
 class Part:
     """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope."""
 
@@ -64,14 +72,15 @@ class Norm(Part):
         self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(..., width)`` to the same shape; half precision is normalised in float32."""
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        if dtype in ("float16", "bfloat16"):
-            x = ops.cast(x, "float32")
+        """``(..., width)`` to the same shape; half precision is normalised in float32 and rounded once, as in PyTorch."""
+        return in_float32(self._normed, x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        gamma, beta = (ops.cast(part, x.dtype) for part in (self.gamma, self.beta))
         # Not ops.mean, which on JAX averages float64 in float32.
         centred = x - ops.sum(x, axis=-1, keepdims=True) / self.width
         scale = ops.rsqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / self.width + self.eps)
-        return ops.cast(centred * scale, dtype) * self.gamma + self.beta
+        return centred * scale * gamma + beta
 
 
 class Embedding(Part):

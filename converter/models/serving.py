@@ -10,6 +10,7 @@ from keras import ops
 
 from converter.errors import ModelError
 from converter.models.embeddings import pair
+from converter.models.parts import in_float32
 
 Tensor = Any
 
@@ -64,4 +65,4 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
 
 def unit(x: Tensor) -> Tensor:
     """``(n, width)`` with each row scaled to length 1."""
-    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+    return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
