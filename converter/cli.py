@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # What a shell expects of a program that was interrupted.
 _INTERRUPTED, _TERMINATED = 130, 143
 _LONG_LINE = 20_000
+# Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
+_NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
 
 class _Group(click.Group):
@@ -289,6 +291,8 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault(_NO_BARS, "1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         sys.exit(cli.main(prog_name="convert", standalone_mode=False))  # it returns the status of ctx.exit, or None
@@ -317,7 +321,7 @@ def _stages(first: str, silent: bool) -> Iterator[Callable[[str, int, int], None
 def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """A progress bar on stderr if that is a terminal; it begins after a download, which has bars of its own."""
     if silent:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before huggingface_hub is imported
+        os.environ.setdefault(_NO_BARS, "1")
     if silent or not sys.stderr.isatty():
         yield None
         return

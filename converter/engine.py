@@ -202,6 +202,7 @@ def _convert(
         on_hub = hub_id(source, revision) is not None
         _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
         held = obtain(source, framework, revision)
+        started = time.perf_counter() if held.hub else started  # a download is not the conversion's time
         checkpoint, folder = open_source(held.path, framework)
     try:
         checked = _config(config, folder)

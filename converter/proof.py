@@ -21,6 +21,7 @@ from converter.sidecars import write_json
 
 NAME = "parity.json"
 FORMAT = 1
+_OF_FINDINGS = ("part", "status", "compared")
 MAX_BYTES = 16 * 2**20
 
 
@@ -31,7 +32,7 @@ class Proof:
     Attributes:
         passed: whether files, weights and outputs were compared and are equal.
         verified_by: program and version.
-        findings: as ``Verification.to_json`` has them.
+        findings: part, status and how much was compared.
         report: figures of the outputs, as ``ParityReport.to_json`` has them; None where they were not compared.
     """
 
@@ -58,7 +59,8 @@ def write_proof(folder: Path, verification: Mapping[str, Any]) -> Path:
         "manifest_sha256": _manifest_sum(folder),
         "files": {name: hash_file(folder / name).sha256 for name in _unhashed(folder)},
         "passed": verification["passed"],
-        "findings": verification["findings"],
+        # Not what it was compared with, which is a path of this machine.
+        "findings": [{name: finding[name] for name in _OF_FINDINGS} for finding in verification["findings"]],
         "report": verification["report"],
     }
     try:

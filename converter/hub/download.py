@@ -143,8 +143,12 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         HubError: missing, gated, offline, or not reachable.
     """
     api = hub_api()
+    names, listed_at, unreached = _listed(api, wanted, wanted.revision)
+    if names.get("config.json", 0) > MAX_CONFIG_BYTES:
+        raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
     with explained(str(wanted), wanted.revision):
         try:
+            # By the revision, not its commit: so the cache learns what the revision stands for.
             config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
         except Exception as error:
             if _is_missing_file(error):
@@ -155,17 +159,12 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     commit = config.parent.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
-    if config.stat().st_size > MAX_CONFIG_BYTES:
-        raise SourceError(f"{wanted}: config.json is larger than {MAX_CONFIG_BYTES:,} bytes, which no config is")
-    try:
-        return Snapshot(wanted, commit, config.parent, _listed_names(api, wanted, commit))
-    except Exception as error:
-        if not _is_out_of_reach(error):
-            with explained(str(wanted), wanted.revision):
-                raise
+    if unreached is None and listed_at != commit:  # the branch moved in between
+        names, _, unreached = _listed(api, wanted, commit)
+    if unreached is not None:
         _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
-        held = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
-        return Snapshot(wanted, commit, config.parent, held, error)
+        names = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+    return Snapshot(wanted, commit, config.parent, names, unreached)
 
 
 def cached(repository: str, commit: str) -> Path | None:
@@ -224,7 +223,9 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
-                hub_api().snapshot_download(snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns)
+                hub_api().snapshot_download(
+                    snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns, tqdm_class=_bars()
+                )
                 break
             except Exception as error:
                 # Of a connection that broke off, the next attempt asks for the rest.
@@ -235,10 +236,34 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
 
 
-def _listed_names(api: Any, wanted: HubId, commit: str) -> dict[str, int]:
-    """Sizes of the files on the top level at a commit."""
-    info = api.model_info(wanted.id, revision=commit, files_metadata=True)
-    return {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
+def _bars() -> Any:
+    """huggingface_hub's progress bars, on terminals only: a library that is used by another prints nothing."""
+    from huggingface_hub.utils import tqdm
+
+    class OnTerminals(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            if not kwargs.get("disable"):
+                kwargs["disable"] = None  # by tqdm, where stderr is no terminal
+            super().__init__(*args, **kwargs)
+
+    return OnTerminals
+
+
+def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
+    """Sizes of the files on the top level at a revision, and its commit; or why the Hub was not reached."""
+    with explained(str(wanted), wanted.revision):
+        try:
+            info = api.model_info(wanted.id, revision=revision, files_metadata=True)
+        except Exception as error:
+            if _is_out_of_reach(error):
+                return {}, None, error
+            raise
+    files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
+    return (
+        {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name},
+        info.sha,
+        None,
+    )
 
 
 def _is_out_of_reach(error: Exception) -> bool:

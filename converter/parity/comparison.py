@@ -103,6 +103,7 @@ class ParityReport:
         batches: title of each batch.
         comparisons: every tap of every batch that both sides have, batch by batch, in model order.
         problems: what is wrong beside figures: taps of one side only, inputs that are not the same.
+        notes: what was not compared and need not be.
     """
 
     tolerance: Tolerance
@@ -111,6 +112,7 @@ class ParityReport:
     batches: tuple[str, ...]
     comparisons: tuple[TapComparison, ...]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -176,6 +178,7 @@ class ParityReport:
             "left_out": self.left_out,
             "first_failure": None if first is None else {"tap": first.name, "batch": first.batch, "where": first.where},
             "problems": list(self.problems),
+            "notes": list(self.notes),
             "candidate": dict(self.candidate),
             "reference": dict(self.reference),
             "batches": list(self.batches),

@@ -6,6 +6,8 @@ import contextlib
 import gc
 import json
 import platform
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import transformers
 
 from converter.errors import ParityError
 from converter.models import TFVisionTextDualEncoderModel
+from converter.models.blocks import Block
+from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
 from converter.parity.candidate import CandidateOptions
 from converter.parity.golden import Recording, config_sha256, read_recording, write_recording
-from converter.parity.taps import Array, collect_taps
+from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -134,21 +138,63 @@ def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
     # a vocabulary fits in 32 bits, and JAX has no 64 without being told
     inputs = {name: array.astype(np.int32) if name in INTEGER_INPUTS else array for name, array in batch.inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].astype(options.dtype)
-    output = model(
-        **inputs,
-        output_hidden_states=True,
-        output_attentions=options.attentions,
-        return_loss=options.loss and batch.is_square,
-        return_dict=True,
-        training=False,
-    )
+    inner = InnerTaps()
+    with contextlib.ExitStack() as stack:
+        for tower in TOWERS:
+            stack.enter_context(_tapped(getattr(model, f"{tower}_model"), tower, inner))
+        output = model(
+            **inputs,
+            output_hidden_states=True,
+            output_attentions=options.attentions,
+            return_loss=options.loss and batch.is_square,
+            return_dict=True,
+            training=False,
+        )
     image_features = model.visual_projection(output.vision_model_output.pooler_output)
     text_features = model.text_projection(output.text_model_output.pooler_output)
-    taps = collect_taps(output, image_features, text_features, options.attentions, _to_numpy)
+    found = inner.named(stage_depths(model.config))
+    taps = collect_taps(output, image_features, text_features, options.attentions, _to_numpy, found)
     if "loss" in taps:
         # (1,) as TFCLIPOutput has it, where PyTorch's loss is a scalar; reshape refuses more than one value
         taps["loss"] = taps["loss"].reshape(())
     return Batch(batch.title, batch.inputs, taps)
+
+
+@contextlib.contextmanager
+def _tapped(tower: Composite, name: str, inner: InnerTaps) -> Iterator[None]:
+    """Keeps what the dense parts that end the branches of a tower's blocks give, while the context lasts."""
+    blocks = list(_blocks(tower))
+    ends = {"attention_output": "out", "mlp_output": "down"}
+    kept = [(block, role, getattr(block, role)) for block in blocks for role in ends.values()]
+    for block in blocks:
+        for kind, role in ends.items():
+            # Past Keras' bookkeeping of attributes: no layer comes or goes.
+            object.__setattr__(block, role, _Kept(getattr(block, role), partial(inner.keep, name, kind)))
+    try:
+        yield
+    finally:
+        for block, role, part in kept:
+            object.__setattr__(block, role, part)
+
+
+def _blocks(held: Composite) -> Iterator[Block]:
+    for part in held.held.values():
+        if isinstance(part, Block):
+            yield part
+        elif isinstance(part, Composite):
+            yield from _blocks(part)
+
+
+class _Kept:
+    """A part whose results are kept."""
+
+    def __init__(self, part: Any, keep: Callable[[Any], None]) -> None:
+        self._part, self._keep = part, keep
+
+    def __call__(self, x: Any) -> Any:
+        result = self._part(x)
+        self._keep(result)
+        return result
 
 
 def _to_numpy(tensor: Any) -> Array:

@@ -28,7 +28,7 @@ from converter.specs import Framework
 from converter.verification import Finding
 
 _log = logging.getLogger(__name__)
-_NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
 
 
@@ -87,7 +87,14 @@ class Outputs:
     Frameworks take seconds to import; the caller has that time for something else.
     """
 
-    def __init__(self, folder: Path, source: Path | None, golden: Path | None, options: VerifyOptions) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Path | None,
+        golden: Path | None,
+        options: VerifyOptions,
+        no_reference: str = NO_REFERENCE,
+    ) -> None:
         """Takes what to compare.
 
         Args:
@@ -95,11 +102,13 @@ class Outputs:
             source: the checkpoint that it was made from, if it is there.
             golden: a golden reference file instead.
             options: how.
+            no_reference: why there is neither, and what to do, for the finding.
 
         Raises:
             ParityError: tolerances, device or samples make no sense.
         """
         self._folder, self._source, self._golden, self._options = folder, source, golden, options
+        self._no_reference = no_reference
         self._tolerance = Tolerance(options.atol, options.rtol)
         self._samples = options.samples
         if golden is not None and self._samples.given:
@@ -132,7 +141,10 @@ class Outputs:
             What was found of outputs, and of texts and pictures; and the figures, None where there are none.
         """
         if self._golden is None and self._source is None:
-            return (Finding("outputs", "not checked", problems=(_NO_REFERENCE,)), _untried(_NO_REFERENCE)), None
+            return (
+                Finding("outputs", "not checked", problems=(self._no_reference,)),
+                _untried(self._no_reference),
+            ), None
         reason = "the reference file holds no batch of texts and pictures"
         try:
             if self._golden is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.taps import TOWERS, tower_of
+from converter.parity.taps import TOWERS, is_state, tower_of
 
 # One sign per decade of the greatest absolute difference, from 1e-9 and below to 1e-2 and above.
 _SIGNS = "▁▂▃▄▅▆▇█"
@@ -41,6 +41,7 @@ def to_text(report: ParityReport, every_batch: bool = False) -> str:
         *_table(report.comparisons if every_batch else report.worst),
         "",
         *(f"problem: {problem}" for problem in report.problems),
+        *(f"note: {note}" for note in report.notes),
         f"{report.compared:,} values compared, {report.left_out:,} at masked positions left out",
         report.verdict,
     ]
@@ -79,7 +80,7 @@ def tower_line(report: ParityReport, tower: str) -> str:
     Returns:
         For example ``"▃▃▄✗✗✗✗  begins at layer 2"``.
     """
-    taps = [tap for tap in report.worst if tower_of(tap.name) == tower and ".attentions." not in tap.name]
+    taps = [tap for tap in report.worst if tower_of(tap.name) == tower and is_state(tap.name)]
     if not taps:
         return "nothing compared"
     first = report.first_failure_in(tower)

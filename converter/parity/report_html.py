@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
 from converter.parity.report import described_precision, described_run, figure, figure_above, remark
-from converter.parity.taps import TOWERS, tower_of
+from converter.parity.taps import TOWERS, is_state, tower_of
 from converter.verification import Finding
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 320, 70, 90, 30, 100
@@ -82,7 +82,7 @@ def _figures(report: ParityReport | None) -> str:
         "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
     }
     listed_facts = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
-    problems = "".join(f"<li>{_text(problem)}</li>" for problem in report.problems)
+    problems = "".join(f"<li>{_text(text)}</li>" for text in (*report.problems, *report.notes))
     plots = "".join(f"<h2>{tower.capitalize()} tower</h2>{_plot(report, tower)}" for tower in TOWERS)
     return (
         f"<dl>{listed_facts}</dl>{f'<ul>{problems}</ul>' if problems else ''}{plots}"
@@ -96,7 +96,7 @@ def _text(text: str) -> str:
 
 def _plot(report: ParityReport, tower: str) -> str:
     """The greatest difference of each tap of a tower from its embeddings to its pooled output, as SVG."""
-    taps = [tap for tap in report.worst if tower_of(tap.name) == tower and ".attentions." not in tap.name]
+    taps = [tap for tap in report.worst if tower_of(tap.name) == tower and is_state(tap.name)]
     if not taps:
         return "<p>nothing compared</p>"
     step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(taps) - 1)
@@ -110,11 +110,8 @@ def _plot(report: ParityReport, tower: str) -> str:
             f'<circle class="{"dot" if tap.passed else "bad"}" cx="{x:.1f}" cy="{y:.1f}" r="{4 if tap.passed else 6}">'
             f"<title>{_text(title)}</title></circle>"
         )
-        label = tap.where.partition(", ")[2]
-        if ", " not in label:  # what lies inside a layer has its name in the point's title
-            parts.append(
-                f'<text transform="translate({x:.1f},{_HEIGHT - _BOTTOM + 16}) rotate(35)">{_text(label)}</text>'
-            )
+        label = _text(tap.where.partition(", ")[2])
+        parts.append(f'<text transform="translate({x:.1f},{_HEIGHT - _BOTTOM + 16}) rotate(35)">{label}</text>')
     name = f"greatest absolute difference of each layer of the {tower} tower"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 

@@ -34,8 +34,8 @@ def to_markdown(report: ParityReport) -> str:
         "",
         *_table(report),
     ]
-    if report.problems:
-        lines += ["", *(f"- {escaped(problem)}" for problem in report.problems)]
+    if report.problems or report.notes:
+        lines += ["", *(f"- {escaped(text)}" for text in (*report.problems, *report.notes))]
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,18 @@ HEAD = (
     "logits_per_text",
     "loss",
 )
+# What lies inside a layer, in the order in which it is computed: what the dense layer at the end of each branch gives.
+INNER = ("attention_output", "mlp_output")
+_NUMBER = r"(?:0|[1-9]\d{0,3})"
 _IN_TOWER = re.compile(
-    r"(vision|text)\.(?:(embeddings|last_hidden_state|pooled)|(attentions|layers)\.(0|[1-9]\d{0,3}))"
+    rf"(?P<tower>vision|text)\.(?:(?P<whole>embeddings|last_hidden_state|pooled)|attentions\.(?P<map>{_NUMBER})"
+    rf"|layers\.(?P<layer>{_NUMBER})(?:(?:\.(?P<block>{_NUMBER}))?\.(?P<inner>{'|'.join(INNER)}))?)"
 )
-_PLACE = {"embeddings": 0, "attentions": 1, "layers": 1, "last_hidden_state": 2, "pooled": 3}
+_PLACE = {"embeddings": 0, "last_hidden_state": 2, "pooled": 3}
+_AFTER_ALL_BLOCKS = 10_000
 _IN_WORDS = {
+    "attention_output": "attention output",
+    "mlp_output": "MLP output",
     "embeddings": "embeddings",
     "last_hidden_state": "last hidden state",
     "pooled": "pooled output",
@@ -49,54 +57,117 @@ def is_tap(name: str) -> bool:
 def tower_of(name: str) -> str | None:
     """The tower a tap lies in, ``"vision"`` or ``"text"``; None for what follows the towers."""
     match = _IN_TOWER.fullmatch(name)
-    return match[1] if match else None
+    return match["tower"] if match else None
 
 
-def model_order(name: str) -> tuple[int, int, int, int]:
-    """Sorts taps as data flows: vision tower, text tower, projections, logits, loss; attention before its layer.
+def is_inner(name: str) -> bool:
+    """Whether a tap lies inside a layer."""
+    match = _IN_TOWER.fullmatch(name)
+    return match is not None and match["inner"] is not None
+
+
+def is_state(name: str) -> bool:
+    """Whether a tap is one of the states that follow each other through a tower, from embeddings to pooled output."""
+    match = _IN_TOWER.fullmatch(name)
+    return match is not None and match["inner"] is None and match["map"] is None
+
+
+def model_order(name: str) -> tuple[int, int, int, int, int]:
+    """Sorts taps as data flows: vision tower, text tower, projections, logits, loss; what is inside a layer before it.
 
     Raises:
         ParityError: the name is not a tap.
     """
     match = _IN_TOWER.fullmatch(name)
-    if match:
-        kind = match[2] or match[3]
-        return (TOWERS.index(match[1]), _PLACE[kind], int(match[4] or 0), int(kind == "layers"))
-    if name not in HEAD:
-        raise ParityError(f"{printable(name)} is not a tap; expected vision.*, text.* or one of {', '.join(HEAD)}")
-    return (len(TOWERS), HEAD.index(name), 0, 0)
+    if match is None:
+        if name not in HEAD:
+            raise ParityError(f"{printable(name)} is not a tap; expected vision.*, text.* or one of {', '.join(HEAD)}")
+        return (len(TOWERS), HEAD.index(name), 0, 0, 0)
+    tower = TOWERS.index(match["tower"])
+    if match["whole"]:
+        return (tower, _PLACE[match["whole"]], 0, 0, 0)
+    if match["map"]:
+        return (tower, 1, int(match["map"]), 0, 0)
+    if match["inner"]:
+        return (tower, 1, int(match["layer"]), int(match["block"] or 0), 1 + INNER.index(match["inner"]))
+    return (tower, 1, int(match["layer"]), _AFTER_ALL_BLOCKS, 0)
 
 
 def in_words(name: str) -> str:
     """A tap's name for people; layers count from 0, as they do in checkpoint names.
 
     Returns:
-        For example ``"text tower, layer 3"``, ``"vision tower, attention map of layer 0"`` or ``"logits per image"``.
+        For example ``"text tower, layer 3"``, ``"text tower, layer 3, attention output"``, ``"vision tower, layer 1,
+        block 0, MLP output"`` (of Swin, whose layers are stages), ``"vision tower, attention map of layer 0"`` or
+        ``"logits per image"``.
     """
     match = _IN_TOWER.fullmatch(name)
     if match is None:
         return _IN_WORDS.get(name, printable(name))
-    tower, whole, series, number = match.groups()
-    if whole:
-        return f"{tower} tower, {_IN_WORDS[whole]}"
-    return f"{tower} tower, {'layer' if series == 'layers' else 'attention map of layer'} {number}"
+    tower = f"{match['tower']} tower"
+    if match["whole"]:
+        return f"{tower}, {_IN_WORDS[match['whole']]}"
+    if match["map"]:
+        return f"{tower}, attention map of layer {match['map']}"
+    block = f", block {match['block']}" if match["block"] else ""
+    return f"{tower}, layer {match['layer']}{block}" + (f", {_IN_WORDS[match['inner']]}" if match["inner"] else "")
 
 
 def masked_axes(name: str) -> tuple[int, ...]:
     """The axes of a tap that run over text positions.
 
     Returns:
-        ``(1,)`` for hidden states ``(batch, sequence, width)`` of the text tower, ``(2, 3)`` for its attention maps
+        ``(1,)`` for hidden states ``(batch, sequence, width)`` of the text tower and what adds up to them, ``(2, 3)``
+        for its attention maps
         ``(batch, heads, query, key)``, nothing for every other tap.
     """
     match = _IN_TOWER.fullmatch(name)
-    if match is None or match[1] != "text" or match[2] == "pooled":
+    if match is None or match["tower"] != "text" or match["whole"] == "pooled":
         return ()
-    return (2, 3) if match[3] == "attentions" else (1,)
+    return (2, 3) if match["map"] else (1,)
+
+
+class InnerTaps:
+    """Collects what lies inside the layers of a running model, in the order in which it is computed.
+
+    Modules that several layers share (ALBERT's) are told apart by that order.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], list[Any]] = {}
+
+    def keep(self, tower: str, kind: str, tensor: Any) -> None:
+        """Keeps the next tensor of one of ``INNER`` of a tower."""
+        self._kept.setdefault((tower, kind), []).append(tensor)
+
+    def named(self, depths: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """Everything kept since the start, by the name of its tap.
+
+        Args:
+            depths: of towers whose layers are stages of several blocks, how many there are in each.
+        """
+        found = {}
+        for (tower, kind), tensors in self._kept.items():
+            places = [f"{i}.{j}" for i, depth in enumerate(depths.get(tower, ())) for j in range(depth)]
+            for number, tensor in enumerate(tensors):
+                place = places[number] if number < len(places) else str(number)
+                found[f"{tower}.layers.{place}.{kind}"] = tensor
+        return found
+
+
+def stage_depths(config: Any) -> dict[str, list[int]]:
+    """Blocks per stage of the towers of a config object that have stages, for ``InnerTaps.named``."""
+    depths = {tower: getattr(getattr(config, f"{tower}_config", None), "depths", None) for tower in TOWERS}
+    return {tower: list(stages) for tower, stages in depths.items() if stages is not None}
 
 
 def collect_taps(
-    output: Any, image_features: Any, text_features: Any, attentions: bool, to_numpy: Callable[[Any], Array]
+    output: Any,
+    image_features: Any,
+    text_features: Any,
+    attentions: bool,
+    to_numpy: Callable[[Any], Array],
+    inner: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Array]:
     """Names every intermediate in a dual encoder's output object, ours or PyTorch's.
 
@@ -107,6 +178,7 @@ def collect_taps(
         text_features: ``(texts, projection)``, likewise.
         attentions: whether attention maps were asked for.
         to_numpy: turns one tensor of the framework into an array.
+        inner: what lies inside the layers, by name, as ``InnerTaps`` has it.
 
     Returns:
         Taps by name, in model order.
@@ -114,7 +186,7 @@ def collect_taps(
     Raises:
         ParityError: the model returned no hidden states, attention maps or pooled output where they were asked for.
     """
-    taps: dict[str, Any] = {"image_features": image_features, "text_features": text_features}
+    taps: dict[str, Any] = {"image_features": image_features, "text_features": text_features, **inner}
     for tower in TOWERS:
         taps.update(_tower_taps(tower, getattr(output, f"{tower}_model_output"), attentions))
     for name in HEAD[2:]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,18 @@ from converter.errors import ParityError, listed
 from converter.parity.batches import Batch
 from converter.parity.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.reference import ReferenceOptions
-from converter.parity.taps import Array, collect_taps
+from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
 _DERIVED = (".position_ids", ".relative_position_index")
+# The dense layers that end a layer's two branches, by their names in transformers 4.46 to 5.x.
+_IN_LAYER = re.compile(r"(^|\.)(layers?|albert_layers)\.\d+\.")
+_BRANCH_ENDS = {
+    "attention_output": re.compile(
+        r"(attention\.output\.dense|\.attention\.o_proj|self_attn\.out_proj|attention\.dense|attn\.o)$"
+    ),
+    "mlp_output": re.compile(r"((?<!attention)\.output\.dense|\.mlp\.fc2|\.ffn_output|\.mlp\.weights_out)$"),
+}
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -135,11 +145,12 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     inputs = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(getattr(torch, options.dtype))
     projected: dict[str, torch.Tensor] = {}
-
-    def keep(name: str) -> Any:
-        return lambda _module, _arguments, result: projected.update({name: result})
-
-    hooks = [getattr(model, f"{name}_projection").register_forward_hook(keep(name)) for name in ("visual", "text")]
+    inner = InnerTaps()
+    hooks = [
+        getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, projected, name))
+        for name in ("visual", "text")
+    ]
+    hooks += [hook for tower in TOWERS for hook in _hook_layers(model, tower, inner)]
     try:
         with torch.inference_mode():
             output = model(
@@ -152,8 +163,27 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     finally:
         for hook in hooks:
             hook.remove()
-    taps = collect_taps(output, projected["visual"], projected["text"], options.attentions, _to_numpy)
+    found = inner.named(stage_depths(model.config))
+    taps = collect_taps(output, projected["visual"], projected["text"], options.attentions, _to_numpy, found)
     return Batch(batch.title, batch.inputs, taps)
+
+
+def _keep_projection(kept: dict[str, torch.Tensor], name: str, _module: Any, _inputs: Any, result: Any) -> None:
+    kept[name] = result
+
+
+def _hook_layers(model: Any, tower: str, inner: InnerTaps) -> list[Any]:
+    """Hooks on the dense layer that ends each branch of each layer."""
+
+    def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
+        inner.keep(tower, kind, result)
+
+    return [
+        module.register_forward_hook(partial(keep, kind))
+        for name, module in getattr(model, f"{tower}_model").named_modules()
+        for kind, ending in _BRANCH_ENDS.items()
+        if _IN_LAYER.search(name) and ending.search(name)
+    ]
 
 
 def _to_numpy(tensor: torch.Tensor) -> Array:

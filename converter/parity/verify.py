@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ParityError, SourceError, TargetError
+from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
 from converter.parity.golden import Recording, write_recording
-from converter.parity.outputs import Outputs, VerifyOptions, all_batches
+from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_batches
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
@@ -98,7 +98,7 @@ def verify(
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
     source = find_source(folder, recorded, [None if golden else given])
-    outputs = Outputs(folder, source, golden, options)
+    outputs = Outputs(folder, source, golden, options, _no_reference(recorded))
     findings: list[Finding] = []
     report: ParityReport | None = None
 
@@ -122,6 +122,15 @@ def verify(
         except TargetError as error:  # a folder that may only be read can be verified all the same
             _log.warning("not recorded: %s", error)
     return found
+
+
+def _no_reference(recorded: Manifest | None) -> str:
+    if recorded is None or recorded.hub is None:
+        return NO_REFERENCE
+    return (
+        "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
+        f"{printable(f'{recorded.hub}@{recorded.commit}')}"
+    )
 
 
 def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) -> Path | None:

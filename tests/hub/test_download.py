@@ -361,15 +361,33 @@ def test_a_commit_that_is_none(hub: Hub, published: str, tmp_path: Path) -> None
     assert refused(ID, tmp_path / "out") == (f"{ID}: the Hub calls its commit v1, which is none; see to HF_ENDPOINT")
 
 
-def test_sidecars_too_large(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "what"), [("tokenizer.json", "no such file"), ("config.json", "no config")])
+def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None:
     repository = hostile(hub, [])
     assert repository.siblings is not None
     for entry in repository.siblings:
-        if entry["rfilename"] == "tokenizer.json":
+        if entry["rfilename"] == name:
             entry["size"] = 2**40
     assert refused(ID, tmp_path / "out", SourceError) == (
-        f"{ID}: tokenizer.json has 1,099,511,627,776 bytes, which no such file has; not fetched"
+        f"{ID}: {name} has 1,099,511,627,776 bytes, which {what} has; not fetched"
     )
+    assert name not in fetched(hub)
+
+
+def test_a_branch_that_moves(hub: Hub, published: str, tmp_path: Path) -> None:
+    """Everything is of one commit, that of config.json."""
+    first = hub.repositories[ID].refs["main"]
+
+    def moves(request: Any) -> None:
+        if request.method == "HEAD" and request.path.endswith("config.json") and len(hub.repositories[ID].commits) == 1:
+            hub.repositories[ID].commit({"special_tokens_map.json": b"{}", "tokenizer.json": b"{}"})
+
+    hub.faults.append(moves)
+    pt2tf(ID, tmp_path / "out")
+    second = hub.repositories[ID].refs["main"]
+    assert manifest(tmp_path / "out")["source"]["commit"] == second != first
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b"{}"
+    assert (tmp_path / "out" / "special_tokens_map.json").is_file()
 
 
 def test_what_the_hub_has_recorded_is_compared(hub: Hub, published: str, tmp_path: Path) -> None:

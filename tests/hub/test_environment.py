@@ -55,3 +55,19 @@ def test_a_proxy(served: Hub, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert served.requests == []
     assert proxy.requests
+
+
+def test_a_library_prints_nothing(served: Hub, tmp_path: Path) -> None:
+    program = "import sys, converter; converter.pt2tf(*sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, ID, str(tmp_path / "out")],
+        env={
+            "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path), "HF_ENDPOINT": served.endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "")

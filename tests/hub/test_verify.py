@@ -57,6 +57,11 @@ def test_without_a_reference_the_cache_is_enough(hub: Hub, published: str, tmp_p
     shutil.rmtree(tmp_path / "cache")
     found = verify(tmp_path / "tf", weights_only=True)
     assert found.findings[1].against == "the canonical hashes of the manifest, the source being gone"
+    outputs = verify(tmp_path / "tf").findings[2]
+    assert outputs == Finding("outputs", "not checked", problems=(
+        "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
+        f"{ID}@{hub.repositories[ID].refs['main']}",
+    ))  # fmt: skip
     assert hub.requests == []
 
 

@@ -345,3 +345,15 @@ def test_a_report_alone_cannot_be_equal_without_comparisons() -> None:
 
 def test_sizes_in_these_tests_differ() -> None:
     assert len({IMAGES, TEXTS, SEQUENCE, WIDTH}) == 4
+
+
+def test_a_reference_recorded_without_inner_taps_still_counts() -> None:
+    inner = {"text.layers.0.mlp_output": np.ones((TEXTS, SEQUENCE, WIDTH))}
+    with_inner, without = recording({**taps(), **inner}), recording(taps())
+    found = compare_runs(with_inner, without, Tolerance(0.0))
+    assert found.passed
+    assert found.notes == ("inside the layers nothing was compared: the reference was recorded without",)
+    assert not compare_runs(without, with_inner, Tolerance(0.0)).passed  # a candidate has to have them
+    both = compare_runs(with_inner, with_inner, Tolerance(0.0))
+    assert both.passed
+    assert both.notes == ()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from converter.parity.golden import METADATA, Recording
 from converter.parity.inputs import make_batches
 from converter.parity.isolation import Worker
 from converter.parity.reference import ReferenceOptions, ask_run, run_reference, start_reference
+from converter.parity.taps import INNER, is_inner
 
 pytestmark = pytest.mark.torch
 SECONDS = 120.0
@@ -89,12 +90,38 @@ def test_taps_are_those_of_a_direct_call(
         square = len(asked.inputs["pixel_values"]) == len(asked.inputs["input_ids"])
         expected = direct(model, asked, attention, dtype, loss=square)
         squares += square
-        assert ours.taps.keys() == expected.keys()
+        inner = {name for name in ours.taps if is_inner(name)}
+        assert inner == {
+            f"{side}.layers.{n}.{kind}"
+            for side, depth in (("vision", 2), ("text", 3))
+            for n in range(depth)
+            for kind in INNER
+        }
+        check_branches(model, ours.taps, atol=3e-6 if dtype == "float32" else 1e-13)
+        assert ours.taps.keys() - inner == expected.keys()
         for name, array in expected.items():
             assert (ours.taps[name].dtype, ours.taps[name].shape) == (array.dtype, array.shape)
             np.testing.assert_allclose(ours.taps[name], array, rtol=0, atol=3e-6 if dtype == "float32" else 1e-13)
     assert squares == 2
     assert recorded.batches[1].taps["loss"].shape == ()
+
+
+def check_branches(model: Any, taps: Mapping[str, Any], atol: float) -> None:
+    """A layer's state follows from what is tapped inside it: CLIP adds its branches, BERT norms after each."""
+    import torch
+
+    bert = model.text_model.encoder.layer
+    with torch.no_grad():
+        for side, states in (("vision", 2), ("text", 3)):
+            for n in range(states):
+                before = taps[f"{side}.{f'layers.{n - 1}' if n else 'embeddings'}"]
+                first, second = (taps[f"{side}.layers.{n}.{kind}"] for kind in INNER)
+                if side == "vision":
+                    state = before + first + second
+                else:
+                    middle = bert[n].attention.output.LayerNorm(torch.from_numpy(before + first))
+                    state = bert[n].output.LayerNorm(middle + torch.from_numpy(second)).numpy()
+                np.testing.assert_allclose(state, taps[f"{side}.layers.{n}"], rtol=0, atol=atol)
 
 
 def test_eager_and_sdpa_agree_wherever_they_are_compared(
@@ -188,7 +215,8 @@ def test_a_changed_weight_shows_in_the_taps_behind_it(
     one, other = (run(worker, source, batches) for source in (altered(perturb), tiny_folder))
     report = compare_runs(one, other, Tolerance(1e-4))
     assert report.first_failure is not None
-    assert (report.first_failure.name, report.first_failure.where) == ("text.layers.1", "text tower, layer 1")
+    assert report.first_failure.name == "text.layers.1.mlp_output"
+    assert report.first_failure.where == "text tower, layer 1, MLP output"
     assert report.first_failure_in("vision") is None
 
 

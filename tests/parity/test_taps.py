@@ -10,18 +10,31 @@ import numpy as np
 import pytest
 
 from converter.errors import ParityError
-from converter.parity.taps import collect_taps, in_words, is_tap, masked_axes, model_order, tower_of
+from converter.parity.taps import (
+    InnerTaps,
+    collect_taps,
+    in_words,
+    is_inner,
+    is_state,
+    is_tap,
+    masked_axes,
+    model_order,
+    tower_of,
+)
 from tests.parity.samples import SHAPES
 
 
 def test_taps_sort_as_data_flows() -> None:
-    names = [*SHAPES, "text.layers.2", "text.layers.10", "text.attentions.10"]
+    inner = ["vision.layers.1.0.attention_output", "vision.layers.1.0.mlp_output", "vision.layers.1.1.attention_output"]
+    inner += ["vision.layers.1.10.mlp_output"]
+    names = [*SHAPES, "text.layers.2", "text.layers.10", "text.attentions.10", "text.layers.10.mlp_output", *inner]
     random.Random(3).shuffle(names)
     ordered = sorted(names, key=model_order)
     assert ordered == [
-        *[name for name in SHAPES if name.startswith("vision.")],
+        "vision.embeddings", "vision.attentions.0", "vision.layers.0", *inner, "vision.layers.1",
+        "vision.last_hidden_state", "vision.pooled",
         "text.embeddings", "text.attentions.0", "text.layers.0", "text.layers.2",
-        "text.attentions.10", "text.layers.10",
+        "text.attentions.10", "text.layers.10.mlp_output", "text.layers.10",
         "text.last_hidden_state", "text.pooled",
         *[name for name in SHAPES if "." not in name],
     ]  # fmt: skip
@@ -31,6 +44,8 @@ def test_taps_sort_as_data_flows() -> None:
     ("name", "words"),
     [
         ("text.layers.3", "text tower, layer 3"),
+        ("text.layers.3.attention_output", "text tower, layer 3, attention output"),
+        ("vision.layers.1.0.mlp_output", "vision tower, layer 1, block 0, MLP output"),
         ("vision.attentions.0", "vision tower, attention map of layer 0"),
         ("vision.embeddings", "vision tower, embeddings"),
         ("text.pooled", "text tower, pooled output"),
@@ -46,7 +61,8 @@ def test_taps_have_names_for_people(name: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["", "text", "text.layers", "text.layers.", "text.layers.01", "text.layers.-1", "audio.pooled", "Loss",
-             "text.embeddings.0", "text.layers.0.x", "text.layers.0\n", "text.layers.99999", "text.layers.٣"]
+             "text.embeddings.0", "text.layers.0.x", "text.layers.0\n", "text.layers.99999", "text.layers.٣",
+             "text.layers.0.mlp", "text.attentions.0.mlp_output", "text.layers.0.0", "text.layers.0.0.0.mlp_output"]
 )  # fmt: skip
 def test_other_names_are_no_taps(name: str) -> None:
     assert not is_tap(name)
@@ -61,6 +77,26 @@ def test_masked_axes_are_those_of_text_positions(name: str) -> None:
     expected["text.last_hidden_state"] = (1,)
     assert masked_axes(name) == expected.get(name, ())
     assert tower_of(name) == (name.split(".")[0] if "." in name else None)
+
+
+def test_inner_taps_are_told_apart_by_their_order() -> None:
+    inner = InnerTaps()
+    for number in range(3):
+        for tower in ("vision", "text"):
+            inner.keep(tower, "attention_output", number)
+            inner.keep(tower, "mlp_output", 10 + number)
+    assert inner.named({"vision": [2, 1]}) == {
+        "vision.layers.0.0.attention_output": 0, "vision.layers.0.1.attention_output": 1,
+        "vision.layers.1.0.attention_output": 2, "vision.layers.0.0.mlp_output": 10,
+        "vision.layers.0.1.mlp_output": 11, "vision.layers.1.0.mlp_output": 12,
+        "text.layers.0.attention_output": 0, "text.layers.1.attention_output": 1, "text.layers.2.attention_output": 2,
+        "text.layers.0.mlp_output": 10, "text.layers.1.mlp_output": 11, "text.layers.2.mlp_output": 12,
+    }  # fmt: skip
+    assert all(is_inner(name) and not is_state(name) for name in inner.named({}))
+    assert masked_axes("text.layers.0.mlp_output") == (1,)
+    assert masked_axes("vision.layers.0.mlp_output") == ()
+    assert is_state("text.layers.0")
+    assert not is_state("text.attentions.0")
 
 
 def output(**changes: Any) -> Any:

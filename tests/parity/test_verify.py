@@ -94,7 +94,7 @@ def test_against_a_golden_reference_when_the_source_is_gone(pair, tmp_path):
     ("field", "value", "where"),
     [
         ("layer_norm_eps", 1e-3, "text tower, embeddings"),
-        ("hidden_act", "relu", "text tower, layer 0"),
+        ("hidden_act", "relu", "text tower, layer 0, MLP output"),
     ],
 )
 def test_a_config_that_changes_the_graph_shows_in_the_outputs_alone(pair, tmp_path, field, value, where):

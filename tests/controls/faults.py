@@ -1,0 +1,236 @@
+"""Faults that a conversion could have, one kind each, in a checkpoint whose manifest describes it truthfully.
+
+A fault of weights is a conversion of an altered source, whose manifest is then made to name the true one; a fault of the
+config is written into the output, whose manifest is then made to have the new file's size and sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter import pt2tf
+from tests.compat.towers import ALL_TEXT, ALL_VISION
+from tests.tiny import Arrays, config_of, tensors_of, write_checkpoint
+
+SIDES = ("vision", "text")
+LOGIT_SCALE = 1.6
+# Two layers at least, so that two can be swapped; ALBERT shares its layers in groups, which are what can be.
+_MORE_LAYERS = {
+    "camembert": {"num_hidden_layers": 2},
+    "albert": {"num_hidden_layers": 4, "num_hidden_groups": 2},
+    "swin": {"depths": [2, 2]},
+}
+_QUERY = re.compile(r"^(.*\.)(q_proj|query|q)\.(weight|bias)$")
+_KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
+_MLP_OUT = re.compile(r"\.(mlp\.fc2|ffn_output|(?<!attention\.)output\.dense)\.(weight|bias)$")
+_LAYER = re.compile(r"^(.*?\.(?:layers?|albert_layer_groups))\.(\d+)\.(?:blocks\.(\d+)\.|albert_layers\.\d+\.)?")
+_POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
+# The first norm stands before the first tap, in the embeddings; elsewhere it is in the first layer.
+_NORM_IN_EMBEDDINGS = (
+    "clip_vision_model",
+    "bert",
+    "ernie",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "albert",
+    "mpnet",
+)
+_NO_ABSOLUTE_POSITIONS = ("beit", "swin")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        title: what is wrong.
+        weights: the altered PyTorch tensors, from the true ones; None where the config is what is wrong.
+        config: what is changed in the output's ``<side>_config``.
+        tensor: the name, or a part of it, that the comparison of weights has to give.
+        place: how the first tap out of tolerance has to begin, in words.
+        inside: how it has to end, where the fault is in one of a layer's branches.
+    """
+
+    title: str
+    place: str
+    weights: Callable[[Arrays], Arrays] | None = None
+    config: Mapping[str, Any] | None = None
+    tensor: str = ""
+    inside: str = ""
+
+
+def pair_config(vision: str, text: str) -> dict[str, Any]:
+    """A tiny pair with at least two layers in each tower."""
+    towers = {**ALL_VISION, **ALL_TEXT}
+    changes = {
+        f"{side}_fields": {**towers[tower], **_MORE_LAYERS.get(tower, {})}
+        for side, tower in zip(SIDES, (vision, text), strict=True)
+    }
+    return config_of("vit", "bert", **_whole(vision, text, changes))
+
+
+def _whole(vision: str, text: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """``config_of`` starts from a ViT and a BERT: everything of theirs is replaced."""
+    towers = {
+        f"{side}_config": {"model_type": tower, **changes[f"{side}_fields"]}
+        for side, tower in zip(SIDES, (vision, text), strict=True)
+    }
+    return {"fields": towers}
+
+
+def pair_tensors(config: Mapping[str, Any], seed: int) -> Arrays:
+    """Weights of the size that trained ones have, random everywhere."""
+    made = {}
+    for name, array in tensors_of(config, seed=seed).items():
+        scale = name.endswith((".weight", "lambda1")) and array.ndim == 1
+        made[name] = np.asarray(0.2 * array + (1.0 if scale else 0.0), np.float32)
+    made["logit_scale"] = np.asarray(LOGIT_SCALE, np.float32)
+    return made
+
+
+def write_pair(folder: Path, config: Mapping[str, Any], seed: int = 11) -> Path:
+    """A PyTorch checkpoint and what it is converted to: ``folder/pt`` and ``folder/tf``."""
+    write_checkpoint(folder / "pt", config, pair_tensors(config, seed))
+    pt2tf(folder / "pt", folder / "tf", format="safetensors")
+    return folder
+
+
+def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
+    """Every fault of one tower of a pair, and those of the whole where the side is ``"text"``."""
+    tower = str(config[f"{side}_config"]["model_type"])
+    names = [name for name in pair_tensors(config, 0) if name.startswith(f"{side}_model.")]
+    layers = _layers(names)
+    first, second = layers[0], layers[1]
+    last = [name for name in names if name.startswith(second)]
+    mlp = {kind: _one(last, lambda n, k=kind: _MLP_OUT.search(n) and n.endswith(k)) for kind in ("weight", "bias")}
+    query = _one(last, lambda n: _QUERY.match(n) and n.endswith("weight"))
+    positions = _one(names, lambda n: _POSITIONS.search(n) is not None)
+    at = f"{side} tower, layer {_tap_of(config, side, second)}"
+    start, embeddings = f"{side} tower, layer 0", f"{side} tower, embeddings"
+    attention, inner = "attention output", "MLP output"
+    found = [
+        Fault(
+            "one weight perturbed by 1e-3",
+            at,
+            _at(mlp["weight"], lambda a: _put(a, a.flat[0] + 1e-3)),
+            tensor=mlp["weight"],
+            inside=inner,
+        ),
+        Fault("query and key swapped", at, _swap_query_and_key(query), tensor=query, inside=attention),
+        Fault("a square kernel transposed", at, _at(query, lambda a: a.T.copy()), tensor=query, inside=attention),
+        Fault("a bias dropped", at, _at(mlp["bias"], np.zeros_like), tensor=mlp["bias"], inside=inner),
+        Fault("two layers swapped", start, _swap_layers(first, second), tensor=first),
+        Fault(
+            "positions shifted by one",
+            start if tower in _NO_ABSOLUTE_POSITIONS else embeddings,
+            _at(positions, lambda a: np.roll(a, 1, axis=-2)),
+            tensor=positions,
+        ),
+        Fault("a NaN", at, _at(mlp["weight"], lambda a: _put(a, np.nan)), tensor=mlp["weight"], inside=inner),
+        Fault(
+            "layer_norm_eps changed",
+            embeddings if tower in _NORM_IN_EMBEDDINGS else start,
+            config={"layer_norm_eps": 0.01},
+        ),
+        Fault("hidden_act changed", start, config={"hidden_act": "relu"}, inside=inner),
+    ]
+    if side == "text":
+        reset = _at("logit_scale", lambda a: np.asarray(2.6592, np.float32))
+        found.append(Fault("logit_scale reset to the default", "logits per image", reset, tensor="logit_scale"))
+    return found
+
+
+def write_faulty(folder: Path, pair: Path, config: Mapping[str, Any], side: str, fault: Fault, seed: int = 11) -> Path:
+    """Writes the output that has a fault, with a manifest that describes it and names the true source."""
+    out = folder / "tf"
+    if fault.weights is not None:
+        altered = write_checkpoint(folder / "altered", config, fault.weights(pair_tensors(config, seed)))
+        pt2tf(altered, out, format="safetensors")
+        shutil.rmtree(altered)
+    else:
+        shutil.copytree(pair / "tf", out)
+        changed = json.loads((out / "config.json").read_text("utf-8"))
+        changed[f"{side}_config"] |= dict(fault.config or {})
+        (out / "config.json").write_text(json.dumps(changed, indent=2), "utf-8")
+    rewrite_manifest(out, pair / "pt")
+    return out
+
+
+def rewrite_manifest(out: Path, source: Path) -> None:
+    """Makes a manifest name a source, and have sizes and sums of the files as they are."""
+    path = out / "conversion.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    manifest["source"]["path"] = os.path.relpath(source, out)
+    for item in manifest["files"]:
+        data = (out / item["name"]).read_bytes()
+        item |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    path.write_text(json.dumps(manifest, indent=2), "utf-8")
+
+
+def _layers(names: list[str]) -> list[str]:
+    """What the names of each layer begin with, in the order of the model."""
+    found = dict.fromkeys(match[0] for name in names if (match := _LAYER.match(name)) and "downsample" not in name)
+    return list(found)
+
+
+def _tap_of(config: Mapping[str, Any], side: str, layer: str) -> int:
+    """The number of the first tap that a layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
+    match = _LAYER.match(layer)
+    assert match is not None
+    fields = config[f"{side}_config"]
+    if fields["model_type"] == "albert":
+        return int(match[2]) * fields["num_hidden_layers"] // fields["num_hidden_groups"]
+    return int(match[2])
+
+
+def _one(names: list[str], wanted: Callable[[str], Any]) -> str:
+    return next(name for name in names if wanted(name))
+
+
+def _put(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
+    changed = array.copy()
+    changed.flat[0] = value
+    return changed
+
+
+def _at(name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Callable[[Arrays], Arrays]:
+    return lambda tensors: {**tensors, name: np.ascontiguousarray(change(tensors[name]))}
+
+
+def _swap_query_and_key(query: str) -> Callable[[Arrays], Arrays]:
+    match = _QUERY.match(query)
+    assert match is not None
+    stem, here = match[1], match[2]
+
+    def swap(tensors: Arrays) -> Arrays:
+        changed = dict(tensors)
+        for leaf in ("weight", "bias"):
+            one, other = f"{stem}{here}.{leaf}", f"{stem}{_KEYS[here]}.{leaf}"
+            if one in tensors and other in tensors:
+                changed |= {one: tensors[other], other: tensors[one]}
+        return changed
+
+    return swap
+
+
+def _swap_layers(first: str, second: str) -> Callable[[Arrays], Arrays]:
+    def swap(tensors: Arrays) -> Arrays:
+        changed = dict(tensors)
+        for name in tensors:
+            if name.startswith(first):
+                other = second + name.removeprefix(first)
+                changed |= {name: tensors[other], other: tensors[name]}
+        return changed
+
+    return swap
