@@ -84,10 +84,14 @@ def block_names(**paths: str) -> Mapping[str, str]:
 
 
 class Block(CompositeLayer):
-    """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights."""
+    """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights.
+
+    In mixed precision the hidden states stay in float32 from block to block, as under PyTorch's autocast, and only
+    products are taken in half.
+    """
 
     def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.spec = spec
         head = spec.head_width or spec.width // spec.heads
         inside = head * spec.heads
@@ -131,13 +135,11 @@ class Block(CompositeLayer):
         first = self.spec.norm_first
         y, weights = self.attend(self.norm1(x) if first else x, bias, training)
         y = self.drop_hidden(y, training)
-        x = x + self.drop_path(y * self.scale1.value if self.scaled else y, training)
-        if not first:
-            x = self.norm1(x)
+        y = self.drop_path(ops.multiply(y, self.scale1.value) if self.scaled else y, training)
+        x = ops.add(x, y) if first else self.norm1(x, y)
         y = self.drop_mlp(self.mlp(self.norm2(x) if first else x), training)
-        x = x + self.drop_path(y * self.scale2.value if self.scaled else y, training)
-        if not first:
-            x = self.norm2(x)
+        y = self.drop_path(ops.multiply(y, self.scale2.value) if self.scaled else y, training)
+        x = ops.add(x, y) if first else self.norm2(x, y)
         return x, (weights if output_attentions else None)
 
     def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
@@ -174,11 +176,11 @@ def attention(
     inside = query.shape[-1]
     head = inside // heads
     queries, keys = ops.shape(x)[1], ops.shape(memory)[1]
-    query = ops.transpose(ops.reshape(query * head**-0.5, (-1, queries, heads, head)), (0, 2, 1, 3))
+    query = ops.transpose(ops.reshape(query, (-1, queries, heads, head)), (0, 2, 1, 3))
     key = ops.transpose(ops.reshape(key, (-1, keys, heads, head)), (0, 2, 3, 1))
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
-    weights = drop(in_float32(lambda x: _softmax(x, bias), scores), training)
+    weights = drop(in_float32(lambda x: _softmax(x * head**-0.5, bias), scores), training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights
 

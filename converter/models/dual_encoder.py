@@ -23,9 +23,9 @@ from converter.models.embeddings import pair
 from converter.models.inputs import unpacked
 from converter.models.losses import clip_loss
 from converter.models.outputs import DualEncoderOutput
-from converter.models.parts import Composite, Dense, Raw
+from converter.models.parts import Composite, Dense, Raw, unit, widened
 from converter.models.registry import tower_class, tower_config
-from converter.models.serving import export_saved_model, unit
+from converter.models.serving import export_saved_model
 from converter.models.tower import Tower
 
 Tensor = Any
@@ -270,10 +270,14 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "token_type_ids": token_type_ids}
         images = self.vision_model.run(pixel_values=pixel_values, **asked, return_dict=True, training=training)
         texts = self.text_model.run(input_ids=input_ids, **given, **asked, return_dict=True, training=training)
-        image_embeds = unit(self.visual_projection(images.pooler_output))
-        text_embeds = unit(self.text_projection(texts.pooler_output))
-        scale = ops.exp(ops.convert_to_tensor(self.logit_scale))
-        logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * ops.cast(scale, text_embeds.dtype)
+        # Half precision is rounded at the end only: scores are differences of numbers near each other.
+        image_units = unit(widened(self.visual_projection(images.pooler_output)))
+        text_units = unit(widened(self.text_projection(texts.pooler_output)))
+        scale = ops.cast(ops.convert_to_tensor(self.logit_scale), text_units.dtype)
+        scores = ops.matmul(text_units, ops.transpose(image_units)) * ops.exp(scale)
+        image_embeds, text_embeds, logits_per_text = (
+            ops.cast(made, self.compute_dtype) for made in (image_units, text_units, scores)
+        )
         made = DualEncoderOutput.of(
             loss=ops.reshape(clip_loss(logits_per_text), (1,)) if return_loss else None,
             logits_per_image=ops.transpose(logits_per_text),

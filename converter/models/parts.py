@@ -19,14 +19,27 @@ Make = Callable[..., Any]
 
 def in_float32(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``function(x)``; of a half-precision ``x`` computed in float32 and rounded once, as PyTorch's kernels do it."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype not in ("float16", "bfloat16"):
-        return function(x)
-    return ops.cast(function(ops.cast(x, "float32")), dtype)
+    wide = widened(x)
+    return function(x) if wide is x else ops.cast(function(wide), x.dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """A half-precision tensor as float32; any other as it is."""
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
+
+
+def unit(x: Tensor) -> Tensor:
+    """``(n, width)`` with each row scaled to length 1."""
+    return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
 
 
 class Part:
-    """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope."""
+    """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope.
+
+    ``compute_dtype`` is that of the layer; a product casts to it itself, since a layer may keep its input in float32.
+    """
+
+    compute_dtype: str = "float32"
 
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}
@@ -53,8 +66,9 @@ class Dense(Part):
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
-        x = ops.matmul(x, self.kernel)
-        return x if self.bias is None else ops.add(x, self.bias)
+        half = self.compute_dtype
+        x = ops.matmul(ops.cast(x, half), ops.cast(self.kernel, half))
+        return x if self.bias is None else ops.add(x, ops.cast(self.bias, half))
 
 
 class Norm(Part):
@@ -67,13 +81,15 @@ class Norm(Part):
         self.beta: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates ``gamma (width,)`` and ``beta (width,)``."""
-        self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0)
-        self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0)
+        """Creates ``gamma (width,)`` and ``beta (width,)``, which mixed precision leaves as they are."""
+        self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0, autocast=False)
+        self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0, autocast=False)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``(..., width)`` to the same shape; half precision is normalised in float32 and rounded once, as in PyTorch."""
-        return in_float32(self._normed, x)
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``x``, or its sum with ``residual``, normalised; half precision in float32 and rounded once, as in PyTorch."""
+        if residual is None:
+            return in_float32(self._normed, x)
+        return in_float32(lambda x: self._normed(x + ops.cast(residual, x.dtype)), x)
 
     def _normed(self, x: Tensor) -> Tensor:
         gamma, beta = (ops.cast(part, x.dtype) for part in (self.gamma, self.beta))
@@ -97,8 +113,9 @@ class Embedding(Part):
         self.table: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates the table ``(rows, width)``."""
-        self.table = self.weights[self.leaf] = make(self.leaf, (self.rows, self.width), "normal", self.std)
+        """Creates the table ``(rows, width)``, which mixed precision does not cast as a whole for a few rows."""
+        shape = (self.rows, self.width)
+        self.table = self.weights[self.leaf] = make(self.leaf, shape, "normal", self.std, autocast=False)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids of any shape to ``(..., width)``."""
@@ -158,12 +175,13 @@ class Composite:
                 with _scopes(scopes):
                     held.build()
             else:
+                held.compute_dtype = self.compute_dtype  # type: ignore[attr-defined]
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
 
     def _maker(self, last: str) -> Make:
-        def make(name: str, shape: tuple[int, ...], kind: str, number: float) -> Any:
+        def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:
             if self.initial == "zeros":
                 initializer: Any = "zeros"
             elif kind == "normal":
@@ -171,7 +189,8 @@ class Composite:
             else:
                 initializer = keras.initializers.Constant(number)
             # add_weight would leave the scopes between this layer and the part, and with them the name.
-            variable = keras.Variable(initializer, shape=shape, dtype=self.variable_dtype, name=name or last)  # type: ignore[attr-defined]
+            dtype = self.variable_dtype  # type: ignore[attr-defined]
+            variable = keras.Variable(initializer, shape=shape, dtype=dtype, autocast=autocast, name=name or last)
             self.variables_held.append(variable)
             return variable
 

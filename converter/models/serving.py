@@ -6,11 +6,10 @@ import os
 from typing import Any
 
 import keras
-from keras import ops
 
 from converter.errors import ModelError
 from converter.models.embeddings import pair
-from converter.models.parts import in_float32
+from converter.models.parts import unit
 
 Tensor = Any
 
@@ -61,8 +60,3 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
     archive.add_endpoint("encode_image", encode_image, input_signature=[pixels])
     archive.add_endpoint("encode_text", encode_text, input_signature=texts)
     archive.write_out(os.fspath(path), verbose=False)
-
-
-def unit(x: Tensor) -> Tensor:
-    """``(n, width)`` with each row scaled to length 1."""
-    return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
