@@ -289,6 +289,11 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         )
         return made if as_dict else made.to_tuple()
 
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole model."""
+        del args, kwargs
+        return layer_call
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:

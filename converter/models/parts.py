@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from converter.models.remat import rematerialized
+
 Tensor = Any
 Make = Callable[..., Any]
 
@@ -148,6 +150,7 @@ class Composite:
 
     initial: str = "random"
     built: bool
+    trainable: bool
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -179,6 +182,8 @@ class Composite:
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
+        if not self.trainable:
+            self.trainable = False  # Locked before it had variables: Keras would train those made since.
 
     def _maker(self, last: str) -> Make:
         def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:
@@ -199,6 +204,13 @@ class Composite:
 
 class CompositeLayer(Composite, keras.layers.Layer):
     """A Keras layer that knows its parts."""
+
+    def rematerialized_call(self, layer_call: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """``layer_call`` as Keras calls it inside a ``keras.RematScope``."""
+        drops = [part for part in vars(self).values() if isinstance(part, Dropout)]
+        seeds = next((drop.seeds for drop in drops if drop.seeds is not None), None)
+        remat = super().rematerialized_call
+        return rematerialized(layer_call, lambda of_tensors: remat(of_tensors, *args, **kwargs), seeds)
 
 
 @contextlib.contextmanager

@@ -127,6 +127,20 @@ def test_fit_lowers_the_loss_and_leaves_a_locked_tower(xla: bool) -> None:
             assert changed, name
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_a_tower_is_locked_before_it_is_built_and_after(built: bool) -> None:
+    model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert"))
+    if built:
+        model.build()
+    model.vision_model.trainable = False
+    model.build()
+    by_id = {id(variable): name for name, variable in named_variables(model).items()}
+    trained = {by_id[id(variable)] for variable in model.trainable_variables}
+    assert trained == {name for name in by_id.values() if not name.startswith("vision_model/")}
+    model.vision_model.trainable = True
+    assert len(model.trainable_variables) == len(by_id)
+
+
 def test_dropout_is_on_in_training_only(one: Case) -> None:
     config = reference.make_config("vit", "bert", vision_hidden_dropout_prob=0.2)
     model = reference.keras_model(config, one.tensors)

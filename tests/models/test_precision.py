@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from converter.models.parts import Dense
 from tests.models import reference
 from tests.torture import rounds
 
@@ -44,6 +45,22 @@ def keras_taps(model: Any, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(keras.ops.cast(output[name], "float32")).astype(np.float64) for name in TAPS}
 
 
+def products(tower: Any, inputs: dict[str, Any]) -> set[str]:
+    """The dtypes that a tower's dense parts give."""
+    seen: list[Any] = []
+    dense = Dense.__call__
+
+    def spied(part: Any, x: Any) -> Any:
+        seen.append(dense(part, x))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dense, "__call__", spied)
+        tower({name: value for name, value in inputs.items() if name in tower.input_fields})
+    assert len(seen) > 6
+    return {keras.backend.standardize_dtype(found.dtype) for found in seen}
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids="+".join)
 def test_no_worse_than_pytorch(pair: tuple[str, str]) -> None:
     config = reference.make_config(*pair)
@@ -56,10 +73,13 @@ def test_no_worse_than_pytorch(pair: tuple[str, str]) -> None:
             theirs = torch_taps(ours_of, inputs, torch.float32, half)
         else:
             theirs = torch_taps(copy.deepcopy(ours_of).to(half), inputs, half)
-        ours = keras_taps(reference.keras_model(config, tensors, policy), inputs)
+        model = reference.keras_model(config, tensors, policy)
+        ours = keras_taps(model, inputs)
         allowed, found = errors(theirs, truth), errors(ours, truth)
         assert all(found[name] <= 2 * allowed[name] for name in TAPS), (policy, found, allowed)
         assert all(found[name] > 1e-6 for name in TAPS), "not half precision at all"
+        for tower in (model.vision_model, model.text_model):
+            assert products(tower, inputs) == {policy.removeprefix("mixed_")}
 
 
 def test_one_weight_off_by_a_sixteenth_shows() -> None:
