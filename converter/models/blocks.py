@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from keras import ops
 
 from converter.models.activations import activation
-from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
+from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw, in_float32
 
 Tensor = Any
 
@@ -83,10 +84,14 @@ def block_names(**paths: str) -> Mapping[str, str]:
 
 
 class Block(CompositeLayer):
-    """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights."""
+    """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights.
+
+    In mixed precision the hidden states stay in float32 from block to block, as under PyTorch's autocast, and only
+    products are taken in half.
+    """
 
     def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.spec = spec
         head = spec.head_width or spec.width // spec.heads
         inside = head * spec.heads
@@ -107,7 +112,7 @@ class Block(CompositeLayer):
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
         self.scaled = "scale1" in spec.names
-        self.act = activation(spec.act)
+        self.act = partial(in_float32, activation(spec.act))
         self.drop_attention = Dropout(spec.attention_dropout, seeds)
         self.drop_hidden = Dropout(spec.hidden_dropout, seeds)
         self.drop_mlp = Dropout(spec.hidden_dropout if spec.mlp_dropout is None else spec.mlp_dropout, seeds)
@@ -130,13 +135,11 @@ class Block(CompositeLayer):
         first = self.spec.norm_first
         y, weights = self.attend(self.norm1(x) if first else x, bias, training)
         y = self.drop_hidden(y, training)
-        x = x + self.drop_path(y * self.scale1.value if self.scaled else y, training)
-        if not first:
-            x = self.norm1(x)
+        y = self.drop_path(ops.multiply(y, self.scale1.value) if self.scaled else y, training)
+        x = ops.add(x, y) if first else self.norm1(x, y)
         y = self.drop_mlp(self.mlp(self.norm2(x) if first else x), training)
-        x = x + self.drop_path(y * self.scale2.value if self.scaled else y, training)
-        if not first:
-            x = self.norm2(x)
+        y = self.drop_path(ops.multiply(y, self.scale2.value) if self.scaled else y, training)
+        x = ops.add(x, y) if first else self.norm2(x, y)
         return x, (weights if output_attentions else None)
 
     def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
@@ -173,14 +176,17 @@ def attention(
     inside = query.shape[-1]
     head = inside // heads
     queries, keys = ops.shape(x)[1], ops.shape(memory)[1]
-    query = ops.transpose(ops.reshape(query * head**-0.5, (-1, queries, heads, head)), (0, 2, 1, 3))
+    query = ops.transpose(ops.reshape(query, (-1, queries, heads, head)), (0, 2, 1, 3))
     key = ops.transpose(ops.reshape(key, (-1, keys, heads, head)), (0, 2, 3, 1))
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
-    if bias is not None:
-        scores = scores + bias
-    # Keras warns of a softmax over a single score.
-    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
-    weights = drop(weights, training)
+    weights = drop(in_float32(lambda x: _softmax(x * head**-0.5, bias), scores), training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights
+
+
+def _softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is not None:
+        scores = scores + ops.cast(bias, scores.dtype)
+    # Keras warns of a softmax over a single score.
+    return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)

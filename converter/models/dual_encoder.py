@@ -18,13 +18,14 @@ from transformers import VisionTextDualEncoderConfig
 
 from converter import scopes
 from converter.configs import check_config
-from converter.errors import ConfigError, ModelError
+from converter.errors import ConfigError, ModelError, listed
 from converter.models.embeddings import pair
 from converter.models.inputs import unpacked
 from converter.models.losses import clip_loss
 from converter.models.outputs import DualEncoderOutput
-from converter.models.parts import Composite, Dense, Raw
+from converter.models.parts import Composite, Dense, Raw, unit, widened
 from converter.models.registry import tower_class, tower_config
+from converter.models.serving import export_saved_model
 from converter.models.tower import Tower
 
 Tensor = Any
@@ -269,10 +270,14 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "token_type_ids": token_type_ids}
         images = self.vision_model.run(pixel_values=pixel_values, **asked, return_dict=True, training=training)
         texts = self.text_model.run(input_ids=input_ids, **given, **asked, return_dict=True, training=training)
-        image_embeds = _unit(self.visual_projection(images.pooler_output))
-        text_embeds = _unit(self.text_projection(texts.pooler_output))
-        scale = ops.exp(ops.convert_to_tensor(self.logit_scale))
-        logits_per_text = ops.matmul(text_embeds, ops.transpose(image_embeds)) * ops.cast(scale, text_embeds.dtype)
+        # Half precision is rounded at the end only: scores are differences of numbers near each other.
+        image_units = unit(widened(self.visual_projection(images.pooler_output)))
+        text_units = unit(widened(self.text_projection(texts.pooler_output)))
+        scale = ops.cast(ops.convert_to_tensor(self.logit_scale), text_units.dtype)
+        scores = ops.matmul(text_units, ops.transpose(image_units)) * ops.exp(scale)
+        image_embeds, text_embeds, logits_per_text = (
+            ops.cast(made, self.compute_dtype) for made in (image_units, text_units, scores)
+        )
         made = DualEncoderOutput.of(
             loss=ops.reshape(clip_loss(logits_per_text), (1,)) if return_loss else None,
             logits_per_image=ops.transpose(logits_per_text),
@@ -283,6 +288,11 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
             vision_model_output=images,
         )
         return made if as_dict else made.to_tuple()
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole model."""
+        del args, kwargs
+        return layer_call
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -336,6 +346,25 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
 
         return save_dual_encoder(self, out, **kwargs)
 
+    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes a SavedModel with three signatures; see ``converter.models.serving.export_saved_model``.
+
+        Args:
+            filepath: folder to make.
+            format: ``"tf_saved_model"``; there is no other.
+            **kwargs: ``verbose`` is taken for Keras' sake; the signatures are what they are.
+
+        Raises:
+            ModelError: another format, a backend other than TensorFlow, or an argument that means nothing here.
+        """
+        kwargs.pop("verbose", None)
+        if kwargs:
+            raise ModelError(
+                f"export has no {listed(sorted(kwargs))}: its signatures are similarity, encode_image and encode_text. "
+                "Leave it out, or use keras.export.ExportArchive for signatures of your own."
+            )
+        export_saved_model(self, filepath, format)
+
     @classmethod
     def from_vision_text_pretrained(
         cls,
@@ -348,10 +377,6 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         from converter.models.loading import join_towers
 
         return join_towers(cls, vision_model_name_or_path, text_model_name_or_path, *model_args, **kwargs)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
 def _joint_config(config: Any, vision_model: Any, text_model: Any) -> Any:

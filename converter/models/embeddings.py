@@ -135,7 +135,7 @@ class ImageEmbeddings(CompositeLayer):
         if tokens:
             x = ops.concatenate([ops.cast(token, x.dtype) for token in tokens] + [x], axis=1)
         if "positions" in self.spec.names:
-            x = x + self.position_table(pixel_values)
+            x = ops.add(x, self.position_table(pixel_values))
         if "registers" in self.spec.names:
             registers = ops.broadcast_to(self.registers.value, (shape[0], self.spec.registers, self.spec.width))
             x = ops.concatenate([x[:, :1], ops.cast(registers, x.dtype), x[:, 1:]], axis=1)

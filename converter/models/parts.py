@@ -13,12 +13,35 @@ from typing import Any
 import keras
 from keras import ops
 
+from converter.models.remat import rematerialized
+
 Tensor = Any
 Make = Callable[..., Any]
 
 
+def in_float32(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``; of a half-precision ``x`` computed in float32 and rounded once, as PyTorch's kernels do it."""
+    wide = widened(x)
+    return function(x) if wide is x else ops.cast(function(wide), x.dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """A half-precision tensor as float32; any other as it is."""
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
+
+
+def unit(x: Tensor) -> Tensor:
+    """``(n, width)`` with each row scaled to length 1."""
+    return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
+
+
 class Part:
-    """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope."""
+    """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope.
+
+    ``compute_dtype`` is that of the layer; a product casts to it itself, since a layer may keep its input in float32.
+    """
+
+    compute_dtype: str = "float32"
 
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}
@@ -45,8 +68,9 @@ class Dense(Part):
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(..., in)`` to ``(..., out)``."""
-        x = ops.matmul(x, self.kernel)
-        return x if self.bias is None else ops.add(x, self.bias)
+        half = self.compute_dtype
+        x = ops.matmul(ops.cast(x, half), ops.cast(self.kernel, half))
+        return x if self.bias is None else ops.add(x, ops.cast(self.bias, half))
 
 
 class Norm(Part):
@@ -59,19 +83,22 @@ class Norm(Part):
         self.beta: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates ``gamma (width,)`` and ``beta (width,)``."""
-        self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0)
-        self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0)
+        """Creates ``gamma (width,)`` and ``beta (width,)``, which mixed precision leaves as they are."""
+        self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0, autocast=False)
+        self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0, autocast=False)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``(..., width)`` to the same shape; half precision is normalised in float32."""
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        if dtype in ("float16", "bfloat16"):
-            x = ops.cast(x, "float32")
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``x``, or its sum with ``residual``, normalised; half precision in float32 and rounded once, as in PyTorch."""
+        if residual is None:
+            return in_float32(self._normed, x)
+        return in_float32(lambda x: self._normed(x + ops.cast(residual, x.dtype)), x)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        gamma, beta = (ops.cast(part, x.dtype) for part in (self.gamma, self.beta))
         # Not ops.mean, which on JAX averages float64 in float32.
         centred = x - ops.sum(x, axis=-1, keepdims=True) / self.width
         scale = ops.rsqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / self.width + self.eps)
-        return ops.cast(centred * scale, dtype) * self.gamma + self.beta
+        return centred * scale * gamma + beta
 
 
 class Embedding(Part):
@@ -88,8 +115,9 @@ class Embedding(Part):
         self.table: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates the table ``(rows, width)``."""
-        self.table = self.weights[self.leaf] = make(self.leaf, (self.rows, self.width), "normal", self.std)
+        """Creates the table ``(rows, width)``, which mixed precision does not cast as a whole for a few rows."""
+        shape = (self.rows, self.width)
+        self.table = self.weights[self.leaf] = make(self.leaf, shape, "normal", self.std, autocast=False)
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids of any shape to ``(..., width)``."""
@@ -122,6 +150,7 @@ class Composite:
 
     initial: str = "random"
     built: bool
+    trainable: bool
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -149,12 +178,15 @@ class Composite:
                 with _scopes(scopes):
                     held.build()
             else:
+                held.compute_dtype = self.compute_dtype  # type: ignore[attr-defined]
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
+        if not self.trainable:
+            self.trainable = False  # Locked before it had variables: Keras would train those made since.
 
     def _maker(self, last: str) -> Make:
-        def make(name: str, shape: tuple[int, ...], kind: str, number: float) -> Any:
+        def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:
             if self.initial == "zeros":
                 initializer: Any = "zeros"
             elif kind == "normal":
@@ -162,7 +194,8 @@ class Composite:
             else:
                 initializer = keras.initializers.Constant(number)
             # add_weight would leave the scopes between this layer and the part, and with them the name.
-            variable = keras.Variable(initializer, shape=shape, dtype=self.variable_dtype, name=name or last)  # type: ignore[attr-defined]
+            dtype = self.variable_dtype  # type: ignore[attr-defined]
+            variable = keras.Variable(initializer, shape=shape, dtype=dtype, autocast=autocast, name=name or last)
             self.variables_held.append(variable)
             return variable
 
@@ -171,6 +204,13 @@ class Composite:
 
 class CompositeLayer(Composite, keras.layers.Layer):
     """A Keras layer that knows its parts."""
+
+    def rematerialized_call(self, layer_call: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """``layer_call`` as Keras calls it inside a ``keras.RematScope``."""
+        drops = [part for part in vars(self).values() if isinstance(part, Dropout)]
+        seeds = next((drop.seeds for drop in drops if drop.seeds is not None), None)
+        remat = super().rematerialized_call
+        return rematerialized(layer_call, lambda of_tensors: remat(of_tensors, *args, **kwargs), seeds)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from converter.errors import UnsupportedOption, printable
 from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
+from converter.models.remat import Seeds
 
 Tensor = Any
 
@@ -60,7 +61,7 @@ class Tower(Composite, keras.Model):
         refuse_options(config, self.side)
         dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_path_rate")
         drops = any(getattr(config, field, 0.0) for field in dropouts)
-        self.seeds = keras.random.SeedGenerator(name="dropout_seed") if drops else None
+        self.seeds = Seeds(name="dropout_seed") if drops else None
         self.assemble(config)
 
     def assemble(self, config: Any) -> None:
@@ -133,6 +134,11 @@ class Tower(Composite, keras.Model):
     def run(self, **kwargs: Any) -> Any:
         """Calls the tower on inputs that ``checked`` returned, by name."""
         return super().__call__(**kwargs)
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole tower."""
+        del args, kwargs
+        return layer_call
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs as tensors of the backend, refused by name where they do not fit the config."""

@@ -127,6 +127,20 @@ def test_fit_lowers_the_loss_and_leaves_a_locked_tower(xla: bool) -> None:
             assert changed, name
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_a_tower_is_locked_before_it_is_built_and_after(built: bool) -> None:
+    model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert"))
+    if built:
+        model.build()
+    model.vision_model.trainable = False
+    model.build()
+    by_id = {id(variable): name for name, variable in named_variables(model).items()}
+    trained = {by_id[id(variable)] for variable in model.trainable_variables}
+    assert trained == {name for name in by_id.values() if not name.startswith("vision_model/")}
+    model.vision_model.trainable = True
+    assert len(model.trainable_variables) == len(by_id)
+
+
 def test_dropout_is_on_in_training_only(one: Case) -> None:
     config = reference.make_config("vit", "bert", vision_hidden_dropout_prob=0.2)
     model = reference.keras_model(config, one.tensors)
@@ -163,3 +177,26 @@ def test_saved_model(one: Case, tmp_path: Path) -> None:
     archive.write_out(str(tmp_path / "saved"), verbose=False)
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     np.testing.assert_allclose(loaded.serve(as_tf(one.inputs)), one.keras(one.inputs).logits_per_image, atol=1e-5)
+
+
+def test_accumulated_gradients_move_the_weights_once() -> None:
+    config = reference.make_config("vit", "bert", text_hidden_dropout_prob=0.0, text_attention_probs_dropout_prob=0.0)
+    tensors = reference.saved_tensors(reference.torch_model(config))
+    model, beside = reference.keras_model(config, tensors), reference.keras_model(config, tensors)
+    inputs = reference.make_inputs(config, 4, 4)
+    model.compile(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2), jit_compile=False)
+    model.fit(inputs, batch_size=2, epochs=1, shuffle=False, verbose=0)
+    variables = list(named_variables(beside).values())
+    with tf.GradientTape() as tape:
+        halves = [{name: value[start : start + 2] for name, value in inputs.items()} for start in (0, 2)]
+        loss = sum(beside(half, return_loss=True).loss for half in halves) / 2
+    gradients = tape.gradient(loss, [variable.value for variable in variables])
+    moved = 0
+    for (name, after), variable, gradient in zip(named_variables(model).items(), variables, gradients, strict=True):
+        if gradient is None:
+            np.testing.assert_array_equal(after.value, variable.value, err_msg=name)
+            continue
+        wanted = np.asarray(variable.value) - 0.5 * np.asarray(tf.convert_to_tensor(gradient))
+        np.testing.assert_allclose(after.value, wanted, atol=2e-6, err_msg=name)
+        moved += not np.array_equal(wanted, variable.value)
+    assert moved > len(variables) // 2

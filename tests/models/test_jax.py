@@ -47,6 +47,27 @@ def test_predict_and_fit_on_jax() -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
+def test_lit_with_checkpointing_on_jax() -> None:
+    import numpy as np
+
+    from converter.models import TFVisionTextDualEncoderModel, named_variables
+    from tests.models import reference
+
+    keras.utils.set_random_seed(5)
+    small = {"vision_num_hidden_layers": 1, "text_num_hidden_layers": 1, "text_hidden_dropout_prob": 0.1}
+    with keras.RematScope("full"):
+        model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", **small))
+    model.vision_model.trainable = False
+    model.compile(optimizer=keras.optimizers.Adam(3e-3))
+    locked = {name: np.array(variable.value) for name, variable in named_variables(model.vision_model).items()}
+    inputs = reference.make_inputs(model.config, 4, 4)
+    history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+    for name, variable in named_variables(model.vision_model).items():
+        assert np.array(variable.value).tobytes() == locked[name].tobytes(), name
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
 def test_jax_needs_no_tensorflow() -> None:
     code = (
         "import sys; from converter.models import named_variables, build_tower; assert 'tensorflow' not in sys.modules"

@@ -72,4 +72,4 @@ class MPNetTower(TextTower):
         bucket = bucket + ops.cast(ahead > 0, "int32") * int(near.max() + 1)
         learned = ops.transpose(self.distances(bucket), (2, 0, 1))[None]
         masked = super().bias(input_ids, attention_mask, dtype)
-        return learned if masked is None else learned + masked
+        return learned if masked is None else ops.add(learned, masked)

@@ -69,8 +69,8 @@ class WindowBlock(Block):
         if shift:
             y = ops.roll(y, (shift, shift), (1, 2))
         y = ops.reshape(y[:, :height, :width], (-1, height * width, self.spec.width))
-        x = x + self.drop_path(y, training)
-        return x + self.drop_hidden(self.mlp(self.norm2(x)), training), weights
+        x = ops.add(x, self.drop_path(y, training))
+        return ops.add(x, self.drop_hidden(self.mlp(self.norm2(x)), training)), weights
 
     def _cut(self, x: Tensor, size: Size) -> Tensor:
         """``(batch, height, width, channels)`` to ``(batch * windows, window ** 2, channels)``."""
@@ -91,7 +91,7 @@ class WindowBlock(Block):
         if not shift:
             return learned
         shut = ops.cast(ops.convert_to_tensor(self._regions(size, shift)), x.dtype)[:, None]
-        return learned + ops.tile(shut, (ops.shape(x)[0], 1, 1, 1))
+        return ops.add(learned, ops.tile(shut, (ops.shape(x)[0], 1, 1, 1)))
 
     def _regions(self, size: Size, shift: int) -> np.ndarray[Any, Any]:
         """``(windows, n, n)``: 0 within a region, ``SHUT`` between two."""

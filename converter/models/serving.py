@@ -1,0 +1,62 @@
+"""What a server gets: a SavedModel with three signatures, which needs TensorFlow and nothing else to run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+
+from converter.errors import ModelError
+from converter.models.embeddings import pair
+from converter.models.parts import unit
+
+Tensor = Any
+
+
+def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
+    """Writes the dual encoder as a SavedModel with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
+
+    ``similarity`` is also the default signature. Ids are int64, as tokenizers give them, and pixel values float32; the
+    number of images, of texts and of tokens is free, and images and texts may differ in number.
+
+    Args:
+        model: a dual encoder.
+        path: folder to make.
+        format: ``"tf_saved_model"``; there is no other.
+
+    Raises:
+        ModelError: another format, or another backend than TensorFlow.
+    """
+    if format != "tf_saved_model":
+        raise ModelError(
+            f"export cannot write {format!r}; expected 'tf_saved_model'. Leave format= out to get a SavedModel."
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"export writes a SavedModel with TensorFlow; the Keras backend is {keras.backend.backend()}. "
+            "Save with save_pretrained, and export in a process with KERAS_BACKEND=tensorflow."
+        )
+    import tensorflow as tf
+
+    model.build()
+    vision = model.config.vision_config
+    pixels = tf.TensorSpec((None, vision.num_channels, *pair(vision.image_size)), tf.float32, name="pixel_values")
+    texts = [tf.TensorSpec((None, None), tf.int64, name=name) for name in ("input_ids", "attention_mask")]
+
+    def similarity(input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor) -> dict[str, Tensor]:
+        found = model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, return_dict=True)
+        return {name: found[name] for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")}
+
+    def encode_image(pixel_values: Tensor) -> dict[str, Tensor]:
+        return {"image_embeds": unit(model.get_image_features(pixel_values))}
+
+    def encode_text(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        return {"text_embeds": unit(model.get_text_features(input_ids, attention_mask))}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("similarity", similarity, input_signature=[*texts, pixels])
+    archive.add_endpoint("encode_image", encode_image, input_signature=[pixels])
+    archive.add_endpoint("encode_text", encode_text, input_signature=texts)
+    archive.write_out(os.fspath(path), verbose=False)
