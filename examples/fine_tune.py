@@ -115,7 +115,7 @@ def fine_tune(folder: str, out: str, epochs: int = EPOCHS) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = fine_tune(*sys.argv[1:])
+    result = fine_tune(sys.argv[1], sys.argv[2])
     print(f"loss: {result['losses'][0]:.2f} in the first epoch, {result['losses'][-1]:.2f} in the last")
     print("right caption of 24 for unseen pictures: {:.0%} before, {:.0%} after".format(*result["right"]))
     print(f"locked weights that moved: {len(result['moved'])}")

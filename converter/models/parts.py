@@ -182,8 +182,9 @@ class Composite:
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
-        if not self.trainable:
-            self.trainable = False  # Locked before it had variables: Keras would train those made since.
+        if not self.trainable:  # Locked before there were variables: Keras would train those made since.
+            for variable in self.variables_held:
+                variable.trainable = False
 
     def _maker(self, last: str) -> Make:
         def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:

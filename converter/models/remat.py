@@ -18,7 +18,7 @@ Tensor = Any
 STEP = 1_000_003  # between the seeds that follow from one; the second number of a seed counts those drawn
 
 
-class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]
+class Seeds(keras.random.SeedGenerator):
     """Seeds for dropout; inside ``following`` they follow from one that is given, and the state does not move."""
 
     def __init__(self, **kwargs: Any) -> None:
