@@ -10,7 +10,7 @@ import pytest
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
-from converter.hub.explained import UPLOADED
+from converter.hub.explained import UPLOADED, explained
 from converter.manifest import version
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
@@ -500,3 +500,16 @@ def test_an_upload_that_fails(hub: Hub, out: Path, where: str, status: int, said
     assert hub.repositories[ID].pulls == []
     hub.faults.clear()
     assert push(out.with_name("other"), ID).revision == "refs/pr/1"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionError, ValueError])
+def test_xet_storage_that_fails(kind: type[Exception]) -> None:
+    """hf_xet raises Python's own exceptions, from Rust."""
+    frame: dict[str, Any] = {"__name__": "huggingface_hub._commit_api", "kind": kind}
+    exec("def _upload_xet_files(): raise kind('no token')", frame)
+    with pytest.raises(HubError) as caught, explained(ID, kept=UPLOADED):
+        frame["_upload_xet_files"]()
+    assert str(caught.value) == (
+        f"{ID}: the Hub's Xet storage cannot be reached, or broke off ({kind.__name__}: no token); run this again, or go "
+        f"without it: set HF_HUB_DISABLE_XET=1; {UPLOADED}"
+    )
