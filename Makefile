@@ -12,7 +12,9 @@ TESTERS := $(shell grep -E '^(pytest|hypothesis)==' constraints/dev.txt)
 BIN := .venv/bin
 COMPAT_PYTHON ?= .venv-compat/bin/python
 OUT := out
-OLDEST_TESTS ?= tests/unit tests/hostile tests/cli
+OLDEST_TESTS ?= tests/unit tests/hostile tests/cli tests/hub
+# Between the oldest, of `make oldest`, and the newest, of `make test`: the last with requests, and the first with httpx.
+HUB_VERSIONS ?= 0.36.2 1.0.0
 
 # Nothing here asks the network for a model, and TensorFlow keeps its start-up messages to itself.
 export HF_HUB_OFFLINE := 1
@@ -21,7 +23,7 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons wheel-check torture lint format docs bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons hubs wheel-check torture lint format docs bench build clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -96,6 +98,15 @@ pythons: ## the core's unit tests on every other Python that is here
 		.venv-$$p/bin/python -m pytest -q -p no:cacheprovider tests/unit -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
 	done
 
+hubs: ## the tests of the Hub with other versions of huggingface_hub
+	@for v in $(HUB_VERSIONS); do \
+		echo "huggingface_hub $$v"; \
+		$(OLDEST_PYTHON) -m venv --clear .venv-hub-$$v && \
+		grep -v '^huggingface_hub==' constraints/dev.txt >.venv-hub-$$v/constraints.txt && \
+		.venv-hub-$$v/bin/python -m pip install -qq --constraint .venv-hub-$$v/constraints.txt --editable . $(TESTERS) "huggingface_hub==$$v" && \
+		.venv-hub-$$v/bin/python -m pytest -q -p no:cacheprovider tests/hub -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
+	done
+
 wheel-check: .venv/.installed ## builds wheel and sdist, and runs the converter from the wheel alone
 	$(BIN)/python -m tests.wheel --python "$(PYTHON)"
 
@@ -106,6 +117,7 @@ torture: .venv/.installed .venv-compat/.installed ## what takes hours: every rou
 	$(BIN)/python -m pytest -m "tf and not compat"
 	$(BIN)/python -m pytest -m "jax and not compat"
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
+	$(MAKE) hubs
 
 lint: .venv/.installed ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -128,5 +140,5 @@ build: .venv/.installed ## wheel and sdist in dist/
 	$(BIN)/python -m build --outdir dist
 
 clean: ## removes what make made, environments included
-	rm -rf .venv .venv-compat .venv-oldest .venv-python3.* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-compat .venv-oldest .venv-python3.* .venv-hub-* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -53,6 +54,10 @@ def _ignore_signals() -> None:
 class _Group(click.Group):
     """Prints errors of the library in one line and keeps the traceback of bugs."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        """In the order in which they are used, which is that of this file."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
         try:
@@ -84,6 +89,18 @@ def cli() -> None:
 _revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
 
 
+def _check_size(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A size that is none is wrong usage, and known before a model is downloaded."""
+    if value is not None:
+        from converter.checkpoints.shards import parse_size
+
+        try:
+            parse_size(value)
+        except ConverterError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
@@ -97,7 +114,12 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="What float tensors become.",
             ),
-            click.option("--max-shard-size", metavar="SIZE", help="Cut the weights into files of SIZE, e.g. 5GB."),
+            click.option(
+                "--max-shard-size",
+                metavar="SIZE",
+                callback=_check_size,
+                help="Cut the weights into files of SIZE, e.g. 5GB.",
+            ),
             click.option(
                 "--config",
                 type=click.Path(readable=False),
@@ -147,7 +169,10 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@cli.command(epilog="Example: convert pt2tf clip-italian/ clip-italian-tf/ --format safetensors")
+@cli.command(
+    short_help="Convert PyTorch to TensorFlow.",
+    epilog="Example: convert pt2tf clip-italian/ clip-italian-tf/ --format safetensors",
+)
 @click.option(
     "--format",
     type=click.Choice(["h5", "safetensors"]),
@@ -163,7 +188,9 @@ def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     _run_conversion(convert, source, out, no_check, as_json, quiet, options)
 
 
-@cli.command(epilog="Example: convert tf2pt clip-italian-tf/ clip-italian-pt/")
+@cli.command(
+    short_help="Convert TensorFlow to PyTorch.", epilog="Example: convert tf2pt clip-italian-tf/ clip-italian-pt/"
+)
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "bin"]),
@@ -186,7 +213,10 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     _run_conversion(convert, source, out, no_check, as_json, quiet, options)
 
 
-@cli.command(epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/")
+@cli.command(
+    short_help="Make a dual encoder from two tower checkpoints.",
+    epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/",
+)
 @click.argument("vision", metavar="VISION", type=click.Path(readable=False))
 @click.argument("text", metavar="TEXT", type=click.Path(readable=False))
 @click.argument("out", metavar="OUT", type=click.Path(readable=False))
@@ -208,7 +238,9 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
     _print_conversion(result, as_json, quiet)
 
 
-@cli.command(epilog="Example: convert inspect clip-italian/")
+@cli.command(
+    short_help="Show what a checkpoint is, and what would be left out.", epilog="Example: convert inspect clip-italian/"
+)
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @_revision_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -223,7 +255,10 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
         _echo(_describe(info))
 
 
-@cli.command(epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html")
+@cli.command(
+    short_help="Compare files, weights and every layer with the source.",
+    epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html",
+)
 @click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
 @click.option(
     "--reference", metavar="SRC|FILE", type=click.Path(), help="The source, or a file of `convert reference`."
@@ -276,7 +311,10 @@ def verify(
     sys.exit(0 if found.passed else 1)
 
 
-@cli.command(epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda")
+@cli.command(
+    short_help="Run PyTorch once, to verify with elsewhere.",
+    epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda",
+)
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
 @_revision_option
@@ -295,7 +333,10 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
     click.echo(f"next: convert verify OUT --reference {out}")
 
 
-@cli.command(epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf")
+@cli.command(
+    short_help="Publish what was verified on the Hugging Face Hub.",
+    epilog="Example: convert push clip-italian-tf/ me/clip-italian-tf",
+)
 @click.argument("out", metavar="OUT", type=click.Path(readable=False))
 @click.argument("repository", metavar="REPO")
 @click.option(
@@ -385,6 +426,20 @@ def _progress(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
             bar.stop()
 
 
+@contextmanager
+def _warnings(shown: bool) -> Iterator[None]:
+    """Warnings of this program and of huggingface_hub on stderr, or none."""
+    loggers = [] if shown else [logging.getLogger(name) for name in ("converter", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _run_conversion(
     convert: Callable[..., Conversion],
     source: str,
@@ -394,7 +449,7 @@ def _run_conversion(
     quiet: bool,
     options: Mapping[str, Any],
 ) -> None:
-    with _progress(quiet or as_json) as progress:
+    with _progress(quiet or as_json) as progress, _warnings(not quiet):
         result = convert(source, out, check=not no_check, progress=progress, **options)
     _print_conversion(result, as_json, quiet)
 

@@ -21,9 +21,12 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "terminal.svg"
 COMMANDS = ("convert pt2tf clip-bert-tiny clip-bert-tiny-tf", "convert verify clip-bert-tiny-tf")
-WIDTH = 116
+WIDTH = 122
 # What to show of a report: every figure of it would be a page.
-_HIDDEN = re.compile(r"reference  |candidate  |tolerance  |.*(one sign per layer|at masked positions)")
+_HIDDEN = re.compile(
+    r"(reference|candidate|precision|tolerance)  | +candidate: |"
+    r".*(one sign per layer|at masked positions|attention output|MLP output|last hidden state|features)"
+)
 # rich asks a server for its font; a picture in a README is not given it, and the text is stretched to fit anyway.
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 

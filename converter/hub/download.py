@@ -10,6 +10,7 @@ import glob
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ from converter.specs import Framework
 
 _LOG = logging.getLogger("converter.hub")
 _ATTEMPTS = 3
+# Seconds before the listing, which huggingface_hub asks for once only, is asked for again.
+_WAITS = (1.0, 3.0)
+# What an HTTP header can hold; clients complain of others by printing the token.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -146,35 +151,54 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     names, listed_at, unreached = _listed(api, wanted, wanted.revision)
     if names.get("config.json", 0) > MAX_CONFIG_BYTES:
         raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
-    with explained(str(wanted), wanted.revision):
-        try:
-            # By the revision, not its commit: so the cache learns what the revision stands for.
-            config = Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
-        except Exception as error:
-            if _is_missing_file(error):
-                raise SourceError(
-                    f"{wanted}: has no config.json, so it is not a model that save_pretrained wrote; name one that is"
-                ) from None
-            raise
+    config = _config_of(api, wanted, unreached)
     commit = config.parent.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
     if unreached is None and listed_at != commit:  # the branch moved in between
         names, _, unreached = _listed(api, wanted, commit)
     if unreached is not None:
-        _LOG.warning("%s: the Hub is not reached; what is in the cache is used", wanted)
+        asked_for = isinstance(unreached, _offline_error())
+        level = logging.INFO if asked_for else logging.WARNING
+        _LOG.log(level, "%s: the Hub is not reached; what is in the cache is used", wanted)
         names = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
     return Snapshot(wanted, commit, config.parent, names, unreached)
 
 
-def cached(repository: str, commit: str) -> Path | None:
-    """The snapshot of a commit in the cache, whatever of it is there; the Hub is not asked."""
+def _config_of(api: Any, wanted: HubId, unreached: Exception | None) -> Path:
+    """config.json in the cache, fetched where the Hub is reached."""
+    with explained(str(wanted), wanted.revision):
+        if unreached is not None:
+            held = _cached_config(wanted)
+            if held is None:
+                raise unreached
+            return held
+        try:
+            # By the revision, not its commit: so the cache learns what the revision stands for.
+            return Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
+        except Exception as error:
+            if _is_missing_file(error):
+                raise SourceError(
+                    f"{wanted}: has no config.json, so it is not a model that save_pretrained wrote; name one that is"
+                ) from None
+            raise
+
+
+def _cached_config(wanted: HubId) -> Path | None:
     from huggingface_hub import constants, try_to_load_from_cache
 
+    held = try_to_load_from_cache(
+        wanted.id, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=wanted.revision or "main"
+    )
+    return Path(held) if isinstance(held, str) else None
+
+
+def cached(repository: str, commit: str) -> Path | None:
+    """The snapshot of a commit in the cache, whatever of it is there; the Hub is not asked."""
     if not is_id(repository) or not COMMIT.fullmatch(commit):
         return None
-    config = try_to_load_from_cache(repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=commit)
-    return Path(config).parent if isinstance(config, str) else None
+    config = _cached_config(HubId(repository, commit))
+    return None if config is None else config.parent
 
 
 def snapshot_folder(repository: str, commit: str) -> Path:
@@ -251,13 +275,18 @@ def _bars() -> Any:
 
 def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
     """Sizes of the files on the top level at a revision, and its commit; or why the Hub was not reached."""
+    waits = list(_WAITS) if _cached_config(wanted) is None else []
     with explained(str(wanted), wanted.revision):
-        try:
-            info = api.model_info(wanted.id, revision=revision, files_metadata=True)
-        except Exception as error:
-            if _is_out_of_reach(error):
-                return {}, None, error
-            raise
+        while True:
+            try:
+                info = api.model_info(wanted.id, revision=revision, files_metadata=True)
+                break
+            except Exception as error:
+                if not _is_out_of_reach(error):
+                    raise
+                if not waits or isinstance(error, _offline_error()):
+                    return {}, None, error
+            time.sleep(waits.pop(0))
     files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
     return (
         {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name},
@@ -267,11 +296,17 @@ def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, in
 
 
 def _is_out_of_reach(error: Exception) -> bool:
-    from huggingface_hub import utils
-
     if status_of(error):
         return status_of(error) >= 500
-    return isinstance(error, utils.OfflineModeIsEnabled) or is_transport_error(error)
+    return isinstance(error, _offline_error()) or is_transport_error(error)
+
+
+def _offline_error() -> type[Exception]:
+    """What huggingface_hub raises where HF_HUB_OFFLINE is set."""
+    from huggingface_hub.utils import OfflineModeIsEnabled
+
+    kind: type[Exception] = OfflineModeIsEnabled
+    return kind
 
 
 def _is_missing_file(error: Exception) -> bool:
@@ -281,9 +316,36 @@ def _is_missing_file(error: Exception) -> bool:
 
 
 def hub_api() -> Any:
-    """huggingface_hub's client, with its own endpoint, token and proxies."""
+    """huggingface_hub's client, with its own endpoint, token and proxies.
+
+    Raises:
+        HubError: its token cannot be used.
+    """
     from huggingface_hub import HfApi
 
     from converter.manifest import version
 
+    token()
     return HfApi(library_name="dual-encoder-converter", library_version=version())
+
+
+def token() -> str | None:
+    """The token that huggingface_hub sends; None where nobody is logged in.
+
+    Raises:
+        HubError: it cannot be read, or is none.
+    """
+    from huggingface_hub.utils import get_token
+
+    try:
+        found: str | None = get_token()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HubError(
+            f"the token of the Hub cannot be read ({printable(str(error), 200)}); point HF_HOME to a folder of yours"
+        ) from None
+    if found and not _TOKEN.fullmatch(found):
+        raise HubError(
+            "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf "
+            "auth login`"
+        )
+    return found

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 from converter.errors import HubError, printable
 
 # The HTTP clients that huggingface_hub has had: requests up to 0.36, httpx since 1.0, httpx2 since 2.0.
 _CLIENTS = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
-_KEPT = "what was downloaded is kept"
+DOWNLOADED = "what was downloaded is kept"
+UPLOADED = "what was uploaded already is not sent again"
 
 
 @contextmanager
-def explained(what: str, revision: str | None = None) -> Iterator[None]:
+def explained(what: str, revision: str | None = None, kept: str = DOWNLOADED) -> Iterator[None]:
     """Turns what huggingface_hub raises into a ``HubError``.
 
     Args:
         what: the id, for messages.
         revision: that was asked for.
+        kept: what running it again does not repeat.
 
     Raises:
         HubError: missing, private, gated, offline, not reachable, broken off, or refused.
@@ -27,7 +32,7 @@ def explained(what: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = _said(what, revision, error)
+        said = _said(what, revision, kept, error)
         if said is None:
             raise
         raise HubError(said) from error
@@ -45,7 +50,7 @@ def status_of(error: BaseException) -> int:
     return int(getattr(getattr(error, "response", None), "status_code", 0))
 
 
-def _said(what: str, revision: str | None, error: BaseException) -> str | None:
+def _said(what: str, revision: str | None, kept: str, error: BaseException) -> str | None:
     from huggingface_hub import utils
 
     if isinstance(error, utils.GatedRepoError):
@@ -64,27 +69,27 @@ def _said(what: str, revision: str | None, error: BaseException) -> str | None:
     if isinstance(error, utils.LocalEntryNotFoundError):
         cause = error.__cause__ or error.__context__
         if cause is not None and not isinstance(cause, utils.OfflineModeIsEnabled):
-            return _said(what, revision, cause) or _unreachable(what, cause)
+            return _said(what, revision, kept, cause) or _unreachable(what, kept, cause)
         return _offline(what)
     if isinstance(error, utils.OfflineModeIsEnabled):
         return _offline(what)
     if isinstance(error, utils.EntryNotFoundError):
         return f"{what}: a file of it is not there (any more); name a folder or a model that save_pretrained wrote"
     if status_of(error):
-        return _refused(what, error)
-    return _broken(what, error)
+        return _refused(what, kept, error)
+    return _broken(what, kept, error)
 
 
-def _refused(what: str, error: BaseException) -> str:
+def _refused(what: str, kept: str, error: BaseException) -> str:
     status = status_of(error)
     reason = getattr(error, "server_message", None) or f"status {status}"
     if status == 429:
         return (
             f"{what}: the Hub limits how much may be asked of it (429); wait some minutes and run this again, or log "
-            f"in with `hf auth login`; {_KEPT}"
+            f"in with `hf auth login`; {kept}"
         )
     if status >= 500:
-        return f"{what}: the Hub is not well ({status}); run this again later; {_KEPT}"
+        return f"{what}: the Hub is not well ({status}); run this again later; {kept}"
     if status in (401, 403):
         return (
             f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); see to it that your token may do this "
@@ -95,27 +100,68 @@ def _refused(what: str, error: BaseException) -> str:
     return f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); correct that and run this again"
 
 
-def _broken(what: str, error: BaseException) -> str | None:
+def _broken(what: str, kept: str, error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{what}: the disk of the cache is full; free some space, or point HF_HOME to another disk"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if isinstance(error, OSError) and (
+        error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) or _is_in_the_cache(error.filename)
+    ):
         return (
             f"{what}: the cache cannot be written to ({printable(str(error), 200)}); point HF_HOME to a folder of yours"
         )
     if str(error).startswith("Consistency check failed"):
-        return f"{what}: the download broke off; run this again; {_KEPT}"
+        return f"{what}: the download broke off; run this again; {kept}"
+    if _passed_through(error, _is_of_xet):  # hf_xet raises Python's own exceptions
+        return (
+            f"{what}: the Hub's Xet storage cannot be reached, or broke off ({type(error).__name__}: "
+            f"{printable(str(error), 200)}); run this again, or go without it: set HF_HUB_DISABLE_XET=1; {kept}"
+        )
     if is_transport_error(error):
-        return _unreachable(what, error)
+        return _unreachable(what, kept, error)
     # What huggingface_hub wraps: a part of an upload, or answers that are not the Hub's.
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
-        return _said(what, None, error.__cause__)
+        return _said(what, None, kept, error.__cause__)
+    if isinstance(error, ValueError | OSError) and _passed_through(error, _is_of_a_client):
+        return (
+            f"{what}: the network cannot be set up ({type(error).__name__}: {printable(str(error), 200)}); see to "
+            "HTTPS_PROXY and SSL_CERT_FILE"
+        )
+    if isinstance(error, ValueError) and "HF_HUB_ENABLE_HF_TRANSFER" in str(error):
+        return f"{what}: HF_HUB_ENABLE_HF_TRANSFER is set, but hf_transfer is not installed; install it, or unset that"
     return None
 
 
-def _unreachable(what: str, error: BaseException) -> str:
+def _is_in_the_cache(path: object) -> bool:
+    from huggingface_hub import constants
+
+    if not isinstance(path, str | os.PathLike):
+        return False
+    named, folders = Path(path), (Path(constants.HF_HOME), Path(constants.HF_HUB_CACHE))
+    return any(named.is_relative_to(folder) or folder.is_relative_to(named) for folder in folders)
+
+
+def _is_of_a_client(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _CLIENTS
+
+
+def _is_of_xet(frame: FrameType) -> bool:
+    return "xet" in frame.f_code.co_name and "huggingface_hub" in str(frame.f_globals.get("__name__"))
+
+
+def _passed_through(error: BaseException, is_meant: Callable[[FrameType], bool]) -> bool:
+    """Whether an exception was raised below such a frame."""
+    step = error.__traceback__
+    while step is not None:
+        if is_meant(step.tb_frame):
+            return True
+        step = step.tb_next
+    return False
+
+
+def _unreachable(what: str, kept: str, error: BaseException) -> str:
     return (
         f"{what}: the Hub cannot be reached, or broke off ({type(error).__name__}: {printable(str(error), 200)}); see to "
-        f"the network or HTTPS_PROXY and run this again; {_KEPT}"
+        f"the network or HTTPS_PROXY and run this again; {kept}"
     )
 
 

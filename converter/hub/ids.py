@@ -29,6 +29,10 @@ _OF_FILES = (
     ".pth",
     ".safetensors",
 )
+# What people copy out of a browser: the model's page, or a file of it.
+_ADDRESS = re.compile(
+    rf"(?:https?://[^/]+/|hf://)(?:models/)?({_PART}/{_PART})(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?"
+)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -60,8 +64,10 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
         The id, or None for a path.
 
     Raises:
-        SourceError: a revision of a path, two revisions, or one that is none.
+        SourceError: a revision of a path, two revisions, one that is none, or the address of a page.
     """
+    if isinstance(source, str):
+        _refuse_address(source)
     name, at, inline = os.fspath(source).partition("@") if isinstance(source, str) else ("", "", "")
     if not is_id(name) or os.path.lexists(source):
         if revision is not None:
@@ -73,6 +79,17 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
     if wanted is not None:
         check_revision(wanted)
     return HubId(name, wanted)
+
+
+def _refuse_address(source: str) -> None:
+    if not source:
+        raise SourceError("the source has an empty name; name a folder, a weights file in one, or a model on the Hub")
+    if re.match(r"[a-z][a-z0-9+.-]*://", source):
+        found = _ADDRESS.fullmatch(source)
+        example = "a model on the Hub by its id, NAMESPACE/NAME"
+        if found:
+            example = f"the model by its id, {found[1]}{'' if found[2] in (None, 'main') else f'@{found[2]}'}"
+        raise SourceError(f"{printable(source, 200)}: an address; name {example}")
 
 
 def check_revision(revision: str) -> str:
@@ -92,7 +109,7 @@ def check_repository(name: str) -> str:
     Raises:
         SourceError: it is none.
     """
-    if not is_id(name):
+    if not is_id(name) or "/" not in name:
         raise SourceError(f"{printable(name, 120)}: not the id of a repository; one is written NAMESPACE/NAME")
     return name
 

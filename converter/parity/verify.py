@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converter import manifest
+from converter.checkpoints.detect import WEIGHTS
 from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
@@ -95,6 +97,8 @@ def verify(
     if not folder.is_dir():
         raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
     recorded = read_manifest(folder)
+    if recorded is None and not any((folder / name).is_file() for names in WEIGHTS.values() for name in names):
+        raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
     source = find_source(folder, recorded, [None if golden else given])

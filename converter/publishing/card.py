@@ -5,6 +5,7 @@ Whatever else the card holds stays as it is, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,8 @@ from converter.publishing.evidence import Evidence, option_words
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
 _FRAMEWORK = {"tf": "TensorFlow", "pt": "PyTorch"}
 _TAG = {"tf": "tf", "pt": "pytorch"}
-_SECTION = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+# From the last mark that begins before one that ends: a mark alone, in an example say, is not ours.
+_SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 _METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _PARTS = 12
 
@@ -73,8 +75,9 @@ def edited(text: str, evidence: Evidence, repository: str) -> str:
         repository: where to.
 
     Raises:
-        SourceError: its metadata is not YAML.
+        SourceError: its metadata is not YAML, or is spelled so that it cannot be added to.
     """
+    text = text.removeprefix("\ufeff")
     ending = "\r\n" if "\r\n" in text else "\n"
     body = f"{BEGIN}\n{section(evidence, repository)}\n{END}".replace("\n", ending)
     if _SECTION.search(text):
@@ -93,7 +96,8 @@ def metadata(text: str) -> dict[str, Any]:
     Raises:
         SourceError: it is not YAML.
     """
-    if not _METADATA.search(text):
+    match = _METADATA.search(text)
+    if not match or not match[2].strip():
         return {}
     from huggingface_hub import RepoCard
 
@@ -107,8 +111,7 @@ def metadata(text: str) -> dict[str, Any]:
 
 
 def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dict[str, Any]:
-    tags = held.get("tags")
-    listed = [tags] if isinstance(tags, str) else list(tags or ())
+    listed = _listed(held.get("tags"))
     wanted = {
         "library_name": held.get("library_name") or "transformers",
         "tags": [
@@ -116,17 +119,21 @@ def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dic
             *(tag for tag in ("vision-text-dual-encoder", _TAG[evidence.framework]) if tag not in listed),
         ],
     }
-    base, source = held.get("base_model"), evidence.recorded.hub
+    source = evidence.recorded.hub
     if source is not None and source != repository:
-        bases = [base] if isinstance(base, str) else list(base or ())
+        bases = _listed(held.get("base_model"))
         if source not in bases:
             wanted["base_model"] = [*bases, source] if bases else source
     return wanted
 
 
+def _listed(value: Any) -> list[Any]:
+    """A field that may hold one thing, several, or nothing."""
+    return value if isinstance(value, list) else [] if value in (None, "") else [value]
+
+
 def _with_metadata(text: str, held: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """Sets some fields, the lines of all others left as they are; checked by reading it again."""
-    from huggingface_hub import RepoCard
     from huggingface_hub.utils import yaml_dump
 
     match = _METADATA.search(text)
@@ -135,13 +142,16 @@ def _with_metadata(text: str, held: Mapping[str, Any], changes: Mapping[str, Any
     for name, value in changes.items():
         block = _set_field(block, name, yaml_dump({name: value}))
     changed = f"{opening}{block}{closing}{rest}"
-    if metadata(changed) == {**held, **changes}:
-        return changed
-    # YAML that is spelled unlike any card's: the library spells it anew.
-    card = RepoCard(text)
-    for name, value in changes.items():
-        setattr(card.data, name, value)
-    return str(card.content)
+    try:
+        if metadata(changed) == {**held, **changes}:
+            return changed
+    except SourceError:
+        pass  # an anchor that was cut off, or one mapping in braces
+    wanted = ", ".join(f"{name}: {json.dumps(value, default=str)}" for name, value in changes.items())
+    raise SourceError(
+        f"README.md: its metadata is spelled so that nothing can be set without touching the rest of it; set on the Hub "
+        f"first: {printable(wanted, 500)}"
+    )
 
 
 def _set_field(block: str, name: str, dumped: str) -> str:

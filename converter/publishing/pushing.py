@@ -5,21 +5,25 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from converter.check import hash_file
 from converter.checkpoints.shards import INDEX
-from converter.errors import HubError, TargetError
-from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder
-from converter.hub.explained import explained
+from converter.errors import HubError, TargetError, listed
+from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
+from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
 
 CARD = "README.md"
+# What the Hub puts into a repository that it makes.
+_INITIAL = {".gitattributes"}
 MAX_CARD_BYTES = 8 * 2**20
 Action = Literal["pull request", "update", "commit", "nothing"]
 _SHOWN = {"tf": "TensorFlow", "pt": "PyTorch"}
@@ -103,9 +107,10 @@ def push(
     Args:
         folder: the checkpoint.
         repository: id of the model to publish it in; made if it is not there.
-        create_pr: whether to open a pull request; None does so where the repository is there already. One that is open
-            for the same source is updated instead.
-        revision: branch to commit to, or to open the pull request against; None for the main branch.
+        create_pr: whether to open a pull request; None does so where the repository is there already and holds something.
+            One that is open for the same source is updated instead.
+        revision: branch to commit to, or to open the pull request against; None for the main branch. ``refs/pr/1`` commits
+            to a pull request.
         private: whether a repository that is made is private.
         message: title of the pull request or commit.
         allow_unverified: publish it though its files do not match its manifest, or it was not verified; the text says so.
@@ -115,15 +120,20 @@ def push(
         What was done.
 
     Raises:
+        SourceError: the folder is not what a conversion made, or the model card cannot be added to.
         TargetError: the checkpoint is not verified, or would replace weights of the other framework.
         HubError: the Hub refuses, or cannot be reached.
     """
     check_repository(repository)
     if revision is not None:
         check_revision(revision)
+    if revision is not None and revision.startswith("refs/pr/"):
+        if create_pr:
+            raise TargetError(f"{revision} is a pull request already; leave --create-pr out to commit to it")
+        create_pr = False
     evidence = gather(Path(folder), allow_unverified)
     api = hub_api()
-    with explained(repository, revision):
+    with explained(repository, revision, UPLOADED):
         me = _who_am_i(api, dry_run)
         target = _find_target(api, repository, revision, create_pr, evidence, me)
         _refuse_other_framework(repository, target, evidence)
@@ -132,7 +142,10 @@ def push(
         planned = _plan(evidence, repository, target, create_pr, message, before, after)
         if dry_run or planned.action == "nothing":
             return replace(planned, dry_run=dry_run)
-        return _carry_out(api, planned, target, evidence, after, private, revision)
+        with _bars_on_terminals():
+            done = _carry_out(api, planned, target, evidence, after, private, revision)
+        _confirm(api, done, evidence)
+        return done
 
 
 def _plan(
@@ -147,7 +160,9 @@ def _plan(
     changes = tuple(_compare(evidence.folder / name, target.files.get(name)) for name in evidence.files)
     kind: Literal["add", "replace", "same"] = "same" if after == before else "replace" if before else "add"
     changes = (*changes, Change(CARD, kind, len(after.encode())))
-    action: Action = "pull request" if create_pr or (create_pr is None and target.commit is not None) else "commit"
+    # A repository without anything is one that was just made, by a push that was interrupted maybe.
+    asks = create_pr if create_pr is not None else not _INITIAL.issuperset(target.files)
+    action: Action = "pull request" if asks else "commit"
     if target.pull is not None:
         action = "update"
     if all(change.action == "same" for change in changes):
@@ -170,9 +185,7 @@ def _plan(
 
 def _who_am_i(api: Any, dry_run: bool) -> str | None:
     """The name of the user whose token is in force; None in a dry run without one."""
-    from huggingface_hub.utils import get_token
-
-    if not get_token():
+    if not token():
         if dry_run:
             return None
         raise HubError("publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN")
@@ -303,3 +316,37 @@ def _carry_out(
     url = (made.pr_url if in_new_pull else planned.url) or made.commit_url
     at = f"refs/pr/{made.pr_num}" if in_new_pull else planned.revision
     return replace(planned, url=url, commit=made.oid, revision=at)
+
+
+def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
+    """Looks whether everything is there: huggingface_hub leaves out, without a word, what a .gitignore names."""
+    info = api.model_info(done.repository, revision=done.commit, files_metadata=True)
+    there = {file.rfilename: file for file in info.siblings or ()}
+    sent = [change for change in done.changes if change.action != "same"]
+    lost = [change.name for change in sent if not _is_there(evidence.folder / change.name, change, there)]
+    if lost:
+        raise HubError(
+            f"{done.repository}: not at {done.revision} as it was sent: {listed(lost)}; look whether its .gitignore names "
+            "it, and run this again"
+        )
+
+
+def _is_there(path: Path, change: Change, there: Mapping[str, Any]) -> bool:
+    if change.name == CARD:
+        return CARD in there and there[CARD].size == change.size
+    return _compare(path, there.get(change.name)).action == "same"
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """No progress bars of huggingface_hub's where stderr is no terminal: a library prints nothing."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled() or (sys.stderr is not None and sys.stderr.isatty()):
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -22,8 +22,9 @@ def test_help_of_the_program(convert: Convert, flag: str) -> None:
     run = convert(flag)
     assert (run.status, run.err) == (0, "")
     assert "Example: convert pt2tf clip-italian/ clip-italian-tf/" in run.out
-    for command in COMMANDS:
-        assert f"\n  {command} " in run.out
+    listed = run.out.split("\nCommands:\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == list(cli.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

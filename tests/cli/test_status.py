@@ -68,6 +68,10 @@ def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], messa
             "Error: Invalid value for '--format': 'h5' is not ",
         ),
         (("pt2tf", "src", "out", "--names", "v5"), "--names"),
+        (
+            ("pt2tf", "src", "out", "--max-shard-size", "5XB"),
+            "Error: Invalid value for '--max-shard-size': a shard size is written like 5GB, 200MB or 1GiB, found '5XB'\n",
+        ),
     ],
 )
 def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -77,6 +81,12 @@ def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], m
     assert run.err.startswith("Usage: convert ")
     assert message in run.err.splitlines(keepends=True)[-1]
     assert [path.name for path in here.iterdir()] == ["src"]
+
+
+def test_verify_where_nothing_was_converted(convert: Convert, here: Path) -> None:
+    run = convert("verify")
+    assert (run.status, run.out) == (1, "")
+    assert run.err == "convert: .: holds no conversion.json and no weights; name the folder that a conversion made\n"
 
 
 def test_nothing_asked_for(convert: Convert) -> None:

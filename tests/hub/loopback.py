@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.hub.repositories import LARGE, File, PullRequest, Repository, sha256
 
 USER, TOKEN = "me", "hf_loopback"
+_TOKENS = (f"Bearer {TOKEN}", f"Bearer {TOKEN}-granted")
 _WHEN = "2026-01-01T00:00:00.000Z"
 
 
@@ -60,6 +61,9 @@ class Hub:
         stored: large files by sha256, whether a commit names them or not.
         faults: called first with each request; an answer of theirs is sent instead.
         ranges: whether the CDN serves parts of files.
+        part_size: in how large parts a file that is larger is to be uploaded; None takes each whole.
+        ignored: names of files that a .gitignore keeps out.
+        parts: of uploads that are not complete, by sha256 and number.
     """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -67,6 +71,9 @@ class Hub:
     stored: dict[str, bytes] = field(default_factory=dict)
     faults: list[Callable[[Request], Answer | None]] = field(default_factory=list)
     ranges: bool = True
+    part_size: int | None = None
+    ignored: set[str] = field(default_factory=set)
+    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     endpoint: str = ""
     cdn: str = ""
 
@@ -97,6 +104,8 @@ class Hub:
         for fault in self.faults:
             if (said := fault(request)) is not None:
                 return said
+        if "/cdn/" not in request.path and request.headers.get("authorization") not in (None, *_TOKENS):
+            return _error(401, "", "Invalid credentials in Authorization header")
         for method, pattern, respond in _ROUTES:
             match = re.fullmatch(pattern, request.path)
             if request.method == method and match:
@@ -249,7 +258,7 @@ def _preupload(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
         name = file["path"]
         entry = {
             "path": name,
-            "shouldIgnore": False,
+            "shouldIgnore": name in hub.ignored,
             "uploadMode": "lfs" if File(b"", _large(name)).large else "regular",
         }
         told.append(entry | ({"oid": files[name].etag} if name in files else {}))
@@ -265,7 +274,15 @@ def _batch(hub: Hub, request: Request, repo: str) -> Answer:
     for item in json.loads(request.body)["objects"]:
         entry = {"oid": item["oid"], "size": item["size"]}
         if hub.large(item["oid"]) is None:
-            upload = {"href": f"{hub.cdn}/upload/{item['oid']}"}
+            upload: dict[str, Any] = {"href": f"{hub.cdn}/upload/{item['oid']}"}
+            if hub.part_size is not None and item["size"] > hub.part_size:
+                hub.parts[item["oid"]] = {}
+                numbers = range(1, -(-item["size"] // hub.part_size) + 1)
+                parts = {f"{number:05}": f"{hub.cdn}/upload/{item['oid']}/{number}" for number in numbers}
+                upload = {
+                    "href": f"{hub.cdn}/complete/{item['oid']}",
+                    "header": {"chunk_size": str(hub.part_size), **parts},
+                }
             entry["actions"] = {"upload": upload, "verify": {"href": f"{hub.endpoint}/verify"}}
         objects.append(entry)
     return _needs_token(request) or _json({"transfer": "basic", "objects": objects})
@@ -275,6 +292,22 @@ def _upload(hub: Hub, request: Request, digest: str) -> Answer:
     if sha256(request.body) != digest:
         return Answer(400, b"another content")
     hub.stored[digest] = request.body
+    return Answer(200)
+
+
+def _upload_part(hub: Hub, request: Request, digest: str, number: str) -> Answer:
+    hub.parts[digest][int(number)] = request.body
+    return Answer(200, b"", {"ETag": f'"{sha256(request.body)}"'})
+
+
+def _complete(hub: Hub, request: Request, digest: str) -> Answer:
+    """Puts an upload together, of the parts that the client says it has sent."""
+    parts = hub.parts.pop(digest)
+    told = {part["partNumber"]: part["etag"].strip('"') for part in json.loads(request.body)["parts"]}
+    content = b"".join(parts[number] for number in sorted(parts))
+    if told != {number: sha256(part) for number, part in parts.items()} or sha256(content) != digest:
+        return Answer(400, b"other parts")
+    hub.stored[digest] = content
     return Answer(200)
 
 
@@ -365,6 +398,8 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("POST", rf"/api/models{_ID}/preupload/([^/]+)", _preupload),
     ("POST", rf"{_ID}\.git/info/lfs/objects/batch", _batch),
     ("PUT", r"/upload/(\w+)", _upload),
+    ("PUT", r"/upload/(\w+)/(\d+)", _upload_part),
+    ("POST", r"/complete/(\w+)", _complete),
     ("POST", r"/verify", _verify),
     ("POST", rf"/api/models{_ID}/commit/([^/]+)", _commit),
     ("GET", rf"/api/models{_ID}/discussions", _discussions),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from converter import combine, pt2tf, tf2pt
+from converter import combine, inspect, pt2tf, tf2pt
 from converter.errors import HubError, SourceError, UnsupportedContainer, WrongFramework
 from converter.verification import find_source, read_manifest
-from tests.hub.conftest import ID, fetched, files_of, forget_sessions, point_at
+from tests.hub.conftest import ID, fetched, files_of, forget_sessions, point_at, set_constants
 from tests.hub.loopback import TOKEN, Answer, Hub
 from tests.hub.repositories import Repository
 from tests.tiny import FIXTURE, assert_same, config_of, load, tensors_of, write_checkpoint
@@ -142,6 +143,29 @@ def test_revisions_that_are_none(hub: Hub, tmp_path: Path, source: str, revision
         pt2tf(source, tmp_path / "out", revision=revision)
     assert str(caught.value) == message
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("https://huggingface.co/org/clip", "the model by its id, org/clip"),
+        ("https://huggingface.co/org/clip/tree/main", "the model by its id, org/clip"),
+        ("https://huggingface.co/org/clip/blob/v1/model.safetensors?x=1", "the model by its id, org/clip@v1"),
+        ("hf://org/clip/tf_model.h5", "the model by its id, org/clip"),
+        ("s3://bucket/clip", "a model on the Hub by its id, NAMESPACE/NAME"),
+    ],
+)
+def test_addresses(hub: Hub, tmp_path: Path, source: str, told: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        pt2tf(source, tmp_path / "out")
+    assert str(caught.value) == f"{source}: an address; name {told}"
+    assert hub.requests == []
+
+
+def test_an_empty_name(hub: Hub, tmp_path: Path) -> None:
+    """Of a variable of the shell that is not set; it is not this folder."""
+    with pytest.raises(SourceError, match="^the source has an empty name; name a folder, "):
+        pt2tf("", tmp_path / "out")
 
 
 def test_out_is_refused_before_anything_is_asked(hub: Hub, published: str, tmp_path: Path) -> None:
@@ -280,6 +304,87 @@ def test_no_network(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) 
     said = refused(ID, tmp_path / "out")
     assert said.startswith(f"{ID}: the Hub cannot be reached, or broke off (Connect")
     assert said.endswith("; see to the network or HTTPS_PROXY and run this again; what was downloaded is kept")
+
+
+def test_no_network_is_told_at_once(hub: Hub, tmp_path: Path, monkeypatch: Any) -> None:
+    """Not after huggingface_hub has tried six times to fetch a file of a model whose listing was out of reach."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    refused(ID, tmp_path / "out")
+    assert sum(waited) <= 5
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_listing_that_fails_once(hub: Hub, published: str, tmp_path: Path, status: int) -> None:
+    """huggingface_hub asks for it once only."""
+    hub.fail("GET /api/models/", Answer(status, b"{}"), Answer(status, b"{}"))
+    pt2tf(ID, tmp_path / "out")
+    assert len(hub.asked(f"GET /api/models/{ID}$")) == 3
+
+
+def test_a_token_that_the_hub_does_not_know(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """It refuses even what needs no token."""
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    said = refused(ID, tmp_path / "out")
+    assert "HF_TOKEN" in said
+    assert "hf_expired" not in said
+
+
+@pytest.mark.parametrize("token", ["hf_\x01x", "hf_\u00e9", "hf_a b"])
+def test_a_token_that_is_none(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any, token: str) -> None:
+    """It is not sent: an HTTP client complains of it by printing it."""
+    monkeypatch.setenv("HF_TOKEN", token)
+    for look in (lambda: pt2tf(ID, tmp_path / "out"), lambda: inspect(ID)):
+        with pytest.raises(HubError) as caught:
+            look()
+        assert str(caught.value) == (
+            "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf auth "
+            "login`"
+        )
+        assert caught.value.__cause__ is None
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HTTP_PROXY", "foo://me:secret@x"), ("SSL_CERT_FILE", "/none"), ("REQUESTS_CA_BUNDLE", "/none")],
+)
+def test_a_network_that_cannot_be_set_up(hub: Hub, tmp_path: Path, monkeypatch: Any, name: str, value: str) -> None:
+    for other in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    forget_sessions()
+    monkeypatch.setenv(name, value)
+    try:
+        said = refused("org/nothing", tmp_path / "out")
+    finally:
+        monkeypatch.delenv(name)
+        forget_sessions()
+    # Not every client reads every one of these.
+    assert (
+        "see to HTTPS_PROXY and SSL_CERT_FILE" in said
+        or "see to the network or HTTPS_PROXY" in said
+        or _MISSING in said
+    )
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("kind", ["file", "none"])
+def test_a_cache_that_cannot_be_there(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any, kind: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    place = {"file": str(tmp_path / "file" / "hub"), "none": "/proc/none/hub"}[kind]
+    set_constants(monkeypatch, HF_HUB_CACHE=place, HUGGINGFACE_HUB_CACHE=place)
+    said = refused(ID, tmp_path / "out")
+    assert said.startswith(f"{ID}: the cache cannot be written to ([Errno ")
+    assert said.endswith("; point HF_HOME to a folder of yours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_token_that_cannot_be_read(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    set_constants(monkeypatch, HF_TOKEN_PATH=str(tmp_path / "file" / "token"))
+    said = refused(ID, tmp_path / "out")
+    assert said.startswith("the token of the Hub cannot be read ([Errno 20] Not a directory: ")
 
 
 def test_no_network_but_a_cache(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:

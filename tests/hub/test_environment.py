@@ -45,6 +45,18 @@ def test_daily_use(served: Hub, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "tf_model.h5").read_bytes() == (tmp_path / "tf" / "tf_model.h5").read_bytes()
 
 
+def test_quiet(served: Hub, tmp_path: Path) -> None:
+    """Not even the warning that the cache is used; where the Hub is not to be asked there is none anyway."""
+    for number, (options, environment, said) in enumerate([
+        ([], {"HF_ENDPOINT": served.endpoint}, ""),
+        ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, f"{ID}: the Hub is not reached; what is in the cache is used\n"),
+        (["--quiet"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ""),
+        ([], {"HF_HUB_OFFLINE": "1"}, ""),
+    ]):  # fmt: skip
+        done = convert(tmp_path / "a home", "pt2tf", ID, tmp_path / f"{number}", *options, **environment)
+        assert (done.returncode, done.stderr) == (0, said)
+
+
 def test_a_proxy(served: Hub, tmp_path: Path) -> None:
     """Requests go to the proxy, which here is another Hub that holds nothing."""
     with serving() as proxy:

@@ -10,6 +10,7 @@ import pytest
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
+from converter.hub.explained import UPLOADED, explained
 from converter.manifest import version
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
@@ -17,7 +18,7 @@ from converter.proof import write_proof
 from converter.publishing.card import BEGIN, END, metadata
 from converter.verification import Finding
 from tests.cli.conftest import Convert
-from tests.hub.conftest import ID, files_of
+from tests.hub.conftest import ID, files_of, set_constants
 from tests.hub.loopback import TOKEN, USER, Answer, Hub
 from tests.hub.repositories import PullRequest
 from tests.tiny import FIXTURE
@@ -231,6 +232,62 @@ def test_the_second_push_finds_the_first(hub: Hub, out: Path) -> None:
     assert push(out.with_name("newer"), ID).revision == "refs/pr/6"
 
 
+def test_large_files_go_up_in_parts(hub: Hub, out: Path) -> None:
+    """As those of more than 5 GB do."""
+    hub.part_size = 100_000
+    push(out, f"{USER}/clip-tf")
+    assert hub.repositories[f"{USER}/clip-tf"].files()["tf_model.h5"] == (out / "tf_model.h5").read_bytes()
+    assert len({request.path for request in hub.asked("PUT /upload/")}) == 6
+
+
+def test_a_push_that_was_interrupted(hub: Hub, out: Path) -> None:
+    """The repository was made, and is empty: it gets the commit that it was made for, not a pull request."""
+    hub.fail("POST .*/commit/", *[Answer(503, b"{}", {"Retry-After": "0"})] * 50)
+    with pytest.raises(HubError):
+        push(out, f"{USER}/clip-tf", private=True)
+    hub.faults.clear()
+    sent = len(hub.asked("PUT /upload/"))
+    result = push(out, f"{USER}/clip-tf")
+    assert (result.action, result.creates, result.revision) == ("commit", False, "main")
+    assert len(hub.asked("PUT /upload/")) == sent == 1
+    assert push(out, f"{USER}/clip-tf").action == "nothing"
+
+
+def test_what_the_repository_ignores(hub: Hub, out: Path) -> None:
+    """huggingface_hub leaves such a file out and says nothing."""
+    hub.ignored = {"tf_model.h5"}
+    with pytest.raises(HubError) as caught:
+        push(out, f"{USER}/clip-tf")
+    assert str(caught.value) == (
+        f"{USER}/clip-tf: not at main as it was sent: tf_model.h5; look whether its .gitignore names it, and run this again"
+    )
+
+
+def test_to_a_pull_request(hub: Hub, out: Path) -> None:
+    """Of somebody else, say."""
+    hub.repositories[ID].refs["refs/pr/7"] = hub.repositories[ID].refs["main"]
+    result = push(out, ID, revision="refs/pr/7")
+    assert (result.action, result.revision) == ("commit", "refs/pr/7")
+    assert hub.repositories[ID].files("refs/pr/7")["conversion.json"] == (out / "conversion.json").read_bytes()
+    assert hub.repositories[ID].pulls == []
+    hub.requests.clear()
+    assert refused(hub, out, revision="refs/pr/7", create_pr=True) == (
+        "refs/pr/7 is a pull request already; leave --create-pr out to commit to it"
+    )
+
+
+def test_nothing_is_printed(
+    hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client's progress bars are for terminals; they are as they were before, afterwards."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    set_constants(monkeypatch, HF_HUB_DISABLE_PROGRESS_BARS=None)
+    push(out, f"{USER}/clip-tf")
+    assert capfd.readouterr() == ("", "")
+    assert not are_progress_bars_disabled()
+
+
 def test_to_a_branch(hub: Hub, out: Path) -> None:
     hub.repositories[ID].refs["tf"] = hub.repositories[ID].refs["main"]
     before = hub.repositories[ID].files()
@@ -329,9 +386,10 @@ def test_not_a_conversion(hub: Hub, token: str) -> None:
     assert refused(hub, FIXTURE, kind=SourceError) == (
         f"{FIXTURE}: not a folder that a conversion made (no conversion.json); convert first, then push"
     )
-    assert refused(hub, FIXTURE, "a/b/c", SourceError) == (
-        "a/b/c: not the id of a repository; one is written NAMESPACE/NAME"
-    )
+    for name in ("a/b/c", "model", "../x"):
+        assert refused(hub, FIXTURE, name, SourceError) == (
+            f"{name}: not the id of a repository; one is written NAMESPACE/NAME"
+        )
 
 
 def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tmp_path: Path) -> None:
@@ -363,6 +421,10 @@ def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert push(out, ID, dry_run=True).action == "pull request"
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "token" in refused(hub, out, kind=HubError)
+    monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
+    assert refused(hub, out, kind=HubError) == (
+        "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf auth login`"
+    )
 
 
 def test_a_pull_request_to_nothing(hub: Hub, out: Path) -> None:
@@ -380,12 +442,51 @@ def test_a_card_that_is_not_yaml(hub: Hub, out: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "before",
+    [
+        "base_model: &b a/b\nx: *b\n",
+        "{tags: [clip], license: no}\n",
+        "tags: [clip,\nvision]\n",
+        "tags: [a]\ntags: [b]\n",
+    ],
+)
+def test_metadata_that_cannot_be_added_to(hub: Hub, out: Path, before: str) -> None:
+    """Spelling all of it anew would lose comments, and make the language `no` into `false`."""
+    hub.add(f"{USER}/odd", {"README.md": f"---\n{before}---\n".encode()})
+    said = refused(hub, out, f"{USER}/odd", SourceError)
+    assert said.startswith(
+        "README.md: its metadata is spelled so that nothing can be set without touching the rest of it; set on the Hub first: "
+    )
+    assert f'"{ID}"' in said
+
+
+@pytest.mark.parametrize(
+    ("before", "tags"), [("tags: 7\n", [7]), ("tags:\n", []), ("\n", []), ("language: no\ntags: [a, è]\n", ["a", "è"])]
+)
+def test_metadata_that_is_unusual(hub: Hub, out: Path, before: str, tags: list[Any]) -> None:
+    hub.add(f"{USER}/odd", {"README.md": f"\ufeff---\n{before}---\nText\n".encode()})
+    push(out, f"{USER}/odd", create_pr=False)
+    card = hub.repositories[f"{USER}/odd"].files()["README.md"].decode()
+    assert metadata(card)["tags"] == [*tags, "vision-text-dual-encoder", "tf"]
+    assert card.startswith("---\n")
+    assert ("language: no\n" in before) == ("language: no\n" in card)
+
+
+def test_a_mark_of_ours_in_the_text_is_not_the_section(hub: Hub, out: Path) -> None:
+    text = f"An example:\n{BEGIN}\nText that stays.\n"
+    hub.add(f"{USER}/marks", {"README.md": text.encode()})
+    push(out, f"{USER}/marks", create_pr=False)
+    assert push(out, f"{USER}/marks", create_pr=False).action == "nothing"
+    assert text in hub.repositories[f"{USER}/marks"].files()["README.md"].decode()
+
+
+@pytest.mark.parametrize(
     ("where", "status", "said"),
     [
         ("POST .*/commit/", 403, "the Hub refuses (403"),
         ("POST .*/commit/", 412, "changed on the Hub meanwhile (412); run this again"),
-        ("POST .*/commit/", 500, "the Hub is not well (500); run this again later; what was downloaded is kept"),
-        ("PUT /upload/", 500, "the Hub is not well (500); run this again later; what was downloaded is kept"),
+        ("POST .*/commit/", 500, f"the Hub is not well (500); run this again later; {UPLOADED}"),
+        ("PUT /upload/", 500, f"the Hub is not well (500); run this again later; {UPLOADED}"),
         ("POST .*objects/batch", 429, "the Hub limits how much may be asked of it (429)"),
     ],
 )
@@ -399,3 +500,16 @@ def test_an_upload_that_fails(hub: Hub, out: Path, where: str, status: int, said
     assert hub.repositories[ID].pulls == []
     hub.faults.clear()
     assert push(out.with_name("other"), ID).revision == "refs/pr/1"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionError, ValueError])
+def test_xet_storage_that_fails(kind: type[Exception]) -> None:
+    """hf_xet raises Python's own exceptions, from Rust."""
+    frame: dict[str, Any] = {"__name__": "huggingface_hub._commit_api", "kind": kind}
+    exec("def _upload_xet_files(): raise kind('no token')", frame)
+    with pytest.raises(HubError) as caught, explained(ID, kept=UPLOADED):
+        frame["_upload_xet_files"]()
+    assert str(caught.value) == (
+        f"{ID}: the Hub's Xet storage cannot be reached, or broke off ({kind.__name__}: no token); run this again, or go "
+        f"without it: set HF_HUB_DISABLE_XET=1; {UPLOADED}"
+    )
