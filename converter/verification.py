@@ -95,6 +95,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         if raw["format"] != manifest.FORMAT:
             raise ValueError(f"format {raw['format']!r}")
+        if raw["direction"] not in ("pt2tf", "tf2pt"):
+            raise ValueError(f"direction {raw['direction']!r}")
         files = {_file_name(item["name"]): (int(item["size"]), _hash(item.get("sha256"))) for item in raw["files"]}
         tensors = {
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
