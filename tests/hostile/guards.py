@@ -212,7 +212,11 @@ def table() -> str:
 def _row(guard: Guard) -> str:
     first = next(line.strip() for line in guard.text.splitlines() if line.strip())
     shown = first if len(first) <= 60 else f"{first[:57]}..."
-    cells = (guard.stops, f"{_code(shown)} in {_code(guard.file.removeprefix('converter/'))}", _code(_named(guard.test)))
+    cells = (
+        guard.stops,
+        f"{_code(shown)} in {_code(guard.file.removeprefix('converter/'))}",
+        _code(_named(guard.test)),
+    )
     how = "" if guard.by == _FAILURES else f", by {' or '.join(guard.by)}"
     return f"| {' | '.join(cells)}{how} |"
 

@@ -24,7 +24,9 @@ def pytest_configure() -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: Any = yield
     if call.excinfo is not None:
-        _NOTED.append({"test": item.nodeid, "when": report.when, "outcome": report.outcome, "raised": call.excinfo.typename})
+        _NOTED.append(
+            {"test": item.nodeid, "when": report.when, "outcome": report.outcome, "raised": call.excinfo.typename}
+        )
     return report
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from tests.archives import dump
 from tests.hdf5_files import sound_file
 from tests.hostile import test_config, test_hdf5, test_pickle, test_safetensors, test_shards, test_zip
 from tests.hostile.refusing import run_alone
-from tests.torture import FULL
 from tests.tiny import EXPECTED, FIXTURE, config_of, safetensors_bytes, tensors_of, write_checkpoint
+from tests.torture import FULL
 
 Make = Callable[[Path], object]
 
@@ -86,7 +87,7 @@ CASES: dict[str, Make] = {
     **{f"zip, {name}": weights(BIN, content) for name, (content, _) in {**test_zip.UNSOUND, **test_zip.UNREAD}.items()},
     **{f"pickle, {name}": executing(name) for name in test_pickle.executing(Path())},
     **{f"pickle, {name}": pickled(text) for name, (text, _) in test_pickle.UNSOUND.items()},
-    **{f"pickle, {name}": pickled(test_pickle.dump({"x": view})) for name, (view, _) in test_pickle.LYING.items()},
+    **{f"pickle, {name}": pickled(dump({"x": view})) for name, (view, _) in test_pickle.LYING.items()},
     **{f"pickle, {name}": pickled(text) for name, (text, _) in test_pickle.deep(2_000_000 if FULL else 0).items()},
     "pickle, a link out": link(BIN, "/etc/passwd"),
     **{f"HDF5, {name}": hdf5(damage) for name, (damage, _) in test_hdf5.CASES.items()},
@@ -107,10 +108,7 @@ CASES: dict[str, Make] = {
         for place in ("fields", "vision_fields", "text_fields")
     },
 }  # fmt: skip
-SAMPLE = (
-    "safetensors, a header of 100 MB", "zip, bomb", "HDF5, soft link loop", "index, path upwards",
-    "config, nested 100000 deep",
-)  # fmt: skip
+SAMPLE = ("safetensors, a header of 100 MB", "HDF5, soft link loop", "config, nested 100000 deep")
 
 
 def lines(said: str) -> list[str]:

@@ -154,4 +154,7 @@ def test_more_layers_than_any_model_has(source: Path, refused: Refused) -> None:
 
 def test_more_tensors_than_any_model_has(source: Path, refused: Refused) -> None:
     (source / "config.json").write_text(json.dumps(config_of("swin", text_fields={"num_hidden_layers": 50_000})))
-    assert refused(source, ConfigError) == "config.json: text_config describes more than 50,000 tensors; correct the config"
+    assert (
+        refused(source, ConfigError)
+        == "config.json: text_config describes more than 50,000 tensors; correct the config"
+    )

@@ -111,6 +111,10 @@ def listed_twice(file: h5py.File, layer: h5py.Group) -> None:
     layer.attrs["weight_names"] = [b"r/x:0", b"r/x:0"]
 
 
+def a_long_name(file: h5py.File, layer: h5py.Group) -> None:
+    layer[f"r/{'x' * 1001}:0"] = np.ones(3, "f4")
+
+
 def listed_but_absent(file: h5py.File, layer: h5py.Group) -> None:
     layer.attrs["weight_names"] = [b"r/x:0"]
 
@@ -177,12 +181,16 @@ CASES: dict[str, tuple[Callable[[h5py.File, h5py.Group], None], str]] = {
     "empty": (empty_dataset, "a/r/x:0 has dtype float32, which no weight has"),
     "too many axes": (too_many_axes, "a/r/x:0 has dtype float32, which no weight has"),
     "giant chunks": (giant_chunks, "a/r/x:0 has chunks of more than 134,217,728 bytes; rewrite it with h5repack"),
-    "large chunks by LZF": (large_chunks_by_lzf, "a/r/x:0 has chunks of more than 2,097,152 bytes; rewrite it with h5repack"),
+    "large chunks by LZF": (
+        large_chunks_by_lzf,
+        "a/r/x:0 has chunks of more than 2,097,152 bytes; rewrite it with h5repack",
+    ),
     "filters in another order": (
         filters_in_another_order,
         "a/r/x:0 goes through its filters in an order that no program writes",
     ),
     "listed twice": (listed_twice, "it holds x twice"),
+    "a long name": (a_long_name, f"tensor {'x' * 100}...{'x' * 100} has a name of 1,001 characters"),
     "listed but absent": (listed_but_absent, "weight_names lists a/r/x:0, which is not there"),
     "there but not listed": (there_but_not_listed, "datasets that no weight_names lists: a/r/x:0"),
     "layer not there": (a_layer_that_is_not_there, "layer_names lists b, which is not a group of it"),

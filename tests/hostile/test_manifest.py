@@ -13,7 +13,7 @@ from converter import pt2tf, verify
 from converter.errors import SourceError
 from converter.verification import read_manifest, verify_files
 from tests.cli.conftest import Convert
-from tests.cli.conftest import convert as convert  # noqa: PLC0414 - a fixture
+from tests.cli.conftest import convert as convert  # a fixture
 from tests.tiny import FIXTURE
 
 SHA256 = "0" * 64
@@ -103,3 +103,13 @@ def test_a_link_is_no_file_of_a_manifest(out: Path) -> None:
     (out / "tokenizer.json").rename(out.parent / "elsewhere")
     (out / "tokenizer.json").symlink_to("../elsewhere")
     assert verify_files(out, read_manifest(out)).problems == ("tokenizer.json is missing",)
+
+
+def test_without_hashes_sizes_count(tmp_path: Path) -> None:
+    pt2tf(FIXTURE, tmp_path / "tf", check=False)
+    with (tmp_path / "tf" / "tokenizer.json").open("ab") as file:
+        file.write(b" ")
+    size = (tmp_path / "tf" / "tokenizer.json").stat().st_size
+    assert verify_files(tmp_path / "tf", read_manifest(tmp_path / "tf")).problems == (
+        f"tokenizer.json has {size:,} bytes, the manifest says {size - 1:,}",
+    )

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from converter import pt2tf
 from tests.cli.conftest import Convert
-from tests.cli.conftest import convert as convert  # noqa: PLC0414 - a fixture
+from tests.cli.conftest import convert as convert  # a fixture
 from tests.hdf5_files import sound_file
 from tests.tiny import FIXTURE
 
@@ -101,8 +101,8 @@ def test_names_of_what_is_left_out(folder: Path, convert: Convert) -> None:
     """A buffer may be called what training wrappers make of it; the summary says which."""
     tensors = load_file(folder / "model.safetensors")
     name = "text_model.embeddings.position_ids"
-    tensors[f"module.{name}"] = np.arange(json.loads((folder / "config.json").read_text())["text_config"][
-        "max_position_embeddings"
-    ])[None]
+    tensors[f"module.{name}"] = np.arange(
+        json.loads((folder / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    )[None]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     assert any(name in line for line in lines_of(convert, "pt2tf", folder, folder.with_name("tf")))

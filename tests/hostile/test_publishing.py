@@ -62,9 +62,7 @@ def test_a_card_that_a_manifest_lists_is_not_published(out: Path) -> None:
     change(out / "conversion.json", files=[*manifest["files"], {"name": "README.md", "size": 4}])
     with pytest.raises(TargetError) as caught:
         gather(out, allow_unverified=True)
-    assert str(caught.value) == (
-        f"{out}: conversion.json lists a README.md, which no conversion writes; convert again"
-    )
+    assert str(caught.value) == (f"{out}: conversion.json lists a README.md, which no conversion writes; convert again")
 
 
 def test_a_proof_that_is_a_link_does_not_count(out: Path) -> None:
@@ -93,9 +91,7 @@ def test_text_from_files_is_no_markup_of_the_card(out: Path) -> None:
     report = json.loads((out / "parity.json").read_text())["report"]
     taps = [tap | {"where": hostile} for tap in report["taps"]]
     run = {"framework": hostile, "dtype": hostile, "device": hostile}
-    change(
-        out / "parity.json", report=report | {"taps": taps, "verdict": hostile, "reference": run, "candidate": run}
-    )
+    change(out / "parity.json", report=report | {"taps": taps, "verdict": hostile, "reference": run, "candidate": run})
     section = card.section(gather(out, allow_unverified=False), ID)
     made = next(line for line in section.splitlines() if line.startswith("Converted from "))
     shown = r"'\n<script>alert(1)</script>|[x](http://evil)\x1b[31m"

@@ -89,7 +89,10 @@ CASES: dict[str, tuple[bytes, str]] = {
         two(data_offsets=[8, 15]),
         "tensor b has 7 bytes, its shape and dtype ask for 8",
     ),
-    "unaligned, into the tensor before": (two(data_offsets=[7, 15]), "tensor b begins at byte 7 of the data, expected 8"),
+    "unaligned, into the tensor before": (
+        two(data_offsets=[7, 15]),
+        "tensor b begins at byte 7 of the data, expected 8",
+    ),
     "offsets reversed": (entry(data_offsets=[8, 0]), "tensor a has -8 bytes, its shape and dtype ask for 8"),
     "negative offsets": (entry(data_offsets=[-8, 0]), "tensor a has data_offsets [-8, 0]"),
     "three offsets": (entry(data_offsets=[0, 8, 8]), "tensor a has data_offsets [0, 8, 8]"),
@@ -98,7 +101,10 @@ CASES: dict[str, tuple[bytes, str]] = {
         "tensor a begins at byte 8 of the data, expected 0",
     ),
     "overlapping": (two(data_offsets=[4, 12]), "tensor b begins at byte 4 of the data, expected 8"),
-    "far out of range": (entry(data_offsets=[2**40, 2**40 + 8]), "tensor a begins at byte 1,099,511,627,776 of the data"),
+    "far out of range": (
+        entry(data_offsets=[2**40, 2**40 + 8]),
+        "tensor a begins at byte 1,099,511,627,776 of the data",
+    ),
     "the same bytes twice": (two(data_offsets=[0, 8]), "tensor b begins at byte 0 of the data, expected 8"),
     "a gap": (
         safetensors_bytes({"a": GOOD, "b": GOOD | {"data_offsets": [12, 20]}}, b"\0" * 20),

@@ -170,3 +170,8 @@ def test_a_name_that_stands_in_the_index_twice(source: Path, refused: Refused) -
     assert pt2tf(source, source.with_name("tf")).checked
     (source / INDEX).write_text(text.replace("}}", f', "logit_scale": "{FIRST}"}}}}'))
     assert f"{FIRST} lacks logit_scale of what it lists" in refused(source, CorruptCheckpoint)
+
+
+def test_an_index_of_itself(source: Path, refused: Refused) -> None:
+    (source / INDEX).write_text(json.dumps({"weight_map": {"x": INDEX}}))
+    assert f"it names '{INDEX}', which is not a file of its folder" in refused(source, CorruptCheckpoint)
