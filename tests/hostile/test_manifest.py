@@ -88,6 +88,25 @@ def test_a_source_that_is_none(out: Path, convert: Convert, path: str) -> None:
     assert gone == (path not in ("/dev/zero", "/dev/stdin", "/etc/passwd", "/", "../pipe"))
 
 
+def test_a_manifest_that_is_a_link_out_of_the_folder(out: Path, convert: Convert) -> None:
+    (out / "conversion.json").rename(out.parent / "elsewhere")
+    (out / "conversion.json").symlink_to("../elsewhere")
+    run = convert("verify", out, "--weights-only")
+    assert (run.status, run.out) == (1, "")
+    assert run.err == (
+        f"convert: {out}/conversion.json: a link out of its folder, to {out.parent}/elsewhere; copy the file itself into "
+        "the folder\n"
+    )
+
+
+def test_a_pipe_is_no_reference(out: Path, convert: Convert) -> None:
+    """Whatever it is called: nothing waits for what comes out of it."""
+    os.mkfifo(out.parent / "golden.safetensors")
+    run = convert("verify", out, "--weights-only", "--reference", out.parent / "golden.safetensors")
+    assert run.status == 1
+    assert "golden.safetensors: neither a file nor a folder" in run.out
+
+
 def test_a_manifest_of_other_weights_is_told(out: Path) -> None:
     manifest = json.loads((out / "conversion.json").read_text())
     name = next(iter(manifest["tensors"]))
