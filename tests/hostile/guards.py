@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ BEGIN, END = "<!-- guards: begin -->", "<!-- guards: end -->"
 _COPIED = ("converter", "rename_rules", "tests", "fixtures", "docs", "examples")
 _MOST_BYTES = 8 * 2**30  # of addresses; the tests themselves allow their children less
 _SECONDS = 120
+_SECONDS_TO_BEGIN = 300  # what a machine with much to do may take to start Python
+_NOT_BEGUN = 125
+_POLL = 0.02
 _FAILURES = ("AssertionError", "Failed")  # the second is pytest's own: nothing was raised
 TIMEOUT, CRASH = "a timeout", "a crash"
 # What a mutant fails with that was not made well.
@@ -48,7 +52,7 @@ class Guard:
         without: what stands there once it is removed.
         test: node id of a test that then fails.
         by: how it fails: of what, if not of an assertion; ``TIMEOUT`` or ``CRASH`` where it does not end by itself.
-        seconds: that the test may take.
+        seconds: that the test may take, from when it begins.
         needs: a package without which the test does not run.
     """
 
@@ -137,34 +141,41 @@ def complaint(tree: Path, guard: Guard) -> str | None:
 def run_tests(
     tree: Path, module: str, tests: list[str], seconds: int
 ) -> tuple[int | None, dict[str, object] | None, str]:
-    """Runs tests in a copy, with little time and memory.
+    """Runs tests in a copy, with little memory, and little time once the first of them has begun.
 
     Returns:
         The status, None after a timeout; what the plugin noted, None if it came to nothing; the output.
     """
-    notes = tree / "notes.json"
-    notes.unlink(missing_ok=True)
+    notes, began, output = (tree / name for name in ("notes.json", "began", "output.txt"))
+    for path in (notes, began):
+        path.unlink(missing_ok=True)
     environment = os.environ | {
-        "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "GUARDS_MODULE": module, "GUARDS_NOTES": str(notes),
-        "TORTURE": "",
+        "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "TORTURE": "",
+        "GUARDS_MODULE": module, "GUARDS_NOTES": str(notes), "GUARDS_BEGAN": str(began),
     }  # fmt: skip
     command = [
         sys.executable, "-P", "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider",
         "-p", "tests.hostile.noticing", "--rootdir", str(tree), *tests,
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True, preexec_fn=_limited,
-    ) as process:  # fmt: skip
-        status: int | None = None
-        try:
-            said, _ = process.communicate(timeout=seconds)
-            status = process.returncode
-        except subprocess.TimeoutExpired:
+    with (
+        output.open("wb") as held,
+        subprocess.Popen(
+            command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=held, stderr=subprocess.STDOUT,
+            start_new_session=True, preexec_fn=_limited,
+        ) as process,
+    ):  # fmt: skip
+        deadline, has_begun = time.monotonic() + _SECONDS_TO_BEGIN, False
+        while process.poll() is None and time.monotonic() < deadline:
+            if not has_begun and began.exists():
+                deadline, has_begun = time.monotonic() + seconds, True
+            time.sleep(_POLL)
+        status = process.poll()
+        if status is None:
             os.killpg(process.pid, signal.SIGKILL)
-            said, _ = process.communicate()
+    if status is None and not has_begun:
+        status = _NOT_BEGUN
     noted = json.loads(notes.read_text("utf-8")) if notes.exists() else None
-    return status, noted, said
+    return status, noted, output.read_text("utf-8", "replace")
 
 
 def _limited() -> None:

@@ -20,6 +20,11 @@ def pytest_configure() -> None:
     assert Path(str(module.__file__)).is_relative_to(Path.cwd())
 
 
+def pytest_runtest_call() -> None:
+    """From now on a test is what takes time."""
+    Path(os.environ["GUARDS_BEGAN"]).touch()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: Any = yield
