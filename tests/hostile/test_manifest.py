@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from tests.tiny import FIXTURE
 SHA256 = "0" * 64
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pt2tf(FIXTURE, tmp_path_factory.mktemp("made") / "tf").out
+
+
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    pt2tf(FIXTURE, tmp_path / "tf")
-    return tmp_path / "tf"
+def out(made: Path, tmp_path: Path) -> Path:
+    """A conversion, to be lied about."""
+    return Path(shutil.copytree(made, tmp_path / "tf"))
 
 
 def file(**changes: Any) -> dict[str, Any]:
