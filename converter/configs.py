@@ -19,6 +19,8 @@ Side = Literal["vision", "text"]
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
 MAX_CONFIG_BYTES = 8 * 2**20
 MAX_CONFIG_DEPTH = 50
+MAX_FIELD_CHARACTERS = 10_000
+MAX_NUMBER = 2**31
 
 # What a person may have instead of a dual encoder, and where to go with it.
 _OTHER_MODELS = {
@@ -270,10 +272,12 @@ def _plain(default: Any) -> Any:
 def _checked(value: Any, default: Any, where: str) -> Any:
     """Checks that a field holds the kind of value that its default is, and gives it back."""
     default = _plain(default)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
     match default:
         case None | list() | tuple():
-            fits = value is None or (isinstance(value, bool | int | float | str | list) and len(repr(value)) < 10_000)
+            fits = value is None or (
+                isinstance(value, bool | int | float | str | list) and len(repr(value)) < MAX_FIELD_CHARACTERS
+            )
         case bool():
             fits = isinstance(value, bool)
         case str():

@@ -12,6 +12,7 @@ from converter.errors import ConfigError, printable
 Value = bool | int | float | str | None | Sequence["Value"] | Mapping[str, "Value"]
 
 Number = int | float
+MAX_SIZE = 2**40
 
 _BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Add: operator.add,
@@ -63,7 +64,7 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
 def integer(expression: str, fields: Mapping[str, Value]) -> int:
     """Evaluates an expression that must give a size: an integer from 0 to 2**40."""
     value = evaluate(expression, fields)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**40:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SIZE:
         raise ConfigError(
             f"config.json: {expression} gives {printable(repr(value), 60)}, expected a size; correct the config"
         )

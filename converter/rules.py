@@ -124,7 +124,9 @@ def compile_tower(tower: TowerConfig) -> RuleSet:
     for module, fields in _occurrences(tower.rules["module"], tower):
         tensors += _expand_module(module, fields, pt_prefix, tf_prefix, tower.family)
         if len(tensors) > MAX_TENSORS:
-            raise ConfigError(f"config.json: {tower.side}_config describes more than {MAX_TENSORS:,} tensors")
+            raise ConfigError(
+                f"config.json: {tower.side}_config describes more than {MAX_TENSORS:,} tensors; correct the config"
+            )
     buffers = [
         _expand_buffer(buffer, fields, pt_prefix, tf_prefix)
         for buffer, fields in _occurrences(tower.rules.get("buffer", ()), tower)
@@ -164,7 +166,7 @@ def _expand_group(
             continue
         count = integer(repeat[first], fields)
         if count > MAX_TENSORS:
-            raise ConfigError(f"config.json: {repeat[first]} is {count:,}, more than any model has")
+            raise ConfigError(f"config.json: {repeat[first]} is {count:,}, more than any model has; correct the config")
         for number in range(count):
             yield from _expand_group(members, tuple(rest), repeat, {**fields, first: number})
 

@@ -12,7 +12,9 @@ import numpy as np
 
 Framework = Literal["pt", "tf"]
 Shape = tuple[int, ...]
-_MOST_NAME_BYTES = 255  # what Linux allows
+MAX_NAME_CHARACTERS = 1000
+MAX_AXES = 16
+MAX_FILE_NAME_BYTES = 255  # what Linux allows
 # Reads rows ``start:stop`` of a tensor (all of it, for a tensor without axes) as stored.
 ReadRows = Callable[[int, int], "np.ndarray[Any, Any]"]
 
@@ -76,6 +78,6 @@ def is_file_name(value: object) -> bool:
     if not isinstance(value, str) or value in ("", ".", "..") or set(value) & {"/", "\\", "\0"}:
         return False
     try:
-        return len(value.encode()) <= _MOST_NAME_BYTES
+        return len(value.encode()) <= MAX_FILE_NAME_BYTES
     except UnicodeEncodeError:  # half a character, which JSON can spell
         return False

@@ -17,6 +17,7 @@ import numpy as np
 from converter import manifest
 from converter.casts import DTYPES, FLOATS
 from converter.check import hash_file, same_bits
+from converter.checkpoints.detect import inside
 from converter.configs import read_json
 from converter.errors import ConfigError, ConverterError, SourceError, listed, printable
 from converter.hub.download import cached
@@ -89,12 +90,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        raw = read_json(path, MAX_MANIFEST_BYTES)
+        raw = read_json(inside(path, folder), MAX_MANIFEST_BYTES)
     except ConfigError as error:
         raise SourceError(str(error)) from None
     try:
         if raw["format"] != manifest.FORMAT:
             raise ValueError(f"format {raw['format']!r}")
+        if raw["direction"] not in ("pt2tf", "tf2pt"):
+            raise ValueError(f"direction {raw['direction']!r}")
         files = {_file_name(item["name"]): (int(item["size"]), _hash(item.get("sha256"))) for item in raw["files"]}
         tensors = {
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()

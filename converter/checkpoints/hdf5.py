@@ -34,14 +34,13 @@ from converter.errors import (
     printable,
     unreadable,
 )
-from converter.specs import Checkpoint, Extent, Shape, StoredTensor
+from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 
 TOP_LEVEL = "top_level_model_weights"
 # What Keras keeps below the 64 KB that HDF5 grants an object header.
 MAX_ATTRIBUTE_BYTES = 64_512
 MAX_NAMES_BYTES = 64 * 2**20
 MAX_LINKS = 500_000
-MAX_AXES = 16
 
 
 def is_hdf5(path: Path) -> bool:
@@ -77,6 +76,8 @@ def read_here(path: Path) -> Checkpoint:
         paths = _walk(path, file)
         tensors = {}
         for where, plain in _listed_names(path, file):
+            if len(plain) > MAX_NAME_CHARACTERS:
+                raise _corrupt(path, f"tensor {printable(plain)} has a name of {len(plain):,} characters")
             if plain in tensors:
                 raise _corrupt(path, f"it holds {printable(plain)} twice")
             if where not in paths:

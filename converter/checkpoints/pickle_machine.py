@@ -41,7 +41,7 @@ class Machine:
     """Reads one pickle: a stack, the stacks below the open marks, and the memo.
 
     Args:
-        text: the pickle.
+        text: the pickle, of at most ``MAX_PICKLE_BYTES``, which whoever reads it from a file sees to.
         names: what stands for the names that it may use; only a ``Function`` can be called.
         persistent: builds what a persistent id means.
     """
@@ -62,8 +62,6 @@ class Machine:
             UnknownName: it asks for something else than the table holds.
             UnsoundPickle: it cannot be read.
         """
-        if len(self._text) > MAX_PICKLE_BYTES:
-            raise UnsoundPickle(f"it has {len(self._text):,} bytes, accepted are up to {MAX_PICKLE_BYTES:,}")
         try:
             self._run()
         except (IndexError, KeyError, UnicodeDecodeError):

@@ -16,12 +16,10 @@ from typing import Any
 
 from converter.casts import DTYPES
 from converter.errors import CorruptCheckpoint, printable
-from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
+from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Framework, Shape, StoredTensor
 
 # 50,000 tensors with long names; a header of more would be built to exhaust memory.
 MAX_HEADER_BYTES = 8 * 2**20
-MAX_NAME_CHARACTERS = 1000
-MAX_AXES = 16
 
 _TO_DTYPE = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",

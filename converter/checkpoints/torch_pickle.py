@@ -14,9 +14,7 @@ from typing import Any
 from converter.casts import DTYPES
 from converter.checkpoints.pickle_machine import Function, Machine, UnknownName, UnsoundPickle
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
-from converter.specs import Shape
-
-MAX_AXES = 16
+from converter.specs import MAX_AXES, Shape
 
 # The unsigned integers that are not here came later: their storages are bytes, and the tensor says the dtype.
 _STORAGES = {

@@ -18,10 +18,9 @@ from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach,
 from converter.checkpoints.torch_pickle import View, read_pickle, write_pickle
 from converter.checkpoints.zip_directory import Entry, read_directory, seal, write_directory
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
-from converter.specs import Checkpoint, Extent, Shape, StoredTensor
+from converter.specs import MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 
-MAX_NAME_CHARACTERS = 1000
-_MAX_NOTE_BYTES = 100
+MAX_NOTE_BYTES = 100
 
 __all__ = ["read_header", "seal", "write_header"]
 
@@ -93,7 +92,7 @@ def _entries(path: Path) -> dict[str, Entry]:
         )
     if len(below) != len(entries):
         raise _corrupt(path, f"it holds entries outside the folder {printable(folder)}")
-    order = _read(path, below["byteorder"], _MAX_NOTE_BYTES) if "byteorder" in below else b"little"
+    order = _read(path, below["byteorder"], MAX_NOTE_BYTES) if "byteorder" in below else b"little"
     if order != b"little":
         raise UnsupportedContainer(
             f"{path}: its byte order is {printable(repr(order))}, expected little; load and save it on a little-endian "

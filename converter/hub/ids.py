@@ -11,10 +11,10 @@ from converter.errors import SourceError, printable
 # As huggingface_hub's validate_repo_id has it: one slash at most, no part that begins or ends with a dot or a dash.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?:{_PART}/)?{_PART}")
-_MAX_ID = 96
+MAX_ID_CHARACTERS = 96
 # Branches, tags, commits and refs/pr/1: no part of them may lead out of the cache's folder refs.
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
-_MAX_REVISION = 200
+MAX_REVISION_CHARACTERS = 200
 _OF_FILES = (
     ".bin",
     ".ckpt",
@@ -98,7 +98,7 @@ def check_revision(revision: str) -> str:
     Raises:
         SourceError: it is not.
     """
-    if not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > _MAX_REVISION:
+    if not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > MAX_REVISION_CHARACTERS:
         raise SourceError(f"{printable(revision, 60)!r} is not a revision; name a branch, a tag or a commit")
     return revision
 
@@ -116,5 +116,5 @@ def check_repository(name: str) -> str:
 
 def is_id(name: str) -> bool:
     """Whether a name is spelled like the id of a model, whatever exists as a path."""
-    sound = _ID.fullmatch(name) is not None and len(name) <= _MAX_ID and "--" not in name and ".." not in name
+    sound = _ID.fullmatch(name) is not None and len(name) <= MAX_ID_CHARACTERS and "--" not in name and ".." not in name
     return sound and not name.endswith(".git") and not (name.endswith(_OF_FILES) and "/" not in name)

@@ -14,6 +14,7 @@ INTEGER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids
 INPUTS = ("pixel_values", *INTEGER_INPUTS)
 # The names of dtypes in NumPy; a comparison of anything narrower says more about rounding than about the model.
 PRECISIONS = ("float32", "float64")
+MAX_TITLE_CHARACTERS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,6 @@ def _check_integers(name: str, values: Array, shape: tuple[int, ...], where: str
 
 
 def check_title(title: str, where: str) -> None:
-    """Raises ParityError where a title is empty, longer than 200 characters or not printable."""
-    if not title or len(title) > 200 or not title.isprintable():
+    """Raises ParityError where a title is empty, longer than ``MAX_TITLE_CHARACTERS`` or not printable."""
+    if not title or len(title) > MAX_TITLE_CHARACTERS or not title.isprintable():
         raise ParityError(f"{where}: {printable(title)!r} is no title of a batch")

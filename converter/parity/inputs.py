@@ -14,6 +14,7 @@ from converter.parity.taps import Array
 
 # No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
 MAX_SEQUENCE = 512
+MAX_SIDE = 4096
 # A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
 EXTREME_PIXEL = 3.0
 _NEEDED = ("vocab_size", "max_position_embeddings")
@@ -232,7 +233,7 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     fields = {**VISION_DEFAULTS, **_tower(config, "vision_config")}
     size, channels = fields["image_size"], fields["num_channels"]
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
-    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= 4096 for n in (*sides, channels)):
+    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in (*sides, channels)):
         raise ParityError(
             f"vision_config: image_size {printable(repr(size), 60)} and num_channels {printable(repr(channels), 60)} "
             "make no image; correct the config"

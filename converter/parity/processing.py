@@ -49,7 +49,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load(kind: Any, name: str, folder: Path) -> Any:
     return _attempt(
-        lambda: kind.from_pretrained(str(folder), local_files_only=True),
+        # Said, for by default transformers asks on stdin whether to run what a checkpoint brings along.
+        lambda: kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False),
         f"the {name} of {folder} cannot be loaded",
     )
 

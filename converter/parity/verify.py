@@ -124,7 +124,7 @@ def verify(
         try:
             write_proof(folder, found.to_json())
         except TargetError as error:  # a folder that may only be read can be verified all the same
-            _log.warning("not recorded: %s", error)
+            _log.warning("not recorded: %s", printable(str(error)))
     return found
 
 
@@ -188,7 +188,7 @@ def record_reference(
 
 def _is_golden(path: Path) -> bool:
     """Whether a path is a golden reference file rather than a checkpoint."""
-    if path.is_dir() or path.suffix != ".safetensors":
+    if not path.is_file() or path.suffix != ".safetensors":
         return False
     from converter.checkpoints.safetensors import read_header
 

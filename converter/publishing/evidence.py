@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,13 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
 
 
 def option_words(raw: Mapping[str, Any]) -> list[str]:
-    """The options of a conversion as the command line takes them, those left out that are as they are by default."""
+    """The options of a conversion as the command line takes them, those left out that are as they are by default.
+
+    A manifest may come from anywhere and readers run what they copy, so every value is a word for a shell.
+    """
     words = []
     defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None}
     for name, value in raw.get("options", {}).items():
         if name in ("format", "dtype", "names", "max_shard_size") and value != defaults.get(name, ""):
-            words.append(f"--{name.replace('_', '-')} {printable(str(value), 40)}")
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(printable(str(value), 40))}")
     return words

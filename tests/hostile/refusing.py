@@ -32,7 +32,7 @@ def refusal(source: Path, out: Path, command: str = "pt2tf", alone: bool = False
         The complaint, without ``convert: ``.
     """
     before = sorted(out.parent.iterdir())
-    run = _run_alone if alone else _run_here
+    run = run_alone if alone else _run_here
     status, said, complained = run([command, str(source), str(out)])
     assert (status, said) == (1, ""), complained
     assert complained.startswith("convert: ")
@@ -50,7 +50,8 @@ def _run_here(arguments: list[str]) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def _run_alone(arguments: list[str]) -> tuple[int, str, str]:
+def run_alone(arguments: list[str]) -> tuple[int, str, str]:
+    """Runs the command line in a process of its own; its status, stdout and stderr. It must need little time and memory."""
     command = [sys.executable, "-m", "converter", *arguments]
     answer = subprocess.run([sys.executable, "-c", _MEASURE, *command], cwd=ROOT, capture_output=True, check=True)
     status, said, complained, seconds, kilobytes = json.loads(answer.stdout)

@@ -137,3 +137,24 @@ def test_names_of_fields_with_escapes(source: Path, refused: Refused) -> None:
     config = config_of("swin", text_fields={"model_type": "\x1b]0;evil\x07\r\n"})
     (source / "config.json").write_text(json.dumps(config))
     assert r"text_config.model_type '\x1b]0;evil\x07\r\n' has no rules" in refused(source, ConfigError)
+
+
+def test_a_long_list_is_not_looked_at(source: Path, refused: Refused) -> None:
+    """One of a megabyte in place of a number of layers."""
+    (source / "config.json").write_text(json.dumps(config_of("swin", vision_fields={"depths": [1] * 300_000})))
+    assert refused(source, ConfigError).startswith(f"{source}/config.json: vision_config.depths is [1, 1, 1")
+
+
+def test_more_layers_than_any_model_has(source: Path, refused: Refused) -> None:
+    (source / "config.json").write_text(json.dumps(config_of("swin", text_fields={"num_hidden_layers": 2**31 - 1})))
+    assert refused(source, ConfigError) == (
+        "config.json: num_hidden_layers is 2,147,483,647, more than any model has; correct the config"
+    )
+
+
+def test_more_tensors_than_any_model_has(source: Path, refused: Refused) -> None:
+    (source / "config.json").write_text(json.dumps(config_of("swin", text_fields={"num_hidden_layers": 50_000})))
+    assert (
+        refused(source, ConfigError)
+        == "config.json: text_config describes more than 50,000 tensors; correct the config"
+    )

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from converter.checkpoints.safetensors import MAX_HEADER_BYTES
+from converter.errors import ParityError
+from converter.parity import processing
+from converter.parity.samples import MAX_TEXT_BYTES, find_samples
 from tests.hdf5_files import read_all, sound_file, write_h5
 from tests.tiny import EXPECTED, FIXTURE
 
@@ -80,6 +83,28 @@ def test_a_compressed_bomb(folder: Path, tmp_path: Path) -> None:
     assert status == 0
     assert said.endswith("x; compare config.json with the one the weights were saved with")
     assert peak < MEGABYTES
+
+
+def test_texts_without_end(tmp_path: Path) -> None:
+    """A file of more than any texts for a comparison."""
+    with (tmp_path / "texts.txt").open("wb") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)
+    for path, size in ((tmp_path / "texts.txt", MAX_TEXT_BYTES + 1), (Path("/dev/zero"), 0)):
+        with pytest.raises(ParityError) as caught:
+            find_samples(path)
+        assert str(caught.value) == (
+            f"{path}: {size:,} bytes, expected a file of at most {MAX_TEXT_BYTES:,}; name another file"
+        )
+
+
+def test_a_picture_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    """Ten thousand by ten thousand points of one colour take 32 KB."""
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "white.png"
+    image.new("1", (10_000, 10_000), 1).save(path)
+    assert path.stat().st_size < 50_000
+    with pytest.raises(ParityError, match=f"{path}: not a picture that can be read: DecompressionBombWarning: "):
+        processing._processed(None, [path])
 
 
 def test_brackets_do_not_exhaust_memory(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from converter import tf2pt
 from converter.checkpoints import hdf5
 from converter.checkpoints.detect import read_header
 from converter.errors import ConverterError, CorruptCheckpoint, PlanError
+from converter.specs import StoredTensor
 from tests.hdf5_files import read_all, sound_file, value, write_h5
 from tests.hostile.conftest import Refused
 from tests.tiny import EXPECTED, FIXTURE
@@ -90,9 +92,27 @@ def giant_chunks(file: h5py.File, layer: h5py.Group) -> None:
     layer.create_dataset("r/x:0", (2**28,), "f4", chunks=(2**28,), compression="gzip")
 
 
+def large_chunks_by_lzf(file: h5py.File, layer: h5py.Group) -> None:
+    layer.create_dataset("r/x:0", (2**20,), "f4", chunks=(2**20,), compression="lzf")
+
+
+def filters_in_another_order(file: h5py.File, layer: h5py.Group) -> None:
+    """The checksum first: what is compressed then is no multiple of anything."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((20,))
+    properties.set_fletcher32()
+    properties.set_deflate(4)
+    space = h5py.h5s.create_simple((20,))
+    h5py.h5d.create(layer.create_group("r").id, b"x:0", h5py.h5t.IEEE_F32LE, space, properties)
+
+
 def listed_twice(file: h5py.File, layer: h5py.Group) -> None:
     layer["r/x:0"] = np.ones(3, "f4")
     layer.attrs["weight_names"] = [b"r/x:0", b"r/x:0"]
+
+
+def a_long_name(file: h5py.File, layer: h5py.Group) -> None:
+    layer[f"r/{'x' * 1001}:0"] = np.ones(3, "f4")
 
 
 def listed_but_absent(file: h5py.File, layer: h5py.Group) -> None:
@@ -161,7 +181,16 @@ CASES: dict[str, tuple[Callable[[h5py.File, h5py.Group], None], str]] = {
     "empty": (empty_dataset, "a/r/x:0 has dtype float32, which no weight has"),
     "too many axes": (too_many_axes, "a/r/x:0 has dtype float32, which no weight has"),
     "giant chunks": (giant_chunks, "a/r/x:0 has chunks of more than 134,217,728 bytes; rewrite it with h5repack"),
+    "large chunks by LZF": (
+        large_chunks_by_lzf,
+        "a/r/x:0 has chunks of more than 2,097,152 bytes; rewrite it with h5repack",
+    ),
+    "filters in another order": (
+        filters_in_another_order,
+        "a/r/x:0 goes through its filters in an order that no program writes",
+    ),
     "listed twice": (listed_twice, "it holds x twice"),
+    "a long name": (a_long_name, f"tensor {'x' * 100}...{'x' * 100} has a name of 1,001 characters"),
     "listed but absent": (listed_but_absent, "weight_names lists a/r/x:0, which is not there"),
     "there but not listed": (there_but_not_listed, "datasets that no weight_names lists: a/r/x:0"),
     "layer not there": (a_layer_that_is_not_there, "layer_names lists b, which is not a group of it"),
@@ -282,3 +311,35 @@ def test_an_extent_beyond_the_end_that_hdf5_lets_pass(tmp_path: Path) -> None:
         assert hdf5._dataset(path, file, "a/r/x:0", "x", end).extent is not None
         with pytest.raises(CorruptCheckpoint, match="a/r/x:0 lies beyond the end of the file: it is truncated"):
             hdf5._dataset(path, file, "a/r/x:0", "x", end - 1)
+
+
+def test_a_list_of_too_many_names(tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "MAX_LINKS", 50)
+    folder = folder_with(tmp_path)
+    with sound_file(folder / "tf_model.h5") as (_, layer):
+        layer["r/x:0"] = np.ones(1, "i1")
+        layer.attrs["weight_names"] = [b"r/x:0"] * 60
+    assert "attribute weight_names has " in refused(folder, CorruptCheckpoint)
+
+
+def chunk_of(path: Path, content: bytes) -> StoredTensor:
+    """A dataset of one chunk of 80 bytes, which holds ``content`` as if gzip had made it."""
+    with sound_file(path) as (_, layer):
+        dataset = layer.create_dataset("r/x:0", (20,), "f4", chunks=(20,), compression="gzip")
+        dataset.id.write_direct_chunk((0,), content)
+    return read_header(path).tensors["x"]
+
+
+def test_a_chunk_that_unpacks_to_more(tmp_path: Path) -> None:
+    """A bomb: HDF5 would make room for all of it."""
+    tensor = chunk_of(tmp_path / "tf_model.h5", zlib.compress(bytes(81)))
+    with pytest.raises(CorruptCheckpoint, match="a/r/x:0 has a chunk that unpacks to more than its 80 bytes; "):
+        value(tensor)
+    (tmp_path / "tf_model.h5").unlink()
+    assert value(chunk_of(tmp_path / "tf_model.h5", zlib.compress(bytes(80)))).tolist() == [0] * 20
+
+
+def test_a_chunk_that_cannot_be_unpacked(tmp_path: Path) -> None:
+    tensor = chunk_of(tmp_path / "tf_model.h5", b"no zlib at all")
+    with pytest.raises(CorruptCheckpoint, match="a/r/x:0 has a chunk that cannot be unpacked: Error -3 while "):
+        value(tensor)

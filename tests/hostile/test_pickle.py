@@ -140,6 +140,8 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "text of 2**63 bytes": (b"\x80\x04\x8d" + b"\xff" * 8 + b".", "it is truncated"),
     "text of 4 GB": (b"\x80\x02X\xff\xff\xff\xffabc.", "it is truncated"),
     "bytes of 4 GB": (b"\x80\x03B\xff\xff\xff\xffabc.", "it is truncated"),
+    "half a real number": (b"\x80\x02G\0\0\0\0", "it is truncated"),
+    "half a frame": (b"\x80\x04\x95\0\0\0", "it is truncated"),
     "number of 255 bytes": (b"\x80\x02\x8a\xff" + b"\xff" * 255 + b".", "it holds a number of 255 bytes"),
     "name without end": (b"\x80\x02ctorch\nfloat32", "it is truncated"),
     "name of numbers": (b"\x80\x04K\x01K\x02\x93.", "it names something by what is not text"),

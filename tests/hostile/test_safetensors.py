@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.checkpoints.safetensors import MAX_HEADER_BYTES, read_header
+from converter.checkpoints.safetensors import MAX_HEADER_BYTES, _shown, read_header
 from converter.errors import ConverterError, CorruptCheckpoint
 from tests.hostile.conftest import Refused
 from tests.tiny import FIXTURE, safetensors_bytes
@@ -85,6 +85,14 @@ CASES: dict[str, tuple[bytes, str]] = {
         "tensor a has 0 bytes, its shape and dtype ask for 18,446,744,073,709,551,616",
     ),
     "offsets too short": (entry(data_offsets=[0, 7]), "tensor a has 7 bytes, its shape and dtype ask for 8"),
+    "unaligned, no whole number of values": (
+        two(data_offsets=[8, 15]),
+        "tensor b has 7 bytes, its shape and dtype ask for 8",
+    ),
+    "unaligned, into the tensor before": (
+        two(data_offsets=[7, 15]),
+        "tensor b begins at byte 7 of the data, expected 8",
+    ),
     "offsets reversed": (entry(data_offsets=[8, 0]), "tensor a has -8 bytes, its shape and dtype ask for 8"),
     "negative offsets": (entry(data_offsets=[-8, 0]), "tensor a has data_offsets [-8, 0]"),
     "three offsets": (entry(data_offsets=[0, 8, 8]), "tensor a has data_offsets [0, 8, 8]"),
@@ -93,6 +101,10 @@ CASES: dict[str, tuple[bytes, str]] = {
         "tensor a begins at byte 8 of the data, expected 0",
     ),
     "overlapping": (two(data_offsets=[4, 12]), "tensor b begins at byte 4 of the data, expected 8"),
+    "far out of range": (
+        entry(data_offsets=[2**40, 2**40 + 8]),
+        "tensor a begins at byte 1,099,511,627,776 of the data",
+    ),
     "the same bytes twice": (two(data_offsets=[0, 8]), "tensor b begins at byte 0 of the data, expected 8"),
     "a gap": (
         safetensors_bytes({"a": GOOD, "b": GOOD | {"data_offsets": [12, 20]}}, b"\0" * 20),
@@ -119,6 +131,19 @@ CASES: dict[str, tuple[bytes, str]] = {
         r"tensor \ud800 has a name that is not Unicode",
     ),
 }
+
+
+def test_an_odd_beginning_is_no_fault(tmp_path: Path) -> None:
+    """Extents follow one another, so that a tensor may begin anywhere: the format allows it, and it is read by bytes."""
+    header = {
+        "a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [3, 11]},
+    }
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors_bytes(header, b"\1\2\3" + struct.pack("<2f", 1.5, -2.0)))
+    extent = read_header(path).tensors["b"].extent
+    assert extent is not None
+    assert struct.unpack("<2f", path.read_bytes()[extent.offset : extent.offset + extent.nbytes]) == (1.5, -2.0)
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -158,6 +183,15 @@ def test_nested(tmp_path: Path, refused: Refused, depth: int, brackets: str) -> 
 def test_nested_where_a_message_shows_it(tmp_path: Path, refused: Refused, depth: int, field: str) -> None:
     held = json.dumps(GOOD | {field: "HERE"}).replace('"HERE"', "[" * depth + "]" * depth)
     refused(write(tmp_path / "src", safetensors_bytes(f'{{"a": {held}}}'.encode(), EIGHT)), CorruptCheckpoint)
+
+
+def test_what_cannot_be_shown_is_not_shown() -> None:
+    """Which depth a parser takes and ``repr`` does not, is another in every version of Python."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert _shown(deep) == "a nested list"
+    assert _shown(1.5) == "1.5"
 
 
 def test_a_header_of_a_hundred_megabytes(tmp_path: Path, refused: Refused) -> None:

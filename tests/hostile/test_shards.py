@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converter import pt2tf
+from converter import pt2tf, tf2pt
 from converter.errors import ConverterError, CorruptCheckpoint
 from tests.hostile.conftest import Refused
 from tests.tiny import config_of, tensors_of
@@ -28,6 +28,12 @@ Damage = Callable[[Path, dict[str, Any]], object]
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "src"
     folder.mkdir()
+    write_shards(folder)
+    return folder
+
+
+def write_shards(folder: Path) -> None:
+    """A sound checkpoint in two shards."""
     (folder / "config.json").write_text(json.dumps(config_of()))
     tensors = list(tensors_of(config_of()).items())
     weight_map: dict[str, str] = {}
@@ -35,7 +41,6 @@ def source(tmp_path: Path) -> Path:
         save_file(part, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, file)
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return folder
 
 
 def named(file: Any) -> Damage:
@@ -118,3 +123,55 @@ def test_a_truncated_shard(source: Path, refused: Refused) -> None:
     content = (source / SECOND).read_bytes()
     (source / SECOND).write_bytes(content[:-5])
     assert f"{SECOND}: not a sound safetensors file: it is truncated" in refused(source, CorruptCheckpoint)
+
+
+def tensorflow(folder: Path, *shards: dict[str, str]) -> Path:
+    """A folder of TensorFlow shards; each says which name of the index stands for which tensor of one number."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_of()))
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards):
+        save_file({name: np.ones(1) for name in names.values()}, folder / f"{number}.safetensors", {"format": "tf"})
+        weight_map |= dict.fromkeys(names, f"{number}.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def test_a_tensor_that_two_shards_hold(tmp_path: Path) -> None:
+    """TensorFlow's index names tensors with their root scope, any one: two of its names can mean the same tensor."""
+    folder = tensorflow(tmp_path / "src", {"model/a:0": "a:0"}, {"other/a:0": "a:0"})
+    with pytest.raises(CorruptCheckpoint) as caught:
+        tf2pt(folder, tmp_path / "out")
+    assert str(caught.value) == (
+        f"{folder / INDEX}: not a sound index of shards: a stands in 1.safetensors and in another shard; download or save "
+        "the checkpoint again"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_different_frameworks(tmp_path: Path) -> None:
+    folder = tensorflow(tmp_path / "src", {"model/a:0": "a:0"}, {"model/b:0": "b:0"})
+    save_file({"c": np.ones(1)}, folder / "foreign.safetensors", {"format": "pt"})
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["c"] = "foreign.safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CorruptCheckpoint) as caught:
+        tf2pt(folder, tmp_path / "out")
+    assert str(caught.value) == (
+        f"{folder / INDEX}: not a sound index of shards: its shards are of different frameworks; download or save the "
+        "checkpoint again"
+    )
+
+
+def test_a_name_that_stands_in_the_index_twice(source: Path, refused: Refused) -> None:
+    """JSON lets it pass and takes the last: then the other shard holds what nobody lists."""
+    text = (source / INDEX).read_text()
+    (source / INDEX).write_text(text.replace('"weight_map": {', f'"weight_map": {{"logit_scale": "{FIRST}", ', 1))
+    assert pt2tf(source, source.with_name("tf")).checked
+    (source / INDEX).write_text(text.replace("}}", f', "logit_scale": "{FIRST}"}}}}'))
+    assert f"{FIRST} lacks logit_scale of what it lists" in refused(source, CorruptCheckpoint)
+
+
+def test_an_index_of_itself(source: Path, refused: Refused) -> None:
+    (source / INDEX).write_text(json.dumps({"weight_map": {"x": INDEX}}))
+    assert f"it names '{INDEX}', which is not a file of its folder" in refused(source, CorruptCheckpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import stat
 import struct
 import tempfile
 import warnings
@@ -283,6 +284,21 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
             f"{tmp_path / 'pt' / 'pytorch_model.bin'}: a link out of its folder, to {secret}; copy the file itself "
             "into the folder"
         )
+
+
+def test_an_entry_that_is_a_link_is_its_text(tmp_path: Path) -> None:
+    """Nothing is unpacked: where zip says that an entry is a link, its bytes are the path, and no tensor's."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        for name, content in {**ENTRIES, "archive/data/0": b"/etc/passwd"}.items():
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            made.writestr(info, content)
+    source = write(tmp_path / "pt", out.getvalue())
+    assert refusal(source, tmp_path / "out") == (
+        f"{source}: not a sound PyTorch checkpoint: the storage of tensor a would have 24 bytes, the archive holds 11; "
+        "download or save it again"
+    )
 
 
 @given(place=st.integers(0, len(archive()) - 1), data=st.binary(min_size=1, max_size=4), cut=st.integers(0, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load as load_bytes
 
 from converter import combine, inspect, pt2tf, tf2pt
-from converter.errors import HubError, SourceError, UnsupportedContainer, WrongFramework
+from converter.errors import ConverterError, HubError, SourceError, UnsupportedContainer, WrongFramework
 from converter.verification import find_source, read_manifest
 from tests.hub.conftest import ID, fetched, files_of, forget_sessions, point_at, set_constants
 from tests.hub.loopback import TOKEN, Answer, Hub
@@ -461,18 +463,39 @@ def test_shards_that_lie_elsewhere(hub: Hub, tmp_path: Path, name: str) -> None:
     assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
 
 
+def test_a_star_is_a_letter(hub: Hub, tmp_path: Path) -> None:
+    """What is downloaded is named by patterns: a shard called ``*`` means no other file."""
+    files = files_of(FIXTURE)
+    files["*"] = files.pop("model.safetensors")
+    names = dict.fromkeys(load_bytes(files["*"]), "*")
+    hub.add(ID, {**files, "model.safetensors.index.json": json.dumps({"weight_map": names}).encode(), "evil.py": b"x"})
+    with contextlib.suppress(ConverterError):
+        pt2tf(ID, tmp_path / "out")
+    assert "evil.py" not in fetched(hub)
+    assert not list((tmp_path / "cache").rglob("evil.py"))
+
+
 def test_a_commit_that_is_none(hub: Hub, published: str, tmp_path: Path) -> None:
     hub.repositories[ID].resolved = "v1"
     assert refused(ID, tmp_path / "out") == (f"{ID}: the Hub calls its commit v1, which is none; see to HF_ENDPOINT")
 
 
-@pytest.mark.parametrize(("name", "what"), [("tokenizer.json", "no such file"), ("config.json", "no config")])
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("tokenizer.json", "no such file"),
+        ("config.json", "no config"),
+        ("model.safetensors.index.json", "no index"),
+    ],
+)
 def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None:
-    repository = hostile(hub, [])
+    repository = hostile(hub, [name] if name.endswith(".index.json") else [])
     assert repository.siblings is not None
     for entry in repository.siblings:
         if entry["rfilename"] == name:
             entry["size"] = 2**40
+    if name.endswith(".index.json"):
+        repository.siblings = [entry for entry in repository.siblings if entry["rfilename"] != "model.safetensors"]
     assert refused(ID, tmp_path / "out", SourceError) == (
         f"{ID}: {name} has 1,099,511,627,776 bytes, which {what} has; not fetched"
     )

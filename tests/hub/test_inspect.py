@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from converter import inspect, pt2tf, tf2pt
 from converter.checkpoints.detect import read_header
 from converter.checkpoints.remote import BLOCK_BYTES, RemoteFile
 from converter.errors import ConverterError, CorruptCheckpoint, HubError, SourceError, UnsupportedContainer
+from converter.hub import ranges
 from tests.cli.conftest import Convert
 from tests.hub.conftest import ID, fetched, files_of
 from tests.hub.loopback import Answer, Hub
@@ -132,6 +135,24 @@ def test_a_hub_that_serves_no_ranges(hub: Hub, published: str) -> None:
     assert str(caught.value) == (
         f"{ID}/model.safetensors: the Hub does not serve a part of it; download the model and name its folder"
     )
+
+
+def test_a_part_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more is taken than was asked for, however much is sent."""
+    taken: list[int] = []
+
+    class Endless:
+        status_code = 206
+
+        def iter_bytes(self) -> Iterator[bytes]:
+            for number in range(100):
+                taken.append(number)
+                yield bytes(1000)
+
+    monkeypatch.setattr(ranges, "_streamed", lambda *_: contextlib.nullcontext(Endless()))
+    with pytest.raises(HubError, match="a/b: the Hub sent another part of it than was asked for; run this again"):
+        ranges._read_range("a/b", "http://127.0.0.1:9", 0, 2500)
+    assert taken == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tf_model.h5", "pytorch_model.bin"])

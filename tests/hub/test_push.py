@@ -15,6 +15,7 @@ from converter.manifest import version
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
 from converter.proof import write_proof
+from converter.publishing import pushing
 from converter.publishing.card import BEGIN, END, metadata
 from converter.verification import Finding
 from tests.cli.conftest import Convert
@@ -432,6 +433,12 @@ def test_a_pull_request_to_nothing(hub: Hub, out: Path) -> None:
         f"{USER}/none: is not there, or is private; a pull request needs a repository: leave --create-pr out, and it is "
         "made"
     )
+
+
+def test_a_card_of_gigabytes(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushing, "MAX_CARD_BYTES", 100)
+    hub.add(f"{USER}/long", {"README.md": b"x" * 101})
+    assert refused(hub, out, f"{USER}/long") == f"{USER}/long: its README.md is larger than 100 bytes; shorten it first"
 
 
 def test_a_card_that_is_not_yaml(hub: Hub, out: Path) -> None:

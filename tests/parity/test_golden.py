@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from converter.errors import ParityError
 from converter.parity.batches import Batch
+from converter.parity.golden import MAX_BYTES, Recording, read_recording, write_recording
 from converter.parity.golden import METADATA as NEEDED
-from converter.parity.golden import Recording, read_recording, write_recording
 from tests.parity.samples import METADATA, SEQUENCE, TEXTS, inputs, recording, taps
 
 HEADER = {**METADATA, "format": "vision-text-parity", "format_version": "1", "batches": '["one"]'}
@@ -189,6 +189,12 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
         assert "not a golden reference file" in refusal(path)
     save_file({"x": np.zeros(1)}, path)
     assert "some other safetensors file" in refusal(path)
+
+
+def test_a_file_larger_than_any_run_makes_is_not_read(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.safetensors", tensors())
+    os.truncate(path, MAX_BYTES + 1)  # sparse
+    assert refusal(path) == f": {MAX_BYTES + 1:,} bytes, expected at most {MAX_BYTES:,}"
 
 
 @given(st.data())

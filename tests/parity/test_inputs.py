@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from converter.errors import ParityError
 from converter.parity.batches import check_inputs
-from converter.parity.inputs import EXTREME_PIXEL, TEXT_DEFAULTS, VISION_DEFAULTS, make_batches, read_vocabulary
+from converter.parity.inputs import (
+    EXTREME_PIXEL,
+    MAX_SEQUENCE,
+    TEXT_DEFAULTS,
+    VISION_DEFAULTS,
+    make_batches,
+    read_vocabulary,
+)
 
 VISION = {"model_type": "vit", "image_size": 12, "num_channels": 3}
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
@@ -103,6 +110,12 @@ def test_towers_without_token_types_get_none() -> None:
         assert all("token_type_ids" not in batch.inputs for batch in make_batches(config(model_type)))
 
 
+def test_texts_are_not_longer_than_can_be_compared() -> None:
+    """Attention grows with the square of what a config of a few bytes may ask for."""
+    text = {"model_type": "bert", "max_position_embeddings": 10**9}
+    assert read_vocabulary({**config(), "text_config": text}).longest == MAX_SEQUENCE
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -131,6 +144,10 @@ def test_towers_without_token_types_get_none() -> None:
         (
             {"vision_config": {"image_size": 0}},
             "vision_config: image_size 0 and num_channels 3 make no image; correct the config",
+        ),
+        (
+            {"vision_config": {"image_size": 4097}},
+            "vision_config: image_size 4097 and num_channels 3 make no image; correct the config",
         ),
         (
             {"vision_config": {"image_size": [8, 8, 8]}},

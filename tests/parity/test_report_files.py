@@ -132,6 +132,13 @@ def test_junit_never_passes_a_report_that_did_not() -> None:
     ElementTree.fromstring(to_junit(hostile()))
 
 
+def test_junit_holds_what_xml_has() -> None:
+    """A parser takes it, whatever a problem says; and reads what it said, escaped."""
+    failure = ElementTree.fromstring(to_junit(replace(report(), problems=(HOSTILE,)))).find(".//failure")
+    assert failure is not None
+    assert failure.attrib["message"] == r"<script>alert(1)</script>|[x](http://y)\x1b[31m\n&\x00"
+
+
 class Page(HTMLParser):
     """Collects what an HTML page consists of."""
 

@@ -238,3 +238,30 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
         assert str(error) == f"{tmp_path / 'a'}: a link that leads to itself; copy the file into the folder"
     else:
         assert not found.exists()  # Python 3.13 resolves as far as it can
+
+
+def test_links_of_other_names_out_of_the_folder(tmp_path: Path) -> None:
+    """A file that would only be looked at to say what it is."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(b"\x80\x04 of somebody else")
+    (folder / "weights.pt").symlink_to("../secret")
+    assert refusal(opened(folder), CorruptCheckpoint) == (
+        f"{folder / 'weights.pt'}: a link out of its folder, to {tmp_path / 'secret'}; copy the file itself into the folder"
+    )
+
+
+def test_a_snapshot_links_to_its_own_blobs_only(tmp_path: Path) -> None:
+    """Blobs of another repository, of a private one perhaps, are none of its own."""
+    ours = tmp_path / "models--a--b" / "snapshots" / "0123"
+    ours.mkdir(parents=True)
+    for name in ("models--a--b", "models--private--c"):
+        (tmp_path / name / "blobs").mkdir(parents=True)
+        (tmp_path / name / "blobs" / "abc").write_bytes(safetensors_bytes({}))
+    (ours / "model.safetensors").symlink_to("../../blobs/abc")
+    assert inside(ours / "model.safetensors", ours) == ours / "model.safetensors"
+    for target in ("../../../models--private--c/blobs/abc", "../../blobs", "../../.."):
+        (ours / "model.safetensors").unlink()
+        (ours / "model.safetensors").symlink_to(target)
+        said = refusal(lambda: inside(ours / "model.safetensors", ours), CorruptCheckpoint)
+        assert ": a link out of its folder, to " in said

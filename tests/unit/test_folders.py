@@ -401,3 +401,15 @@ def test_what_cannot_be_read_is_the_source() -> None:
     )
     with pytest.raises(TargetError), explained(Path("out")):
         raise OSError(errno.EACCES, "Permission denied", ".out.partial-0123/vocab.txt")
+
+
+def test_a_link_is_not_put_back(tmp_path: Path) -> None:
+    """What lies beside OUT may be made by anybody: a link called like an old OUT does not become it."""
+    old_checkpoint(tmp_path / "elsewhere")
+    link = tmp_path / ".out.partial-0123-old"
+    link.symlink_to("elsewhere")
+    with staged(tmp_path / "out", False) as staging:
+        (staging / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert not (tmp_path / "out").is_symlink()
+    assert link.is_symlink()

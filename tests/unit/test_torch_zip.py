@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickletools
 import sys
 import tempfile
@@ -385,3 +386,23 @@ def test_seal_needs_nothing_but_the_file(tmp_path: Path) -> None:
     assert offsets == {"a/b": 64, "a/c": 128}
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert (archive.testzip(), archive.read("a/b"), archive.read("a/c")) == (None, b"text", bytes(5))
+
+
+def test_an_archive_that_shrinks_while_it_is_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.zip"
+    zip_directory.write_directory(path, [("a/b", 5)])
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)  # what is said at the end of a file
+    with pytest.raises(CorruptCheckpoint) as caught:
+        zip_directory.seal(path)
+    assert str(caught.value) == (
+        f"{path}: not a sound zip archive of torch: it became shorter while it was read; download or save it again"
+    )
+
+
+def test_a_file_that_shrinks_while_its_rows_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.bin", {"x": tensor(NUMBERS_STORAGE, 0, (20, 30), (1, 20))})
+    stored = torch_zip.read_header(path).tensors["x"]
+    os.truncate(path, 100)
+    with pytest.raises(CorruptCheckpoint) as caught:
+        read(stored)
+    assert str(caught.value) == f"{path}: became shorter while it was read; convert it again"
