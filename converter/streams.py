@@ -14,6 +14,7 @@ from converter.checkpoints.detect import open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.errors import printable
 from converter.hub.download import obtain
+from converter.layouts import empty_array
 from converter.moves import Files
 from converter.plan import Dropped, PlannedTensor, make_plan
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
@@ -134,7 +135,7 @@ class TensorReader:
     def _read_whole(self, source: StoredTensor) -> Array:
         if source.extent is None and source.read_rows is not None:
             return source.read_rows(0, source.shape[0] if source.shape else 1)
-        stored = np.empty(source.shape, numpy_dtype(source.dtype))
+        stored = empty_array(source.shape, numpy_dtype(source.dtype))
         if source.extent is not None:
             self._files.read(source.extent, 0, stored)
         return stored

@@ -43,7 +43,7 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         config: of transformers; its towers' configs are used where no tower is given.
         vision_model: a vision tower of this package, built or not.
         text_model: a text tower of this package, built or not.
-        initial: ``"random"``, or ``"zeros"`` for a model that is about to be loaded.
+        initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a model that is about to be loaded.
         **kwargs: ``name``, ``dtype`` and ``trainable``, as for every Keras model.
 
     Raises:

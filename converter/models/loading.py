@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +28,8 @@ from converter.streams import TensorReader, open_tensors, open_tower
 
 Source = str | os.PathLike[str]
 _LOG = logging.getLogger("converter.models")
+# Threads that read and transpose, and so many tensors, and one more, that wait to be taken.
+_READERS = 2
 # Arguments of transformers' from_pretrained that choose among files or kinds of file, which is found out here anyway.
 _NO_MEANING = ("from_pt", "from_tf", "use_safetensors", "load_weight_prefix", "low_cpu_mem_usage", "trust_remote_code")
 
@@ -86,18 +90,14 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
     options = {name: kwargs.pop(name) for name in ("name", "dtype", "add_pooling_layer") if name in kwargs}
     with open_tower(held.path, "vision" if wanted == "vision" else "text") as reader:
         config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
-        tower = build_tower(config, wanted, *args, initial="zeros", **options)
+        tower = build_tower(config, wanted, *args, initial="empty", **options)
         tower.build()
         variables = named_variables(tower)
         unused = [Dropped(name, "the tower was made without it") for name in reader.names if name not in variables]
         _assign(variables, reader, {name for name in reader.new if name in variables})
-        for name in reader.new:
-            if name in variables and name.endswith("/kernel"):
-                std = getattr(config, "initializer_range", 0.02)
-                variables[name].assign(keras.initializers.RandomNormal(stddev=std)(variables[name].shape))
-            elif name in variables and name.endswith("/gamma"):
-                variables[name].assign(keras.ops.ones_like(variables[name]))
         new = tuple(name for name in reader.new if name in variables)
+        for name in new:
+            variables[name].assign(_fresh(name, variables[name].shape, getattr(config, "initializer_range", 0.02)))
         tower.loading_report = LoadingReport((*reader.dropped, *unused), new)
     _tell(source, tower.loading_report)
     return tower
@@ -121,7 +121,7 @@ def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
     options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
     with open_tensors(source, side="tf", revision=kwargs.pop("revision", None)) as reader:
         config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
-        model = cls(_changed(config, kwargs), initial="zeros", **options)
+        model = cls(_changed(config, kwargs), initial="empty", **options)
         model.build()
         _assign(named_variables(model), reader, set())
     return model
@@ -198,8 +198,14 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
     return model
 
 
+def _fresh(name: str, shape: Any, std: float) -> Any:
+    if name.endswith("/kernel"):
+        return keras.initializers.RandomNormal(stddev=std)(shape)
+    return ops.ones(shape) if name.endswith("/gamma") else ops.zeros(shape)
+
+
 def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str]) -> None:
-    """Gives every variable its tensor; at no time are there two copies of more than one."""
+    """Gives every variable its tensor; beside the variables there are never more than a few tensors in memory."""
     shapes = reader.shapes
     missing = sorted(variables.keys() - shapes.keys() - new)
     wrong = [name for name, v in variables.items() if name in shapes and tuple(v.shape) != tuple(shapes[name])]
@@ -208,15 +214,41 @@ def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str]) -
             f"The model and the checkpoint disagree; not in the checkpoint: {listed(missing)}; of another shape: "
             f"{listed(wrong)}. Leave config= out, or give the config that the weights were saved with."
         )
-    for name in reader.names:
-        if name in variables:
-            variables[name].assign(_cast(reader.read(name), variables[name].dtype))
+    for name, array in _read_ahead(reader, [name for name in reader.names if name in variables]):
+        variables[name].assign(_cast(array, variables[name].dtype))
+
+
+def _read_ahead(reader: TensorReader, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Reads tensors in order, the next ones while the last one is being made use of."""
+    if not reader.has_extents:  # HDF5 reads chunks one after the other, whoever asks
+        yield from ((name, reader.read(name)) for name in names)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        under_way = deque[tuple[str, Future[np.ndarray[Any, Any]]]]()
+        for name in names:
+            under_way.append((name, pool.submit(reader.read, name)))
+            if len(under_way) > _READERS:
+                yield _first(under_way)
+        while under_way:
+            yield _first(under_way)
+
+
+def _first(
+    under_way: deque[tuple[str, Future[np.ndarray[Any, Any]]]],
+) -> tuple[str, np.ndarray[Any, Any]]:
+    name, array = under_way.popleft()
+    return name, array.result()
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
-    if array.dtype.name == dtype:
-        return array
-    return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
+    """An array that nobody else holds, as what a variable of the dtype takes, without a copy where that can be."""
+    if array.dtype.name != dtype:
+        return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
+    if keras.backend.backend() != "tensorflow" or array.dtype.kind != "f" or not array.size:
+        return array  # DLPack has no bfloat16 of NumPy's
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # TensorFlow copies an array that it is given, twice
 
 
 def _stored(name: str, variable: Any) -> StoredTensor:

@@ -35,6 +35,15 @@ def unit(x: Tensor) -> Tensor:
     return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
 
 
+def empty(shape: Sequence[int], dtype: str) -> Tensor:
+    """A tensor of any values, whose memory is not touched where the backend can leave it alone."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.zeros(shape, dtype)
+    import tensorflow as tf
+
+    return tf.raw_ops.Empty(shape=tuple(shape), dtype=dtype, init=False)
+
+
 class Part:
     """Some weights and what they do; made by ``build``, which a layer calls inside the right name scope.
 
@@ -144,8 +153,8 @@ class Raw(Part):
 class Composite:
     """Mixin for layers and models: holds parts and further layers by their place in a checkpoint.
 
-    ``initial`` is ``"random"`` (as transformers initialises) or ``"zeros"`` (about to be loaded); layers take it over
-    from the one that builds them.
+    ``initial`` is ``"random"`` (as transformers initialises), ``"zeros"``, or ``"empty"``: whatever is in memory, to be
+    filled before it is read. Layers take it over from the one that builds them.
     """
 
     initial: str = "random"
@@ -190,6 +199,8 @@ class Composite:
         def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:
             if self.initial == "zeros":
                 initializer: Any = "zeros"
+            elif self.initial == "empty":
+                initializer = empty
             elif kind == "normal":
                 initializer = keras.initializers.RandomNormal(stddev=number)
             else:

@@ -24,7 +24,7 @@ class Tower(Composite, keras.Model):
     Args:
         config: of transformers, for one of ``model_types``.
         add_pooling_layer: whether to make the pooler; a dual encoder needs it.
-        initial: ``"random"``, or ``"zeros"`` for a tower that is about to be loaded.
+        initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a tower that is about to be loaded.
         name: Keras name; the checkpoint names do not depend on it.
 
     Raises:
