@@ -18,6 +18,8 @@ from converter import folders
 from converter.errors import SourceError, TargetError
 from converter.folders import explained, staged
 
+HALF = ".partial-123456123456"  # what comes after the name, of a run that died
+
 
 def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
@@ -124,24 +126,24 @@ def test_what_a_living_run_has_put_aside_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
-    names = [".out.partial-0123", ".out.partial-4567", ".out2.partial-0123", ".other.partial-0123"]
+    names = [f".{name}{HALF}" for name in ("out", "out2", "other")] + [f".out{HALF[:-1]}5", ".out.partial-mine"]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_text("half")
-    (tmp_path / ".out.partial-file").write_text("not a folder")
-    (tmp_path / ".out.partial-link").symlink_to(tmp_path / ".other.partial-0123")
+    (tmp_path / f".out{HALF[:-1]}f").write_text("not a folder")
+    (tmp_path / f".out{HALF[:-1]}a").symlink_to(tmp_path / f".other{HALF}")
     with staged(tmp_path / "out", False):
         pass
     assert leftovers(tmp_path) == [
-        ".other.partial-0123", ".out.partial-file", ".out.partial-link", ".out2.partial-0123",
+        f".other{HALF}", f".out{HALF[:-1]}a", f".out{HALF[:-1]}f", ".out.partial-mine", f".out2{HALF}",
     ]  # fmt: skip
 
 
 def test_stars_in_a_name_are_letters(tmp_path: Path) -> None:
-    (tmp_path / ".oxt.partial-0123").mkdir()
+    (tmp_path / f".oxt{HALF}").mkdir()
     with staged(tmp_path / "o*t", False):
         pass
-    assert leftovers(tmp_path) == [".oxt.partial-0123"]
+    assert leftovers(tmp_path) == [f".oxt{HALF}"]
 
 
 def test_the_living_are_not_swept(tmp_path: Path) -> None:
@@ -400,4 +402,4 @@ def test_what_cannot_be_read_is_the_source() -> None:
         "src/vocab.txt: cannot be read: Permission denied; see to it that you may read it; nothing was left behind"
     )
     with pytest.raises(TargetError), explained(Path("out")):
-        raise OSError(errno.EACCES, "Permission denied", ".out.partial-0123/vocab.txt")
+        raise OSError(errno.EACCES, "Permission denied", f".out{HALF}/vocab.txt")
