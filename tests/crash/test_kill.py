@@ -72,29 +72,76 @@ def test_a_signal_within_hdf5_is_not_lost(
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
-def test_interrupted_as_a_program(sources: Path, tmp_path: Path, handler: Callable[..., object]) -> None:
-    """``python -m converter`` from its start; a shell has SIGINT ignored by what it runs in the background."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_stopped_as_a_program(
+    sources: Path, tmp_path: Path, number: signal.Signals, handler: Callable[..., object]
+) -> None:
+    """``python -m converter`` from its start; a shell has SIGINT ignored by what it runs in the background, nohup SIGHUP."""
     out = tmp_path / "place" / "out"
     out.parent.mkdir()
-    command = [sys.executable, "-m", "converter", "pt2tf", str(sources / "pt"), str(out), "--quiet"]
-    started = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, handler),
+    heard = handler is not signal.SIG_IGN
+    started = as_a_program(
+        ["pt2tf", str(sources / "pt"), str(out), "--quiet"],
+        partial(signal.signal, number, signal.SIG_DFL if heard and number == signal.SIGHUP else handler),
     )
     while not any(out.parent.iterdir()):
         assert started.poll() is None
         time.sleep(0.001)
-    started.send_signal(signal.SIGINT)
+    started.send_signal(number)
     said = started.communicate(timeout=60)
-    if handler is signal.SIG_IGN:
+    if heard:
+        assert (started.returncode, said) == (128 + number, ("", INTERRUPTED if number == signal.SIGINT else ""))
+        assert list(out.parent.iterdir()) == []
+    else:
         assert (started.returncode, said) == (0, ("", ""))
         assert verify(out, weights_only=True).passed
-    else:
-        assert (started.returncode, said) == (130, ("", INTERRUPTED))
-        assert list(out.parent.iterdir()) == []
+
+
+def test_interrupted_while_it_is_imported() -> None:
+    """From the first line that is ours on, as later; before that the interpreter has its own way."""
+    imports = int(interrupted_at(10**6).stdout)
+    assert imports > 20
+    turns = rounds(sample=4, full=100)
+    for turn in range(turns):
+        ended = interrupted_at(imports * turn // turns)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", INTERRUPTED)
+
+
+def interrupted_at(number: int) -> subprocess.CompletedProcess[str]:
+    """Runs the program and interrupts it at one of the imports of its command line; prints how many there are."""
+    command = [sys.executable, "-c", _INTERRUPT, str(number)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+# An audit hook sees every import.
+_INTERRUPT = """
+import sys
+from converter.__main__ import main
+seen = 0
+def hook(event, arguments):
+    global seen
+    if event == "import":
+        seen += 1
+        if seen == number + 1:
+            raise KeyboardInterrupt
+number = int(sys.argv.pop())
+sys.addaudithook(hook)
+if number == 10**6:
+    import converter.cli
+    print(seen)
+else:
+    main()
+"""
+
+
+def as_a_program(words: list[str], prepare: Callable[[], object]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "converter", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,
+    )
 
 
 class Killing:

@@ -16,7 +16,7 @@ import pytest
 
 from converter import folders
 from converter.errors import SourceError, TargetError
-from converter.folders import explained, staged
+from converter.folders import explained, staged, staged_file
 
 HALF = ".partial-123456123456"  # what comes after the name, of a run that died
 
@@ -376,6 +376,8 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("EPERM", "operation not permitted; choose another folder"),
         ("EIO", "the disk fails to read or to write; choose another"),
         ("EOPNOTSUPP", "the file system cannot do what is needed; choose another"),
+        ("EBUSY", "a file system is mounted there; choose a folder in it"),
+        ("ENAMETOOLONG", "the name is too long; choose a shorter one"),
         ("EMFILE", "too many files are open; raise the limit (ulimit -n), or cut into fewer shards"),
         ("ENFILE", "too many files are open on this machine; try again later"),
         (
@@ -403,3 +405,49 @@ def test_what_cannot_be_read_is_the_source() -> None:
     )
     with pytest.raises(TargetError), explained(Path("out")):
         raise OSError(errno.EACCES, "Permission denied", f".out{HALF}/vocab.txt")
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    (tmp_path / f".file.txt{HALF}").mkdir()
+    with staged_file(path) as fresh:
+        fresh.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_no_half_file_is_left(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), staged_file(tmp_path / "file.txt") as fresh:
+        fresh.write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+def test_a_file_that_is_there_may_have_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool, kernel: bool
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    path = tmp_path / "file.txt"
+    if not late:
+        path.write_text("old")
+    with pytest.raises(FileExistsError), staged_file(path, replace=False) as fresh:
+        fresh.write_text("new")
+        path.write_text("old")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    with staged_file(tmp_path / "link") as fresh:
+        fresh.write_text("new")
+    assert (tmp_path / "there").read_text() == "old"
+    assert (tmp_path / "link").read_text() == "new"
+    assert not (tmp_path / "link").is_symlink()
