@@ -83,8 +83,7 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed oldest wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, the wheel
-	$(MAKE) pythons OTHER_PYTHONS=$(lastword $(OTHER_PYTHONS))
+compat: .venv/.installed .venv-compat/.installed oldest pythons wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, other Pythons, the wheel
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
 
 oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml

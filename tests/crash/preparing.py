@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,19 @@ def signalled_within_hdf5(number: int, fate: str) -> None:
         return real(*arguments)
 
     h5py.h5o.get_info = get_info
+
+
+def writing_slowly() -> None:
+    """What is written by Python goes to the disk piece by piece, so that a signal lands within it."""
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        with path.open("wb", buffering=0) as file:
+            for start in range(0, len(data), 64):
+                file.write(data[start : start + 64])
+                time.sleep(0.001)
+        return len(data)
+
+    Path.write_bytes = write_bytes  # type: ignore[method-assign, assignment]
 
 
 def without_torch(megabytes: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 from converter.parity.golden import read_recording
 from tests.crash import children
 from tests.crash.conftest import Mounted
-from tests.crash.preparing import with_small_files, without_powers, without_torch
+from tests.crash.preparing import with_small_files, without_powers, without_torch, writing_slowly
 from tests.crash.sources import content
 from tests.torture import rounds
 
@@ -62,7 +62,10 @@ def large_recording() -> None:
     without_torch(MEGABYTES)
 
 
-COMMANDS: dict[Callable[[Path, Path], Words], Callable[[], None] | None] = {verify: None, reference: large_recording}
+COMMANDS: dict[Callable[[Path, Path], Words], Callable[[], None]] = {
+    verify: writing_slowly,
+    reference: large_recording,
+}
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 
 
@@ -138,9 +141,8 @@ def test_no_file_may_grow_beyond_a_limit(
     assert content(place) == before
 
 
-def limited(prepare: Callable[[], None] | None) -> None:
-    if prepare is not None:
-        prepare()
+def limited(prepare: Callable[[], None]) -> None:
+    prepare()
     with_small_files(1000)
 
 
