@@ -146,9 +146,12 @@ def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
             fresh.replace(path)
         elif not _rename(fresh, path, _NOREPLACE):
             _rename_without_kernel(fresh, path)
-    finally:
         staging.unlock()
         _remove(staging.path)
+    except BaseException:  # also of a signal that comes while it is being removed
+        staging.unlock()
+        _remove(staging.path)
+        raise
 
 
 @contextlib.contextmanager

@@ -426,6 +426,23 @@ def test_no_half_file_is_left(tmp_path: Path, error: type[BaseException]) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interrupted_while_the_folder_of_a_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is in its place by then."""
+    real = folders._remove
+    removed: list[Path] = []
+
+    def remove(staging: Path) -> None:
+        removed.append(staging)
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        real(staging)
+
+    monkeypatch.setattr(folders, "_remove", remove)
+    with pytest.raises(KeyboardInterrupt), staged_file(tmp_path / "file.txt") as fresh:
+        fresh.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("late", [True, False])
 def test_a_file_that_is_there_may_have_to_stay(
