@@ -6,7 +6,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 
 # For the tests of the core on other Pythons, and with the oldest versions of what it needs.
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12; do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
-OTHER_PYTHONS ?= $(shell for p in python3.12 python3.13; do $$p -c '' 2>/dev/null && echo $$p; done)
+# Of a version: the one on the PATH, or one of pyenv's, whose shims run only what was chosen.
+python_of = $(shell for p in python$(1) $(HOME)/.pyenv/versions/$(1).*/bin/python$(1); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
+OTHER_PYTHONS ?= $(foreach version,3.12 3.13,$(call python_of,$(version)))
 TESTERS := $(shell grep -E '^(pytest|hypothesis)==' constraints/dev.txt)
 
 BIN := .venv/bin
@@ -83,19 +85,19 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed oldest wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, the wheel
-	$(MAKE) pythons OTHER_PYTHONS=$(lastword $(OTHER_PYTHONS))
+compat: .venv/.installed .venv-compat/.installed oldest pythons wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, other Pythons, the wheel
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
 
 oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
 
 pythons: ## the core's unit tests on every other Python that is here
+	@test -n "$(strip $(OTHER_PYTHONS))" || echo "no Python 3.12 or 3.13 found: the core is not tested with them" >&2
 	@for p in $(OTHER_PYTHONS); do \
-		echo "$$p: $$($$p --version)"; \
-		$$p -m venv --clear .venv-$$p && \
-		.venv-$$p/bin/python -m pip install -qq --constraint constraints/dev.txt --editable . $(TESTERS) && \
-		.venv-$$p/bin/python -m pytest -q -p no:cacheprovider tests/unit -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
+		venv=.venv-$$(basename $$p); echo "$$p: $$($$p --version)"; \
+		$$p -m venv --clear $$venv && \
+		$$venv/bin/python -m pip install -qq --constraint constraints/dev.txt --editable . $(TESTERS) && \
+		$$venv/bin/python -m pytest -q -p no:cacheprovider tests/unit -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
 	done
 
 hubs: ## the tests of the Hub with other versions of huggingface_hub

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from converter.cli import main
+import sys
+from typing import NoReturn
+
+from converter.errors import INTERRUPTED
+
+
+def main() -> NoReturn:
+    """Runs the command line; interrupted while that is still being imported, it ends as it does later on."""
+    try:
+        from converter.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{INTERRUPTED}\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

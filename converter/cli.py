@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from converter.errors import ConverterError, listed, printable
+from converter.errors import INTERRUPTED, ConverterError, listed, printable
 
 if TYPE_CHECKING:
     from converter.engine import Conversion
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from converter.publishing.pushing import Publication
     from converter.specs import Framework
 
-# What a shell expects of a program that was interrupted.
-_INTERRUPTED, _TERMINATED = 130, 143
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_INTERRUPTED = 128 + signal.SIGINT  # what a shell expects of a program that ends by a signal
 _LONG_LINE = 20_000
-_SAID_OF_INTERRUPTION = "convert: interrupted; nothing half-made was left behind"
 # Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
@@ -42,12 +42,12 @@ class _Stop:
     def __call__(self, number: int, _: object) -> NoReturn:
         """Handles a signal."""
         _ignore_signals()
-        self.status = _INTERRUPTED if number == signal.SIGINT else _TERMINATED
+        self.status = 128 + number
         raise SystemExit(self.status)
 
 
 def _ignore_signals() -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _STOPPING:
         signal.signal(each, signal.SIG_IGN)
 
 
@@ -68,7 +68,7 @@ class _Group(click.Group):
             click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
-            click.echo(_SAID_OF_INTERRUPTION, err=True)
+            click.echo(INTERRUPTED, err=True)
             ctx.exit(_INTERRUPTED)
 
 
@@ -250,7 +250,7 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
 
     info = look(source, revision=revision)
     if as_json:
-        click.echo(json.dumps(info.to_json(), indent=2))
+        _print(json.dumps(info.to_json(), indent=2))
     else:
         _echo(_describe(info))
 
@@ -294,7 +294,7 @@ def verify(
     from converter.parity.verify import verify as check
 
     for path in reports:
-        check_report_path(path)
+        check_report_path(path, Path(out))
     with _stages("files", as_json) as progress:
         found = check(
             out,
@@ -304,10 +304,10 @@ def verify(
             record=record,
             progress=progress,
         )
+    _print(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     for path in reports:
         write_report(found, path)
     add_to_job_summary(found)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     sys.exit(0 if found.passed else 1)
 
 
@@ -327,10 +327,10 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
 
     recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
     taps = sum(len(batch.taps) for batch in recording.batches)
-    click.echo(f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}")
+    said = [f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}"]
     if "samples" in recording.metadata:
-        click.echo(f"without texts and pictures: {printable(recording.metadata['samples'], 500)}")
-    click.echo(f"next: convert verify OUT --reference {out}")
+        said.append(f"without texts and pictures: {printable(recording.metadata['samples'], 500)}")
+    _echo([*said, f"next: convert verify OUT --reference {out}"])
 
 
 @cli.command(
@@ -354,7 +354,7 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
     result = publish(out, repository, **options)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        _print(json.dumps(result.to_json(), indent=2))
     else:
         _echo(_published(result))
 
@@ -362,9 +362,9 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
     stop = _Stop()
-    signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
-        signal.signal(signal.SIGINT, stop)
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it in the background, and nohup
+            signal.signal(number, stop)
     status: Any = None
     try:
         status = cli.main(prog_name="convert", standalone_mode=False, obj=stop)  # status of ctx.exit, or None
@@ -380,7 +380,7 @@ def main() -> NoReturn:
             raise
     _ignore_signals()  # all is said and done: Python would complain while it shuts down
     if stop.status == _INTERRUPTED:
-        click.echo(_SAID_OF_INTERRUPTION, err=True)
+        click.echo(INTERRUPTED, err=True)
     sys.exit(status if stop.status is None else stop.status)
 
 
@@ -456,14 +456,24 @@ def _run_conversion(
 
 def _print_conversion(result: Conversion, as_json: bool, quiet: bool) -> None:
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        _print(json.dumps(result.to_json(), indent=2))
     elif not quiet:
         _echo([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)])
 
 
 def _echo(lines: Iterable[str]) -> None:
     """Prints lines: names of files and tensors may hold anything, terminal escapes and what is not text included."""
-    click.echo("\n".join(printable(line, _LONG_LINE) for line in lines))
+    _print("\n".join(printable(line, _LONG_LINE) for line in lines))
+
+
+def _print(text: str) -> None:
+    """Writes to stdout, which may be a file on a full disk; a reader that has had enough is click's affair."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise ConverterError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def _plan_lines(result: Conversion) -> Iterator[str]:

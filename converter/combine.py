@@ -12,13 +12,13 @@ import numpy as np
 
 from converter.configs import DualEncoderConfig, Side, check_config
 from converter.engine import Conversion, write_tensors
-from converter.folders import check_out
+from converter.folders import check_out, explained
 from converter.hub.download import obtain
 from converter.layouts import LAYOUTS
 from converter.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 from converter.streams import TensorReader, open_tower
-from converter.writing import Progress
+from converter.writing import Progress, identities, identity
 
 Array = np.ndarray[Any, Any]
 _SIDES: tuple[Side, Side] = ("vision", "text")
@@ -55,11 +55,12 @@ def combine(
         What was done; ``dropped`` lists what belonged to other parts, ``made_new`` what was drawn.
 
     Raises:
-        ConverterError: a tower is not supported, or its checkpoint does not hold it.
+        ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
     """
     check_out(Path(out), None, overwrite)  # before anything is downloaded
-    with ExitStack() as stack:
+    with explained(Path(out)), ExitStack() as stack:
         held = {side: obtain(source, None) for side, source in zip(_SIDES, (vision, text), strict=True)}
+        seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
         towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in _SIDES}
         raw = {
             "architectures": ["VisionTextDualEncoderModel"],
@@ -70,6 +71,7 @@ def combine(
             "vision_config": dict(towers["vision"].config),
         }
         config = check_config(raw)
+        files = [file for tower in towers.values() for file in tower.files]
         found = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
         drawn = tuple(rule.tf for rule in compile_rules(config).tensors if rule.tf not in found)
         return write_tensors(
@@ -85,6 +87,7 @@ def combine(
             seed=seed,
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),
+            before={file: seen.get(file) or identity(file) for file in files},
             progress=progress,
         )
 

@@ -211,7 +211,7 @@ def _convert(
             checked = _config(config, folder)
             path = Path("memory" if isinstance(source, Mapping) else source)
             job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
-            known = tuple(before.get(file, now) for file, now in zip(checkpoint.files, job.before, strict=True))
+            known = {file: before.get(file, now) for file, now in job.before.items()}
             job = replace(job, before=known, origin=held if held and held.hub else None)
             _log_plan(job)
             written = Written() if dry_run else write_job(job, overwrite, check)
@@ -267,6 +267,7 @@ def write_tensors(
     made_new: tuple[str, ...] = (),
     seed: int | None = None,
     dropped: tuple[Dropped, ...] = (),
+    before: Mapping[Path, Identity] | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
@@ -285,6 +286,7 @@ def write_tensors(
         made_new: names of tensors that were drawn, for the manifest.
         seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.
+        before: identities of the files that tensors are read from, before their headers were read.
         progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
@@ -292,6 +294,7 @@ def write_tensors(
 
     Raises:
         TargetError: ``target`` has no such container, or ``out`` cannot be written.
+        CorruptCheckpoint: a file of ``before`` changed meanwhile.
     """
     started = time.perf_counter()
     if format != "safetensors" and format != {"tf": "h5", "pt": "bin"}[target]:
@@ -301,7 +304,7 @@ def write_tensors(
     direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
     job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
-    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new)
+    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {})
     for folder in sidecars or (None,):
         check_out(job.out, folder, overwrite)
     return _summary(job, write_job(job, overwrite, check=False), False, started)
@@ -328,7 +331,7 @@ def _plan_job(
         widen_bfloat16=options["format"] == "h5",
     )
     weights = _WEIGHTS[options["format"]]
-    before = tuple(identity(path) for path in checkpoint.files)
+    before = {path: identity(path) for path in checkpoint.files}
     max_bytes = parse_size(options.get("max_shard_size"))
     return Job(
         direction=direction,

@@ -88,6 +88,7 @@ def unreadable(where: Path | str, error: OSError) -> str:
     return f"{where}: cannot be read: {error.strerror}; see to it that you may read it"
 
 
+INTERRUPTED = "convert: interrupted; nothing half-made was left behind"
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 

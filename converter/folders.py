@@ -1,4 +1,4 @@
-"""Makes an output folder appear whole or not at all: everything is written beside it, then renamed into place.
+"""Makes an output folder, or a file, appear whole or not at all: it is written beside its place, then renamed into it.
 
 A run that dies leaves a folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives;
 the next run into the same place sweeps it, and puts back what it had put aside. This covers the death of the process,
@@ -12,8 +12,10 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from converter.errors import SourceError, TargetError, unreadable
 
 _MARK = ".partial-"
 _ASIDE = "-old"
+_OURS = re.compile(rf"{_MARK}[0-9a-f]{{12}}({_ASIDE})?")
 _ATTEMPTS = 100
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
@@ -53,6 +56,8 @@ def _check_place(out: Path, overwrite: bool) -> None:
         raise TargetError(f"{out}: exists and is not a folder; choose another")
     if not out.exists():
         return
+    if os.path.ismount(out):  # as in a container that has a volume there; found now, not when all is written
+        raise TargetError(f"{out}: is where a file system is mounted, which cannot be replaced; choose a folder in it")
     if not overwrite:
         raise TargetError(f"{out}: exists already; choose another folder, or replace it whole with --overwrite")
     if not os.access(out, os.W_OK | os.X_OK):
@@ -101,6 +106,54 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
         raise
 
 
+def check_place_of_file(path: Path) -> None:
+    """Finds out, before what is to be written takes minutes to make, that a file could not be made there.
+
+    Raises:
+        OSError: why not.
+    """
+    folder = path.parent
+    code = 0 if stat.S_ISDIR(folder.stat().st_mode) else errno.ENOTDIR
+    if code == 0 and not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), str(folder))
+
+
+@contextlib.contextmanager
+def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
+    """Gives the name of a file to write, which takes the place of ``path`` at the end.
+
+    Args:
+        path: the file that shall appear, in a folder that is there; a link there is replaced, not followed.
+        replace: whether one that exists is replaced.
+
+    Raises:
+        OSError: it cannot be written there; FileExistsError where ``path`` must not be replaced.
+    """
+    if os.path.lexists(path):
+        if not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        if not path.is_symlink() and not os.access(path, os.W_OK):  # a rename would not ask
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    staging = _Staging(path)
+    try:
+        _sweep(path)
+        staging.make()
+        fresh = staging.path / path.name
+        yield fresh
+        if replace:
+            fresh.replace(path)
+        elif not _rename(fresh, path, _NOREPLACE):
+            _rename_without_kernel(fresh, path)
+        staging.unlock()
+        _remove(staging.path)
+    except BaseException:  # also of a signal that comes while it is being removed
+        staging.unlock()
+        _remove(staging.path)
+        raise
+
+
 @contextlib.contextmanager
 def explained(out: Path) -> Iterator[None]:
     """Turns what the system says when it cannot read or write into an error with the next step.
@@ -129,7 +182,9 @@ _REASONS = {
     errno.ENOENT: "its folder was taken away meanwhile; choose another",
     errno.EIO: "the disk fails to read or to write; choose another",
     errno.EOPNOTSUPP: "the file system cannot do what is needed; choose another",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EXDEV: "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",
+    errno.EBUSY: "a file system is mounted there; choose a folder in it",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n), or cut into fewer shards",
     errno.ENFILE: "too many files are open on this machine; try again later",
 }
@@ -183,7 +238,7 @@ def _sweep(out: Path) -> None:
     leftovers = [
         path
         for path in sorted(out.parent.glob(f".{_escaped(out.name)}{_MARK}*"), reverse=True)
-        if path.is_dir() and not path.is_symlink()
+        if _OURS.fullmatch(path.name.removeprefix(f".{out.name}")) and path.is_dir() and not path.is_symlink()
     ]
     for leftover in leftovers:
         staging = leftover.with_name(leftover.name.removesuffix(_ASIDE))

@@ -16,6 +16,7 @@ from converter import manifest
 from converter.check import hash_file
 from converter.configs import read_json
 from converter.errors import ConfigError, TargetError, printable
+from converter.folders import staged_file
 from converter.manifest import version
 from converter.sidecars import write_json
 
@@ -64,11 +65,8 @@ def write_proof(folder: Path, verification: Mapping[str, Any]) -> Path:
         "report": verification["report"],
     }
     try:
-        # Not half a file, and not through a link that lies there.
-        fresh = folder / f".{NAME}.new"
-        fresh.unlink(missing_ok=True)
-        write_json(fresh, record)
-        fresh.replace(path)
+        with staged_file(path) as fresh:
+            write_json(fresh, record)
     except OSError as error:
         raise TargetError(
             f"{path}: cannot be written: {error.strerror}; keep the figures with --report FILE.json instead"

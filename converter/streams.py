@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -66,6 +67,11 @@ class TensorReader:
     def framework(self) -> Framework:
         """Whose checkpoint it is."""
         return self._checkpoint.framework
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the tensors are read from."""
+        return self._checkpoint.files
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ class Job:
         weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
-        before: identity of the source's files before their headers were read.
+        before: identity of each of the source's files before its header was read.
         config: the source's.
         plan: where every tensor goes.
         options: as they were given, for the manifest.
@@ -77,7 +77,7 @@ class Job:
     weights: str
     max_shard_size: int | None
     checkpoint: Checkpoint
-    before: tuple[Identity, ...]
+    before: Mapping[Path, Identity]
     config: DualEncoderConfig
     plan: Plan
     options: Mapping[str, Any]
@@ -139,7 +139,7 @@ def _unchanged(job: Job) -> Iterator[None]:
     except (ConverterError, OSError) as error:
         reason = error
     try:
-        changed = tuple(identity(path) for path in job.checkpoint.files) != job.before
+        changed = any(identity(path) != before for path, before in job.before.items())
     except OSError:
         changed = True
     if changed:

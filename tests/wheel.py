@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import email
 import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -27,6 +29,7 @@ def main() -> None:
             sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--wheel-dir", folder / "again", sdist, cwd=folder
         )
         check_contents(wheel, folder / "again" / wheel.name)
+        check_metadata(wheel)
         python = folder / "venv" / "bin" / "python"
         run(options.python, "-m", "venv", folder / "venv", cwd=folder)
         run(python, "-m", "pip", "install", "-qq", "--constraint", ROOT / "constraints" / "dev.txt", wheel, cwd=folder)
@@ -34,6 +37,8 @@ def main() -> None:
         run(convert, "--help", cwd=folder)
         run(convert, "pt2tf", FIXTURE, folder / "tf", cwd=folder)
         run(convert, "verify", folder / "tf", "--weights-only", cwd=folder)
+        run(convert, "tf2pt", folder / "tf", folder / "pt", "--format", "bin", cwd=folder)
+        run(convert, "verify", folder / "pt", "--weights-only", cwd=folder)
         where = run(python, "-c", "import converter; print(converter.__file__)", cwd=folder).strip()
         assert Path(where).is_relative_to(folder / "venv"), where
         print(f"{wheel.name}: sound, and the same from the sdist; converts and verifies on its own")
@@ -63,6 +68,27 @@ def check_contents(wheel: Path, again: Path) -> None:
     }
     found = {name for name in held if ".dist-info/" not in name}
     assert found == expected, f"only in one of wheel and checkout: {sorted(found ^ expected)}"
+
+
+def check_metadata(wheel: Path) -> None:
+    """What the index and pip read is what pyproject.toml and README.md say; the licence lies in the wheel."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    home = f"{wheel.name.rsplit('-', 3)[0]}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        found = email.message_from_bytes(archive.read(f"{home}/METADATA"))
+        entry_points = archive.read(f"{home}/entry_points.txt").decode()
+        licence = archive.read(f"{home}/licenses/LICENSE")
+    said = {name: found[name] for name in ("Name", "Version", "Summary", "Requires-Python", "License-Expression")}
+    named = ("name", "version", "description", "requires-python", "license")
+    assert said == dict(zip(said, (project[name] for name in named), strict=True)), said
+    assert found["Description-Content-Type"] == "text/markdown"
+    assert found.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+    assert licence == (ROOT / "LICENSE").read_bytes()
+    assert found.get_all("Classifier") == project["classifiers"]
+    assert found.get_all("Provides-Extra") == [*project["optional-dependencies"]]
+    needed = [line for line in found.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert needed == project["dependencies"], needed
+    assert [f"convert = {project['scripts']['convert']}"] == entry_points.split("\n")[1:2], entry_points
 
 
 def contents(wheel: Path) -> dict[str, int]:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import signal
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,14 +36,21 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
     """
     most = _mapped() + MAX_BYTES
     inlet, outlet = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads, none of which holds what the child needs
-        child = os.fork()
+    # In the child they stay blocked: the caller answers them, and ends the child.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads, none of which holds what the child needs
+            child = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        raise
     if child == 0:
         _run(path, read, outlet, most)
-    os.close(outlet)
     status: int | None = None
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        os.close(outlet)
         with open(inlet, "rb") as pipe:  # noqa: PTH123
             answer = pipe.read().decode(errors="replace")
         _, status = os.waitpid(child, 0)
@@ -64,6 +72,7 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
 def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None:
     """The child: never returns, and leaves no trace but what it writes to the pipe."""
     try:
+        _let_go_of_folders()
         _limit(resource.RLIMIT_AS, most)
         _limit(resource.RLIMIT_CPU, MAX_SECONDS)
         _limit(resource.RLIMIT_CORE, 0)
@@ -80,6 +89,14 @@ def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None
         pass
     finally:
         os._exit(0)
+
+
+def _let_go_of_folders() -> None:
+    """Closes what is open of folders: a lock on one (see ``folders``) must end with the process that took it."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if stat.S_ISDIR(os.fstat(int(name)).st_mode):
+                os.close(int(name))
 
 
 def _limit(what: int, amount: int) -> None:

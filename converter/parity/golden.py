@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from converter.errors import ParityError, listed, printable
+from converter.folders import check_place_of_file, staged_file
 from converter.parity.batches import INPUTS, PRECISIONS, Batch, check_inputs, check_title
 from converter.parity.taps import Array, is_tap
 
@@ -52,12 +53,27 @@ def config_sha256(source: Path) -> str:
     return hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
 
 
-def write_recording(recording: Recording, path: Path) -> None:
+def check_recording_path(path: Path) -> None:
+    """Checks, before any model runs, that a new recording can be written.
+
+    Raises:
+        ParityError: the file exists, or could not be made.
+    """
+    try:
+        check_place_of_file(path)
+        if os.path.lexists(path):
+            raise ParityError(f"{path}: exists already; choose another name")
+    except OSError as error:
+        raise ParityError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
+
+
+def write_recording(recording: Recording, path: Path, replace: bool = True) -> None:
     """Writes a recording, whole or not at all.
 
     Args:
         recording: every batch is checked first.
-        path: an existing file is replaced.
+        path: the file.
+        replace: whether one that exists is replaced.
 
     Raises:
         ParityError: a batch is not well formed, or the file cannot be written.
@@ -73,14 +89,16 @@ def write_recording(recording: Recording, path: Path) -> None:
             raise ParityError(f"{name} is {array.dtype}, expected {' or '.join(PRECISIONS)}")
     titles = json.dumps([batch.title for batch in recording.batches])
     metadata = {**recording.metadata, "format": FORMAT, "format_version": FORMAT_VERSION, "batches": titles}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise ParityError(f"{path}: cannot be written: {printable(str(error))}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        with staged_file(path, replace) as fresh:
+            save_file(tensors, fresh, metadata=metadata)
+    except FileExistsError:
+        raise ParityError(f"{path}: was made by somebody else meanwhile; choose another name") from None
+    except OSError as error:
+        raise ParityError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
+    except SafetensorError as error:  # what the system said of writing, in words only
+        why = "the disk is full; free some space" if "(os error 28)" in str(error) else printable(str(error))
+        raise ParityError(f"{path}: cannot be written: {why}") from None
 
 
 def read_recording(path: Path, taps: bool = True) -> Recording:

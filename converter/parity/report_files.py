@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converter import manifest, proof
+from converter.checkpoints.shards import INDEX
 from converter.errors import ParityError, printable
+from converter.folders import check_place_of_file, staged_file
 from converter.parity.report_findings import verdict, verification_junit, verification_markdown, verification_text
 from converter.parity.report_html import to_html
+from converter.sidecars import SIDECARS
 
 if TYPE_CHECKING:
     from converter.parity.verify import Verification
@@ -35,24 +40,42 @@ KINDS: Mapping[str, Callable[[Verification], str]] = {
 }
 
 
-def check_report_path(path: Path) -> None:
-    """Checks, before any model runs, that a report can be of the kind its name asks for.
+_OF_CHECKPOINTS = ("config.json", manifest.NAME, proof.NAME, *SIDECARS)
+
+
+def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
+    """Checks, before any model runs, that a report can be of the kind its name asks for, and written.
+
+    Args:
+        path: the file.
+        checkpoint: the folder that is verified, whose own files no report replaces.
 
     Raises:
-        ParityError: the name ends in none of ``KINDS``.
+        ParityError: the name ends in none of ``KINDS``, the file cannot be made, or is the checkpoint's own.
     """
     if path.suffix not in KINDS:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
+    with _explained(path):
+        check_place_of_file(path)
+    own = path.name in _OF_CHECKPOINTS or path.name.endswith(INDEX)
+    if own and checkpoint is not None and path.parent.resolve() == checkpoint.resolve():
+        raise ParityError(f"{printable(str(path))}: is a file of the checkpoint; choose another name for the report")
 
 
 def write_report(found: Verification, path: Path) -> None:
-    """Writes a report to a file of the kind that its name asks for.
+    """Writes a report, whole or not at all, to a file of the kind that its name asks for.
 
     Raises:
         ParityError: the name ends in none of ``KINDS``, or the file cannot be written.
     """
-    check_report_path(path)
-    _write(path, KINDS[path.suffix](found), "w")
+    check_report_path(path, found.folder)
+    text = _encoded(KINDS[path.suffix](found))
+    with _explained(path):
+        if path.exists() and not path.is_file():  # a pipe, say: nothing to put aside
+            path.write_bytes(text)
+        else:
+            with staged_file(Path(os.path.realpath(path))) as fresh:  # not in place of a link, but of what it leads to
+                fresh.write_bytes(text)
 
 
 def add_to_job_summary(found: Verification) -> bool:
@@ -67,13 +90,19 @@ def add_to_job_summary(found: Verification) -> bool:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if os.environ.get("GITHUB_ACTIONS") != "true" or not summary:
         return False
-    _write(Path(summary), verification_markdown(found), "a")
+    with _explained(Path(summary)), Path(summary).open("ab") as file:
+        file.write(_encoded(verification_markdown(found)))
     return True
 
 
-def _write(path: Path, text: str, mode: str) -> None:
+def _encoded(text: str) -> bytes:
+    """As UTF-8; bytes of a path that are not, which Python keeps as half surrogates, are written as escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
+        yield
     except OSError as error:
         raise ParityError(f"{printable(str(path))}: the report cannot be written: {error.strerror}") from None

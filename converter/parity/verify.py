@@ -16,7 +16,7 @@ from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
-from converter.parity.golden import Recording, write_recording
+from converter.parity.golden import Recording, check_recording_path, write_recording
 from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_batches
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
@@ -168,11 +168,10 @@ def record_reference(
         What was written.
 
     Raises:
-        ParityError: the model could not be run, or ``out`` exists.
+        ParityError: the model could not be run, or ``out`` exists or cannot be written.
     """
     options, path = options or VerifyOptions(), Path(out)
-    if path.exists():
-        raise ParityError(f"{path}: exists already; choose another name")
+    check_recording_path(path)
     folder = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).folder
     samples = options.samples
     with start_reference(options.reference_python) as worker:
@@ -182,7 +181,7 @@ def record_reference(
         recording = ask_run(worker, folder, batches, asdict(options.reference), options.seconds)
     if reason:
         recording = replace(recording, metadata={**recording.metadata, "samples": f"none: {reason}"})
-    write_recording(recording, path)
+    write_recording(recording, path, replace=False)
     return recording
 
 

@@ -21,7 +21,13 @@ from typing import Any
 
 from converter import cli
 
-_PRELOADED = ["converter.cli", "converter.engine", "converter.checkpoints.torch_legacy", "tests.crash.children"]
+_PRELOADED = [
+    "converter.cli",
+    "converter.combine",
+    "converter.engine",
+    "converter.checkpoints.torch_legacy",
+    "tests.crash.children",
+]
 _PATIENCE = 60
 
 

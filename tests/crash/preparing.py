@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import io
@@ -9,10 +10,12 @@ import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from converter import folders
 
@@ -104,6 +107,33 @@ def signalled_within_hdf5(number: int, fate: str) -> None:
         return real(*arguments)
 
     h5py.h5o.get_info = get_info
+
+
+def writing_slowly() -> None:
+    """What is written by Python goes to the disk piece by piece, so that a signal lands within it."""
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        with path.open("wb", buffering=0) as file:
+            for start in range(0, len(data), 64):
+                file.write(data[start : start + 64])
+                time.sleep(0.001)
+        return len(data)
+
+    Path.write_bytes = write_bytes  # type: ignore[method-assign, assignment]
+
+
+def without_torch(megabytes: int) -> None:
+    """``reference`` and ``verify`` without a model: the recording of that size is made up, no process is started."""
+    from converter.parity import verify
+    from converter.parity.batches import Batch
+    from converter.parity.golden import Recording
+    from tests.parity.samples import METADATA, inputs, taps
+
+    pooled = np.zeros((megabytes * 2**10, 256), np.float32)
+    made = Recording(METADATA, (Batch("one", inputs(), taps() | {"text.pooled": pooled}),))
+    verify.start_reference = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    verify.all_batches = lambda *_: (made.batches, "")  # type: ignore[assignment]
+    verify.ask_run = lambda *_: made  # type: ignore[assignment]
 
 
 NO_RENAMES = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)

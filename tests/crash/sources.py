@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from converter import pt2tf, tf2pt
+from converter import combine, pt2tf, tf2pt
 from tests.hdf5_files import read_all, write_h5
 from tests.tiny import config_of, tensors_of, write_checkpoint
 
@@ -18,11 +20,29 @@ SHARD = "8MB"
 
 @dataclass(frozen=True)
 class Case:
-    """A conversion: what it reads, and the command line without SRC and OUT."""
+    """A conversion: what it reads, and the command line without sources and OUT."""
 
     command: str
     source: str
     options: tuple[str, ...]
+
+    @property
+    def proved(self) -> bool:
+        """Whether ``verify`` can tell from the weights alone that the output is whole; new projections have no source."""
+        return self.command != "combine"
+
+    def words(self, folder: Path, out: Path) -> list[str]:
+        """The command line, with the sources below a folder."""
+        return [self.command, *(str(folder / name) for name in self.source.split()), str(out), *self.options]
+
+    def convert(self, folder: Path, out: Path, **more: Any) -> None:
+        """The same in this process."""
+        named = {"--format": "format", "--max-shard-size": "max_shard_size", "--to": "target"}
+        given = {named[key]: value for key, value in zip(self.options[::2], self.options[1::2], strict=True)}
+        if self.command == "combine":
+            given |= {"format": "h5" if given["target"] == "tf" else "safetensors"}
+        run: Callable[..., object] = {"pt2tf": pt2tf, "tf2pt": tf2pt, "combine": combine}[self.command]
+        run(*(folder / name for name in self.source.split()), out, **given | more)
 
 
 CASES = {
@@ -35,6 +55,7 @@ CASES = {
     "h5 shards to bin shards": Case("tf2pt", "tf-shards", ("--format", "bin", "--max-shard-size", SHARD)),
     "chunked h5 to safetensors": Case("tf2pt", "tf-chunked", ()),
     "safetensors back to shards": Case("tf2pt", "tf-safetensors", ("--max-shard-size", SHARD)),
+    "towers to h5": Case("combine", "tf-safetensors pt", ("--to", "tf")),
 }
 
 

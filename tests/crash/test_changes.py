@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from converter import engine, pt2tf, tf2pt
+from converter import combine, engine, pt2tf, tf2pt
 from converter.errors import ConverterError, CorruptCheckpoint
 
 KINDS = ("pt", "pt-bin", "pt-shards", "tf", "tf-shards", "tf-safetensors", "tf-chunked")
@@ -112,6 +112,26 @@ def test_changed_between_header_and_plan(
     assert str(caught.value) == (
         gone if name == "removed" else f"{source}: changed while it was read; convert it again"
     )
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+@pytest.mark.parametrize("side", ["pt", "tf-chunked"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_tower_changed_while_it_is_read(small: Path, tmp_path: Path, side: str, name: str) -> None:
+    """Towers are joined without comparing afterwards: nothing else would tell."""
+    for kind in ("pt", "tf-chunked"):
+        shutil.copytree(small / kind, tmp_path / "src" / kind)
+    changed: list[str] = []
+
+    def progress(now: str, *_: int) -> None:
+        if not changed:
+            changed.append(now)
+            CHANGES[name](weights(tmp_path / "src" / side))
+
+    with pytest.raises(CorruptCheckpoint) as caught:
+        combine(tmp_path / "src" / "pt", tmp_path / "src" / "tf-chunked", tmp_path / "out", progress=progress)
+    assert changed == ["convert"]
+    assert str(caught.value).endswith("changed while it was read; convert it again")
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 

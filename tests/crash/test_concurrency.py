@@ -35,13 +35,13 @@ def at_once(runs: list[list[str]], tmp_path: Path, help_of_kernel: bool = True) 
 def test_into_the_same_folder(sources: Path, tmp_path: Path, kernel: bool, turn: int) -> None:
     case = list(CASES.values())[turn % len(CASES)]
     out = tmp_path / "place" / "out"
-    arguments = [case.command, str(sources / case.source), str(out), *case.options]
+    arguments = case.words(sources, out)
     ended = at_once([arguments] * CROWD, tmp_path, kernel)
     assert sorted(one.status for one in ended) == [0, *[1] * (CROWD - 1)]
     late = f"convert: {out}: exists already; choose another folder, or replace it whole with --overwrite\n"
     lost = f"convert: {out}: was made by somebody else meanwhile; choose another folder\n"
     assert {one.err for one in ended if one.status} <= {late, lost}
-    assert verify(out, weights_only=True).passed
+    assert not case.proved or verify(out, weights_only=True).passed
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
@@ -51,7 +51,7 @@ def test_all_replacing_the_same_folder(sources: Path, tmp_path: Path, kernel: bo
     """All of them may: one after the other, each whole."""
     case = list(CASES.values())[turn % len(CASES)]
     out = tmp_path / "place" / "out"
-    arguments = [case.command, str(sources / case.source), str(out), *case.options]
+    arguments = case.words(sources, out)
     assert children.run(arguments, at_once([["--version"]], tmp_path) and tmp_path / "talk-0").status == 0
     whole = content(out)
     ended = at_once([[*arguments, "--overwrite"]] * CROWD, tmp_path, kernel)
@@ -66,14 +66,12 @@ def test_side_by_side(sources: Path, tmp_path: Path) -> None:
     before = listing(sources)
     place = tmp_path / "place"
     runs = [
-        [case.command, str(sources / case.source), str(place / f"out-{turn}-{number}"), *case.options]
-        for number, case in enumerate(cases)
-        for turn in range(2)
+        case.words(sources, place / f"out-{turn}-{number}") for number, case in enumerate(cases) for turn in range(2)
     ]
     assert [(one.status, one.err) for one in at_once(runs, tmp_path)] == [(0, "")] * len(runs)
-    for number in range(len(cases)):
+    for number, case in enumerate(cases):
         one, other = place / f"out-0-{number}", place / f"out-1-{number}"
-        assert verify(one, weights_only=True).passed
+        assert not case.proved or verify(one, weights_only=True).passed
         assert content(one) == content(other)
     assert listing(sources) == before
     assert len(list(place.iterdir())) == len(runs)

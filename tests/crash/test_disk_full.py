@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from converter import pt2tf, tf2pt
+from converter import tf2pt
 from converter.errors import TargetError
 from tests.crash import children
 from tests.crash.conftest import Mounted
@@ -36,7 +36,7 @@ IS_FULL = (
 def test_a_disk_that_is_full(small: Path, talk: Path, mounted: Mounted, name: str, late: bool) -> None:
     """A tmpfs with room for ever more pages, until the conversion fits."""
     case, disk = CASES[name], mounted("tmpfs", f"size={DISK}")
-    arguments = [case.command, str(small / case.source), str(disk / "out"), *case.options]
+    arguments = case.words(small, disk / "out")
     prepare = without_looking_at_the_disk if late else None
     assert children.run(arguments, talk, prepare=prepare).status == 0
     pages = (DISK - shutil.disk_usage(disk).free) // PAGE
@@ -66,7 +66,7 @@ def test_no_file_may_grow_beyond_a_limit(small: Path, tmp_path: Path, talk: Path
     """Whatever grows fails where the limit is, as on a full disk, also where nothing may be mounted."""
     case, place = CASES[name], tmp_path / "place"
     place.mkdir()
-    arguments = [case.command, str(small / case.source), str(place / "out"), *case.options]
+    arguments = case.words(small, place / "out")
     assert children.run(arguments, talk).status == 0
     largest = max(path.stat().st_size for path in (place / "out").iterdir())
     old = content(place / "out")
@@ -90,9 +90,9 @@ CALLS: list[tuple[Any, str]] = [
     (Path, "mkdir"), (Path, "open"), (h5py, "File"),
 ]  # fmt: skip
 CODES = {"ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EIO": errno.EIO}
-NAMES = ("shards to h5 shards", "h5 to bin", "safetensors to shards", "chunked h5 to safetensors")
+NAMES = ("shards to h5 shards", "h5 to bin", "safetensors to shards", "chunked h5 to safetensors", "towers to h5")
 IN_FULL = [(name, code) for name in NAMES for code in CODES]
-SAMPLE = [*zip(NAMES, [*CODES, "ENOSPC"], strict=True)]
+SAMPLE = [*zip(NAMES, [*CODES, "ENOSPC", "EDQUOT"], strict=True)]
 
 
 @pytest.mark.parametrize(("name", "code"), IN_FULL if FULL else SAMPLE)
@@ -100,28 +100,23 @@ def test_every_call_that_writes_may_fail(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str
 ) -> None:
     case = CASES[name]
-    options = dict(zip(case.options[::2], case.options[1::2], strict=True))
-    convert: Callable[..., object] = pt2tf if case.command == "pt2tf" else tf2pt
-    named: dict[str, Any] = {"format": options["--format"]} if "--format" in options else {}
-    if "--max-shard-size" in options:
-        named["max_shard_size"] = "40KB"
     out = tmp_path / "place" / "out"
-    convert(small / case.source, out, **named)
+    shards = {"max_shard_size": "40KB"} if "--max-shard-size" in case.options else {}
+    convert = partial(case.convert, small, out, overwrite=True, **shards)
+    convert()
     old = content(out)
     tried = 0
     for owner, attribute in CALLS:
         for chosen in (0, 0.5, 1) if FULL else (0, 1):
-            tried += fails(convert, small / case.source, out, named, owner, attribute, chosen, CODES[code], monkeypatch)
+            tried += fails(convert, out, owner, attribute, chosen, CODES[code], monkeypatch)
             assert content(out) == old
             assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert tried >= (12 if FULL else 8)
 
 
 def fails(
-    convert: Callable[..., object],
-    source: Path,
+    convert: Callable[[], object],
     out: Path,
-    named: dict[str, Any],
     owner: Any,
     attribute: str,
     chosen: float,
@@ -135,8 +130,8 @@ def fails(
 
     def call(*arguments: Any, **options: Any) -> Any:
         nonlocal counted
-        modes = [word for word in (*arguments, *options.values()) if isinstance(word, str)]
-        if attribute not in ("open", "File") or any(word[0] in "wxa" for word in modes):  # not files that are read
+        mode = options.get("mode", arguments[1] if len(arguments) > 1 else "r")
+        if attribute not in ("open", "File") or set(mode) & set("wxa+"):  # not files that are read
             counted += 1
             if counted - 1 == failing:
                 raise OSError(code, os.strerror(code))
@@ -144,12 +139,12 @@ def fails(
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, attribute, call)
-        convert(source, out, overwrite=True, **named)
+        convert()
         if counted == 0:
             return False
         failing, counted = int(chosen * (counted - 1)), 0
         with pytest.raises(TargetError) as caught:
-            convert(source, out, overwrite=True, **named)
+            convert()
     assert str(caught.value).startswith(f"{out}: cannot be ")
     return True
 

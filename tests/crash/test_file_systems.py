@@ -35,7 +35,7 @@ def test_a_kernel_that_has_not_got_it(
     case = CASES[name]
     place = tmp_path / "place"
     place.mkdir()
-    arguments = [case.command, str(small / case.source), str(place / "out"), *case.options]
+    arguments = case.words(small, place / "out")
     assert children.run(arguments, talk).status == 0
     whole = content(place / "out")
     if overwrite:
@@ -68,10 +68,9 @@ def test_other_file_systems(small: Path, tmp_path: Path, talk: Path, mounted: Mo
     disk = mounted_as(kind, tmp_path, mounted)
     for name in ("safetensors to h5", "bin to safetensors", "h5 to bin", "safetensors back to shards"):
         case = CASES[name]
-        source, options = str(small / case.source), case.options
-        assert children.run([case.command, source, str(place / "out"), *options], talk).status == 0
+        assert children.run(case.words(small, place / "out"), talk).status == 0
         for overwrite in ([], ["--overwrite"]):
-            ended = children.run([case.command, source, str(disk / "out"), *options, *overwrite], talk)
+            ended = children.run([*case.words(small, disk / "out"), *overwrite], talk)
             assert (ended.status, ended.err) == (0, "")
             assert differing(disk / "out", place / "out") <= {"conversion.json"}  # it names the source from there
             assert [path.name for path in disk.iterdir() if path.name != "lost+found"] == ["out"]

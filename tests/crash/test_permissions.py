@@ -13,7 +13,7 @@ import pytest
 from tests.crash import children
 from tests.crash.conftest import Mounted
 from tests.crash.preparing import with_few_files, without_powers
-from tests.crash.sources import CASES, content, listing
+from tests.crash.sources import CASES, SHARD, content, listing
 from tests.torture import rounds
 
 
@@ -100,9 +100,7 @@ def test_too_few_files_may_be_open(small: Path, tmp_path: Path, talk: Path, name
     case = CASES[name]
     place = tmp_path / "place"
     place.mkdir()
-    shard = ["--max-shard-size", "40KB"] if "--max-shard-size" in case.options else []
-    form = ["--format", case.options[1]] if "--format" in case.options else []
-    arguments = [case.command, str(small / case.source), str(place / "out"), *form, *shard]
+    arguments = [word.replace(SHARD, "40KB") for word in case.words(small, place / "out")]
     said = set()
     for most in range(4, 60):  # three are open in any case, and one that says when it begins
         ended = children.run(arguments, talk, prepare=partial(with_few_files, most))

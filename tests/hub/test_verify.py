@@ -83,7 +83,7 @@ def test_reference_runs_what_was_fetched(hub: Hub, published: str, tmp_path: Pat
     monkeypatch.setattr(module, "start_reference", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(module, "all_batches", lambda *_: ((), ""))
     monkeypatch.setattr(module, "ask_run", lambda worker, folder, *_: ran.append(folder))
-    monkeypatch.setattr(module, "write_recording", lambda *_: None)
+    monkeypatch.setattr(module, "write_recording", lambda *_, **__: None)
     module.record_reference(ID, tmp_path / "golden.safetensors", revision="main")
     assert [folder.name for folder in ran] == [hub.repositories[ID].refs["main"]]
     assert (ran[0] / "model.safetensors").is_file()
@@ -130,7 +130,7 @@ def test_a_verification_is_recorded(compared: Path) -> None:
 
 
 def test_a_folder_that_may_only_be_read(compared: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (compared / ".parity.json.new").mkdir()  # root may write anywhere, but not over a folder
+    (compared / "parity.json").mkdir()  # root may write anywhere, but not over a folder
     with caplog.at_level(logging.WARNING, "converter.parity"):
         assert verify(compared, record=True).passed
     assert caplog.messages == [

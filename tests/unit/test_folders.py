@@ -16,7 +16,9 @@ import pytest
 
 from converter import folders
 from converter.errors import SourceError, TargetError
-from converter.folders import explained, staged
+from converter.folders import explained, staged, staged_file
+
+HALF = ".partial-123456123456"  # what comes after the name, of a run that died
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -124,24 +126,24 @@ def test_what_a_living_run_has_put_aside_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
-    names = [".out.partial-0123", ".out.partial-4567", ".out2.partial-0123", ".other.partial-0123"]
+    names = [f".{name}{HALF}" for name in ("out", "out2", "other")] + [f".out{HALF[:-1]}5", ".out.partial-mine"]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_text("half")
-    (tmp_path / ".out.partial-file").write_text("not a folder")
-    (tmp_path / ".out.partial-link").symlink_to(tmp_path / ".other.partial-0123")
+    (tmp_path / f".out{HALF[:-1]}f").write_text("not a folder")
+    (tmp_path / f".out{HALF[:-1]}a").symlink_to(tmp_path / f".other{HALF}")
     with staged(tmp_path / "out", False):
         pass
     assert leftovers(tmp_path) == [
-        ".other.partial-0123", ".out.partial-file", ".out.partial-link", ".out2.partial-0123",
+        f".other{HALF}", f".out{HALF[:-1]}a", f".out{HALF[:-1]}f", ".out.partial-mine", f".out2{HALF}",
     ]  # fmt: skip
 
 
 def test_stars_in_a_name_are_letters(tmp_path: Path) -> None:
-    (tmp_path / ".oxt.partial-0123").mkdir()
+    (tmp_path / f".oxt{HALF}").mkdir()
     with staged(tmp_path / "o*t", False):
         pass
-    assert leftovers(tmp_path) == [".oxt.partial-0123"]
+    assert leftovers(tmp_path) == [f".oxt{HALF}"]
 
 
 def test_the_living_are_not_swept(tmp_path: Path) -> None:
@@ -374,6 +376,8 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("EPERM", "operation not permitted; choose another folder"),
         ("EIO", "the disk fails to read or to write; choose another"),
         ("EOPNOTSUPP", "the file system cannot do what is needed; choose another"),
+        ("EBUSY", "a file system is mounted there; choose a folder in it"),
+        ("ENAMETOOLONG", "the name is too long; choose a shorter one"),
         ("EMFILE", "too many files are open; raise the limit (ulimit -n), or cut into fewer shards"),
         ("ENFILE", "too many files are open on this machine; try again later"),
         (
@@ -400,16 +404,79 @@ def test_what_cannot_be_read_is_the_source() -> None:
         "src/vocab.txt: cannot be read: Permission denied; see to it that you may read it; nothing was left behind"
     )
     with pytest.raises(TargetError), explained(Path("out")):
-        raise OSError(errno.EACCES, "Permission denied", ".out.partial-0123/vocab.txt")
+        raise OSError(errno.EACCES, "Permission denied", f".out{HALF}/vocab.txt")
 
 
 def test_a_link_is_not_put_back(tmp_path: Path) -> None:
     """What lies beside OUT may be made by anybody: a link called like an old OUT does not become it."""
     old_checkpoint(tmp_path / "elsewhere")
-    link = tmp_path / ".out.partial-0123-old"
+    link = tmp_path / f".out{HALF}-old"
     link.symlink_to("elsewhere")
     with staged(tmp_path / "out", False) as staging:
         (staging / "new").touch()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
     assert not (tmp_path / "out").is_symlink()
     assert link.is_symlink()
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    (tmp_path / f".file.txt{HALF}").mkdir()
+    with staged_file(path) as fresh:
+        fresh.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_no_half_file_is_left(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), staged_file(tmp_path / "file.txt") as fresh:
+        fresh.write_text("half")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_while_the_folder_of_a_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is in its place by then."""
+    real = folders._remove
+    removed: list[Path] = []
+
+    def remove(staging: Path) -> None:
+        removed.append(staging)
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        real(staging)
+
+    monkeypatch.setattr(folders, "_remove", remove)
+    with pytest.raises(KeyboardInterrupt), staged_file(tmp_path / "file.txt") as fresh:
+        fresh.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+def test_a_file_that_is_there_may_have_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool, kernel: bool
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    path = tmp_path / "file.txt"
+    if not late:
+        path.write_text("old")
+    with pytest.raises(FileExistsError), staged_file(path, replace=False) as fresh:
+        fresh.write_text("new")
+        path.write_text("old")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    with staged_file(tmp_path / "link") as fresh:
+        fresh.write_text("new")
+    assert (tmp_path / "there").read_text() == "old"
+    assert (tmp_path / "link").read_text() == "new"
+    assert not (tmp_path / "link").is_symlink()

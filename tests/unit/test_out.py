@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,14 @@ def test_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert refusal(Path(name), overwrite=True) == f"{name}: is not the name of a folder to make; name one, such as out"
+
+
+def test_where_a_file_system_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a volume in a container: a folder that is there and empty, and cannot be renamed."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
+    for overwrite in (False, True):
+        assert refusal(tmp_path / "out", overwrite=overwrite) == (
+            f"{tmp_path / 'out'}: is where a file system is mounted, which cannot be replaced; choose a folder in it"
+        )
+    check_out(tmp_path / "out" / "tf", None, False)
