@@ -269,10 +269,10 @@ def verify(
             record=record,
             progress=progress,
         )
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     for path in reports:
         write_report(found, path)
     add_to_job_summary(found)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
     sys.exit(0 if found.passed else 1)
 
 

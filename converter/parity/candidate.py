@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from converter.errors import ParityError, printable
 from converter.parity.batches import PRECISIONS, Batch
@@ -109,8 +110,13 @@ def run_candidate(
         return ask_run(worker, source, batches, asdict(options), seconds)
 
 
-if __name__ == "__main__":
+def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
     from converter.parity.keras_model import answer
+
+    return answer
+
+
+if __name__ == "__main__":
     from converter.parity.serving import serve
 
-    serve(answer)
+    serve(_load, "keras, its backend (tensorflow or jax) and transformers")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.batches import PRECISIONS, Batch, same_bits
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.golden import Recording
-from converter.parity.taps import Array, is_inner, masked_axes, model_order
+from converter.parity.taps import Array, is_inner, masked_axes, model_order, required_taps
 
 
-def compare_runs(candidate: Recording, reference: Recording, tolerance: Tolerance) -> ParityReport:
+def compare_runs(
+    candidate: Recording, reference: Recording, tolerance: Tolerance, config: Mapping[str, Any] | None = None
+) -> ParityReport:
     """Compares everything two runs recorded.
 
     Args:
         candidate: the run in question.
         reference: the run that is right by definition; relative tolerance is relative to its values.
         tolerance: what is allowed.
+        config: of the model, where the runs recorded all that it has, the loss included: what its config.json says
+            there is, both sides must have.
 
     Returns:
         A report that fails where a value is not finite or leaves tolerance, where taps, shapes, dtypes or inputs
@@ -34,9 +40,15 @@ def compare_runs(candidate: Recording, reference: Recording, tolerance: Toleranc
             f"the candidate ran {len(candidate.batches)} batches and the reference {len(reference.batches)}; "
             "run both on the same inputs"
         )
+    required = set() if config is None else set(required_taps(config, _has_inner(reference)))
     comparisons: list[TapComparison] = []
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
-        problems += _batch_problems(ours, theirs, f"batch {number} ({theirs.title})")
+        where = f"batch {number} ({theirs.title})"
+        problems += _batch_problems(ours, theirs, where)
+        wanted = required | ({"loss"} if required and theirs.is_square else set())
+        absent = sorted(wanted - ours.taps.keys() - theirs.taps.keys(), key=model_order)
+        if absent:
+            problems.append(f"{where}: neither side has {', '.join(absent)}, which the config says there is")
         shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
         comparisons += [
             compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
@@ -68,7 +80,7 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
     problems = []
     for name in sorted(candidate.inputs.keys() | reference.inputs.keys()):
         ours, theirs = candidate.inputs.get(name), reference.inputs.get(name)
-        if ours is None or theirs is None or not _same_bits(ours, theirs):
+        if not same_bits(ours, theirs):
             problems.append(f"{where}: the two sides did not run on the same {name}; run both on the same inputs")
     only = {
         "candidate": sorted(candidate.taps.keys() - reference.taps.keys(), key=model_order),
@@ -81,10 +93,6 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
             f"{where}: the sides have different taps; only in the candidate: {here}; only in the reference: {there}"
         )
     return problems
-
-
-def _same_bits(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def compare_tap(

@@ -39,10 +39,12 @@ def check_report_path(path: Path) -> None:
     """Checks, before any model runs, that a report can be of the kind its name asks for.
 
     Raises:
-        ParityError: the name ends in none of ``KINDS``.
+        ParityError: the name ends in none of ``KINDS``, or there is no folder to write it into.
     """
     if path.suffix not in KINDS:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
 
 
 def write_report(found: Verification, path: Path) -> None:

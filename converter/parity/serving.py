@@ -14,15 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ConverterError
+from converter.errors import ConverterError, ParityError
+
+_Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def serve(load: Callable[[], _Answer], needs: str) -> None:
     """Answers requests until standard input ends.
 
     Args:
-        answer: takes a request without ``reply`` and returns what the caller gets; seconds and memory are added.
+        load: imports the framework and gives the function that takes a request without ``reply`` and returns what the
+            caller gets; seconds and memory are added.
+        needs: what is to be installed where an import fails, for the refusal of every request.
     """
+    try:
+        answer = load()
+    except ImportError as error:
+        traceback.print_exc()
+        answer = _refusing(f"cannot be started: {error}; install {needs}")
     for line in sys.stdin:
         request = json.loads(line)
         reply = Path(request.pop("reply"))
@@ -31,7 +40,14 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         partial.replace(reply)  # the caller never sees half a reply
 
 
-def _outcome(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+def _refusing(reason: str) -> _Answer:
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise ParityError(reason)
+
+    return refuse
+
+
+def _outcome(answer: _Answer, request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         found = answer(request)

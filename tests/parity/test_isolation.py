@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from converter.errors import ParityError
+from converter.errors import ParityError, WorkerError
 from converter.parity.isolation import Worker
+from converter.parity.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = 30.0
@@ -115,9 +119,41 @@ def test_a_hang_is_ended_in_time(worker: Worker) -> None:
     message = failure(worker, "sleep", seconds=0.5)
     assert time.monotonic() - begin < 5
     assert message == (
-        "Worker: no answer within 0.5 s, so it was ended; allow more time if the model is large or the machine slow\n"
-        "  its log ends with:\n  | sleeping"
+        "Worker: no answer within 0.5 s, so it was ended; allow more time (--seconds) if the model is large or the "
+        "machine slow\n  its log ends with:\n  | sleeping"
     )
+    assert failure(worker, "echo") == message, "it is not said to have been killed by the system"
+
+
+def test_time_counts_from_when_a_request_was_sent(worker: Worker) -> None:
+    worker.ask({"do": "echo", "value": 1}, QUICK)
+    worker.send({"do": "sleep"})
+    time.sleep(0.6)
+    begin = time.monotonic()
+    with pytest.raises(WorkerError, match=r"no answer within 0\.5 s"):
+        worker.receive(0.5)
+    assert time.monotonic() - begin < 0.4
+
+
+@pytest.mark.parametrize(("do", "kind"), [("refuse", ParityError), ("bug", WorkerError), ("memory", WorkerError),
+                                          ("exit", WorkerError)])  # fmt: skip
+def test_only_a_refusal_leaves_it_to_be_asked_again(worker: Worker, do: str, kind: type[ParityError]) -> None:
+    with pytest.raises(ParityError) as caught:
+        worker.ask({"do": do}, QUICK)
+    assert type(caught.value) is kind
+
+
+def test_a_package_that_is_missing_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    reply = tmp_path / "reply.json"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"reply": str(reply)}) + "\n"))
+    serve(load, "torch")
+    assert json.loads(reply.read_text()) == {"refused": "cannot be started: No module named 'torch'; install torch"}
+    assert "ModuleNotFoundError" in capsys.readouterr().err
 
 
 def is_running(pid: int) -> bool:
