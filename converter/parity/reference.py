@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "USE_TF": "0",
     "USE_FLAX": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # Threads that wait in a loop take the processor from the other side, which runs at the same time.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "NVIDIA_TF32_OVERRIDE": "0",
 }
 
