@@ -16,6 +16,7 @@ from converter.parity.batches import PRECISIONS, Batch
 from converter.parity.golden import Recording
 from converter.parity.isolation import Worker
 from converter.parity.reference import ask_run, check_device
+from converter.parity.serving import hide, serve
 
 BACKENDS = ("tensorflow", "jax")
 ENVIRONMENT = {
@@ -111,12 +112,11 @@ def run_candidate(
 
 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("torch", "flax", *(("jax",) if os.environ["KERAS_BACKEND"] == "tensorflow" else ("tensorflow", "tf_keras")))
     from converter.parity.keras_model import answer
 
     return answer
 
 
 if __name__ == "__main__":
-    from converter.parity.serving import serve
-
     serve(_load, "keras, its backend (tensorflow or jax) and transformers")

@@ -17,6 +17,7 @@ from converter.parity.batches import PRECISIONS, Batch, same_inputs
 from converter.parity.golden import Recording, config_of, read_recording, write_recording
 from converter.parity.isolation import Worker
 from converter.parity.samples import Samples
+from converter.parity.serving import hide, serve
 
 ATTENTION = ("eager", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -180,12 +181,11 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
 
 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("tensorflow", "tf_keras", "keras", "jax", "flax")
     from converter.parity import processing, torch_model
 
     return lambda request: (processing if "processor" in request else torch_model).answer(request)
 
 
 if __name__ == "__main__":
-    from converter.parity.serving import serve
-
     serve(_load, "torch and transformers here, or name the interpreter of an environment that has them")

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def serve(load: Callable[[], _Answer], needs: str) -> None:
         partial = reply.with_suffix(".partial")
         partial.write_text(json.dumps(_outcome(answer, request)), "utf-8")
         partial.replace(reply)  # the caller never sees half a reply
+
+
+def hide(*packages: str) -> None:
+    """Makes packages look as if they were not installed, to everything that is imported from now on.
+
+    Frameworks import each other where they find each other (TensorFlow imports JAX, transformers torch), which costs
+    seconds and hundreds of MB, and crashes where TensorFlow comes before a GPU build of torch.
+    """
+    plain = PathFinder.find_spec
+
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        return None if name.partition(".")[0] in packages else plain(name, path, target)
+
+    PathFinder.find_spec = find_spec  # type: ignore[assignment, method-assign]
 
 
 def _refusing(reason: str) -> _Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from converter.errors import ParityError, WorkerError
+from converter.parity import candidate, reference
 from converter.parity.isolation import Worker
 from converter.parity.serving import serve
 
@@ -218,3 +220,34 @@ def test_another_interpreter_runs_this_package_without_this_environment() -> Non
     with start(python=base) as worker:
         answer = worker.ask({"do": "environment", "value": "CASE"}, QUICK)
     assert not any(entry.startswith(sys.prefix + os.sep) for entry in answer["path"])
+
+
+def test_hidden_packages_are_not_there_and_others_are() -> None:
+    program = (
+        "from converter.parity.serving import hide; import importlib.util, sys; hide('wave', 'xml');"
+        "print([importlib.util.find_spec(name) is None for name in ('wave', 'xml', 'colorsys')])\n"
+        "try:\n import xml.dom\nexcept ModuleNotFoundError as error:\n print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.splitlines() == ["[True, True, False]", "No module named 'xml'"]
+
+
+@pytest.mark.parametrize(
+    ("module", "backend", "expected"),
+    [
+        pytest.param("reference", "", ["torch"], marks=pytest.mark.torch),
+        pytest.param("candidate", "tensorflow", ["keras", "tensorflow"], marks=[pytest.mark.tf, pytest.mark.torch]),
+        pytest.param("candidate", "jax", ["jax", "keras"], marks=pytest.mark.jax),
+    ],
+)
+def test_each_side_has_its_framework_only(module: str, backend: str, expected: list[str]) -> None:
+    program = (
+        f"import sys; from converter.parity import {module} as side; side._load();"
+        "print([name for name in ('flax', 'jax', 'keras', 'tensorflow', 'tf_keras', 'torch') if name in sys.modules])"
+    )
+    side = {"reference": reference, "candidate": candidate}[module]
+    environment = {**os.environ, **side.ENVIRONMENT, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.splitlines()[-1] == str(expected)
