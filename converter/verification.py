@@ -6,6 +6,7 @@ What cannot be checked is "not checked", never "passed".
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,6 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     if recorded is None:
         return Finding("files", "not checked", problems=(f"there is no {manifest.NAME}",))
     problems = []
-    hashed = 0
     for name, (size, digest) in recorded.files.items():
         path = folder / name
         if not path.is_file() or path.is_symlink():
@@ -132,42 +132,83 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
             continue
         if path.stat().st_size != size:
             problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
-        elif digest is not None:
-            hashed += 1
-            if hash_file(path).sha256 != digest:
-                problems.append(f"{printable(name)} has another sha256 than the manifest says")
+        elif digest is not None and hash_file(path).sha256 != digest:
+            problems.append(f"{printable(name)} has another sha256 than the manifest says")
     known = {*recorded.files, manifest.NAME}
     added = [path.name for path in folder.iterdir() if path.name not in known and path.suffix in _WEIGHT_SUFFIXES]
     if added:
         problems.append(f"weights that the manifest does not know: {listed(sorted(added))}")
-    against = "sizes and sha256" if hashed == len(recorded.files) else "sizes only; it was written with --no-check"
+    has_sums = all(digest is not None for _, digest in recorded.files.values())
+    against = "sizes and sha256" if has_sums else "sizes only; it was written with --no-check"
     status: Status = "failed" if problems or not recorded.files else "passed"
     return Finding("files", status, len(recorded.files), f"the manifest, {against}", tuple(problems))
 
 
-def verify_weights(folder: Path, recorded: Manifest | None, reference: Path | None) -> Finding:
+@dataclass(frozen=True)
+class WeightsSum:
+    """What the weights of a checkpoint are, in one sum, whatever its container, names and layout.
+
+    Attributes:
+        blake3: over name, dtype and canonical hash of every tensor, sorted by nested PyTorch names.
+        dtypes: how many tensors there are of each dtype; sums of other dtypes say nothing about each other.
+    """
+
+    blake3: str
+    dtypes: Mapping[str, int]
+
+
+def sum_of(hashes: Mapping[str, tuple[str, str]]) -> WeightsSum:
+    """The sum of tensors, from the dtype and the canonical hash of each by name."""
+    rows = "".join(f"{name}\0{dtype}\0{digest}\n" for name, (dtype, digest) in sorted(hashes.items()))
+    dtypes = Counter(dtype for dtype, _ in hashes.values())
+    return WeightsSum(blake3.blake3(rows.encode()).hexdigest(), dict(sorted(dtypes.items())))
+
+
+def canonical_hashes(tensors: TensorReader) -> dict[str, tuple[str, str]]:
+    """Dtype and canonical hash of every tensor of a reader that gives them as PyTorch has them."""
+    found: dict[str, tuple[str, str]] = {}
+
+    def hash_one(name: str) -> None:
+        digest = blake3.blake3(tensors.read(name).reshape(-1).view(np.uint8).data).hexdigest()
+        found[name] = tensors.dtypes[name], digest
+
+    _in_parallel(tensors, hash_one)
+    return found
+
+
+def verify_weights(
+    folder: Path, recorded: Manifest | None, reference: Path | None, golden: WeightsSum | None = None
+) -> Finding:
     """Compares every tensor bit for bit, modulo layout and the dtype that was asked for.
 
     Args:
         folder: the converted checkpoint.
         recorded: its manifest, if there is one.
         reference: the source; None where it is gone, so that the manifest's canonical hashes are all there is.
+        golden: of the weights that a golden reference file was recorded from.
     """
     try:
         with open_tensors(folder, side="pt") as ours:
             problems = _logit_scale(ours)
             problems += ours.wrong_buffers()
+            against = []
             if reference is not None:
-                against = f"{reference}, bit for bit"
+                against.append(f"{reference}, bit for bit")
                 with open_tensors(reference, side="pt") as theirs:
                     problems += _against_source(ours, theirs, recorded)
-            elif recorded is not None and recorded.tensors:
-                against = "the canonical hashes of the manifest, the source being gone"
-                problems += _against_hashes(ours, recorded)
-            else:
+            hashes = canonical_hashes(ours) if golden is not None or not against else {}
+            if not against and recorded is not None and recorded.tensors:
+                against.append("the canonical hashes of the manifest, the source being gone")
+                problems += _against_hashes(ours, hashes, recorded)
+            if golden is not None and sum_of(hashes).dtypes == golden.dtypes:
+                against.append("the reference file's sum of all weights")
+                if sum_of(hashes) != golden:
+                    problems.append("the reference file was recorded from other weights than these")
+            if not against:
                 why = "the source is gone and there are no canonical hashes; name it with --reference"
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
-            return Finding("weights", "failed" if problems else "passed", len(ours.names), against, tuple(problems))
+            status: Status = "failed" if problems else "passed"
+            return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))
     except ConverterError as error:
         return Finding("weights", "failed", problems=(str(error),))
 
@@ -194,21 +235,18 @@ def _against_source(ours: TensorReader, theirs: TensorReader, recorded: Manifest
     return [problems[name] for name in ours.names if name in problems]
 
 
-def _against_hashes(ours: TensorReader, recorded: Manifest) -> list[str]:
+def _against_hashes(ours: TensorReader, hashes: Mapping[str, tuple[str, str]], recorded: Manifest) -> list[str]:
     if set(ours.names) != set(recorded.tensors):
         here, there = set(ours.names) - set(recorded.tensors), set(recorded.tensors) - set(ours.names)
         return [f"tensors only here: {listed(sorted(here))}; only in the manifest: {listed(sorted(there))}"]
-    problems: dict[str, str] = {}
-
-    def compare(name: str) -> None:
-        dtype, digest = recorded.tensors[name]
-        if ours.dtypes[name] != dtype:
-            problems[name] = f"{name} is {ours.dtypes[name]}, the manifest says {printable(dtype, 40)}"
-        elif blake3.blake3(ours.read(name).reshape(-1).view(np.uint8).data).hexdigest() != digest:
-            problems[name] = f"{name} has another canonical hash than the manifest says"
-
-    _in_parallel(ours, compare)
-    return [problems[name] for name in ours.names if name in problems]
+    problems = []
+    for name in ours.names:
+        (is_dtype, is_hash), (dtype, digest) = hashes[name], recorded.tensors[name]
+        if is_dtype != dtype:
+            problems.append(f"{name} is {is_dtype}, the manifest says {printable(dtype, 40)}")
+        elif is_hash != digest:
+            problems.append(f"{name} has another canonical hash than the manifest says")
+    return problems
 
 
 def _in_parallel(ours: TensorReader, compare: Callable[[str], None]) -> None:

@@ -144,7 +144,7 @@ def section(name: str, module: str) -> Iterator[str]:
 def errors() -> Iterator[str]:
     """The tree of errors, as ``converter/errors.py`` draws it."""
     tree = ast.get_docstring(ast.parse((ROOT / "converter" / "errors.py").read_text("utf-8"))) or ""
-    drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if re.match(r"    \S|    \|", line))
+    drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if line.startswith("    "))
     yield "## Errors\n"
     yield "In `converter.errors`:\n"
     yield f"```text\n{drawn}\n```\n"

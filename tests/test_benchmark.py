@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import verify
 from benchmarks.convert import SIZES, Case, Run, summarise, table
 from benchmarks.convert import make_cases as cases_of
 
@@ -76,3 +77,27 @@ def test_the_cost_per_tensor_is_told_where_there_are_many() -> None:
     case = Case("pt2tf", (), Path("out"), "cp pt")
     assert summarise(case, runs, 20_000)["us_per_tensor"] == pytest.approx(150)
     assert summarise(case, runs, 401)["us_per_tensor"] is None
+
+
+def test_verify_against_the_script_can_miss_its_bound() -> None:
+    def runs(ours: float, script: float) -> dict[str, list[Run]]:
+        return {verify.OURS: [Run(ours, 2.0, 100.0)], verify.PEER: [Run(script, 3.0, 100.0)]}
+
+    memory = {side: verify.held({"seconds": "1", "peak_memory": "9e8"}, {"peak_memory": "5e8"}, 300_000_000)
+              for side in verify.SIDES}  # fmt: skip
+    for script, said in ((15.0, "| 1.50 (1.5 holds) |"), (14.9, "| 1.49 (1.5 MISSED) |")):
+        rows = [verify.summarise(name, runs(10.0, script)) for name in (verify.OURS, verify.PEER)]
+        text = verify.table({"cases": rows, "memory": memory})
+        assert said in text
+        assert "| reference | 1.0 | 900 | 500 | 1.33 (< 2 holds) |" in text
+    twice = verify.held({"seconds": "1", "peak_memory": "9e8"}, {"peak_memory": "3e8"}, 300_000_000)
+    assert not twice["holds"]
+
+
+def test_verify_is_timed_on_a_pair_with_its_manifest(tmp_path: Path) -> None:
+    counts = verify.prepare_pair("tiny", tmp_path / "tiny")
+    assert (counts["tensors"], counts["bytes"]) == (81, 97_444)
+    cases = {case.name: case for case in verify.make_cases(tmp_path / "tiny")}
+    answer = subprocess.run(cases[verify.WEIGHTS_ONLY].command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.endswith("equal to its source\n")
+    assert cases[verify.OURS].command[-1] == str(tmp_path / "tiny" / "report.json")

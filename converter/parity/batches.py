@@ -45,6 +45,18 @@ class Batch:
         return len(self.inputs["pixel_values"]) == len(self.inputs["input_ids"])
 
 
+def same_bits(one: Array | None, other: Array | None) -> bool:
+    """Whether two arrays are there and the same, bit for bit."""
+    if one is None or other is None:
+        return False
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def same_inputs(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """Whether two forward passes were given the same, bit for bit."""
+    return one.keys() == other.keys() and all(same_bits(one[name], other[name]) for name in one)
+
+
 def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
     """Checks that inputs can be given to a model and compared afterwards.
 

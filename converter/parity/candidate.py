@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from converter.errors import ParityError, printable
 from converter.parity.batches import PRECISIONS, Batch
 from converter.parity.golden import Recording
 from converter.parity.isolation import Worker
 from converter.parity.reference import ask_run, check_device
+from converter.parity.serving import hide, serve
 
 BACKENDS = ("tensorflow", "jax")
 ENVIRONMENT = {
@@ -109,8 +111,12 @@ def run_candidate(
         return ask_run(worker, source, batches, asdict(options), seconds)
 
 
-if __name__ == "__main__":
+def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("torch", "flax", *(("jax",) if os.environ["KERAS_BACKEND"] == "tensorflow" else ("tensorflow", "tf_keras")))
     from converter.parity.keras_model import answer
-    from converter.parity.serving import serve
 
-    serve(answer)
+    return answer
+
+
+if __name__ == "__main__":
+    serve(_load, "keras, its backend (tensorflow or jax) and transformers")

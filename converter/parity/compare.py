@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.batches import PRECISIONS, Batch, same_bits
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.golden import Recording
-from converter.parity.taps import Array, is_inner, masked_axes, model_order
+from converter.parity.taps import Array, is_inner, masked_axes, model_order, required_taps
+
+_BLOCK = 2**15  # elements
 
 
-def compare_runs(candidate: Recording, reference: Recording, tolerance: Tolerance) -> ParityReport:
+def compare_runs(
+    candidate: Recording, reference: Recording, tolerance: Tolerance, config: Mapping[str, Any] | None = None
+) -> ParityReport:
     """Compares everything two runs recorded.
 
     Args:
         candidate: the run in question.
         reference: the run that is right by definition; relative tolerance is relative to its values.
         tolerance: what is allowed.
+        config: of the model, where the runs recorded all that it has, the loss included: what its config.json says
+            there is, both sides must have.
 
     Returns:
         A report that fails where a value is not finite or leaves tolerance, where taps, shapes, dtypes or inputs
@@ -34,9 +42,15 @@ def compare_runs(candidate: Recording, reference: Recording, tolerance: Toleranc
             f"the candidate ran {len(candidate.batches)} batches and the reference {len(reference.batches)}; "
             "run both on the same inputs"
         )
+    required = set() if config is None else set(required_taps(config, _has_inner(reference)))
     comparisons: list[TapComparison] = []
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
-        problems += _batch_problems(ours, theirs, f"batch {number} ({theirs.title})")
+        where = f"batch {number} ({theirs.title})"
+        problems += _batch_problems(ours, theirs, where)
+        wanted = required | ({"loss"} if required and theirs.is_square else set())
+        absent = sorted(wanted - ours.taps.keys() - theirs.taps.keys(), key=model_order)
+        if absent:
+            problems.append(f"{where}: neither side has {', '.join(absent)}, which the config says there is")
         shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
         comparisons += [
             compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
@@ -68,7 +82,7 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
     problems = []
     for name in sorted(candidate.inputs.keys() | reference.inputs.keys()):
         ours, theirs = candidate.inputs.get(name), reference.inputs.get(name)
-        if ours is None or theirs is None or not _same_bits(ours, theirs):
+        if not same_bits(ours, theirs):
             problems.append(f"{where}: the two sides did not run on the same {name}; run both on the same inputs")
     only = {
         "candidate": sorted(candidate.taps.keys() - reference.taps.keys(), key=model_order),
@@ -81,10 +95,6 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
             f"{where}: the sides have different taps; only in the candidate: {here}; only in the reference: {there}"
         )
     return problems
-
-
-def _same_bits(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def compare_tap(
@@ -108,16 +118,17 @@ def compare_tap(
     if problem:
         return TapComparison(name, batch, shape, dtype, problem=problem)
     kept = _selection(name, reference.shape, mask)
-    ours = candidate[kept].astype(np.float64)
-    theirs = reference[kept].astype(np.float64)
+    ours, theirs = (array.reshape(-1) if kept is None else array[kept] for array in (candidate, reference))
     left_out = reference.size - theirs.size
     if not theirs.size:
         return TapComparison(name, batch, shape, dtype, left_out=left_out, problem="nothing was left to compare")
     figures = _figures(ours, theirs, tolerance)
-    places = np.flatnonzero(kept)
+    places = None if kept is None else np.flatnonzero(kept)
 
     def index(position: int | None) -> tuple[int, ...] | None:
-        return None if position is None else tuple(int(i) for i in np.unravel_index(places[position], shape))
+        if position is None:
+            return None
+        return tuple(int(i) for i in np.unravel_index(position if places is None else places[position], shape))
 
     at = figures.at_absolute
     return TapComparison(
@@ -159,11 +170,11 @@ def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array) -> str | None
     return None
 
 
-def _selection(name: str, shape: tuple[int, ...], mask: Array) -> Array:
-    """Which elements of a tap count, bool of the tap's shape."""
+def _selection(name: str, shape: tuple[int, ...], mask: Array) -> Array | None:
+    """Which elements of a tap count, bool of the tap's shape; None: all of them."""
     axes = masked_axes(name)
     if not axes:
-        return np.ones(shape, bool)
+        return None
     if len(axes) == 1:
         return np.broadcast_to(mask[:, :, None], shape)
     return np.broadcast_to(mask[:, None, :, None] & mask[:, None, None, :], shape)
@@ -184,17 +195,35 @@ class _Figures:
 
 
 def _figures(ours: Array, theirs: Array, tolerance: Tolerance) -> _Figures:
-    """Figures for two flat float64 arrays of the same length, at least 1."""
+    """Figures for two flat arrays of the same length, at least 1, in float64; block by block, which fits a cache."""
+    found: _Figures | None = None
+    for start in range(0, len(theirs), _BLOCK):
+        one, other = (array[start : start + _BLOCK].astype(np.float64) for array in (ours, theirs))
+        block = _figures_of_block(one, other, tolerance, start)
+        found = block if found is None else _joined(found, block)
+    if found is None:
+        raise ValueError("there is nothing to compare")
+    if found.not_finite_candidate or found.not_finite_reference:
+        return found
+    if tolerance.rtol == 0:
+        return replace(found, passing_atol=found.absolute if math.isfinite(found.absolute or 0.0) else None)
+    one, other = ours.astype(np.float64), theirs.astype(np.float64)
+    return replace(found, passing_atol=_passing_atol(np.abs(one - other), np.abs(other), tolerance.rtol))
+
+
+def _figures_of_block(ours: Array, theirs: Array, tolerance: Tolerance, start: int) -> _Figures:
+    """Figures of float64 arrays that begin at a position, without the tolerance that would pass."""
     with np.errstate(all="ignore"):
-        finite = np.isfinite(ours) & np.isfinite(theirs)
-        difference = np.abs(ours - theirs)
+        fine, right = np.isfinite(ours), np.isfinite(theirs)
+        finite = fine & right
+        difference, size = np.abs(ours - theirs), np.abs(theirs)
         # written as "not within", so that NaN on either side counts as exceeding
-        exceeding = ~(finite & (difference <= tolerance.atol + tolerance.rtol * np.abs(theirs)))
-        bad_ours, bad_theirs = int((~np.isfinite(ours)).sum()), int((~np.isfinite(theirs)).sum())
+        exceeding = ~(finite & (difference <= tolerance.atol + tolerance.rtol * size))
+        bad_ours, bad_theirs = int((~fine).sum()), int((~right).sum())
         if not finite.any():
             return _Figures(int(exceeding.sum()), bad_ours, bad_theirs)
-        absolute = np.where(finite, difference, -1.0)
-        relative = np.where(finite & (theirs != 0), difference / np.abs(theirs), -1.0)
+        absolute = difference if finite.all() else np.where(finite, difference, -1.0)
+        relative = np.where(finite & (theirs != 0), difference / size, -1.0)
     at, at_relative = int(absolute.argmax()), int(relative.argmax())
     has_relative = relative[at_relative] >= 0
     return _Figures(
@@ -202,11 +231,29 @@ def _figures(ours: Array, theirs: Array, tolerance: Tolerance) -> _Figures:
         not_finite_candidate=bad_ours,
         not_finite_reference=bad_theirs,
         absolute=float(absolute[at]),
-        at_absolute=at,
+        at_absolute=start + at,
         relative=float(relative[at_relative]) if has_relative else None,
-        at_relative=at_relative if has_relative else None,
-        passing_atol=_passing_atol(difference, np.abs(theirs), tolerance.rtol) if finite.all() else None,
+        at_relative=start + at_relative if has_relative else None,
     )
+
+
+def _joined(one: _Figures, other: _Figures) -> _Figures:
+    """Figures of two blocks, the first one's where both are as great."""
+    absolute = other if _greater(other.absolute, one.absolute) else one
+    relative = other if _greater(other.relative, one.relative) else one
+    return _Figures(
+        exceeding=one.exceeding + other.exceeding,
+        not_finite_candidate=one.not_finite_candidate + other.not_finite_candidate,
+        not_finite_reference=one.not_finite_reference + other.not_finite_reference,
+        absolute=absolute.absolute,
+        at_absolute=absolute.at_absolute,
+        relative=relative.relative,
+        at_relative=relative.at_relative,
+    )
+
+
+def _greater(value: float | None, than: float | None) -> bool:
+    return value is not None and (than is None or value > than)
 
 
 def _passing_atol(difference: Array, size: Array, rtol: float) -> float | None:

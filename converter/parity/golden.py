@@ -6,12 +6,13 @@ A file comes from another machine, so everything in it is checked before it is u
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,14 @@ class Recording:
     batches: tuple[Batch, ...]
 
 
+def config_of(source: Path) -> Path:
+    """The config.json of a checkpoint, which is a folder or a weights file in one."""
+    return (source if source.is_dir() else source.parent) / "config.json"
+
+
 def config_sha256(source: Path) -> str:
-    """The hash by which a run says which config.json it ran, that of the folder ``source``."""
-    return hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
+    """The hash by which a run says which config.json it ran, that of the checkpoint ``source``."""
+    return hashlib.sha256(config_of(source).read_bytes()).hexdigest()
 
 
 def check_recording_path(path: Path) -> None:
@@ -101,6 +107,17 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
         raise ParityError(f"{path}: cannot be written: {why}") from None
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a golden reference file alone; none of its tensors is read.
+
+    Raises:
+        ParityError: the file is not a golden reference file of this version.
+    """
+    _check_file(path)
+    with _refusing(path), safe_open(path, framework="numpy") as file:
+        return _check_metadata(file.metadata() or {}, path, needed=METADATA)
+
+
 def read_recording(path: Path, taps: bool = True) -> Recording:
     """Reads a recording that may come from anywhere.
 
@@ -112,19 +129,24 @@ def read_recording(path: Path, taps: bool = True) -> Recording:
         ParityError: the file is not a golden reference file of this version, or anything in it is not as expected.
     """
     _check_file(path)
+    with _refusing(path), safe_open(path, framework="numpy") as file:
+        metadata = _check_metadata(file.metadata() or {}, path, needed=METADATA if taps else ())
+        titles = _read_titles(metadata.pop("batches"), path)
+        names = _check_names(file, len(titles), path)
+        arrays = {name: file.get_tensor(name) for name in names}
+    del metadata["format"], metadata["format_version"]
+    batches = tuple(_batch(number, title, arrays, taps, path) for number, title in enumerate(titles))
+    return Recording(metadata, batches)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = _check_metadata(file.metadata() or {}, path, needed=METADATA if taps else ())
-            titles = _read_titles(metadata.pop("batches"), path)
-            names = _check_names(file, len(titles), path)
-            arrays = {name: file.get_tensor(name) for name in names}
+        yield
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: NumPy knows no such shape
         raise ParityError(
             f"{path}: not a golden reference file: {printable(str(error))}; make one with 'convert reference'"
         ) from None
-    del metadata["format"], metadata["format_version"]
-    batches = tuple(_batch(number, title, arrays, taps, path) for number, title in enumerate(titles))
-    return Recording(metadata, batches)
 
 
 def _check_file(path: Path) -> None:

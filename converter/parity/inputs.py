@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 VISION_DEFAULTS = {"image_size": 224, "num_channels": 3}
 # Position ids of these start behind the padding token's: a text of the full length needs pad + 1 rows more.
 _POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
+# What these make of a picture of another size is as defined as of their own: they resize their positions.
+ANY_SIZE = ("beit", "dinov2", "dinov2_with_registers", "swin")
 # transformers' MPNetEmbeddings takes 1 for the padding token's id whatever the config says.
 _MPNET_PAD = 1
 
@@ -222,6 +224,43 @@ def _end_of_text(eos: int | None, size: int) -> tuple[int, bool]:
 
 def _token(value: Any) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
+
+
+def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], where: str) -> None:
+    """Checks that inputs from a file can be given to the model of a config, and could tell it from another one.
+
+    Args:
+        batches: as they were read.
+        config: a dual encoder's config.json.
+        where: what messages call the file.
+
+    Raises:
+        ParityError: the model has no embedding for an id, a position or a type, or takes other pictures; or there is no
+            batch with several images and several texts, or none with masked positions.
+    """
+    text, (channels, height, width) = read_vocabulary(config), image_shape(config)
+    sizes = {"input_ids": text.size, "position_ids": text.positions, "token_type_ids": text.types}
+    any_size = _tower(config, "vision_config").get("model_type") in ANY_SIZE
+    for number, batch in enumerate(batches):
+        for name, size in sizes.items():
+            given = batch.inputs.get(name)
+            if given is not None and given.max() >= size:
+                raise ParityError(
+                    f"{where}: {name} of batch {number} go up to {given.max()}, the model has {size}; the file was "
+                    "recorded from another model"
+                )
+        shape = batch.inputs["pixel_values"].shape[1:]
+        if shape[0] != channels or (not any_size and shape[1:] != (height, width)):
+            raise ParityError(
+                f"{where}: batch {number} has pictures of {shape}, the model takes {(channels, height, width)}; the file "
+                "was recorded from another model"
+            )
+    many = any(min(len(batch.inputs["pixel_values"]), len(batch.inputs["input_ids"])) > 1 for batch in batches)
+    if not many or (text.longest > 1 and all(batch.mask.all() for batch in batches)):
+        raise ParityError(
+            f"{where}: no batch of several images and texts, or none with masked positions, which is too little to tell "
+            "models apart; make the file anew with 'convert reference'"
+        )
 
 
 def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 import converter
-from converter.errors import ParityError, printable
+from converter.errors import ParityError, WorkerError, printable
 
 LOG_LINES = 20
 _POLL = 0.02
@@ -67,7 +67,9 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")
         self.log = log if log is not None else Path(self._folder.name, "log.txt")
         self._sent = 0
+        self._sent_at = 0.0
         self._waiting: Path | None = None
+        self._ended_for = ""
         init = Path(converter.__file__).resolve()
         program = _START.format(init=str(init), folder=str(init.parent), module=module)
         interpreter = str(python or sys.executable)
@@ -108,6 +110,7 @@ class Worker:
             raise RuntimeError(f"{self.name}: a request is under way; receive its answer first")
         self._waiting = Path(self._folder.name, f"reply{self._sent}.json")
         self._sent += 1
+        self._sent_at = time.monotonic()
         line = json.dumps({**request, "reply": str(self._waiting)}) + "\n"
         try:
             self._requests.write(line.encode())
@@ -119,40 +122,42 @@ class Worker:
         """Waits for the answer to the request that was sent.
 
         Args:
-            seconds: how long, the start of the process included where it is the first request.
+            seconds: how long since the request was sent, the start of the process included where it is the first.
 
         Returns:
             What the worker's module answers, with ``seconds`` and ``peak_memory`` (bytes).
 
         Raises:
-            ParityError: it refused, failed, crashed, ran out of memory or did not answer in time (then it is ended).
+            ParityError: it refused.
+            WorkerError: it failed, crashed, ran out of memory or did not answer in time (then it is ended).
         """
         reply, self._waiting = self._waiting, None
         if reply is None:
             raise RuntimeError(f"{self.name}: no request was sent")
-        deadline = time.monotonic() + seconds
+        deadline = self._sent_at + seconds
         while not reply.exists():
             status = self._process.poll()
             if status is not None and not reply.exists():
-                raise ParityError(f"{self.name}: {_how_it_ended(status)}{self._log_tail()}")
+                raise WorkerError(f"{self.name}: {self._ended_for or _how_it_ended(status)}{self._log_tail()}")
             if time.monotonic() > deadline:
                 self.end()
-                raise ParityError(
-                    f"{self.name}: no answer within {seconds:g} s, so it was ended; allow more time if the model is "
-                    f"large or the machine slow{self._log_tail()}"
+                self._ended_for = (
+                    f"no answer within {seconds:g} s, so it was ended; allow more time (--seconds) if the model is "
+                    "large or the machine slow"
                 )
+                raise WorkerError(f"{self.name}: {self._ended_for}{self._log_tail()}")
             time.sleep(_POLL)
         outcome = json.loads(reply.read_bytes())
         reply.unlink()
         if "refused" in outcome:
             raise ParityError(f"{self.name}: {outcome['refused']}")
         if "memory" in outcome:
-            raise ParityError(
+            raise WorkerError(
                 f"{self.name}: ran out of memory: {printable(outcome['memory'], 500)}; choose another device or a "
                 f"machine with more{self._log_tail()}"
             )
         if "failed" in outcome:
-            raise ParityError(f"{self.name}: failed with {printable(outcome['failed'], 500)}{self._log_tail()}")
+            raise WorkerError(f"{self.name}: failed with {printable(outcome['failed'], 500)}{self._log_tail()}")
         answer: dict[str, Any] = outcome["answer"]
         return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,15 +14,22 @@ from typing import Any, Self
 
 from converter.checkpoints.detect import open_source
 from converter.configs import read_json
-from converter.errors import ConverterError, ParityError
+from converter.errors import ConverterError, ParityError, WorkerError, printable
 from converter.parity.batches import Batch
 from converter.parity.candidate import CandidateOptions, start_candidate
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.golden import Recording, read_recording
-from converter.parity.inputs import make_batches
+from converter.parity.golden import Recording, config_of, read_recording
+from converter.parity.inputs import check_golden_inputs, make_batches
 from converter.parity.isolation import Worker
-from converter.parity.reference import ReferenceOptions, ask_run, ask_samples, start_reference, write_request
+from converter.parity.reference import (
+    ReferenceOptions,
+    ask_run,
+    ask_samples,
+    read_answer,
+    start_reference,
+    write_request,
+)
 from converter.parity.samples import Samples, find_samples, is_of_samples
 from converter.sidecars import SIDECARS
 from converter.specs import Framework
@@ -61,6 +69,17 @@ class VerifyOptions:
     reference_python: Path | None = None
     texts: Path | None = None
     images: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what is no number of seconds and no seed; other options are checked where they are used.
+
+        Raises:
+            ParityError: they make no sense.
+        """
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
+        if self.seed < 0:
+            raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
 
     @property
     def reference(self) -> ReferenceOptions:
@@ -151,7 +170,7 @@ class Outputs:
                 theirs, ours, against = *self._run_candidate(self._golden), str(self._golden)
             else:
                 (theirs, ours), reason, against = self._run_both()
-            report = compare_runs(ours, theirs, self._tolerance)
+            report = compare_runs(ours, theirs, self._tolerance, read_json(config_of(self._folder)))
         except ConverterError as error:
             untried = _untried("the outputs could not be compared")
             return (Finding("outputs", "failed", problems=(str(error),)), untried), None
@@ -161,8 +180,15 @@ class Outputs:
 
     def _run_candidate(self, golden: Path) -> tuple[Recording, Recording]:
         theirs = read_recording(golden)
-        asked = self._options.candidate(str(theirs.metadata.get("dtype", "float32")))
+        dtype = theirs.metadata["dtype"]
+        if self._options.float64 and dtype != "float64":
+            raise ParityError(
+                f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
+                "anew with 'convert reference --float64'"
+            )
+        asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
+        check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
         with start_candidate(asked) as worker:
             return theirs, ask_run(worker, self._folder, batches, asdict(asked), self._options.seconds)
 
@@ -191,19 +217,24 @@ def all_batches(
 
     Args:
         worker: of ``start_reference``.
-        in_torch: the folder whose config says what the model takes.
+        in_torch: the checkpoint whose config says what the model takes.
         processor: the folder with tokenizer and image processor.
         options: ``seed`` and ``seconds`` count.
         samples: texts and pictures.
 
     Returns:
         The batches, and why there is none of texts and pictures; empty where there is.
+
+    Raises:
+        WorkerError: the process that was to make them is gone, or failed.
     """
-    batches = make_batches(read_json(in_torch / "config.json"), options.seed)
+    batches = make_batches(read_json(config_of(in_torch)), options.seed)
     if not any((processor / name).is_file() for name in SIDECARS):
         return batches, f"{processor}: {_NO_PROCESSOR}"
     try:
         return (*batches, ask_samples(worker, processor, samples, options.seconds)), ""
+    except WorkerError:
+        raise
     except ParityError as error:
         _log.info("no texts and pictures: %s", error)
         return batches, str(error)
@@ -229,8 +260,7 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
 
 
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
-    """Which folder runs in PyTorch and which in Keras: the PyTorch checkpoint of the two, and the other one."""
-    source = source if source.is_dir() else source.parent
+    """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one."""
     return (folder, source) if _framework(folder) == "pt" else (source, folder)
 
 
@@ -246,7 +276,7 @@ def run_together(
     """Asks two workers for a run on the same inputs, at the same time.
 
     Args:
-        sides: ``"reference"`` and ``"candidate"``: a worker, the folder it loads, and its options.
+        sides: ``"reference"`` and ``"candidate"``: a worker, the checkpoint it loads, and its options.
         batches: what both run on.
         seconds: how long each may take.
 
@@ -257,18 +287,17 @@ def run_together(
         ParityError: one or both failed; says how.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        outs = {}
+        requests, answers, errors = {}, {}, []
         for side, (worker, source, options) in sides.items():
             Path(folder, side).mkdir()
-            request = write_request(Path(folder, side), source, batches, options)
-            outs[side] = Path(request["out"])
-            worker.send(request)
-        errors = []
-        for worker, _, _ in sides.values():
+            requests[side] = write_request(Path(folder, side), source, batches, options)
+            worker.send(requests[side])
+        for side, (worker, _, _) in sides.items():
             try:
-                worker.receive(seconds)
+                answers[side] = worker.receive(seconds)
             except ParityError as error:
                 errors.append(str(error))
         if errors:
             raise ParityError("\n".join(errors))
-        return read_recording(outs["reference"]), read_recording(outs["candidate"])
+        reference, candidate = (read_answer(requests[s], answers[s], batches) for s in ("reference", "candidate"))
+        return reference, candidate

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ParityError, printable
-from converter.parity.batches import PRECISIONS, Batch
-from converter.parity.golden import Recording, read_recording, write_recording
+from converter.parity.batches import PRECISIONS, Batch, same_inputs
+from converter.parity.golden import Recording, config_of, read_recording, write_recording
 from converter.parity.isolation import Worker
 from converter.parity.samples import Samples
+from converter.parity.serving import hide, serve
 
 ATTENTION = ("eager", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -31,6 +32,8 @@ ENVIRONMENT = {
     "USE_TF": "0",
     "USE_FLAX": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # Threads that wait in a loop take the processor from the other side, which runs at the same time.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "NVIDIA_TF32_OVERRIDE": "0",
 }
 
@@ -113,20 +116,39 @@ def ask_run(
     """Has a worker that is already running, reference or candidate, run one model; see ``run_reference``."""
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         request = write_request(Path(folder), source, batches, options)
-        worker.ask(request, seconds)
-        return read_recording(Path(request["out"]))
+        return read_answer(request, worker.ask(request, seconds), batches)
+
+
+def read_answer(request: Mapping[str, Any], answer: Mapping[str, Any], batches: Sequence[Batch]) -> Recording:
+    """Reads what a run recorded; its metadata gain the seconds and the peak memory (bytes) that the worker tells.
+
+    Raises:
+        ParityError: the run was not of the inputs that were asked for, all of them.
+    """
+    recording = read_recording(Path(request["out"]))
+    ran, asked = ([(batch.title, batch.inputs) for batch in some] for some in (recording.batches, batches))
+    same = len(ran) == len(asked) and all(
+        title == wanted and same_inputs(inputs, given)
+        for (title, inputs), (wanted, given) in zip(ran, asked, strict=True)
+    )
+    if not same:
+        raise ParityError(
+            f"{request['source']}: was not run on the {len(asked)} batches that it was given; run it again"
+        )
+    told = {name: str(answer[name]) for name in ("seconds", "peak_memory") if answer.get(name) is not None}
+    return replace(recording, metadata={**recording.metadata, **told})
 
 
 def write_request(folder: Path, source: Path, batches: Sequence[Batch], options: dict[str, Any]) -> dict[str, Any]:
     """Writes the inputs of a run and returns the request for it; the recording will be at its ``out``.
 
     Raises:
-        ParityError: there is no batch, or ``source`` is no folder with a config.json.
+        ParityError: there is no batch, or no config.json in ``source`` or beside it.
     """
     if not batches:
         raise ParityError("there is no batch to run, so that nothing could be compared")
     source = source.absolute()
-    if not (source / "config.json").is_file():
+    if not config_of(source).is_file():
         raise ParityError(f"{source}: no config.json there; expected a folder as save_pretrained writes it")
     inputs, out = folder / "inputs.safetensors", folder / "taps.safetensors"
     write_recording(Recording({}, tuple(batches)), inputs)
@@ -158,8 +180,12 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
         return read_recording(out, taps=False).batches[0]
 
 
-if __name__ == "__main__":
+def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("tensorflow", "tf_keras", "keras", "jax", "flax")
     from converter.parity import processing, torch_model
-    from converter.parity.serving import serve
 
-    serve(lambda request: (processing if "processor" in request else torch_model).answer(request))
+    return lambda request: (processing if "processor" in request else torch_model).answer(request)
+
+
+if __name__ == "__main__":
+    serve(_load, "torch and transformers here, or name the interpreter of an environment that has them")

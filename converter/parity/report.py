@@ -57,7 +57,17 @@ def described_run(metadata: Mapping[str, str]) -> str:
     kinds = sorted({str(kind) for kind in attention.values()})
     if kinds:
         parts.append(f"attention {' and '.join(kinds)}")
+    parts += _spent(metadata)
     return printable(", ".join(parts), 300)
+
+
+def _spent(metadata: Mapping[str, str]) -> list[str]:
+    """Time and memory of a run, loading included."""
+    try:
+        seconds, peak = float(metadata["seconds"]), float(metadata["peak_memory"])
+    except (KeyError, ValueError):
+        return []
+    return [f"{seconds:.1f} s", f"{peak / 1e6:,.0f} MB at most"]
 
 
 def described_precision(metadata: Mapping[str, str]) -> str:

@@ -55,6 +55,8 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
     """
     if path.suffix not in KINDS:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
+    if path.is_dir() or not path.parent.is_dir():
+        raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
     with _explained(path):
         check_place_of_file(path)
     own = path.name in _OF_CHECKPOINTS or path.name.endswith(INDEX)

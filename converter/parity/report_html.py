@@ -12,23 +12,33 @@ from converter.parity.report import described_precision, described_run, figure, 
 from converter.parity.taps import TOWERS, is_state, tower_of
 from converter.verification import Finding
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 320, 70, 90, 30, 100
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 300, 70, 90, 30, 84
 _LOWEST, _HIGHEST = -10, 2
 _SHOWN = 10  # problems of one part; the JSON report has them all
 _HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2024; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.equal { color: #17663a; } .different { color: #a3180c; }
+:root { color-scheme: light dark; --ink: #1c2024; --faint: #4a5057; --rule: #d9dde1; --line: #2c5fb3;
+  --good: #17663a; --bad: #a3180c; --tint: #fdecea; --paper: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --faint: #a5adb5; --rule: #3a4046; --line: #7fabf0;
+  --good: #6fcf97; --bad: #ff8a7a; --tint: #45201c; --paper: #16191c; } }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); overflow-wrap: break-word; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+.equal { color: var(--good); } .different { color: var(--bad); }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #d9dde1; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child, td:last-child { text-align: left; }
-tr.failed td { background: #fdecea; }
+.taps th, .taps td { white-space: nowrap; } .taps td:last-child { white-space: normal; min-width: 8rem; }
+tr.failed td { background: var(--tint); }
 .parts td, .parts th { text-align: left; vertical-align: top; } .parts ul { margin: 0; padding-left: 1rem; }
-svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: #4a5057; }
-.grid { stroke: #e4e7ea; } .limit { stroke: #a3180c; stroke-dasharray: 6 4; }
-.line { fill: none; stroke: #2c5fb3; stroke-width: 2; } .dot { fill: #2c5fb3; } .bad { fill: #a3180c; }
+svg { width: 100%; min-width: 600px; height: auto; display: block; } svg text { font-size: 12px; fill: var(--faint); }
+.grid { stroke: var(--rule); } .limit { stroke: var(--bad); stroke-dasharray: 6 4; }
+.line { fill: none; stroke: var(--line); stroke-width: 2; } .dot { fill: var(--line); } .bad { fill: var(--bad); }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
+@media (max-width: 45rem) { .parts thead { display: none; } .parts tr { display: block; padding: .4rem 0;
+  border-bottom: 1px solid var(--rule); } .parts td { display: block; border: 0; padding: 0 .6rem; }
+  .parts td:first-child { font-weight: 600; } .parts td:empty { display: none; } }
 """
 
 
@@ -80,10 +90,13 @@ def _figures(report: ParityReport | None) -> str:
         f"{described_precision(report.candidate)}",
         "tolerance": str(report.tolerance),
         "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
+        "batches": "; ".join(f"{number}: {title}" for number, title in enumerate(report.batches)),
     }
     listed_facts = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
     problems = "".join(f"<li>{_text(text)}</li>" for text in (*report.problems, *report.notes))
-    plots = "".join(f"<h2>{tower.capitalize()} tower</h2>{_plot(report, tower)}" for tower in TOWERS)
+    plots = "".join(
+        f'<h2>{tower.capitalize()} tower</h2><div class="wide">{_plot(report, tower)}</div>' for tower in TOWERS
+    )
     return (
         f"<dl>{listed_facts}</dl>{f'<ul>{problems}</ul>' if problems else ''}{plots}"
         f"<h2>All taps, furthest batch of each</h2>{_table(report.worst)}"
@@ -145,7 +158,8 @@ def _limit(atol: float) -> str:
 
 def _table(taps: Sequence[TapComparison]) -> str:
     head = "".join(f"<th>{name}</th>" for name in _HEADER)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(_row(tap) for tap in taps)}</tbody></table>"
+    rows = "".join(_row(tap) for tap in taps)
+    return f'<div class="wide"><table class="taps"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _row(tap: TapComparison) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from converter.errors import ParityError, printable
 from converter.parity.batches import Batch
-from converter.parity.inputs import image_shape, read_vocabulary
+from converter.parity.inputs import ANY_SIZE, image_shape, read_vocabulary
 from converter.parity.taps import Array
 
 SHIPPED = Path(__file__).parent / "samples"
@@ -20,8 +20,6 @@ MAX_PICTURE_BYTES = 64 * 2**20
 # Every hidden state of every picture and text is kept and compared: this many of a base-sized tower take a gigabyte.
 MAX_SAMPLES = 64
 _THROUGH = "through the processor"
-# What these make of a picture of another size is as defined as of their own: they resize their positions.
-_ANY_SIZE = ("beit", "dinov2", "dinov2_with_registers", "swin")
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any
             "the tokenizer is of another model"
         )
     family = config["vision_config"].get("model_type")
-    if pixels.shape[1] != channels or (family not in _ANY_SIZE and pixels.shape[2:] != (height, width)):
+    if pixels.shape[1] != channels or (family not in ANY_SIZE and pixels.shape[2:] != (height, width)):
         raise ParityError(
             f"the image processor makes pictures of {pixels.shape[1:]}, the model takes {(channels, height, width)}; "
             "the processor is of another model"

@@ -11,18 +11,28 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ConverterError
+from converter.errors import ConverterError, ParityError
+
+_Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def serve(load: Callable[[], _Answer], needs: str) -> None:
     """Answers requests until standard input ends.
 
     Args:
-        answer: takes a request without ``reply`` and returns what the caller gets; seconds and memory are added.
+        load: imports the framework and gives the function that takes a request without ``reply`` and returns what the
+            caller gets; seconds and memory are added.
+        needs: what is to be installed where an import fails, for the refusal of every request.
     """
+    try:
+        answer = load()
+    except ImportError as error:
+        traceback.print_exc()
+        answer = _refusing(f"cannot be started: {error}; install {needs}")
     for line in sys.stdin:
         request = json.loads(line)
         reply = Path(request.pop("reply"))
@@ -31,7 +41,28 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         partial.replace(reply)  # the caller never sees half a reply
 
 
-def _outcome(answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+def hide(*packages: str) -> None:
+    """Makes packages look as if they were not installed, to everything that is imported from now on.
+
+    Frameworks import each other where they find each other (TensorFlow imports JAX, transformers torch), which costs
+    seconds and hundreds of MB, and crashes where TensorFlow comes before a GPU build of torch.
+    """
+    plain = PathFinder.find_spec
+
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        return None if name.partition(".")[0] in packages else plain(name, path, target)
+
+    PathFinder.find_spec = find_spec  # type: ignore[assignment, method-assign]
+
+
+def _refusing(reason: str) -> _Answer:
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise ParityError(reason)
+
+    return refuse
+
+
+def _outcome(answer: _Answer, request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         found = answer(request)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.configs import check_config
 from converter.errors import ParityError, printable
 
 Array = np.ndarray[Any, Any]
@@ -125,6 +126,32 @@ def masked_axes(name: str) -> tuple[int, ...]:
     if match is None or match["tower"] != "text" or match["whole"] == "pooled":
         return ()
     return (2, 3) if match["map"] else (1,)
+
+
+def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
+    """Every tap that a run of a dual encoder has to have, from its config: what neither side has is found missing, too.
+
+    Args:
+        config: a dual encoder's config.json.
+        inner: whether what lies inside the layers is wanted.
+
+    Returns:
+        Names, in model order; without attention maps and loss, which are recorded where they are asked for.
+
+    Raises:
+        ConfigError: the config does not describe a dual encoder.
+    """
+    checked = check_config(config)
+    found = [name for name in HEAD if name != "loss"]
+    for tower, fields in (("vision", checked.vision.fields), ("text", checked.text.fields)):
+        depths = fields.get("depths")  # of towers whose layers are stages
+        layers = [str(number) for number in range(fields["num_hidden_layers"] if depths is None else len(depths))]
+        found += [f"{tower}.{place}" for place in _PLACE] + [f"{tower}.layers.{layer}" for layer in layers]
+        if inner:
+            stages = [] if depths is None else list(enumerate(depths))
+            blocks = [f"{stage}.{block}" for stage, depth in stages for block in range(depth)]
+            found += [f"{tower}.layers.{place}.{kind}" for place in blocks or layers for kind in INNER]
+    return tuple(sorted(found, key=model_order))
 
 
 class InnerTaps:

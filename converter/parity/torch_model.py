@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,13 @@ from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
 _DERIVED = (".position_ids", ".relative_position_index")
+# What transformers looks for in a folder, by whether it is safetensors and whether it is an index of shards.
+_WEIGHTS = {
+    (True, False): "model.safetensors",
+    (True, True): "model.safetensors.index.json",
+    (False, False): "pytorch_model.bin",
+    (False, True): "pytorch_model.bin.index.json",
+}
 # The dense layers that end a layer's two branches, by their names in transformers 4.46 to 5.x.
 _IN_LAYER = re.compile(r"(^|\.)(layers?|albert_layers)\.\d+\.")
 _BRANCH_ENDS = {
@@ -39,7 +48,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     set_precision()
     device = choose_device(options.device)
     batches = read_recording(Path(request["inputs"]), taps=False).batches
-    model, left_out = load_model(source, options)
+    with _folder_of(source) as folder:
+        model, left_out = load_model(folder, options)
     model = model.to(device)
     ran = tuple(_run(model, batch, options, device) for batch in batches)
     metadata = {**describe_run(model, source, options, device), "left_out": json.dumps(sorted(left_out))}
@@ -72,6 +82,23 @@ def choose_device(device: str) -> torch.device:
             "devices; choose cpu, or an environment whose torch has CUDA"
         )
     return chosen
+
+
+@contextlib.contextmanager
+def _folder_of(source: Path) -> Iterator[Path]:
+    """The folder that transformers is to load: for one weights file, whatever it is called, one that holds no other."""
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="parity-") as made:
+        for file in source.parent.iterdir():
+            if file.is_file() and file.name not in _WEIGHTS.values():
+                Path(made, file.name).symlink_to(file.resolve())
+        index = source.name.endswith(".index.json")
+        with source.open("rb") as opened:
+            safe = ".safetensors." in source.name if index else opened.read(9)[8:] == b"{"
+        Path(made, _WEIGHTS[safe, index]).symlink_to(source.resolve())
+        yield Path(made)
 
 
 def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:

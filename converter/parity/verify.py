@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -16,21 +17,26 @@ from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
-from converter.parity.golden import Recording, check_recording_path, write_recording
+from converter.parity.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
 from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_batches
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
+from converter.streams import open_tensors
 from converter.verification import (
     OPTIONAL_PARTS,
     Finding,
     Manifest,
+    WeightsSum,
+    canonical_hashes,
     find_source,
     read_manifest,
+    sum_of,
     verify_files,
     verify_weights,
 )
 
+_NARROW = ("float16", "bfloat16")
 _log = logging.getLogger(__name__)
 
 
@@ -101,8 +107,8 @@ def verify(
         raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
-    source = find_source(folder, recorded, [None if golden else given])
-    outputs = Outputs(folder, source, golden, options, _no_reference(recorded))
+    source, reason = _source(folder, recorded, None if golden else given)
+    outputs = Outputs(folder, source, golden, options, reason)
     findings: list[Finding] = []
     report: ParityReport | None = None
 
@@ -115,10 +121,10 @@ def verify(
 
     with contextlib.nullcontext() if weights_only else outputs:
         add(verify_files(folder, recorded))
-        add(verify_weights(folder, recorded, source))
+        add(verify_weights(folder, recorded, source, None if golden is None else _weights_of(golden)))
         if not weights_only:
             new, report = outputs.compare()
-            add(*new)
+            add(*(_with_reason(finding, recorded) for finding in new))
     found = Verification(folder, tuple(findings), report)
     if record and recorded is not None and not weights_only:
         try:
@@ -126,6 +132,48 @@ def verify(
         except TargetError as error:  # a folder that may only be read can be verified all the same
             _log.warning("not recorded: %s", printable(str(error)))
     return found
+
+
+def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
+    """A finding that says so where outputs differ because weights were rounded, as was asked for."""
+    if finding.part != "outputs" or finding.status != "failed" or recorded is None or recorded.dtype not in _NARROW:
+        return finding
+    reason = (
+        f"the weights were rounded to {recorded.dtype}, as was asked for, which moves the outputs: allow for it with "
+        "--atol (docs/tolerances.md has figures)"
+    )
+    return replace(finding, problems=(*finding.problems, reason))
+
+
+def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tuple[Path | None, str]:
+    """The source to compare with, and why there is none.
+
+    Raises:
+        SourceError: one was named that proves nothing, or is not whole.
+    """
+    source = find_source(folder, recorded, [given])
+    if source is None:
+        return None, _no_reference(recorded)
+    problem = ""
+    if config_of(source).parent.resolve() == folder.resolve():
+        problem = (
+            f"{source} is the checkpoint that is to be verified, which is equal to itself whatever it holds; name its "
+            "source with --reference"
+        )
+    elif not config_of(source).is_file():
+        problem = f"{source} has no config.json beside it; put the one there that it was converted with"
+    if problem and given is not None:
+        raise SourceError(problem)
+    return (None, problem) if problem else (source, "")
+
+
+def _weights_of(golden: Path) -> WeightsSum | None:
+    """What a golden reference file says of the weights that it was recorded from; None where it says nothing of use."""
+    try:
+        said = json.loads(read_metadata(golden)["weights"])
+        return WeightsSum(str(said["blake3"]), {str(name): int(count) for name, count in said["dtypes"].items()})
+    except (ParityError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # if the file cannot be read at all, the comparison of outputs says so
 
 
 def _no_reference(recorded: Manifest | None) -> str:
@@ -159,7 +207,8 @@ def record_reference(
     """Runs PyTorch once and keeps inputs and outputs in one safetensors file, to verify with later.
 
     Args:
-        source: a folder with a PyTorch checkpoint, or the id of a model on the Hub (``id@revision`` too).
+        source: a folder with a PyTorch checkpoint, a weights file in one, or the id of a model on the Hub
+            (``id@revision`` too).
         out: the file to write; must not exist.
         options: all but ``atol``, ``rtol`` and ``backend`` count.
         revision: branch, tag or commit of an id.
@@ -172,15 +221,19 @@ def record_reference(
     """
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
-    folder = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).folder
+    checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).path
+    folder = config_of(checkpoint).parent
     samples = options.samples
     with start_reference(options.reference_python) as worker:
-        batches, reason = all_batches(worker, folder, folder, options, samples)
+        batches, reason = all_batches(worker, checkpoint, folder, options, samples)
         if reason and samples.given:
             raise ParityError(reason)
-        recording = ask_run(worker, folder, batches, asdict(options.reference), options.seconds)
+        recording = ask_run(worker, checkpoint, batches, asdict(options.reference), options.seconds)
+    with open_tensors(checkpoint, side="pt") as tensors:
+        metadata = {**recording.metadata, "weights": json.dumps(asdict(sum_of(canonical_hashes(tensors))))}
     if reason:
-        recording = replace(recording, metadata={**recording.metadata, "samples": f"none: {reason}"})
+        metadata["samples"] = f"none: {reason}"
+    recording = replace(recording, metadata=metadata)
     write_recording(recording, path, replace=False)
     return recording
 

@@ -56,7 +56,8 @@ def compared(keras_worker: Worker, recorded: Callable[[Path, int], Recording]) -
 
     def compare(out: Path, source: Path, seed: int = 0) -> ParityReport:
         theirs = recorded(source, seed)
-        batches = make_batches(read_json(source / "config.json"), seed)
-        return compare_runs(ask_run(keras_worker, out, batches, asdict(CANDIDATE), SECONDS), theirs, TOLERANCE)
+        config = read_json(source / "config.json")
+        ours = ask_run(keras_worker, out, make_batches(config, seed), asdict(CANDIDATE), SECONDS)
+        return compare_runs(ours, theirs, TOLERANCE, config)
 
     return compare

@@ -18,15 +18,11 @@ from converter.parity.comparison import ParityReport
 from converter.verification import read_manifest, verify_files, verify_weights
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.controls.faults import SIDES, Fault, faults_of, pair_config, write_faulty, write_pair
+from tests.controls.make_table import PAIRS
 from tests.torture import FULL, rounds
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.slow]
 
-# Each tower in one pair at least.
-PAIRS = [
-    (list(ALL_VISION)[n % len(ALL_VISION)], list(ALL_TEXT)[n % len(ALL_TEXT)])
-    for n in range(max(len(ALL_VISION), len(ALL_TEXT)))
-]
 SAMPLE = [("clip_vision_model", "bert", "text"), ("swin", "camembert", "vision")]
 CASES = [
     (vision, text, side, fault.title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import click
 import pytest
 
+from benchmarks.tolerances import REAL, table
 from converter.cli import cli
 from converter.configs import supported
+from converter.parity.outputs import VerifyOptions
 from tests.docs.pages import PAGES, ROOT, command_lines, inline_code, name_of, prose, slug
 
 FOLDERS = r"(?:converter|docs|examples|tests|fixtures|benchmarks|rename_rules|constraints|\.ci)/"
@@ -144,3 +147,13 @@ def test_every_page_is_found_from_the_readme() -> None:
             links = re.findall(r"\]\(([^)\s#:]+)", prose(page))
             queue += [(page.parent / link).resolve() for link in links]
     assert sorted(set((ROOT / "docs").glob("*.md")) - reached) == []
+
+
+def test_figures_of_tolerances_are_those_that_were_measured() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "tolerances.json").read_text("utf-8"))
+    pairs = [f"{vision}+{text}" for vision in supported("vision") for text in supported("text")]
+    assert sorted(found) == sorted([*pairs, REAL])
+    assert table(found) in (ROOT / "docs" / "tolerances.md").read_text("utf-8")
+    worst = max(value for figures in found.values() for value in figures["float32"].values())
+    assert worst < VerifyOptions().atol / 2
+    assert f"at most\n  {worst:.1e}".replace("e-0", "e-") in (ROOT / "docs" / "tolerances.md").read_text("utf-8")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from converter import pt2tf, tf2pt, verify
 from converter.errors import HubError
 from converter.parity import verify as module
+from converter.parity.golden import Recording
 from converter.proof import Proof, read_proof
-from converter.verification import Finding
+from converter.streams import open_tensors
+from converter.verification import Finding, canonical_hashes, sum_of
 from tests.hub.conftest import ID, fetched
 from tests.hub.loopback import Hub
 from tests.hub.test_push import verification
@@ -82,11 +85,12 @@ def test_reference_runs_what_was_fetched(hub: Hub, published: str, tmp_path: Pat
     ran: list[Path] = []
     monkeypatch.setattr(module, "start_reference", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(module, "all_batches", lambda *_: ((), ""))
-    monkeypatch.setattr(module, "ask_run", lambda worker, folder, *_: ran.append(folder))
+    monkeypatch.setattr(module, "ask_run", lambda worker, path, *_: ran.append(path) or Recording({}, ()))
     monkeypatch.setattr(module, "write_recording", lambda *_, **__: None)
-    module.record_reference(ID, tmp_path / "golden.safetensors", revision="main")
-    assert [folder.name for folder in ran] == [hub.repositories[ID].refs["main"]]
-    assert (ran[0] / "model.safetensors").is_file()
+    recording = module.record_reference(ID, tmp_path / "golden.safetensors", revision="main")
+    assert [(path.parent.name, path.name) for path in ran] == [(hub.repositories[ID].refs["main"], "model.safetensors")]
+    with open_tensors(FIXTURE, side="pt") as tensors:
+        assert json.loads(recording.metadata["weights"]) == asdict(sum_of(canonical_hashes(tensors)))
     assert "tf_model.h5" not in fetched(hub)
 
 

@@ -357,3 +357,14 @@ def test_a_reference_recorded_without_inner_taps_still_counts() -> None:
     both = compare_runs(with_inner, with_inner, Tolerance(0.0))
     assert both.passed
     assert both.notes == ()
+
+
+@given(data=st.data())
+def test_figures_do_not_depend_on_where_blocks_end(data: st.DataObject) -> None:
+    values = st.one_of(st.floats(-4, 4, width=32), st.sampled_from([0.0, np.nan, np.inf, 1.0]))
+    ours, theirs = (data.draw(hnp.arrays(np.float32, 9, elements=values)) for _ in range(2))
+    tolerance = Tolerance(0.5, data.draw(st.sampled_from([0.0, 0.1])))
+    whole = compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("converter.parity.compare._BLOCK", data.draw(st.integers(1, 9)))
+        assert compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance) == whole

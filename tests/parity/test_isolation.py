@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from converter.errors import ParityError
+from converter.errors import ParityError, WorkerError
+from converter.parity import candidate, reference
 from converter.parity.isolation import Worker
+from converter.parity.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = 30.0
@@ -115,9 +121,41 @@ def test_a_hang_is_ended_in_time(worker: Worker) -> None:
     message = failure(worker, "sleep", seconds=0.5)
     assert time.monotonic() - begin < 5
     assert message == (
-        "Worker: no answer within 0.5 s, so it was ended; allow more time if the model is large or the machine slow\n"
-        "  its log ends with:\n  | sleeping"
+        "Worker: no answer within 0.5 s, so it was ended; allow more time (--seconds) if the model is large or the "
+        "machine slow\n  its log ends with:\n  | sleeping"
     )
+    assert failure(worker, "echo") == message, "it is not said to have been killed by the system"
+
+
+def test_time_counts_from_when_a_request_was_sent(worker: Worker) -> None:
+    worker.ask({"do": "echo", "value": 1}, QUICK)
+    worker.send({"do": "sleep"})
+    time.sleep(0.6)
+    begin = time.monotonic()
+    with pytest.raises(WorkerError, match=r"no answer within 0\.5 s"):
+        worker.receive(0.5)
+    assert time.monotonic() - begin < 0.4
+
+
+@pytest.mark.parametrize(("do", "kind"), [("refuse", ParityError), ("bug", WorkerError), ("memory", WorkerError),
+                                          ("exit", WorkerError)])  # fmt: skip
+def test_only_a_refusal_leaves_it_to_be_asked_again(worker: Worker, do: str, kind: type[ParityError]) -> None:
+    with pytest.raises(ParityError) as caught:
+        worker.ask({"do": do}, QUICK)
+    assert type(caught.value) is kind
+
+
+def test_a_package_that_is_missing_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    reply = tmp_path / "reply.json"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"reply": str(reply)}) + "\n"))
+    serve(load, "torch")
+    assert json.loads(reply.read_text()) == {"refused": "cannot be started: No module named 'torch'; install torch"}
+    assert "ModuleNotFoundError" in capsys.readouterr().err
 
 
 def is_running(pid: int) -> bool:
@@ -182,3 +220,34 @@ def test_another_interpreter_runs_this_package_without_this_environment() -> Non
     with start(python=base) as worker:
         answer = worker.ask({"do": "environment", "value": "CASE"}, QUICK)
     assert not any(entry.startswith(sys.prefix + os.sep) for entry in answer["path"])
+
+
+def test_hidden_packages_are_not_there_and_others_are() -> None:
+    program = (
+        "from converter.parity.serving import hide; import importlib.util, sys; hide('wave', 'xml');"
+        "print([importlib.util.find_spec(name) is None for name in ('wave', 'xml', 'colorsys')])\n"
+        "try:\n import xml.dom\nexcept ModuleNotFoundError as error:\n print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.splitlines() == ["[True, True, False]", "No module named 'xml'"]
+
+
+@pytest.mark.parametrize(
+    ("module", "backend", "expected"),
+    [
+        pytest.param("reference", "", ["torch"], marks=pytest.mark.torch),
+        pytest.param("candidate", "tensorflow", ["keras", "tensorflow"], marks=[pytest.mark.tf, pytest.mark.torch]),
+        pytest.param("candidate", "jax", ["jax", "keras"], marks=pytest.mark.jax),
+    ],
+)
+def test_each_side_has_its_framework_only(module: str, backend: str, expected: list[str]) -> None:
+    program = (
+        f"import sys; from converter.parity import {module} as side; side._load();"
+        "print([name for name in ('flax', 'jax', 'keras', 'tensorflow', 'tf_keras', 'torch') if name in sys.modules])"
+    )
+    side = {"reference": reference, "candidate": candidate}[module]
+    environment = {**os.environ, **side.ENVIRONMENT, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.splitlines()[-1] == str(expected)

@@ -303,11 +303,19 @@ def test_the_schema_describes_every_json_report(made: Verification) -> None:
         jsonschema.validate(wrong, schema)
 
 
-def test_other_names_are_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_other_names_are_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ParityError) as caught:
         check_report_path(Path("report.pdf"))
     assert str(caught.value) == (
         "report.pdf: a report's name ends in .json, .md, .html, .xml, .txt; choose one of these"
     )
-    with pytest.raises(ParityError, match="the report cannot be written: No such file or directory"):
-        write_report(found(), tmp_path / "none" / "report.json")
+    for path in (tmp_path / "none" / "report.json", tmp_path / "folder.md"):
+        (tmp_path / "folder.md").mkdir(exist_ok=True)
+        with pytest.raises(ParityError) as caught:
+            check_report_path(path)
+        assert str(caught.value) == f"{path}: is no place for a file; choose one in a folder that is there"
+    (tmp_path / "taken").mkdir()
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "taken"))
+    with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
+        add_to_job_summary(found())

@@ -109,3 +109,21 @@ def test_a_config_that_changes_the_graph_shows_in_the_outputs_alone(pair, tmp_pa
     first = found.report.first_failure_in("text")
     assert first is not None
     assert first.where == where
+
+
+def test_a_weights_file_of_any_name_is_the_one_that_runs(pair, tmp_path):
+    shutil.copytree(pair / "pt", tmp_path / "pt")
+    (tmp_path / "pt" / "model.safetensors").rename(tmp_path / "pt" / "step-1000.safetensors")
+    other = pt2tf(pair / "pt", tmp_path / "rounded", dtype="bfloat16", format="safetensors")
+    tf2pt(other.out, tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "pt")  # what transformers would take by itself
+    pt2tf(tmp_path / "pt" / "step-1000.safetensors", tmp_path / "tf")
+    found = verify(tmp_path / "tf", options=VerifyOptions(atol=1e-5))
+    assert (statuses(found), found.passed) == (ALL, True)
+    assert found.findings[2].against == f"PyTorch on {tmp_path}/pt/step-1000.safetensors"
+
+
+def test_a_time_limit_is_said_to_be_one(pair):
+    found = verify(pair / "tf", options=VerifyOptions(seconds=0.05))
+    assert statuses(found) == {**ALL, "outputs": "failed", "samples": "not checked"}
+    assert found.findings[2].problems[0].startswith("PyTorch reference: no answer within 0.05 s, so it was ended; ")

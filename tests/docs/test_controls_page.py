@@ -1,0 +1,20 @@
+"""tests/controls/README.md is what faults.py says, for every fault and tower."""
+
+from __future__ import annotations
+
+from tests.compat.towers import ALL_TEXT, ALL_VISION
+from tests.controls.faults import SIDES, faults_of, pair_config
+from tests.controls.make_table import PAGE, PAIRS, page
+
+
+def test_page_is_up_to_date() -> None:
+    assert page() == PAGE.read_text("utf-8"), "say `python -m tests.controls.make_table`"
+
+
+def test_every_fault_of_the_matrix_is_a_row() -> None:
+    assert {vision for vision, _ in PAIRS} == set(ALL_VISION)
+    assert {text for _, text in PAIRS} == set(ALL_TEXT)
+    rows = [line.split(" | ")[:2] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    titles = {(fault.title, side) for pair in PAIRS for side in SIDES for fault in faults_of(pair_config(*pair), side)}
+    assert len(rows) == len(titles) == 19
+    assert {title for title, _ in titles} == {row[0].removeprefix("| ") for row in rows}

@@ -1,0 +1,296 @@
+"""What must not be called equal although nothing differs: taps that neither side has, a source that is the checkpoint itself,
+inputs that tell nothing apart, a process that is gone. No framework runs here."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter import pt2tf, tf2pt, verify
+from converter.errors import ParityError, SourceError, WorkerError
+from converter.parity import outputs as module
+from converter.parity.batches import Batch
+from converter.parity.compare import compare_runs
+from converter.parity.comparison import Tolerance
+from converter.parity.golden import Recording, read_metadata, write_recording
+from converter.parity.inputs import check_golden_inputs, make_batches
+from converter.parity.outputs import VerifyOptions
+from converter.parity.reference import read_answer
+from converter.parity.taps import required_taps
+from converter.parity.verify import _with_reason
+from converter.streams import open_tensors
+from converter.verification import Finding, canonical_hashes, read_manifest, sum_of
+from tests.parity.samples import METADATA, inputs, recording, taps
+from tests.tiny import FIXTURE, config_of, tensors_of, write_checkpoint
+
+TINY = {"vision_fields": {"num_hidden_layers": 2}, "text_fields": {"num_hidden_layers": 3}}
+CONFIG = config_of("vit", "bert", **TINY)
+
+
+def whole(drop: tuple[str, ...] = (), inner: bool = True) -> dict[str, np.ndarray[Any, Any]]:
+    """Every tap that the config says there is, of one value each, but for those dropped."""
+    shape: Mapping[str, tuple[int, ...]] = {"vision": (4, 1, 2), "text": (3, 5, 2)}
+    names = [*required_taps(CONFIG, inner), "loss"]
+    made = {name: np.ones(shape.get(name.split(".")[0], (4, 2)) if "pooled" not in name else (3, 2)) for name in names}
+    return {name: array for name, array in made.items() if name not in drop}
+
+
+def test_taps_are_counted_by_the_config() -> None:
+    inside = [f".{kind}" for kind in ("attention_output", "mlp_output")]
+    expected = ["vision.embeddings"]
+    for side, count in (("vision", 2), ("text", 3)):
+        expected += [f"{side}.layers.{n}{kind}" for n in range(count) for kind in (*inside, "")]
+        expected += [f"{side}.last_hidden_state", f"{side}.pooled"]
+        expected += ["text.embeddings"] if side == "vision" else []
+    head = ["image_features", "text_features", "image_embeds", "text_embeds", "logits_per_image", "logits_per_text"]
+    assert required_taps(CONFIG, inner=True) == (*expected, *head)
+    assert required_taps(CONFIG, inner=False) == tuple(
+        name for name in (*expected, *head) if not name.endswith(tuple(inside))
+    )
+
+
+def test_taps_of_stages_are_counted_by_block() -> None:
+    found = required_taps(config_of("swin", "bert", vision_fields={"depths": [2, 1]}), inner=True)
+    assert [name for name in found if name.endswith("mlp_output") and name.startswith("vision")] == [
+        "vision.layers.0.0.mlp_output", "vision.layers.0.1.mlp_output", "vision.layers.1.0.mlp_output",
+    ]  # fmt: skip
+
+
+def test_taps_left_to_defaults_are_counted_as_well() -> None:
+    silent = {"model_type": "vision-text-dual-encoder", "vision_config": {"model_type": "swin"},
+              "text_config": {"model_type": "xlm-roberta-xl"}}  # fmt: skip
+    found = required_taps(silent, inner=False)
+    assert ("vision.layers.3" in found, "vision.layers.4" in found) == (True, False)
+    assert ("text.layers.35" in found, "text.layers.36" in found) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["text.layers.2", "vision.pooled", "logits_per_text", "text.layers.1.mlp_output"])
+def test_a_tap_that_neither_side_has_fails(name: str) -> None:
+    run = recording(whole())
+    assert compare_runs(run, run, Tolerance(0.0), CONFIG).passed
+    fewer = recording(whole(drop=(name,)))
+    assert compare_runs(fewer, fewer, Tolerance(0.0)).passed, "without the config nobody can tell"
+    report = compare_runs(fewer, fewer, Tolerance(0.0), CONFIG)
+    assert not report.passed
+    assert report.problems == (f"batch 0 (batch 0): neither side has {name}, which the config says there is",)
+
+
+def test_a_loss_that_neither_side_has_fails_where_there_is_one() -> None:
+    square = {**inputs(), "pixel_values": inputs()["pixel_values"][:3]}
+    for given, passed in ((inputs(), True), (square, False)):
+        run = Recording(METADATA, (Batch("one", given, whole(drop=("loss",))),))
+        assert compare_runs(run, run, Tolerance(0.0), CONFIG).passed is passed
+
+
+def test_a_reference_recorded_without_inner_taps_needs_the_others_all_the_same() -> None:
+    with_inner, without = recording(whole()), recording(whole(inner=False))
+    assert compare_runs(with_inner, without, Tolerance(0.0), CONFIG).passed
+    fewer = recording(whole(drop=("text.layers.1",), inner=False))
+    assert not compare_runs(with_inner, fewer, Tolerance(0.0), CONFIG).passed
+    assert not compare_runs(fewer, fewer, Tolerance(0.0), CONFIG).passed
+
+
+# --- the source --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    shutil.copytree(FIXTURE, tmp_path / "pt")
+    pt2tf(tmp_path / "pt", tmp_path / "tf")
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    return tmp_path
+
+
+def refusal(*args: Any, **options: Any) -> str:
+    with pytest.raises(SourceError) as caught:
+        verify(*args, **options)
+    return str(caught.value)
+
+
+def test_a_checkpoint_is_no_source_of_itself(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pair)
+    (pair / "link").symlink_to("back")
+    for name in ("back", "./back", "tf/../back", "link", "back/model.safetensors", str(pair / "back")):
+        assert refusal("back", reference=name, weights_only=True) == (
+            f"{Path(name)} is the checkpoint that is to be verified, which is equal to itself whatever it holds; name its "
+            "source with --reference"
+        )
+    manifest = json.loads((pair / "back" / "conversion.json").read_text())
+    manifest["source"]["path"] = "."
+    (pair / "back" / "conversion.json").write_text(json.dumps(manifest))
+    found = verify("back")
+    assert not found.passed
+    assert [finding.status for finding in found.findings] == ["passed", "passed", "not checked", "not checked"]
+    assert "equal to itself whatever it holds" in found.findings[2].problems[0]
+    assert found.findings[1].against == "the canonical hashes of the manifest, the source being gone"
+
+
+def test_a_source_without_its_config_is_not_whole(pair: Path) -> None:
+    (pair / "pt" / "config.json").unlink()
+    said = f"{pair}/pt has no config.json beside it; put the one there that it was converted with"
+    assert refusal(pair / "tf", reference=pair / "pt") == said
+    found = verify(pair / "tf")
+    assert [finding.status for finding in found.findings] == ["passed", "passed", "not checked", "not checked"]
+    assert found.findings[2].problems == (said,)
+
+
+# --- golden reference files -----------------------------------------------------------------------------------------
+
+
+def write_golden(path: Path, weights: Any) -> Path:
+    given = make_batches(json.loads((FIXTURE / "config.json").read_text()))
+    made = tuple(replace(batch, taps={"loss": np.ones((), np.float32)}) for batch in given)
+    write_recording(Recording({**METADATA, "weights": json.dumps(weights)}, made), path)
+    return path
+
+
+def test_a_golden_file_is_of_these_weights_or_of_others(pair: Path) -> None:
+    with open_tensors(FIXTURE, side="pt") as tensors:
+        right = sum_of(canonical_hashes(tensors))
+    said = {"blake3": right.blake3, "dtypes": right.dtypes}
+    wrong = {**said, "blake3": "0" * 64}
+    (pair / "tf" / "conversion.json").unlink()
+    for name, weights, status in (("right", said, "passed"), ("wrong", wrong, "failed"), ("none", None, "not checked"),
+                                  ("odd", {"dtypes": 3}, "not checked"),
+                                  ("other dtype", {**said, "dtypes": {"float16": 97}}, "not checked")):  # fmt: skip
+        golden = write_golden(pair / f"{name}.safetensors", weights)
+        finding = verify(pair / "tf", reference=golden, weights_only=True).findings[1]
+        assert finding.status == status, name
+        if status == "failed":
+            assert finding.problems == ("the reference file was recorded from other weights than these",)
+        if status == "passed":
+            assert (finding.compared, finding.against) == (97, "the reference file's sum of all weights")
+    shutil.rmtree(pair / "pt")
+    found = verify(pair / "back", reference=pair / "wrong.safetensors", weights_only=True).findings[1]
+    assert found.status == "failed"
+    assert found.against.endswith("tf, bit for bit; the reference file's sum of all weights")
+
+
+def test_metadata_alone_is_checked_like_the_whole_file(tmp_path: Path) -> None:
+    path = write_golden(tmp_path / "a.safetensors", {})
+    assert read_metadata(path)["framework"] == "PyTorch"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ParityError, match="not a golden reference file"):
+        read_metadata(path)
+
+
+def test_a_golden_file_that_cannot_serve_is_refused_before_anything_runs(pair: Path) -> None:
+    golden = write_golden(pair / "golden.safetensors", None)
+    found = verify(pair / "tf", reference=golden, options=VerifyOptions(float64=True))
+    assert [finding.status for finding in found.findings] == ["passed", "passed", "failed", "not checked"]
+    assert found.findings[2].problems == (
+        f"{golden}: was recorded in float32, so that nothing can be compared in float64; make it anew with 'convert "
+        "reference --float64'",
+    )
+    other = write_checkpoint(pair / "other", CONFIG, tensors_of(CONFIG))
+    assert verify(other, reference=golden).findings[2].problems == (
+        f"{golden}: input_ids of batch 0 go up to 133, the model has 97; the file was recorded from another model",
+    )
+
+
+@pytest.mark.parametrize("dtype", ["keep", "float32", "bfloat16"])
+@pytest.mark.parametrize("part", ["outputs", "weights"])
+def test_outputs_that_differ_because_weights_were_rounded_say_so(pair: Path, dtype: str, part: str) -> None:
+    manifest = read_manifest(pair / "tf")
+    assert manifest is not None
+    found = _with_reason(Finding(part, "failed", problems=("different",)), replace(manifest, dtype=dtype))
+    more = ("the weights were rounded to bfloat16, as was asked for, which moves the outputs: allow for it with --atol "
+            "(docs/tolerances.md has figures)",)  # fmt: skip
+    assert found.problems == ("different", *(more if (part, dtype) == ("outputs", "bfloat16") else ()))
+
+
+def fits(batches: tuple[Batch, ...], **changes: Any) -> str:
+    try:
+        check_golden_inputs(batches, config_of("vit", "bert", **changes), "file")
+    except ParityError as error:
+        return str(error)
+    return ""
+
+
+def test_golden_inputs_are_of_the_model() -> None:
+    batches = make_batches(CONFIG)
+    assert fits(batches) == ""
+    for name, field in (("input_ids", "vocab_size"), ("position_ids", "max_position_embeddings"),
+                        ("token_type_ids", "type_vocab_size")):  # fmt: skip
+        greatest = max(int(b.inputs[name].max()) for b in batches if name in b.inputs)
+        said = fits(batches, text_fields={field: greatest})
+        assert f"{name} of batch " in said, name
+        assert said.endswith(
+            f" go up to {greatest}, the model has {greatest}; the file was recorded from another model"
+        )
+    assert fits(batches, vision_fields={"image_size": 32}) == (
+        "file: batch 0 has pictures of (3, 24, 24), the model takes (3, 32, 32); the file was recorded from another model"
+    )
+
+
+def test_golden_inputs_have_to_tell_models_apart() -> None:
+    batches = make_batches(CONFIG)
+    little = (
+        "file: no batch of several images and texts, or none with masked positions, which is too little to tell models "
+        "apart; make the file anew with 'convert reference'"
+    )
+    assert fits(batches[:1]) == ""
+    assert fits(batches[4:]) == little
+    assert fits(batches[1:2]) == little
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["fewer", "other title", "other inputs", "without a mask", "none"])
+def test_a_run_of_other_inputs_than_were_asked_for_does_not_count(tmp_path: Path, change: str) -> None:
+    asked = tuple(Batch(f"batch {number}", inputs()) for number in range(2))
+    ran = [replace(batch, taps=taps()) for batch in asked]
+    if change == "fewer":
+        ran.pop()
+    elif change == "other title":
+        ran[1] = replace(ran[1], title="another")
+    elif change == "other inputs":
+        ran[1] = replace(ran[1], inputs={**inputs(), "input_ids": inputs()["input_ids"] + 1})
+    elif change == "without a mask":
+        ran[1] = replace(ran[1], inputs={k: v for k, v in inputs().items() if k != "attention_mask"})
+    write_recording(Recording(METADATA, tuple(ran)), tmp_path / "taps.safetensors")
+    request = {"source": "model", "out": str(tmp_path / "taps.safetensors")}
+    if change == "none":
+        found = read_answer(request, {"seconds": 1.5, "peak_memory": 7}, asked)
+        assert found.metadata == {**METADATA, "seconds": "1.5", "peak_memory": "7"}
+        return
+    with pytest.raises(ParityError) as caught:
+        read_answer(request, {}, asked)
+    assert str(caught.value) == "model: was not run on the 2 batches that it was given; run it again"
+
+
+def test_a_process_that_is_gone_is_no_missing_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_batches(error: Exception) -> Any:
+        def ask(*_: Any) -> Batch:
+            raise error
+
+        monkeypatch.setattr(module, "ask_samples", ask)
+        options = VerifyOptions()
+        return module.all_batches(None, FIXTURE, FIXTURE, options, options.samples)  # type: ignore[arg-type]
+
+    made, reason = all_batches(ParityError("the tokenizer cannot be loaded"))
+    assert (len(made), reason) == (6, "the tokenizer cannot be loaded")
+    with pytest.raises(WorkerError, match="was killed"):
+        all_batches(WorkerError("was killed"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
+def test_a_time_limit_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ParityError) as caught:
+        VerifyOptions(seconds=seconds)
+    assert str(caught.value) == f"seconds is {seconds}, expected a finite number greater than 0"
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(ParityError) as caught:
+        VerifyOptions(seed=-1)
+    assert str(caught.value) == "seed is -1, expected a number that is not negative"
