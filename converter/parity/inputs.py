@@ -74,7 +74,9 @@ class Vocabulary:
 
 
 def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
-    """Makes six batches that between them meet what implementations get wrong: 16 images, 14 texts.
+    """Makes six batches that between them meet what implementations get wrong: 9 images, 12 texts.
+
+    No more than that: at the size of a base model these passes are a third of the time that verifying takes.
 
     Args:
         config: a dual encoder's config.json; fields it omits have transformers' defaults.
@@ -101,17 +103,17 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
 
 
 def _ragged(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
-    lengths = [length, max(1, length // 2), 1]
+    lengths = [length, max(1, length // 2)]
     ids, mask = _texts(draw, text, lengths, length)
     return Batch(
         "ragged masks, more images than texts",
-        {"pixel_values": _noise(draw, 4, images), "input_ids": ids, "attention_mask": mask},
+        {"pixel_values": _noise(draw, 3, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
 def _square(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
-    ids, _ = _texts(draw, text, [length] * 3, length)
-    return Batch("no mask, as many images as texts", {"pixel_values": _noise(draw, 3, images), "input_ids": ids})
+    ids, _ = _texts(draw, text, [length] * 2, length)
+    return Batch("no mask, as many images as texts", {"pixel_values": _noise(draw, 2, images), "input_ids": ids})
 
 
 def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
@@ -119,7 +121,7 @@ def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int,
     ids, mask = _texts(draw, text, lengths, length, left=text.pads_left)
     return Batch(
         f"padding on the {'left' if text.pads_left else 'right'}, more texts than images",
-        {"pixel_values": _noise(draw, 2, images), "input_ids": ids, "attention_mask": mask},
+        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
@@ -127,7 +129,7 @@ def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ..
     ids, mask = _texts(draw, text, [length, max(1, length - 3), length], length)
     mask[2, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
     positions = _integers(draw, text.positions, ids.shape)
-    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids, "attention_mask": mask}
+    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask}
     if text.types:
         inputs["token_type_ids"] = _integers(draw, text.types, ids.shape)
     return Batch("explicit token types and positions, holes in a mask", {**inputs, "position_ids": positions})
@@ -146,10 +148,11 @@ def _longest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...
     ids, mask = _texts(draw, text, [text.longest], text.longest)
     channels, height, width = images
     rows, columns = np.mgrid[0:height, 0:width]
-    pixels = np.zeros((4, channels, height, width), np.float32)
-    pixels[0] = EXTREME_PIXEL
-    pixels[1] = -EXTREME_PIXEL
-    pixels[2] = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)  # the last one stays zero
+    lower, right = rows >= height // 2, columns >= width // 2
+    chequered = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)
+    # a quarter each: white, black, chequered and zero
+    quarters = np.where(lower, np.where(right, 0.0, chequered), np.where(right, -EXTREME_PIXEL, EXTREME_PIXEL))
+    pixels = np.broadcast_to(quarters.astype(np.float32), (1, channels, height, width)).copy()
     return Batch("longest sequence, extreme pixels", {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask})
 
 

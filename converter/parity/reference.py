@@ -181,7 +181,8 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
 
 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    hide("tensorflow", "tf_keras", "keras", "jax", "flax")
+    # SciPy is none: transformers imports it for the losses of object detection, which takes half a second.
+    hide("tensorflow", "tf_keras", "keras", "jax", "flax", "scipy")
     from converter.parity import processing, torch_model
 
     return lambda request: (processing if "processor" in request else torch_model).answer(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -319,3 +320,14 @@ def test_other_names_are_refused_before_anything_runs(tmp_path: Path, monkeypatc
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "taken"))
     with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
         add_to_job_summary(found())
+
+
+def test_a_page_lists_its_batches_and_serves_light_and_dark_wide_and_narrow() -> None:
+    page = to_html(report(text_layers_0=1.5))
+    assert "<dt>batches</dt><dd>0: batch 0</dd>" in page
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media (max-width: 45rem)" in page
+    # both towers, on a log scale: each has its grid of decades and its own line of dots
+    assert page.count("<svg ") == page.count('<div class="wide"><svg ') == 2
+    assert page.count(">1e-8</text>") == 2
+    assert not set(re.findall(r"https?://[^\"'<> ]+|src=|<script|<link|@import", page))
