@@ -135,9 +135,10 @@ docs: .venv/.installed ## docs/api.md from the docstrings, docs/terminal.svg fro
 	$(BIN)/python docs/make_api.py
 	$(BIN)/python docs/make_picture.py
 
-bench: .venv/.installed .venv-compat/.installed ## times conversions and verify against cp and transformers 4.57.6; needs 13 GB of disk
+bench: .venv/.installed .venv-compat/.installed ## times conversions, verify and the model against cp, PyTorch and transformers 4.57.6; needs 13 GB of disk
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/convert.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/verify.py
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/models.py
 
 build: .venv/.installed ## wheel and sdist in dist/
 	$(BIN)/python -m build --outdir dist

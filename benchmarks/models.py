@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.contenders import CASES, KINDS  # noqa: E402
-from benchmarks.convert import CONVERT, machine, prepare, remove  # noqa: E402
+from benchmarks.convert import machine, remove  # noqa: E402
+from benchmarks.verify import prepare_pair  # noqa: E402
 
 NAMES = {
     "ours": "this package", "jax": "this package on JAX", "peer": "transformers 4.57.6", "torch": "PyTorch",
@@ -218,18 +219,10 @@ def main() -> None:
     print(f"\nwritten to {path}", flush=True)
 
 
-def prepare_both(size: str, folder: Path) -> dict[str, int]:
-    """Makes the checkpoints of both frameworks."""
-    counts = prepare(size, folder, ())
-    if not (folder / "tf").exists():
-        subprocess.run([*CONVERT, "pt2tf", str(folder / "pt"), str(folder / "tf"), "--quiet"], check=True, cwd=ROOT)
-    return counts
-
-
 def run(size: str, folder: Path, kinds: Sequence[str], cases: Sequence[str], rounds: int, loads: int) -> dict[str, Any]:
     """Times one size, prints the tables and gives the report."""
-    counts = prepare_both(size, folder)
-    prepare_both("tiny", folder.with_name("models-tiny"))
+    counts = prepare_pair(size, folder)
+    prepare_pair("tiny", folder.with_name("models-tiny"))
     print(f"{size}: {counts['tensors']:,} tensors, {counts['bytes'] / 1e6:,.1f} MB\n", flush=True)
     loading = time_loading(folder, kinds, loads, counts["bytes"]) if loads else []
     if loading:
