@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
 import os
@@ -379,6 +380,8 @@ def main() -> NoReturn:
         if stop.status is None:
             raise
     _ignore_signals()  # all is said and done: Python would complain while it shuts down
+    if stop.status is not None:
+        gc.collect()  # what was raised on the threshold of a `with` leaves its generator suspended: now it cleans up
     if stop.status == _INTERRUPTED:
         click.echo(INTERRUPTED, err=True)
     sys.exit(status if stop.status is None else stop.status)

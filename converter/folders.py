@@ -52,18 +52,43 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
 
 
 def _check_place(out: Path, overwrite: bool) -> None:
+    """Refuses what lies there; unless it no longer does, for other runs may be replacing it at this moment."""
+    for _ in range(_ATTEMPTS):
+        before = _what_is_at(out)
+        problem = _problem(out, overwrite)
+        if problem is None:
+            return
+        if _what_is_at(out) == before:
+            raise TargetError(problem)
+    raise TargetError(f"{out}: others keep replacing it; choose another folder")
+
+
+def _what_is_at(out: Path) -> tuple[int, int] | None:
+    try:
+        held = out.lstat()
+    except FileNotFoundError:
+        return None
+    return held.st_dev, held.st_ino
+
+
+def _problem(out: Path, overwrite: bool) -> str | None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise TargetError(f"{out}: exists and is not a folder; choose another")
+        return f"{out}: exists and is not a folder; choose another"
     if not out.exists():
-        return
+        return None
     if os.path.ismount(out):  # as in a container that has a volume there; found now, not when all is written
-        raise TargetError(f"{out}: is where a file system is mounted, which cannot be replaced; choose a folder in it")
+        return f"{out}: is where a file system is mounted, which cannot be replaced; choose a folder in it"
     if not overwrite:
-        raise TargetError(f"{out}: exists already; choose another folder, or replace it whole with --overwrite")
+        return f"{out}: exists already; choose another folder, or replace it whole with --overwrite"
     if not os.access(out, os.W_OK | os.X_OK):
-        raise TargetError(f"{out}: is read-only, so it is not replaced; make it writable, or choose another folder")
-    if any(out.iterdir()) and not (out / "config.json").is_file():
-        raise TargetError(f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself")
+        return f"{out}: is read-only, so it is not replaced; make it writable, or choose another folder"
+    try:
+        names = {path.name for path in out.iterdir()}
+    except FileNotFoundError:
+        return None
+    if names and "config.json" not in names:
+        return f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself"
+    return None
 
 
 def _check_apart(out: Path, source: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,29 @@ def signalled_within_hdf5(number: int, fate: str) -> None:
         return real(*arguments)
 
     h5py.h5o.get_info = get_info
+
+
+def signalled_on_the_threshold(number: int, event: str, name: str) -> None:
+    """A signal that comes when a ``with`` statement has just been entered, or begins to be left.
+
+    Args:
+        number: of the signal.
+        event: ``"return"`` of what enters, or ``"call"`` of what leaves.
+        name: of the function with the ``yield``.
+    """
+    code = {"return": "__enter__", "call": "__exit__"}[event]
+
+    def trace(frame: Any, now: str, _: object) -> Any:
+        if frame.f_code.co_name == code and frame.f_code.co_filename == contextlib.__file__:
+            generator = getattr(frame.f_locals.get("self"), "gen", None)
+            if getattr(generator, "__name__", "") == name:
+                if now == event:
+                    sys.settrace(None)
+                    signal.raise_signal(number)
+                return trace
+        return None
+
+    sys.settrace(trace)
 
 
 def writing_slowly() -> None:

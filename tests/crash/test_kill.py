@@ -21,7 +21,7 @@ import pytest
 
 from converter import verify
 from tests.crash import children
-from tests.crash.preparing import signalled_within_hdf5, without_kernel
+from tests.crash.preparing import signalled_on_the_threshold, signalled_within_hdf5, without_kernel
 from tests.crash.sources import CASES, Case, content
 from tests.torture import FULL, rounds
 
@@ -69,6 +69,23 @@ def test_a_signal_within_hdf5_is_not_lost(
         assert verify(out, weights_only=True).passed
     else:
         assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("event", ["return", "call"])
+def test_a_signal_on_the_threshold(small: Path, tmp_path: Path, talk: Path, number: signal.Signals, event: str) -> None:
+    """No code of ours runs there that could clean up, neither of a folder nor of a file."""
+    place = tmp_path / "place"
+    place.mkdir()
+    words = {
+        "staged": ["pt2tf", str(small / "pt"), str(place / "out"), "--quiet"],
+        "staged_file": ["verify", str(small / "tf"), "--weights-only", "--report", str(place / "report.md")],
+    }
+    for name, line in words.items():
+        prepare = partial(signalled_on_the_threshold, number, event, name)
+        ended = children.run(line, talk, prepare=prepare)
+        assert (ended.status, ended.err) == ENDS[number], ended
+        assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])

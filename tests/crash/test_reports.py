@@ -92,7 +92,7 @@ def test_killed(
         ended = children.run(words, talk, number, noise.uniform(0, 1.1) * whole.seconds, prepare)
         left = sorted(path.name for path in place.iterdir() if path.name not in new)
         assert all(LEFTOVER.fullmatch(name) for name in left), left
-        assert not left or number == signal.SIGKILL, left
+        assert not left or number == signal.SIGKILL, (left, ended)
         found = {name: kept for name, kept in written(place).items() if name in new}
         for name, kept in new.items():
             assert found.get(name) in (kept, old.get(name)), name

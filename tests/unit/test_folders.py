@@ -480,3 +480,30 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "there").read_text() == "old"
     assert (tmp_path / "link").read_text() == "new"
     assert not (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("step", ["access", "iterdir"])
+def test_what_others_take_away_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """As another run with ``--overwrite`` does, between two renames: it is neither read-only nor something else."""
+    out = old_checkpoint(tmp_path / "out")
+    owner = os if step == "access" else Path
+    real = getattr(owner, step)
+    taken: list[Path] = []
+
+    def look(path: Path, *arguments: object) -> object:
+        if path == out and not taken:
+            taken.append(out.rename(tmp_path / "elsewhere"))
+            (taken[0] / "config.json").unlink()
+            (taken[0] / "model.safetensors").touch()
+            if step == "iterdir":
+                return iter([taken[0] / "model.safetensors"])
+        return real(path, *arguments)
+
+    monkeypatch.setattr(owner, step, look)
+    with staged(out, True) as staging:
+        (staging / "new").touch()
+        folders.check_out(out, None, True)
+    assert taken
+    assert [path.name for path in out.iterdir()] == ["new"]
