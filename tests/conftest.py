@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # one order of summation, the same on every machine
+
+# A shell has SIGINT ignored by what it runs in the background, and so would everything that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 FRAMEWORK_FOLDER = Path(__file__).parent / "models"
