@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.layouts import LAYOUTS, transpose
+from converter.layouts import LAYOUTS, empty_array, transpose
 
 DTYPES = ["float64", "float32", "float16", "int64", "int8"]
 sizes = st.integers(1, 9)
@@ -115,3 +116,18 @@ def test_a_wrong_pair_would_be_found() -> None:
     wrong = square.transpose(3, 2, 1, 0)
     assert wrong.shape == LAYOUTS["conv2d"].to_tf(square).shape
     assert wrong.tolist() != LAYOUTS["conv2d"].to_tf(square).tolist()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (7, 5), (300, 301)])
+@pytest.mark.parametrize("dtype", ["float64", "float16", ml_dtypes.bfloat16, "bool"])
+def test_what_a_framework_may_take_over_is_aligned(shape: tuple[int, ...], dtype: Any) -> None:
+    made = [empty_array(shape, dtype) for _ in range(3)]
+    for array in made:
+        assert (array.shape, array.dtype, array.flags.c_contiguous, array.flags.writeable) == (
+            shape,
+            np.dtype(dtype),
+            True,
+            True,
+        )
+        assert array.size == 0 or array.__array_interface__["data"][0] % 64 == 0
+    assert not any(np.shares_memory(one, other) for one in made for other in made if one is not other and one.size)
