@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 _TILE_ROWS = 128
 _TILE_BYTES = 256
 # Where frameworks want a tensor to begin to take it as it is; NumPy's own begin 16 bytes into a page.
-_ALIGNMENT = 64
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def transpose(matrix: Array) -> Array:
 def empty_array(shape: Shape, dtype: Any) -> Array:
     """A fresh array of any values that a framework can take over without a copy: aligned to 64 bytes."""
     dtype = np.dtype(dtype)
-    held = np.empty(math.prod(shape) * dtype.itemsize + _ALIGNMENT, np.uint8)
-    begin = -held.__array_interface__["data"][0] % _ALIGNMENT
-    found: Array = held[begin : begin + held.size - _ALIGNMENT].view(dtype).reshape(shape)
+    held = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    begin = -held.__array_interface__["data"][0] % ALIGNMENT
+    found: Array = held[begin : begin + held.size - ALIGNMENT].view(dtype).reshape(shape)
     return found
 
 

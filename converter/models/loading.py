@@ -20,6 +20,7 @@ from converter.configs import read_json
 from converter.engine import Conversion, write_tensors
 from converter.errors import ModelError, PlanError, listed
 from converter.hub.download import obtain
+from converter.layouts import ALIGNMENT
 from converter.models.names import named_variables
 from converter.models.registry import SIDES, tower_class, tower_config
 from converter.plan import Dropped
@@ -244,11 +245,22 @@ def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
     """An array that nobody else holds, as what a variable of the dtype takes, without a copy where that can be."""
     if array.dtype.name != dtype:
         return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
-    if keras.backend.backend() != "tensorflow" or array.dtype.kind != "f" or not array.size:
-        return array  # DLPack has no bfloat16 of NumPy's
+    if keras.backend.backend() != "tensorflow" or not _can_be_taken_over(array):
+        return array
     import tensorflow as tf
 
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # TensorFlow copies an array that it is given, twice
+
+
+def _can_be_taken_over(array: np.ndarray[Any, Any]) -> bool:
+    """TensorFlow believes that what it is given by DLPack is aligned, and ends the process where it finds that it is not."""
+    aligned = array.__array_interface__["data"][0] % ALIGNMENT == 0
+    return (
+        aligned
+        and array.size > 0
+        and array.flags.c_contiguous
+        and array.dtype.name in ("float64", "float32", "float16")
+    )
 
 
 def _stored(name: str, variable: Any) -> StoredTensor:
