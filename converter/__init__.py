@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converter.combine import combine
+    from converter.combining import combine
     from converter.engine import Conversion, pt2tf, tf2pt
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
@@ -29,7 +29,7 @@ _HOMES = {
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
     "VerifyOptions": "converter.parity.outputs",
-    "combine": "converter.combine",
+    "combine": "converter.combining",
     "inspect": "converter.inspection",
     "pt2tf": "converter.engine",
     "push": "converter.publishing.pushing",

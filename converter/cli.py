@@ -233,7 +233,7 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target: Framework, **options: Any) -> None:
     """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained."""
-    from converter.combine import combine as join
+    from converter.combining import combine as join
 
     result = join(vision, text, out, target=target, format="h5" if target == "tf" else "safetensors", **options)
     _print_conversion(result, as_json, quiet)

@@ -23,7 +23,7 @@ from converter import cli
 
 _PRELOADED = [
     "converter.cli",
-    "converter.combine",
+    "converter.combining",
     "converter.engine",
     "converter.checkpoints.torch_legacy",
     "tests.crash.children",

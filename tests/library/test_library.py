@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,13 @@ def test_every_name_resolves(name: str) -> None:
 def test_names_are_listed_once_and_sorted() -> None:
     assert converter.__all__ == sorted(set(converter.__all__))
     assert {"pt2tf", "tf2pt", "inspect", "ConverterError", "tf_to_pt_weight_rename"} <= set(converter.__all__)
+
+
+def test_no_module_takes_a_names_place() -> None:
+    """A module is set as an attribute of its package when it is first imported, over whatever was there to be called."""
+    modules = {module.name for module in pkgutil.iter_modules(converter.__path__)}
+    assert {"engine", "combining"} <= modules
+    assert not modules & set(converter.__all__)
 
 
 def test_other_names_do_not_resolve() -> None:

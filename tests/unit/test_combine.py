@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converter import tf2pt
-from converter.combine import combine
+from converter.combining import combine
 from converter.errors import ConverterError, PlanError, TargetError, UnsupportedTower
 from tests.compat.towers import ALL_VISION
 from tests.hdf5_files import read_all, write_h5
