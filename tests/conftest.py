@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,6 +17,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # one order of summation, t
 
 # A shell has SIGINT ignored by what it runs in the background, and so would everything that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Machines are shared: an example that takes long says nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 FRAMEWORK_FOLDER = Path(__file__).parent / "models"

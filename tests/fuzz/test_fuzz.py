@@ -47,7 +47,7 @@ def test_seeds_are_sound(prepared: tuple[str, Path]) -> None:
 
 
 @given(seed=st.integers(0, 2**16), draw=st.randoms(use_true_random=False), times=st.integers(1, 4))
-@settings(max_examples=rounds(40, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(40, 2000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_changed_files_are_refused_or_read_as_sound(
     prepared: tuple[str, Path], seed: int, draw: random.Random, times: int
 ) -> None:
@@ -59,7 +59,7 @@ def test_changed_files_are_refused_or_read_as_sound(
 
 
 @given(data=st.binary(max_size=300))
-@settings(max_examples=rounds(20, 1000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(20, 1000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_refused(prepared: tuple[str, Path], data: bytes) -> None:
     name, folder = prepared
     assert feed(READERS[name], folder, data) is not None

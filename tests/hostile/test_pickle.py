@@ -359,7 +359,7 @@ def damaged(draw: Callable[..., Any]) -> bytes:
 
 @given(text=st.one_of(damaged(), st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail)))
 @example(sound())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_damaged_pickles_are_read_or_refused(text: bytes) -> None:
     with contextlib.suppress(ConverterError):
         read_pickle(Path("x"), text)

@@ -302,7 +302,7 @@ def test_an_entry_that_is_a_link_is_its_text(tmp_path: Path) -> None:
 
 
 @given(place=st.integers(0, len(archive()) - 1), data=st.binary(min_size=1, max_size=4), cut=st.integers(0, 8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_damaged_archives_are_read_within_the_file_or_refused(place: int, data: bytes, cut: int) -> None:
     content = archive()
     content = content[:place] + data + content[place + cut :]

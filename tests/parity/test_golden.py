@@ -198,7 +198,7 @@ def test_a_file_larger_than_any_run_makes_is_not_read(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_refused_or_read_as_well_formed(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.safetensors"
     write_recording(recording({"loss": np.ones((), np.float32)}), path)

@@ -89,7 +89,7 @@ def test_copied_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], c
     moved(tmp_path, noise(*shape), layout, to_tf=to_tf, limit=64, copy_limit=copy_limit)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["dense", "conv2d", "plain"]),
     st.lists(st.integers(1, 9), min_size=4, max_size=4),

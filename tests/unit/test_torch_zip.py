@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -96,7 +96,6 @@ def views(draw: Callable[..., Any]) -> tuple[int, Shape, Shape, int, int]:
 
 
 @given(view=views(), least=st.sampled_from([4, 40, 65536]), most=st.sampled_from([16, 200, 2**24]))
-@settings(deadline=None)
 def test_any_rows_of_any_view_are_those_of_numpy(
     view: tuple[int, Shape, Shape, int, int], least: int, most: int
 ) -> None:

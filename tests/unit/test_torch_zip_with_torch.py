@@ -139,7 +139,7 @@ def view(draw: Callable[..., Any]) -> torch.Tensor:
 
 
 @given(tensor=view(), new=st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_view_is_read_as_torch_reads_it(tensor: torch.Tensor, new: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.pt")
