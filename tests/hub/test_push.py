@@ -414,6 +414,47 @@ def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tm
     )
 
 
+@pytest.mark.parametrize(
+    ("there", "options", "written"),
+    [
+        ({"tf_model.h5": b"old"}, {"max_shard_size": "200KB"}, "tf_model.h5.index.json"),
+        ({"tf_model.h5": b"old"}, {"format": "safetensors"}, "model.safetensors"),
+        ({"tf_model.h5.index.json": b"{}"}, {"format": "safetensors"}, "model.safetensors"),
+    ],
+)
+def test_weights_that_nobody_would_load(
+    hub: Hub, published: str, token: str, tmp_path: Path, there: dict[str, bytes], options: Any, written: str
+) -> None:
+    folder = tmp_path / "tf"
+    pt2tf(published, folder, **options)
+    write_proof(folder, verification(folder).to_json())
+    hub.add("org/old", there)
+    hub.requests.clear()
+    name = next(iter(there))
+    assert refused(hub, folder, "org/old") == (
+        f"org/old: its {name} would be loaded instead of {written}; convert again so that {name} is written, which replaces "
+        "it, delete it on the Hub first, or push to a repository of its own"
+    )
+
+
+def test_a_pickle_beside_safetensors(hub: Hub, out: Path, tmp_path: Path) -> None:
+    tf2pt(out, tmp_path / "bin", format="bin")
+    write_proof(tmp_path / "bin", verification(tmp_path / "bin").to_json())
+    hub.add("org/old", files_of(FIXTURE))
+    hub.requests.clear()
+    assert refused(hub, tmp_path / "bin", "org/old").startswith(
+        "org/old: its model.safetensors would be loaded instead of pytorch_model.bin; "
+    )
+    pt2tf(tmp_path / "bin", tmp_path / "tf5", format="safetensors")
+    hub.add("org/tensorflow", files_of(tmp_path / "tf5"))
+    assert push(tmp_path / "bin", "org/tensorflow").action == "pull request"  # whose readers tell the two apart
+
+
+def test_one_file_instead_of_shards(hub: Hub, out: Path) -> None:
+    hub.add("org/old", {"tf_model.h5.index.json": b"{}"})
+    assert push(out, "org/old").action == "pull request"
+
+
 def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert refused(hub, out, kind=HubError) == (
