@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ CARD = "README.md"
 # What the Hub puts into a repository that it makes.
 _INITIAL = {".gitattributes"}
 MAX_CARD_BYTES = 8 * 2**20
+# huggingface_hub has one switch for the whole process: pushes of several threads that want no bars hold it together.
+_SWITCH, _SILENT = threading.Lock(), list[object]()
 Action = Literal["pull request", "update", "commit", "nothing"]
 _SHOWN = {"tf": "TensorFlow", "pt": "PyTorch"}
 
@@ -365,11 +368,17 @@ def _bars_on_terminals() -> Iterator[None]:
     """No progress bars of huggingface_hub's where stderr is no terminal: a library prints nothing."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if are_progress_bars_disabled() or (sys.stderr is not None and sys.stderr.isatty()):
-        yield
-        return
-    disable_progress_bars()
+    this = object()
+    with _SWITCH:
+        ours = not (sys.stderr is not None and sys.stderr.isatty()) and (_SILENT or not are_progress_bars_disabled())
+        if ours:
+            _SILENT.append(this)
+            disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        if ours:
+            with _SWITCH:
+                _SILENT.remove(this)
+                if not _SILENT:
+                    enable_progress_bars()

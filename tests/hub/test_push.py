@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,19 @@ def test_nothing_is_printed(
     set_constants(monkeypatch, HF_HUB_DISABLE_PROGRESS_BARS=None)
     push(out, f"{USER}/clip-tf")
     assert capfd.readouterr() == ("", "")
+    assert not are_progress_bars_disabled()
+
+
+def test_of_two_pushes_the_first_to_end_brings_no_bars_back(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    set_constants(monkeypatch, HF_HUB_DISABLE_PROGRESS_BARS=None)
+    first, second = ExitStack(), ExitStack()
+    for push_under_way in (first, second):
+        push_under_way.enter_context(pushing._bars_on_terminals())
+    first.close()
+    assert are_progress_bars_disabled()
+    second.close()
     assert not are_progress_bars_disabled()
 
 
