@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
@@ -17,13 +19,14 @@ from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
 from converter.proof import write_proof
 from converter.publishing import pushing
-from converter.publishing.card import BEGIN, END, metadata
+from converter.publishing.card import BEGIN, END, IN_TRANSFORMERS_4, metadata
 from converter.verification import Finding
 from tests.cli.conftest import Convert
+from tests.compat.towers import ALL_VISION, TEXT, VISION
 from tests.hub.conftest import ID, files_of, set_constants
 from tests.hub.loopback import TOKEN, USER, Answer, Hub
 from tests.hub.repositories import PullRequest
-from tests.tiny import FIXTURE
+from tests.tiny import FIXTURE, config_of, load, tensors_of, write_checkpoint
 
 # huggingface_hub 1.x and 2.x upload so.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -141,6 +144,43 @@ model = TFVisionTextDualEncoderModel.from_pretrained("{USER}/clip-tf")
 {END}
 """
     )
+
+
+def test_how_to_load_is_said_of_what_can_be_loaded(hub: Hub, token: str, out: Path, tmp_path: Path) -> None:
+    assert {side: set(known) for side, known in IN_TRANSFORMERS_4.items()} == {"vision": set(VISION), "text": set(TEXT)}
+    config = config_of(fields={"vision_config": {"model_type": "dinov2", **ALL_VISION["dinov2"]}})
+    write_checkpoint(tmp_path / "source", config, tensors_of(config))
+    pt2tf(tmp_path / "source", tmp_path / "dinov2")
+    done = push(tmp_path / "dinov2", f"{USER}/dinov2", allow_unverified=True, dry_run=True)
+    assert "\nfrom converter import TFVisionTextDualEncoderModel\n" in done.description
+    tf2pt(out, tmp_path / "flat", names="v5")
+    done = push(tmp_path / "flat", f"{USER}/flat", allow_unverified=True, dry_run=True)
+    assert "\nfrom transformers import VisionTextDualEncoderModel  # 5.6 or later\n" in done.description
+
+
+def test_sources_that_have_no_sums(hub: Hub, token: str, tmp_path: Path) -> None:
+    """Two models of one shape are two, and nobody is told to convert what is not there any more."""
+    said = {}
+    for seed in (1, 2):
+        weights = {name: np.asarray(value + seed) for name, value in load(FIXTURE / "model.safetensors").items()}
+        config = json.loads((FIXTURE / "config.json").read_text())
+        for kind, options in (("memory", {}), ("unchecked", {"check": False})):
+            source: Any = weights if kind == "memory" else tmp_path / f"source-{seed}"
+            if kind == "unchecked":
+                source.mkdir()
+                save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+                (source / "config.json").write_text(json.dumps(config))
+            folder = tmp_path / f"{kind}-{seed}"
+            pt2tf(source, folder, **({"config": config} if kind == "memory" else {}), **options)  # type: ignore[arg-type]
+            done = push(folder, f"{USER}/new", allow_unverified=True, dry_run=True)
+            said[kind, seed] = done.description
+    marks = {key: text.rstrip().splitlines()[-1] for key, text in said.items()}
+    assert marks["memory", 1] != marks["memory", 2]
+    assert marks["unchecked", 1] != marks["unchecked", 2]
+    assert "To reproduce" not in said["memory", 1]
+    assert "Made of weights that were not a checkpoint of this model" in said["memory", 1]
+    assert "convert pt2tf SOURCE out" in said["unchecked", 1]
+    assert "Converted from files whose sums were not taken by `" in said["unchecked", 1]
 
 
 def test_the_rest_of_a_card_is_not_touched(hub: Hub, out: Path) -> None:
