@@ -362,6 +362,7 @@ def test_dry_run(hub: Hub, out: Path, convert: Convert) -> None:
     assert "\ntitle: Add TensorFlow weights\n" in done.out
     new = convert("push", out, f"{USER}/new", "--dry-run")
     assert new.out.startswith(f"{USER}/new: would be made, and would be committed to main\n  add     tf_model.h5 (")
+    assert "\n\ntitle: Add TensorFlow weights\n\n--- README.md\n" in new.out
     assert writes(hub) == []
     assert f"{USER}/new" not in hub.repositories
     assert json.loads(convert("push", out, ID, "--dry-run", "--json").out)["description"] == result.description
