@@ -125,6 +125,19 @@ def test_every_link_resolves(page: Path) -> None:
             assert anchor in [slug(heading) for heading in headings], target
 
 
+@pages
+def test_every_table_has_a_head(page: Path) -> None:
+    """An empty line ends a table: what follows is text with bars in it."""
+    lines = ["", *prose(page).splitlines(), ""]
+    heads = [n for n, line in enumerate(lines) if line.startswith("|") and not lines[n - 1].startswith("|")]
+    assert [lines[n] for n in heads if not re.fullmatch(r"\|(?: *:?-+:? *\|)+", lines[n + 1])] == []
+
+
+def test_nothing_is_announced_twice() -> None:
+    named = re.findall(r"`((?:docs|benchmarks|examples)/[\w./]+)`", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert [name for name in set(named) if named.count(name) > 1] == []
+
+
 def test_towers_and_pairs_are_those_of_the_rules() -> None:
     readme = (ROOT / "README.md").read_text()
     for side in ("vision", "text"):
