@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
 from converter.specs import Framework
 
+_LOG = logging.getLogger("converter.publishing")
 CARD = "README.md"
 # What the Hub puts into a repository that it makes.
 _INITIAL = {".gitattributes"}
@@ -194,6 +196,9 @@ def _who_am_i(api: Any, dry_run: bool) -> str | None:
     """The name of the user whose token is in force; None in a dry run without one."""
     if not token():
         if dry_run:
+            _LOG.warning(
+                "without a token neither private models nor an open pull request of yours are seen; log in first"
+            )
             return None
         raise HubError("publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN")
     return str(api.whoami()["name"])

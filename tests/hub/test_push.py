@@ -510,12 +510,15 @@ def test_one_file_instead_of_shards(hub: Hub, out: Path) -> None:
     assert push(out, "org/old").action == "pull request"
 
 
-def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert refused(hub, out, kind=HubError) == (
         "publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN"
     )
     assert push(out, ID, dry_run=True).action == "pull request"
+    assert (
+        "without a token neither private models nor an open pull request of yours are seen; log in first" in caplog.text
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "token" in refused(hub, out, kind=HubError)
     monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
