@@ -155,11 +155,13 @@ def test_every_page_is_found_from_the_readme() -> None:
     queue: list[Any] = [ROOT / "README.md"]
     while queue:
         page = queue.pop()
-        if page not in reached and page.suffix == ".md":
-            reached.add(page)
+        if page in reached:
+            continue
+        reached.add(page)
+        if page.suffix == ".md":
             links = re.findall(r"\]\(([^)\s#:]+)", prose(page))
             queue += [(page.parent / link).resolve() for link in links]
-    assert sorted(set((ROOT / "docs").glob("*.md")) - reached) == []
+    assert sorted({*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.json")} - reached) == []
 
 
 def test_figures_of_tolerances_are_those_that_were_measured() -> None:
