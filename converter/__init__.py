@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from converter.engine import Conversion, pt2tf, tf2pt
     from converter.errors import ConverterError
     from converter.inspection import CheckpointInfo, inspect
-    from converter.models import TFVisionTextDualEncoderModel
+    from converter.models.dual_encoder import TFVisionTextDualEncoderModel
     from converter.parity.outputs import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
     from converter.publishing.pushing import Publication, push

@@ -216,7 +216,7 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 
 @cli.command(
     short_help="Make a dual encoder from two tower checkpoints.",
-    epilog="Example: convert combine clip-vit-base-patch32/ bert-base-italian/ clip-italian/",
+    epilog="Example: convert combine clip-vit-base/ bert-italian/ clip-italian/",
 )
 @click.argument("vision", metavar="VISION", type=click.Path(readable=False))
 @click.argument("text", metavar="TEXT", type=click.Path(readable=False))
@@ -314,7 +314,7 @@ def verify(
 
 @cli.command(
     short_help="Run PyTorch once, to verify with elsewhere.",
-    epilog="Example: convert reference clip-italian/ -o reference.safetensors --device cuda",
+    epilog="Example: convert reference clip-italian/ -o golden.safetensors --device cuda",
 )
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
@@ -515,6 +515,9 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     checked = "compared with the source bit for bit" if result.checked else "not compared with the source"
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     back = "tf2pt" if result.direction == "pt2tf" else "pt2tf"
+    if result.made_new:  # there is no source that it could be verified with
+        yield f"next: train it; convert {back} {result.out} OUT converts it"
+        return
     yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
 
 
@@ -530,8 +533,10 @@ def _published(result: Publication) -> Iterator[str]:
     for change in result.changes:
         yield f"  {change.action:8}{change.name} ({change.size:,} bytes)"
     if result.dry_run:
+        if result.action != "nothing":
+            yield from ("", f"title: {result.title}")
         if result.action in ("pull request", "update"):
-            yield from ("", f"title: {result.title}", "", *result.description.splitlines())
+            yield from ("", *result.description.splitlines())
         yield from ("", *result.card_diff.splitlines())
     if not result.verified:
         yield "  not verified"

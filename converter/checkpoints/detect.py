@@ -139,7 +139,7 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     if framework is not None and present.intersection(WEIGHTS[_OTHER[framework]]):
         return wrong_framework(folder, framework)
     if present & {"saved_model.pb", "keras_metadata.pb"}:
-        return UnsupportedContainer(f"{folder}: a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}")
+        return UnsupportedContainer(f"{folder}: {_SAVED_MODEL}")
     if any(name.endswith(".index") for name in present):
         return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
     for name in sorted(present):
@@ -162,12 +162,20 @@ def wrong_framework(where: Path | str, framework: Framework) -> WrongFramework:
 
 LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 _RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
+# No version of transformers reads these; a SavedModel cannot be made a model again at all.
+_OF_KERAS = (
+    "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
+    "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
+)
+_SAVED_MODEL = (
+    "a TensorFlow SavedModel, which holds no names of weights; convert the checkpoint that it was exported from"
+)
 _KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
 _Matches = Callable[[Path, bytes], bool]
 _UNREAD: tuple[tuple[_Matches, str], ...] = (
     (
         lambda path, head: head.startswith(b"PK\x03\x04") and path.suffix == ".keras",
-        f"a whole Keras 3 model (.keras); {_RESAVE}",
+        _OF_KERAS,
     ),
     (
         lambda _, head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
@@ -182,5 +190,5 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
         lambda path, _: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
         f"a TensorFlow checkpoint; {_RESAVE}",
     ),
-    (lambda path, _: path.suffix == ".pb", f"a TensorFlow SavedModel, which holds no names of weights; {_RESAVE}"),
+    (lambda path, _: path.suffix == ".pb", _SAVED_MODEL),
 )

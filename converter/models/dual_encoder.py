@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -27,6 +27,10 @@ from converter.models.parts import Composite, Dense, Raw, unit, widened
 from converter.models.registry import tower_class, tower_config
 from converter.models.serving import export_saved_model
 from converter.models.tower import Tower
+
+if TYPE_CHECKING:
+    from converter.engine import Conversion
+    from converter.specs import Framework
 
 Tensor = Any
 
@@ -334,20 +338,78 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         }
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], *, from_pt: bool = False, **kwargs: Any) -> Any:
-        """Loads a checkpoint of either framework; see ``converter.models.loading.load_dual_encoder``."""
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        config: Any = None,
+        from_pt: bool = False,
+        **kwargs: Any,
+    ) -> TFVisionTextDualEncoderModel:
+        """Loads a checkpoint of either framework, in any container that the converter reads.
+
+        Args:
+            source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+                (``id@revision`` too).
+            revision: branch, tag or commit, where ``source`` is an id.
+            config: of transformers, instead of the checkpoint's.
+            from_pt: taken for the interface's sake: what kind of checkpoint it is, is seen.
+            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change.
+
+        Returns:
+            The model, built.
+
+        Raises:
+            ConverterError: the checkpoint is not complete or not sound, or the Hub refuses.
+        """
         from converter.models.loading import load_dual_encoder
 
-        return load_dual_encoder(cls, source, from_pt=from_pt, **kwargs)
+        loaded: TFVisionTextDualEncoderModel = load_dual_encoder(
+            cls, source, revision=revision, config=config, from_pt=from_pt, **kwargs
+        )
+        return loaded
 
-    def save_pretrained(self, out: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """Saves a checkpoint; see ``converter.models.loading.save_dual_encoder``."""
+    def save_pretrained(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        format: Literal["h5", "safetensors"] | None = None,
+        framework: Framework = "tf",
+        safe_serialization: bool = False,
+        overwrite: bool = False,
+    ) -> Conversion:
+        """Saves the model as a checkpoint folder, of either framework.
+
+        Args:
+            out: folder to make.
+            format: container; None: ``tf_model.h5`` for TensorFlow, safetensors for PyTorch.
+            framework: whose checkpoint to write, ``"tf"`` or ``"pt"``.
+            safe_serialization: safetensors for TensorFlow too, as in transformers 4; PyTorch's are always.
+            overwrite: replace ``out`` if it exists.
+
+        Returns:
+            What was written.
+
+        Raises:
+            TargetError: ``out`` exists, or cannot be written.
+        """
         from converter.models.loading import save_dual_encoder
 
-        return save_dual_encoder(self, out, **kwargs)
+        return save_dual_encoder(
+            self,
+            out,
+            format=format,
+            framework=framework,
+            safe_serialization=safe_serialization,
+            overwrite=overwrite,
+        )
 
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
-        """Writes a SavedModel with three signatures; see ``converter.models.serving.export_saved_model``.
+        """Writes a SavedModel with the signatures ``similarity`` (the default), ``encode_image`` and ``encode_text``.
+
+        Ids are int64, as tokenizers give them, and pixel values float32; the number of images, of texts and of tokens is
+        free, and images and texts may differ in number.
 
         Args:
             filepath: folder to make.
@@ -372,11 +434,31 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         text_model_name_or_path: str | os.PathLike[str] | None = None,
         *model_args: Any,
         **kwargs: Any,
-    ) -> Any:
-        """Joins two tower checkpoints; see ``converter.models.loading.join_towers``."""
+    ) -> TFVisionTextDualEncoderModel:
+        """Joins two tower checkpoints, of either framework; the projections are new: train them before use.
+
+        Args:
+            vision_model_name_or_path: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP: a
+                folder, a weights file, or the id of a model on the Hub; not needed with ``vision_model=``.
+            text_model_name_or_path: checkpoint of the text tower, likewise; not needed with ``text_model=``.
+            *model_args: of both towers: ``add_pooling_layer``.
+            **kwargs: ``vision_model`` and ``text_model``, towers themselves; with ``vision_`` or ``text_`` in front
+                ``revision``, ``config``, ``dtype`` or a field of that tower's config; the others are fields of the dual
+                encoder's config, such as ``projection_dim``.
+
+        Returns:
+            The model, built.
+
+        Raises:
+            ModelError: a tower has neither a checkpoint nor a model.
+            ConverterError: a checkpoint does not hold the tower, or is not sound.
+        """
         from converter.models.loading import join_towers
 
-        return join_towers(cls, vision_model_name_or_path, text_model_name_or_path, *model_args, **kwargs)
+        joined: TFVisionTextDualEncoderModel = join_towers(
+            cls, vision_model_name_or_path, text_model_name_or_path, *model_args, **kwargs
+        )
+        return joined
 
 
 def _joint_config(config: Any, vision_model: Any, text_model: Any) -> Any:

@@ -98,6 +98,7 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
     try:
         with staged_file(path, replace) as fresh:
             save_file(tensors, fresh, metadata=metadata)
+            fresh.chmod(fresh.parent.stat().st_mode & 0o666)  # safetensors 0.8 lets nobody else read what it writes
     except FileExistsError:
         raise ParityError(f"{path}: was made by somebody else meanwhile; choose another name") from None
     except OSError as error:

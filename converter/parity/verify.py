@@ -242,6 +242,10 @@ def _is_golden(path: Path) -> bool:
     """Whether a path is a golden reference file rather than a checkpoint."""
     if not path.is_file() or path.suffix != ".safetensors":
         return False
-    from converter.checkpoints.safetensors import read_header
+    from converter.checkpoints.detect import read_header
 
-    return any(name.startswith("batch.") for name in read_header(path).tensors)
+    held = read_header(path)  # which knows what a clone without its large files has here
+    try:
+        return any(name.startswith("batch.") for name in held.tensors)
+    finally:
+        held.close()

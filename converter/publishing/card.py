@@ -21,6 +21,11 @@ _TAG = {"tf": "tf", "pt": "pytorch"}
 _SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 _METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _PARTS = 12
+# The towers that a dual encoder of transformers 4 can have in TensorFlow.
+IN_TRANSFORMERS_4 = {
+    "vision": ("clip_vision_model", "deit", "swin", "vit"),
+    "text": ("albert", "bert", "camembert", "roberta", "xlm-roberta"),
+}
 
 
 def title(evidence: Evidence) -> str:
@@ -38,18 +43,17 @@ def section(evidence: Evidence, repository: str) -> str:
     recorded, raw = evidence.recorded, evidence.raw
     command = recorded.direction
     source = evidence.source if recorded.hub is not None else "SOURCE"
-    described = f"`{_code(evidence.source)}`"
+    described = f"Converted from `{_code(evidence.source)}`"
     if recorded.hub is not None:
         described = (
-            f"[`{_code(recorded.hub)}`](https://huggingface.co/{recorded.hub}) at commit `{_code(recorded.commit)}`"
+            f"Converted from [`{_code(recorded.hub)}`](https://huggingface.co/{recorded.hub}) at commit "
+            f"`{_code(recorded.commit)}`"
         )
-    lines = [
-        f"## {_FRAMEWORK[evidence.framework]} weights",
-        "",
-        f"Converted from {described} by `{_code(raw.get('made_by'))}`.",
-        "",
-        *_parity(evidence),
-        "",
+    elif not recorded.source_files:
+        described = "Made of weights that were not a checkpoint of this model (trained, or joined of two towers),"
+    elif not evidence.is_summed:
+        described = "Converted from files whose sums were not taken"
+    reproducing = [
         "To reproduce them:",
         "",
         "```console",
@@ -57,6 +61,15 @@ def section(evidence: Evidence, repository: str) -> str:
         "convert verify out",
         "```",
         "",
+    ]
+    lines = [
+        f"## {_FRAMEWORK[evidence.framework]} weights",
+        "",
+        f"{described} by `{_code(raw.get('made_by'))}`.",
+        "",
+        *_parity(evidence),
+        "",
+        *(reproducing if recorded.source_files else ()),
         "To load them:",
         "",
         "```python",
@@ -201,11 +214,16 @@ def _runs(run: Any) -> str:
 
 
 def _loading(evidence: Evidence, repository: str) -> list[str]:
+    of = ""
     if evidence.framework == "pt":
         home, name = "transformers", "VisionTextDualEncoderModel"
+        if evidence.raw["options"].get("names") == "v5":
+            of = "  # 5.6 or later"
     else:
         home, name = "converter", "TFVisionTextDualEncoderModel"
-    of = "" if evidence.framework == "pt" else "  # or from transformers 4.x"
+        towers = evidence.raw.get("towers")
+        if isinstance(towers, Mapping) and all(towers.get(side) in known for side, known in IN_TRANSFORMERS_4.items()):
+            of = "  # or from transformers 4.x"
     return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']
 
 

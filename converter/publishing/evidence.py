@@ -6,11 +6,12 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from converter import manifest, proof
+from converter.check import hash_file
 from converter.configs import read_json
 from converter.errors import SourceError, TargetError, printable
 from converter.hub.ids import COMMIT, is_id
@@ -29,6 +30,8 @@ class Evidence:
         raw: the manifest as it stands.
         proof: its passing verification; None where it was published unverified.
         files: names of the files to publish.
+        source: by what does not change: ``id@commit``, or the sum of its files' sums; of one whose sums are not known, as it
+            was in memory or was not checked, that of what was made of it.
     """
 
     folder: Path
@@ -36,6 +39,7 @@ class Evidence:
     raw: Mapping[str, Any]
     proof: Proof | None
     files: tuple[str, ...]
+    source: str
 
     @property
     def framework(self) -> Framework:
@@ -43,12 +47,10 @@ class Evidence:
         return "tf" if self.recorded.direction == "pt2tf" else "pt"
 
     @property
-    def source(self) -> str:
-        """The source by what does not change: ``id@commit``, or the sum of its files' sums."""
-        if self.recorded.hub is not None:
-            return f"{self.recorded.hub}@{self.recorded.commit}"
-        files = json.dumps(self.raw["source"]["files"], sort_keys=True)
-        return f"sha256:{hashlib.sha256(files.encode()).hexdigest()}"
+    def is_summed(self) -> bool:
+        """Whether the sums of the source's files are known."""
+        files = self.raw["source"]["files"]
+        return bool(files) and all(item.get("sha256") for item in files)
 
 
 def gather(folder: Path, allow_unverified: bool) -> Evidence:
@@ -92,7 +94,18 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
         if name == "README.md":
             raise TargetError(f"{folder}: {manifest.NAME} lists a README.md, which no conversion writes; convert again")
     raw = read_json(folder / manifest.NAME, MAX_MANIFEST_BYTES)
-    return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names))
+    known = Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), "")
+    return replace(known, source=_source(known))
+
+
+def _source(evidence: Evidence) -> str:
+    recorded = evidence.recorded
+    if recorded.hub is not None:
+        return f"{recorded.hub}@{recorded.commit}"
+    files = evidence.raw["source"]["files"]
+    if not evidence.is_summed:
+        files = {name: hash_file(evidence.folder / name).sha256 for name in recorded.files}
+    return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 
 def option_words(raw: Mapping[str, Any]) -> list[str]:

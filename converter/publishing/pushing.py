@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.check import hash_file
+from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
 from converter.errors import HubError, TargetError, listed
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
@@ -20,11 +23,15 @@ from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
+from converter.specs import Framework
 
+_LOG = logging.getLogger("converter.publishing")
 CARD = "README.md"
 # What the Hub puts into a repository that it makes.
 _INITIAL = {".gitattributes"}
 MAX_CARD_BYTES = 8 * 2**20
+# huggingface_hub has one switch for the whole process: pushes of several threads that want no bars hold it together.
+_SWITCH, _SILENT = threading.Lock(), list[object]()
 Action = Literal["pull request", "update", "commit", "nothing"]
 _SHOWN = {"tf": "TensorFlow", "pt": "PyTorch"}
 
@@ -121,7 +128,8 @@ def push(
 
     Raises:
         SourceError: the folder is not what a conversion made, or the model card cannot be added to.
-        TargetError: the checkpoint is not verified, or would replace weights of the other framework.
+        TargetError: the checkpoint is not verified, would replace weights of the other framework, or lie beside weights that
+            are loaded in its stead.
         HubError: the Hub refuses, or cannot be reached.
     """
     check_repository(repository)
@@ -137,6 +145,7 @@ def push(
         me = _who_am_i(api, dry_run)
         target = _find_target(api, repository, revision, create_pr, evidence, me)
         _refuse_other_framework(repository, target, evidence)
+        _refuse_hidden(repository, target, evidence)
         before = _card_text(api, repository, target)
         after = card.edited(before, evidence, repository)
         planned = _plan(evidence, repository, target, create_pr, message, before, after)
@@ -187,6 +196,9 @@ def _who_am_i(api: Any, dry_run: bool) -> str | None:
     """The name of the user whose token is in force; None in a dry run without one."""
     if not token():
         if dry_run:
+            _LOG.warning(
+                "without a token neither private models nor an open pull request of yours are seen; log in first"
+            )
             return None
         raise HubError("publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN")
     return str(api.whoami()["name"])
@@ -235,19 +247,38 @@ def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence
     ours = evidence.framework
     if not any(name.endswith((".safetensors", ".safetensors" + INDEX)) for name in evidence.files):
         return
-    sizes = {name: file.size or 0 for name, file in target.files.items()}
     for name in ("model.safetensors", "model.safetensors.index.json"):
-        if name not in target.files or target.commit is None:
+        if name not in target.files:
             continue
-        wanted = HubId(repository, target.commit)
-        snapshot = Snapshot(wanted, target.commit, snapshot_folder(repository, target.commit), sizes)
-        theirs = framework_of(snapshot, name)
+        theirs = _framework_there(repository, target, name)
         if theirs != ours:
             other = "h5" if ours == "tf" else "bin"
             raise TargetError(
                 f"{repository}: its {name} is {_SHOWN[theirs]}'s, which {_SHOWN[ours]}'s would replace; convert again "
                 f"with --format {other}, which lies beside it"
             )
+
+
+def _refuse_hidden(repository: str, target: _Target, evidence: Evidence) -> None:
+    """Of several sets of weights the first is loaded, and the card would tell the figures of another."""
+    ours = evidence.framework
+    written = next((name for name in WEIGHTS[ours] if name in evidence.files), None)
+    if written is None:
+        return
+    for name in WEIGHTS[ours][: WEIGHTS[ours].index(written)]:
+        if name in target.files and ("safetensors" not in name or _framework_there(repository, target, name) == ours):
+            raise TargetError(
+                f"{repository}: its {name} would be loaded instead of {written}; convert again so that {name} is written, "
+                "which replaces it, delete it on the Hub first, or push to a repository of its own"
+            )
+
+
+def _framework_there(repository: str, target: _Target, name: str) -> Framework:
+    """Whose safetensors of the repository are, by their header."""
+    commit = str(target.commit)
+    sizes = {file: held.size or 0 for file, held in target.files.items()}
+    snapshot = Snapshot(HubId(repository, commit), commit, snapshot_folder(repository, commit), sizes)
+    return framework_of(snapshot, name)
 
 
 def _compare(path: Path, there: Any) -> Change:
@@ -342,11 +373,17 @@ def _bars_on_terminals() -> Iterator[None]:
     """No progress bars of huggingface_hub's where stderr is no terminal: a library prints nothing."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    if are_progress_bars_disabled() or (sys.stderr is not None and sys.stderr.isatty()):
-        yield
-        return
-    disable_progress_bars()
+    this = object()
+    with _SWITCH:
+        ours = not (sys.stderr is not None and sys.stderr.isatty()) and (_SILENT or not are_progress_bars_disabled())
+        if ours:
+            _SILENT.append(this)
+            disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        if ours:
+            with _SWITCH:
+                _SILENT.remove(this)
+                if not _SILENT:
+                    enable_progress_bars()

@@ -43,6 +43,14 @@ def test_help_of_each_command(convert: Convert, name: str) -> None:
             assert parameter.make_metavar(click.Context(cli.commands[name])) in run.out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_can_be_copied(convert: Convert, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """On a terminal of 80 columns, too, an example is one line, and no folder's name is cut at its hyphen."""
+    monkeypatch.setenv("COLUMNS", "80")
+    example = " ".join((cli.commands[name].epilog or "").split())
+    assert f"\n  {example}\n" in convert(name, "--help").out
+
+
 def test_both_directions_have_the_same_options() -> None:
     pt2tf, tf2pt = ({name for param in cli.commands[c].params for name in param.opts} for c in ("pt2tf", "tf2pt"))
     assert tf2pt - pt2tf == {"--names"}

@@ -187,6 +187,13 @@ def test_names_that_would_take_over_a_terminal(convert: Convert, here: Path) -> 
     assert "\x1b" not in run.out + convert("pt2tf", "evil", "tf").out
 
 
+def test_what_was_combined_is_not_sent_to_verify(convert: Convert, here: Path) -> None:
+    """It has no source that it could be equal to."""
+    said = convert("combine", "src", "src", "both").out
+    assert said.endswith("\nnext: train it; convert pt2tf both OUT converts it\n")
+    assert convert("pt2tf", "both", "tf").status == 0
+
+
 def test_a_folder_whose_name_is_not_text(convert: Convert, here: Path) -> None:
     (here / "src").rename(here / "s\udcffc")
     assert r"s\udcffc -> tf/tf_model.h5" in convert("pt2tf", "s\udcffc", "tf").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -27,6 +28,20 @@ def test_exports_are_stable() -> None:
     assert converter.__all__ == STABLE
 
 
+def test_a_type_checker_finds_every_export() -> None:
+    """What a module finds lazily by ``__getattr__`` is Any to those who import it."""
+    tree = ast.parse(Path(str(converter.__file__)).read_text("utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    places = {alias.name: str(node.module) for node in imports for alias in node.names if alias.name in STABLE}
+    assert sorted(places) == STABLE
+    for name, module in places.items():
+        path = ROOT / module.replace(".", "/")
+        held = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8")).body
+        names = {node.name for node in held if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        names |= {alias.name for node in held if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert name in names, module
+
+
 def test_page_is_up_to_date(tmp_path: Path) -> None:
     program = "import runpy; print(runpy.run_path('docs/make_api.py')['page'](), end='')"
     run = subprocess.run(
@@ -47,7 +62,23 @@ def test_every_argument_is_described(name: str) -> None:
     assert described == list(inspect.signature(getattr(converter, name)).parameters)
 
 
-@pytest.mark.parametrize("name", ["CheckpointInfo", "Conversion", "Verification", "VerifyOptions"])
+@pytest.mark.parametrize(
+    "method",
+    ["from_pretrained", "from_vision_text_pretrained", "save_pretrained", "export", "call", "compute_loss",
+     "get_image_features", "get_text_features"],
+)  # fmt: skip
+def test_every_argument_of_the_model_is_described(method: str) -> None:
+    """And what it returns is typed; the page sends nobody to a name that is not on it."""
+    heading = f"\n### TFVisionTextDualEncoderModel.{method}\n"
+    section = PAGE.read_text("utf-8").split(heading)[1].split("\n##")[0]
+    signature, _, text = section.partition("\n```\n")
+    named = re.findall(r"(?:^    |def \w+\(|, )(\*{0,2}\w+)(?=[:=])", signature, re.MULTILINE)
+    assert re.findall(r"^- `([*\w]+)`: \S", text.split("**Args**")[1].split("\n**")[0], re.MULTILINE) == named
+    assert "; see `" not in text
+    assert method == "call" or "-> Any" not in signature  # call gives a tuple or an object, as transformers' does
+
+
+@pytest.mark.parametrize("name", ["CheckpointInfo", "Conversion", "Publication", "Verification", "VerifyOptions"])
 def test_every_field_is_described(name: str) -> None:
     section = PAGE.read_text("utf-8").split(f"\n## {name}\n")[1].split("\n#")[0]
     described = re.findall(r"^- `(\w+)`: \S", section, re.MULTILINE)

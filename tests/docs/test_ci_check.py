@@ -93,6 +93,17 @@ def test_a_model_that_is_refused_leaves_no_report(check: Check, tiny: Path, tmp_
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_golden_reference_that_was_not_pulled(check: Check, tiny: Path, tmp_path: Path) -> None:
+    """As a checkout without ``lfs: true`` leaves it."""
+    pointer = tmp_path / "golden.safetensors"
+    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1465636\n")
+    run = check(tiny, pointer, tmp_path / "out")
+    assert run.returncode == 1
+    assert run.stderr.endswith(
+        f"convert: {pointer}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository\n"
+    )
+
+
 def test_wrong_usage(check: Check, tiny: Path) -> None:
     done = check(tiny)
     assert (done.returncode, done.stderr) == (2, "usage: parity.sh MODEL GOLDEN [OUT]\n")

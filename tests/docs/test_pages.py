@@ -125,6 +125,19 @@ def test_every_link_resolves(page: Path) -> None:
             assert anchor in [slug(heading) for heading in headings], target
 
 
+@pages
+def test_every_table_has_a_head(page: Path) -> None:
+    """An empty line ends a table: what follows is text with bars in it."""
+    lines = ["", *prose(page).splitlines(), ""]
+    heads = [n for n, line in enumerate(lines) if line.startswith("|") and not lines[n - 1].startswith("|")]
+    assert [lines[n] for n in heads if not re.fullmatch(r"\|(?: *:?-+:? *\|)+", lines[n + 1])] == []
+
+
+def test_nothing_is_announced_twice() -> None:
+    named = re.findall(r"`((?:docs|benchmarks|examples)/[\w./]+)`", (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    assert [name for name in set(named) if named.count(name) > 1] == []
+
+
 def test_towers_and_pairs_are_those_of_the_rules() -> None:
     readme = (ROOT / "README.md").read_text()
     for side in ("vision", "text"):
@@ -142,11 +155,13 @@ def test_every_page_is_found_from_the_readme() -> None:
     queue: list[Any] = [ROOT / "README.md"]
     while queue:
         page = queue.pop()
-        if page not in reached and page.suffix == ".md":
-            reached.add(page)
+        if page in reached:
+            continue
+        reached.add(page)
+        if page.suffix == ".md":
             links = re.findall(r"\]\(([^)\s#:]+)", prose(page))
             queue += [(page.parent / link).resolve() for link in links]
-    assert sorted(set((ROOT / "docs").glob("*.md")) - reached) == []
+    assert sorted({*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.json")} - reached) == []
 
 
 def test_figures_of_tolerances_are_those_that_were_measured() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
@@ -16,13 +19,14 @@ from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.verify import Verification
 from converter.proof import write_proof
 from converter.publishing import pushing
-from converter.publishing.card import BEGIN, END, metadata
+from converter.publishing.card import BEGIN, END, IN_TRANSFORMERS_4, metadata
 from converter.verification import Finding
 from tests.cli.conftest import Convert
+from tests.compat.towers import ALL_VISION, TEXT, VISION
 from tests.hub.conftest import ID, files_of, set_constants
 from tests.hub.loopback import TOKEN, USER, Answer, Hub
 from tests.hub.repositories import PullRequest
-from tests.tiny import FIXTURE
+from tests.tiny import FIXTURE, config_of, load, tensors_of, write_checkpoint
 
 # huggingface_hub 1.x and 2.x upload so.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -140,6 +144,43 @@ model = TFVisionTextDualEncoderModel.from_pretrained("{USER}/clip-tf")
 {END}
 """
     )
+
+
+def test_how_to_load_is_said_of_what_can_be_loaded(hub: Hub, token: str, out: Path, tmp_path: Path) -> None:
+    assert {side: set(known) for side, known in IN_TRANSFORMERS_4.items()} == {"vision": set(VISION), "text": set(TEXT)}
+    config = config_of(fields={"vision_config": {"model_type": "dinov2", **ALL_VISION["dinov2"]}})
+    write_checkpoint(tmp_path / "source", config, tensors_of(config))
+    pt2tf(tmp_path / "source", tmp_path / "dinov2")
+    done = push(tmp_path / "dinov2", f"{USER}/dinov2", allow_unverified=True, dry_run=True)
+    assert "\nfrom converter import TFVisionTextDualEncoderModel\n" in done.description
+    tf2pt(out, tmp_path / "flat", names="v5")
+    done = push(tmp_path / "flat", f"{USER}/flat", allow_unverified=True, dry_run=True)
+    assert "\nfrom transformers import VisionTextDualEncoderModel  # 5.6 or later\n" in done.description
+
+
+def test_sources_that_have_no_sums(hub: Hub, token: str, tmp_path: Path) -> None:
+    """Two models of one shape are two, and nobody is told to convert what is not there any more."""
+    said = {}
+    for seed in (1, 2):
+        weights = {name: np.asarray(value + seed) for name, value in load(FIXTURE / "model.safetensors").items()}
+        config = json.loads((FIXTURE / "config.json").read_text())
+        for kind, options in (("memory", {}), ("unchecked", {"check": False})):
+            source: Any = weights if kind == "memory" else tmp_path / f"source-{seed}"
+            if kind == "unchecked":
+                source.mkdir()
+                save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+                (source / "config.json").write_text(json.dumps(config))
+            folder = tmp_path / f"{kind}-{seed}"
+            pt2tf(source, folder, **({"config": config} if kind == "memory" else {}), **options)  # type: ignore[arg-type]
+            done = push(folder, f"{USER}/new", allow_unverified=True, dry_run=True)
+            said[kind, seed] = done.description
+    marks = {key: text.rstrip().splitlines()[-1] for key, text in said.items()}
+    assert marks["memory", 1] != marks["memory", 2]
+    assert marks["unchecked", 1] != marks["unchecked", 2]
+    assert "To reproduce" not in said["memory", 1]
+    assert "Made of weights that were not a checkpoint of this model" in said["memory", 1]
+    assert "convert pt2tf SOURCE out" in said["unchecked", 1]
+    assert "Converted from files whose sums were not taken by `" in said["unchecked", 1]
 
 
 def test_the_rest_of_a_card_is_not_touched(hub: Hub, out: Path) -> None:
@@ -289,6 +330,19 @@ def test_nothing_is_printed(
     assert not are_progress_bars_disabled()
 
 
+def test_of_two_pushes_the_first_to_end_brings_no_bars_back(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    set_constants(monkeypatch, HF_HUB_DISABLE_PROGRESS_BARS=None)
+    first, second = ExitStack(), ExitStack()
+    for push_under_way in (first, second):
+        push_under_way.enter_context(pushing._bars_on_terminals())
+    first.close()
+    assert are_progress_bars_disabled()
+    second.close()
+    assert not are_progress_bars_disabled()
+
+
 def test_to_a_branch(hub: Hub, out: Path) -> None:
     hub.repositories[ID].refs["tf"] = hub.repositories[ID].refs["main"]
     before = hub.repositories[ID].files()
@@ -308,6 +362,7 @@ def test_dry_run(hub: Hub, out: Path, convert: Convert) -> None:
     assert "\ntitle: Add TensorFlow weights\n" in done.out
     new = convert("push", out, f"{USER}/new", "--dry-run")
     assert new.out.startswith(f"{USER}/new: would be made, and would be committed to main\n  add     tf_model.h5 (")
+    assert "\n\ntitle: Add TensorFlow weights\n\n--- README.md\n" in new.out
     assert writes(hub) == []
     assert f"{USER}/new" not in hub.repositories
     assert json.loads(convert("push", out, ID, "--dry-run", "--json").out)["description"] == result.description
@@ -414,12 +469,56 @@ def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tm
     )
 
 
-def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("there", "options", "written"),
+    [
+        ({"tf_model.h5": b"old"}, {"max_shard_size": "200KB"}, "tf_model.h5.index.json"),
+        ({"tf_model.h5": b"old"}, {"format": "safetensors"}, "model.safetensors"),
+        ({"tf_model.h5.index.json": b"{}"}, {"format": "safetensors"}, "model.safetensors"),
+    ],
+)
+def test_weights_that_nobody_would_load(
+    hub: Hub, published: str, token: str, tmp_path: Path, there: dict[str, bytes], options: Any, written: str
+) -> None:
+    folder = tmp_path / "tf"
+    pt2tf(published, folder, **options)
+    write_proof(folder, verification(folder).to_json())
+    hub.add("org/old", there)
+    hub.requests.clear()
+    name = next(iter(there))
+    assert refused(hub, folder, "org/old") == (
+        f"org/old: its {name} would be loaded instead of {written}; convert again so that {name} is written, which replaces "
+        "it, delete it on the Hub first, or push to a repository of its own"
+    )
+
+
+def test_a_pickle_beside_safetensors(hub: Hub, out: Path, tmp_path: Path) -> None:
+    tf2pt(out, tmp_path / "bin", format="bin")
+    write_proof(tmp_path / "bin", verification(tmp_path / "bin").to_json())
+    hub.add("org/old", files_of(FIXTURE))
+    hub.requests.clear()
+    assert refused(hub, tmp_path / "bin", "org/old").startswith(
+        "org/old: its model.safetensors would be loaded instead of pytorch_model.bin; "
+    )
+    pt2tf(tmp_path / "bin", tmp_path / "tf5", format="safetensors")
+    hub.add("org/tensorflow", files_of(tmp_path / "tf5"))
+    assert push(tmp_path / "bin", "org/tensorflow").action == "pull request"  # whose readers tell the two apart
+
+
+def test_one_file_instead_of_shards(hub: Hub, out: Path) -> None:
+    hub.add("org/old", {"tf_model.h5.index.json": b"{}"})
+    assert push(out, "org/old").action == "pull request"
+
+
+def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert refused(hub, out, kind=HubError) == (
         "publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN"
     )
     assert push(out, ID, dry_run=True).action == "pull request"
+    assert (
+        "without a token neither private models nor an open pull request of yours are seen; log in first" in caplog.text
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "token" in refused(hub, out, kind=HubError)
     monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def test_writing_replaces_a_file_and_leaves_nothing_else(tmp_path: Path) -> None
         write_recording(recording(taps(seed)), path)
     assert list(tmp_path.iterdir()) == [path]
     assert np.array_equal(read_recording(path).batches[0].taps["text.pooled"], taps(1)["text.pooled"])
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_others_may_read_it_where_they_may_read_other_files(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_recording(recording(taps()), tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
 
 
 def test_arrays_in_another_order_of_memory_are_written_by_value(tmp_path: Path) -> None:

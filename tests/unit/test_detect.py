@@ -123,7 +123,12 @@ def other_hdf5(path: Path) -> None:
             lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=2)),
             "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
         ),
-        ("model.keras", lambda path: path.write_bytes(zipped()), f"a whole Keras 3 model (.keras); {RESAVE}"),
+        (
+            "model.keras",
+            lambda path: path.write_bytes(zipped()),
+            "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
+            "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5",
+        ),
         (
             "flax_model.msgpack",
             lambda path: path.write_bytes(b"\x81\xa1a\x01"),
@@ -157,7 +162,10 @@ def test_containers_that_are_not_read(
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("saved_model.pb", f"a TensorFlow SavedModel, which holds no names of weights; {RESAVE}"),
+        (
+            "saved_model.pb",
+            "a TensorFlow SavedModel, which holds no names of weights; convert the checkpoint that it was exported from",
+        ),
         ("bert_model.ckpt.index", f"a TensorFlow checkpoint (.index and .data files); {RESAVE}"),
     ],
 )
