@@ -28,7 +28,7 @@ def to_json_text(found: Verification) -> str:
 
 def to_page(found: Verification) -> str:
     """An HTML page of its own."""
-    return to_html(found.report, found.findings, verdict(found))
+    return to_html(found.report, found.findings, verdict(found), found.passed)
 
 
 KINDS: Mapping[str, Callable[[Verification], str]] = {

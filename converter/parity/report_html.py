@@ -42,20 +42,24 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 """
 
 
-def to_html(report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "") -> str:
+def to_html(
+    report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "", passed: bool | None = None
+) -> str:
     """Renders a report as a page without scripts and without anything from elsewhere.
 
     Args:
         report: of one comparison; None where there was none.
         findings: what verifying found of each part.
         title: the verdict over all parts; by default the report's.
+        passed: whether it is a good one; by default the report's, where there is one.
 
     Returns:
         An HTML document.
     """
-    passed = all(finding.status != "failed" for finding in findings) if report is None else report.passed
+    if passed is None:
+        passed = report is not None and report.passed
     title = title or (report.verdict if report is not None else "nothing was compared")
-    verdict = "equal" if passed and all(finding.status != "failed" for finding in findings) else "different"
+    verdict = "equal" if passed else "different"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Parity</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'

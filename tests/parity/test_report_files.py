@@ -19,7 +19,7 @@ from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.golden import Recording
-from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, write_report
+from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, to_page, write_report
 from converter.parity.report_findings import verification_junit, verification_markdown
 from converter.parity.report_html import to_html
 from converter.parity.report_junit import to_junit
@@ -201,12 +201,20 @@ def test_html_plots_greater_differences_higher() -> None:
 
 
 def test_html_says_what_was_found_of_each_part() -> None:
-    page = Page(to_html(report(), found().findings, "the verdict"))
+    page = Page(to_page(found()))
     assert page.open == []
-    assert "the verdict" in page.text
+    assert "out: NOT shown to be its source" in page.text
     assert page.text.count("a.bin: 3 bytes, recorded 4") == 1
     assert ("class", "different") in page.attributes  # equal outputs do not make up for it
-    assert Page(to_html(None, found().findings, "the verdict")).tags.count("svg") == 0
+    assert Page(to_page(replace(found(), report=None))).tags.count("svg") == 0
+
+
+def test_html_is_not_green_where_outputs_were_not_checked() -> None:
+    unchecked = Finding("outputs", "not checked", problems=("the source is gone",))
+    weights = Finding("weights", "passed", 3)
+    for findings, colour in (((weights, unchecked), "different"), ((weights,), "equal")):
+        made = Verification(Path("out"), findings, None)
+        assert [value for name, value in Page(to_page(made)).attributes if value in ("equal", "different")] == [colour]
 
 
 def found(off: float = 1.0, *others: Finding) -> Verification:
