@@ -103,7 +103,7 @@ def _figures(report: ParityReport | None) -> str:
     )
     return (
         f"<dl>{listed_facts}</dl>{f'<ul>{problems}</ul>' if problems else ''}{plots}"
-        f"<h2>All taps, furthest batch of each</h2>{_table(report.worst)}"
+        f"<h2>All taps, each at its furthest, counted over all batches</h2>{_table(report.worst)}"
     )
 
 
