@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import manifest
-from converter.checkpoints.detect import WEIGHTS
+from converter.checkpoints.detect import held
 from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
@@ -103,7 +103,7 @@ def verify(
     if not folder.is_dir():
         raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
     recorded = read_manifest(folder)
-    if recorded is None and not any((folder / name).is_file() for names in WEIGHTS.values() for name in names):
+    if recorded is None and not held(folder):
         raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
