@@ -72,7 +72,8 @@ class Worker:
         self._ended_for = ""
         init = Path(converter.__file__).resolve()
         program = _START.format(init=str(init), folder=str(init.parent), module=module)
-        interpreter = str(python or sys.executable)
+        # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
+        interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:
             with self.log.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603 -- the interpreter is the caller's choice

@@ -213,6 +213,16 @@ def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
         assert "ended with exit status 1 before it answered" in failure(worker, "echo")
 
 
+def test_an_interpreter_is_named_as_it_is_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "environment" / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with start(python=Path("environment/python")) as worker:
+        assert worker.ask({"do": "environment", "value": "CASE"}, QUICK)["value"] == "given"
+    with pytest.raises(ParityError, match=r"^Worker: cannot start no/python: No such file or directory"):
+        start(python=Path("no/python"))
+
+
 def test_another_interpreter_runs_this_package_without_this_environment() -> None:
     base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     if not base.exists() or sys.prefix == sys.base_prefix:
