@@ -211,7 +211,10 @@ def verify_weights(
                 if sum_of(hashes) != golden:
                     problems.append("the reference file was recorded from other weights than these")
             if not against:
-                why = "the source is gone and there are no canonical hashes; name it with --reference"
+                gone = (
+                    "the source is gone" if recorded is not None else f"there is no {manifest.NAME} that names a source"
+                )
+                why = f"{gone} and there are no canonical hashes; name it with --reference"
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
             status: Status = "failed" if problems else "passed"
             return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))

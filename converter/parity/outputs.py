@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from converter import manifest
 from converter.checkpoints.detect import open_source
 from converter.configs import read_json
 from converter.errors import ConverterError, ParityError, WorkerError, printable
@@ -26,6 +27,7 @@ from converter.parity.reference import (
     ReferenceOptions,
     ask_run,
     ask_samples,
+    check_device,
     read_answer,
     start_reference,
     write_request,
@@ -37,6 +39,7 @@ from converter.verification import Finding
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+NO_SOURCE_SAID = f"there is no {manifest.NAME} that says what the source is; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
 
 
@@ -71,7 +74,7 @@ class VerifyOptions:
     images: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses what is no number of seconds and no seed; other options are checked where they are used.
+        """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
 
         Raises:
             ParityError: they make no sense.
@@ -80,6 +83,7 @@ class VerifyOptions:
             raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
         if self.seed < 0:
             raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
+        check_device(self.device)
 
     @property
     def reference(self) -> ReferenceOptions:
@@ -261,7 +265,11 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
 
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one."""
-    return (folder, source) if _framework(folder) == "pt" else (source, folder)
+    if _framework(folder) == "pt":
+        return folder, source
+    if _framework(source) == "tf":
+        raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
+    return source, folder
 
 
 def _framework(folder: Path) -> Framework:

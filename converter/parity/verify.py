@@ -18,7 +18,7 @@ from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
 from converter.parity.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
-from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_batches
+from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
@@ -177,7 +177,9 @@ def _weights_of(golden: Path) -> WeightsSum | None:
 
 
 def _no_reference(recorded: Manifest | None) -> str:
-    if recorded is None or recorded.hub is None:
+    if recorded is None:
+        return NO_SOURCE_SAID
+    if recorded.hub is None:
         return NO_REFERENCE
     return (
         "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "

@@ -142,6 +142,35 @@ def test_a_source_without_its_config_is_not_whole(pair: Path) -> None:
     assert found.findings[2].problems == (said,)
 
 
+def test_a_device_that_is_none_is_refused_also_where_nothing_runs() -> None:
+    with pytest.raises(ParityError, match=r"^device is tpu, expected auto, cpu, cuda or cuda:<number>$"):
+        VerifyOptions(device="tpu")
+
+
+def test_without_a_manifest_nothing_is_said_to_be_gone(pair: Path) -> None:
+    (pair / "tf" / "conversion.json").unlink()
+    said = "there is no conversion.json that says what the source is; name it with --reference"
+    found = verify(pair / "tf")
+    assert [finding.status for finding in found.findings] == ["not checked"] * 4
+    assert [finding.problems for finding in found.findings[1:]] == [
+        (
+            "there is no conversion.json that names a source and there are no canonical hashes; name it with --reference",
+        ),
+        (said,),
+        (said,),
+    ]
+
+
+def test_tensorflow_is_no_reference_of_tensorflow(pair: Path) -> None:
+    shutil.copytree(pair / "tf", pair / "copy")
+    with pytest.raises(ParityError) as caught:
+        module._sides(pair / "tf", pair / "copy")
+    assert str(caught.value) == (
+        f"{pair}/copy: holds TensorFlow weights as {pair}/tf does; name PyTorch's, which are what counts"
+    )
+    assert module._sides(pair / "back", pair / "tf") == (pair / "back", pair / "tf")
+
+
 # --- golden reference files -----------------------------------------------------------------------------------------
 
 

@@ -330,6 +330,21 @@ def test_other_names_are_refused_before_anything_runs(tmp_path: Path, monkeypatc
         add_to_job_summary(found())
 
 
+def test_no_report_replaces_a_file_of_the_source_or_through_a_link(tmp_path: Path) -> None:
+    for folder in ("out", "source"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to("out/config.json")
+    for name in ("source/config.json", "source/tokenizer.json", "out/parity.json", "link.json"):
+        with pytest.raises(ParityError) as caught:
+            check_report_path(tmp_path / name, tmp_path / "out")
+        assert str(caught.value) == (
+            f"{tmp_path / name}: is a file of a checkpoint; choose another name for the report"
+        )
+    check_report_path(tmp_path / "config.json", tmp_path / "out")
+    check_report_path(tmp_path / "source" / "report.json", tmp_path / "out")
+
+
 def test_a_page_lists_its_batches_and_serves_light_and_dark_wide_and_narrow() -> None:
     page = to_html(report(text_layers_0=1.5))
     assert "<dt>batches</dt><dd>0: batch 0</dd>" in page
