@@ -23,6 +23,7 @@ import converter
 from converter.errors import ParityError, WorkerError, printable
 
 LOG_LINES = 20
+_FATAL = "Fatal Python error"
 _POLL = 0.02
 # Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
 # may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
@@ -179,10 +180,16 @@ class Worker:
 
     def _log_tail(self) -> str:
         lines = self.log.read_bytes()[-100_000:].decode("utf-8", "replace").splitlines()
-        lines = [printable(line.rstrip()) for line in lines if line.strip()][-LOG_LINES:]
-        return (
-            "\n  its log ends with:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; its log is empty"
-        )
+        lines = [printable(line.rstrip()) for line in lines if line.strip()]
+        if not lines:
+            return "; its log is empty"
+        shown, said = lines[-LOG_LINES:], "its log ends with"
+        # Python's stack is long, and why a library aborted stands before it.
+        fatal = next((number for number, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
+        if fatal < len(lines) - LOG_LINES:
+            start = max(0, fatal - LOG_LINES // 2)
+            shown, said = lines[start : start + LOG_LINES], "its log has, where it crashed"
+        return f"\n  {said}:\n" + "\n".join(f"  | {line}" for line in shown)
 
 
 def _how_it_ended(status: int) -> str:

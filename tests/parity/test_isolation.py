@@ -16,7 +16,7 @@ import pytest
 
 from converter.errors import ParityError, WorkerError
 from converter.parity import candidate, reference
-from converter.parity.isolation import Worker
+from converter.parity.isolation import LOG_LINES, Worker
 from converter.parity.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +100,13 @@ def test_a_crash_is_named_and_its_log_is_safe_to_print(worker: Worker) -> None:
     assert "\x1b" not in message
     again = failure(worker, "echo")
     assert again.startswith("Worker: crashed with SIGSEGV"), "a worker that is gone stays gone"
+
+
+def test_why_it_aborted_is_shown_although_its_stack_is_long(worker: Worker) -> None:
+    message = failure(worker, "abort")
+    assert message.startswith("Worker: crashed with SIGABRT\n  its log has, where it crashed:\n")
+    assert "  | terminate called after throwing an instance of 'std::bad_alloc'\n" in message
+    assert len(message.splitlines()) == LOG_LINES + 2
 
 
 def test_a_kill_is_called_what_it_mostly_is(worker: Worker) -> None:
