@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import manifest
-from converter.checkpoints.detect import held
+from converter.checkpoints.detect import held, read_header
 from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
@@ -244,6 +244,5 @@ def _is_golden(path: Path) -> bool:
     """Whether a path is a golden reference file rather than a checkpoint."""
     if not path.is_file() or path.suffix != ".safetensors":
         return False
-    from converter.checkpoints.safetensors import read_header
-
-    return any(name.startswith("batch.") for name in read_header(path).tensors)
+    with contextlib.closing(read_header(path)) as found:
+        return any(name.startswith("batch.") for name in found.tensors)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt, verify
-from converter.errors import ParityError, SourceError, WorkerError
+from converter.errors import CorruptCheckpoint, ParityError, SourceError, WorkerError
 from converter.parity import outputs as module
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
@@ -110,7 +110,7 @@ def pair(tmp_path: Path) -> Path:
 
 
 def refusal(*args: Any, **options: Any) -> str:
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises((SourceError, CorruptCheckpoint)) as caught:
         verify(*args, **options)
     return str(caught.value)
 
@@ -179,6 +179,13 @@ def write_golden(path: Path, weights: Any) -> Path:
     made = tuple(replace(batch, taps={"loss": np.ones((), np.float32)}) for batch in given)
     write_recording(Recording({**METADATA, "weights": json.dumps(weights)}, made), path)
     return path
+
+
+def test_a_golden_file_that_was_not_pulled_is_called_so(pair: Path) -> None:
+    path = pair / "golden.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1443628\n")
+    said = f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository"
+    assert refusal(pair / "tf", reference=path) == said
 
 
 def test_a_golden_file_is_of_these_weights_or_of_others(pair: Path) -> None:
