@@ -200,6 +200,25 @@ def test_html_plots_greater_differences_higher() -> None:
     assert heights(math.nan)[2] > min(heights(math.nan)) - 1
 
 
+def test_html_has_room_for_what_float64_leaves() -> None:
+    def heights(dtype: str) -> list[str]:
+        one = {name: np.asarray(array, dtype) for name, array in few().items()}
+        other = {
+            **one,
+            "text.layers.0": one["text.layers.0"] + 4e-15,
+            "text.embeddings": one["text.embeddings"] + 4e-11,
+        }
+        made = compare_runs(recording(other), recording(one), Tolerance(1e-9))
+        return [value or "" for name, value in Page(to_html(made)).attributes if name == "cy"]
+
+    assert len(set(heights("float64"))) == 3
+    page = to_html(compare_runs(recording(few()), recording(few()), Tolerance(1e-9)))
+    assert ">1e-18</text>" in page
+    assert ">1e-18</text>" not in to_html(compare_runs(recording(taps()), recording(taps()), Tolerance(1e-9))), (
+        "float32 has nothing there"
+    )
+
+
 def test_html_says_what_was_found_of_each_part() -> None:
     page = Page(to_page(found()))
     assert page.open == []
