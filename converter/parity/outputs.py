@@ -7,14 +7,14 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from converter import manifest
 from converter.checkpoints.detect import open_source
-from converter.configs import read_json
+from converter.configs import read_config, read_json
 from converter.errors import ConverterError, ParityError, WorkerError, printable
 from converter.parity.batches import Batch
 from converter.parity.candidate import CandidateOptions, start_candidate
@@ -175,10 +175,13 @@ class Outputs:
             else:
                 (theirs, ours), reason, against = self._run_both()
             report = compare_runs(ours, theirs, self._tolerance, read_json(config_of(self._folder)))
+            if self._source is not None:
+                report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
         except ConverterError as error:
             untried = _untried("the outputs could not be compared")
             return (Finding("outputs", "failed", problems=(str(error),)), untried), None
-        problems = () if report.passed else (report.verdict, *report.problems)
+        more = (problem for problem in report.problems if not report.verdict.endswith(problem))
+        problems = () if report.passed else (report.verdict, *more)
         found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
         return (found, _samples_finding(report, reason, self._samples.given)), report
 
@@ -261,6 +264,21 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
         where = f"leaves tolerance at {failed[0].where}" if failed else "nothing was compared"
         return Finding("samples", "failed", compared, problems=(f"{title}: {where}",))
     return Finding("samples", "passed", compared, title)
+
+
+def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
+    """What a model is built from and two configs do not agree on: an epsilon may change less than rounding does."""
+    ours, theirs = (read_config(config_of(path)) for path in (folder, source))
+    found = []
+    for side, one, other in (
+        ("vision", ours.vision.fields, theirs.vision.fields),
+        ("text", ours.text.fields, theirs.text.fields),
+    ):
+        for name in sorted(one.keys() | other.keys()):
+            if one.get(name) != other.get(name):
+                values = (printable(repr(fields.get(name)), 60) for fields in (one, other))
+                found.append("config.json: {}_config.{} is {}, the source's is {}".format(side, name, *values))
+    return tuple(found)
 
 
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:

@@ -171,6 +171,28 @@ def test_tensorflow_is_no_reference_of_tensorflow(pair: Path) -> None:
     assert module._sides(pair / "back", pair / "tf") == (pair / "back", pair / "tf")
 
 
+def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recording(whole())
+    write_checkpoint(tmp_path / "pt", CONFIG, tensors_of(CONFIG))
+    silent = {
+        **CONFIG,
+        "text_config": {**CONFIG["text_config"], "architectures": ["BertModel"], "layer_norm_eps": 1e-12},
+    }
+    wrong = {**CONFIG, "text_config": {**CONFIG["text_config"], "layer_norm_eps": 1e-6}}
+    for config, problems in ((silent, ()), (wrong, ("config.json: text_config.layer_norm_eps is 1e-06, the source's is "
+                                                    "1e-12",))):  # fmt: skip
+        out = write_checkpoint(tmp_path / "tf", config, tensors_of(CONFIG))
+        outputs = module.Outputs(out, tmp_path / "pt", None, VerifyOptions())
+        monkeypatch.setattr(outputs, "_run_both", lambda: ((run, run), "no processor", "PyTorch"))
+        (finding, _), report = outputs.compare()
+        assert report is not None
+        assert report.problems == problems
+        assert (finding.status, report.passed) == ("failed" if problems else "passed", not problems)
+    assert finding.problems == (report.verdict,) == (f"different: {problems[0]}",)
+
+
 # --- golden reference files -----------------------------------------------------------------------------------------
 
 
