@@ -15,8 +15,8 @@ from typing import Any, Self
 from converter import manifest
 from converter.checkpoints.detect import open_source
 from converter.configs import read_config, read_json
-from converter.errors import ConverterError, ParityError, WorkerError, printable
-from converter.parity.batches import Batch
+from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
+from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.candidate import CandidateOptions, start_candidate
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
@@ -33,9 +33,9 @@ from converter.parity.reference import (
     write_request,
 )
 from converter.parity.samples import Samples, find_samples, is_of_samples
-from converter.sidecars import SIDECARS
+from converter.sidecars import SIDECARS, differing
 from converter.specs import Framework
-from converter.verification import Finding
+from converter.verification import Finding, Status
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
@@ -140,6 +140,7 @@ class Outputs:
             )
         self._stack = ExitStack()
         self._workers: tuple[Worker, Worker] | None = None
+        self._processor: tuple[Status, str] = ("passed", "")
 
     def __enter__(self) -> Self:
         if self._golden is None and self._source is not None:
@@ -183,7 +184,11 @@ class Outputs:
         more = (problem for problem in report.problems if not report.verdict.endswith(problem))
         problems = () if report.passed else (report.verdict, *more)
         found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
-        return (found, _samples_finding(report, reason, self._samples.given)), report
+        samples = _samples_finding(report, reason, self._samples.given)
+        status, why = self._processor
+        if status == "failed" or (status == "not checked" and samples.status == "passed"):
+            samples = replace(samples, status=status, problems=(why, *samples.problems))
+        return (found, samples), report
 
     def _run_candidate(self, golden: Path) -> tuple[Recording, Recording]:
         theirs = read_recording(golden)
@@ -205,6 +210,8 @@ class Outputs:
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
+        if not reason:
+            self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
         asked = self._options.reference
         both = run_together(
             {
@@ -215,6 +222,26 @@ class Outputs:
             self._options.seconds,
         )
         return both, reason, f"PyTorch on {in_torch}"
+
+    def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
+        """Whether the tokenizer and the image processor are the source's, and why not.
+
+        Other files may mean the same. Whether they do is seen of the texts and pictures at hand alone.
+        """
+        files = differing(self._folder, source)
+        if not files:
+            return "passed", ""
+        try:
+            wanted = ask_samples(worker, source, self._samples, self._options.seconds).inputs
+        except WorkerError:
+            raise
+        except ParityError as error:
+            return "not checked", f"{listed(files)}: not the source's, whose processor cannot be tried: {error}"
+        names = [name for name in INPUTS if name in made.inputs or name in wanted]
+        names = [name for name in names if not same_bits(made.inputs.get(name), wanted.get(name))]
+        if names:
+            return "failed", f"{listed(files)}: not the source's, whose processor makes other {listed(names)}"
+        return "not checked", f"{listed(files)}: not the source's; what was tried is read alike, the rest may not be"
 
 
 def all_batches(

@@ -193,6 +193,42 @@ def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
     assert finding.problems == (report.verdict,) == (f"different: {problems[0]}",)
 
 
+@pytest.mark.parametrize(
+    ("change", "off", "status", "problems"),
+    [
+        (False, 0, "passed", ()),
+        (
+            True,
+            0,
+            "not checked",
+            ("tokenizer.json: not the source's; what was tried is read alike, the rest may not be",),
+        ),
+        (True, 1, "failed", ("tokenizer.json: not the source's, whose processor makes other input_ids",)),
+    ],
+)
+def test_a_tokenizer_that_is_not_the_sources_does_not_pass(
+    pair: Path, monkeypatch: pytest.MonkeyPatch, change: bool, off: int, status: str, problems: tuple[str, ...]
+) -> None:
+    title = "shipped texts and pictures through the processor"
+    given = {"tf": inputs(), "pt": inputs(input_ids=inputs()["input_ids"] + off)}
+    asked: list[str] = []
+
+    def ask(_: Any, folder: Path, *__: Any) -> Batch:
+        asked.append(folder.name)
+        return Batch(title, given[folder.name])
+
+    run = Recording(METADATA, (Batch(title, inputs(), whole()),))
+    monkeypatch.setattr(module, "ask_samples", ask)
+    monkeypatch.setattr(module, "run_together", lambda *_: (run, run))
+    if change:
+        (pair / "tf" / "tokenizer.json").write_text("{ }")
+    outputs = module.Outputs(pair / "tf", pair / "pt", None, VerifyOptions())
+    monkeypatch.setattr(outputs, "_workers", (None, None))
+    (_, samples), _ = outputs.compare()
+    assert (samples.status, samples.problems) == (status, problems)
+    assert asked == (["tf", "pt"] if change else ["tf"]), "the source's is loaded only where a file is no copy"
+
+
 # --- golden reference files -----------------------------------------------------------------------------------------
 
 
