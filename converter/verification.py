@@ -129,7 +129,8 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     for name, (size, digest) in recorded.files.items():
         path = folder / name
         if not path.is_file() or path.is_symlink():
-            problems.append(f"{printable(name)} is missing")
+            what = "a link; put a copy of what it leads to in its place" if path.is_symlink() else "missing"
+            problems.append(f"{printable(name)} is {what}")
             continue
         if path.stat().st_size != size:
             problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
