@@ -257,14 +257,16 @@ def test_hidden_packages_are_not_there_and_others_are() -> None:
         pytest.param("candidate", "jax", ["jax", "keras"], marks=pytest.mark.jax),
     ],
 )
-def test_each_side_has_its_framework_only(module: str, backend: str, expected: list[str]) -> None:
+def test_each_side_has_its_framework_only(module: str, backend: str, expected: list[str], tmp_path: Path) -> None:
     program = (
         f"import sys; from converter.parity import {module} as side; side._load();"
         "print([name for name in ('flax', 'jax', 'keras', 'tensorflow', 'tf_keras', 'torch') if name in sys.modules])"
     )
     side = {"reference": reference, "candidate": candidate}[module]
     environment = {**os.environ, **side.ENVIRONMENT, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Keras writes its settings into a folder where the process starts, which is not to be this repository.
+    environment["PYTHONPATH"] = str(ROOT)
     run = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert run.stdout.splitlines()[-1] == str(expected)
