@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import math
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 from converter.checkpoints.detect import inside
 from converter.configs import read_json
-from converter.errors import SourceError
+from converter.errors import ConfigError, SourceError
 from converter.specs import Framework
 
 # Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
@@ -62,6 +63,13 @@ def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
     ``TokenizersBackend`` ``PreTrainedTokenizerFast``.
     """
     config = read_json(path)
+    rewritten = _mend(config)
+    if rewritten:
+        write_json(path, config)
+    return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
+
+
+def _mend(config: dict[str, Any]) -> list[str]:
     rewritten = []
     tokens = config.get("extra_special_tokens")
     if isinstance(tokens, list) and "additional_special_tokens" not in config:
@@ -70,9 +78,27 @@ def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         rewritten.append("tokenizer_class: TokenizersBackend -> PreTrainedTokenizerFast")
-    if rewritten:
-        write_json(path, config)
-    return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
+    return rewritten
+
+
+def differing(one: Path, other: Path) -> tuple[str, ...]:
+    """Names of the small files that both of two checkpoint folders have, and that are not copies of one another."""
+    both = (name for name in SIDECARS if (one / name).is_file() and (other / name).is_file())
+    return tuple(name for name in both if not _is_copy(one / name, other / name))
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    if one.name != "tokenizer_config.json":
+        return False
+    try:
+        configs = [read_json(path) for path in (one, other)]
+    except ConfigError:
+        return False
+    for config in configs:
+        _mend(config)
+    return configs[0] == configs[1]
 
 
 def rewrite_config(

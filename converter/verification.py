@@ -5,6 +5,7 @@ What cannot be checked is "not checked", never "passed".
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from converter import manifest
 from converter.casts import DTYPES, FLOATS
 from converter.check import hash_file, same_bits
-from converter.checkpoints.detect import inside
+from converter.checkpoints.detect import held, inside, read_header
 from converter.configs import read_json
 from converter.errors import ConfigError, ConverterError, SourceError, listed, printable
 from converter.hub.download import cached
@@ -128,7 +129,8 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     for name, (size, digest) in recorded.files.items():
         path = folder / name
         if not path.is_file() or path.is_symlink():
-            problems.append(f"{printable(name)} is missing")
+            what = "a link; put a copy of what it leads to in its place" if path.is_symlink() else "missing"
+            problems.append(f"{printable(name)} is {what}")
             continue
         if path.stat().st_size != size:
             problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
@@ -191,6 +193,11 @@ def verify_weights(
         with open_tensors(folder, side="pt") as ours:
             problems = _logit_scale(ours)
             problems += ours.wrong_buffers()
+            if len(held(folder)) > 1:
+                problems.append(
+                    f"there are several weights, {listed(held(folder))}, of which only {ours.files[0].name} could be "
+                    "compared; leave one of them in the folder"
+                )
             against = []
             if reference is not None:
                 against.append(f"{reference}, bit for bit")
@@ -205,7 +212,10 @@ def verify_weights(
                 if sum_of(hashes) != golden:
                     problems.append("the reference file was recorded from other weights than these")
             if not against:
-                why = "the source is gone and there are no canonical hashes; name it with --reference"
+                gone = (
+                    "the source is gone" if recorded is not None else f"there is no {manifest.NAME} that names a source"
+                )
+                why = f"{gone} and there are no canonical hashes; name it with --reference"
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
             status: Status = "failed" if problems else "passed"
             return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))
@@ -311,7 +321,7 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
     """The source to compare with: the one that was named, else the one of the manifest, if it is still there."""
     for path in given:
         if path is not None:
-            return path
+            return _converted(path, recorded)
     if recorded is None:
         return None
     if recorded.hub is not None:
@@ -322,6 +332,18 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
         return snapshot / recorded.source_files[0] if len(recorded.source_files) == 1 else snapshot
     try:
         path = (folder / recorded.source).resolve()
-        return path if path.exists() else None
+        return _converted(path, recorded) if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # a path that no file system would have, or links in a circle
         return None
+
+
+def _converted(source: Path, recorded: Manifest | None) -> Path:
+    """Of a folder that holds several weights, PyTorch's beside TensorFlow's, say, those that were converted."""
+    names = held(source) if source.is_dir() and recorded is not None else ()
+    for name in names if len(names) > 1 else ():
+        with contextlib.suppress(ConverterError):
+            checkpoint = read_header(inside(source / name, source))
+            checkpoint.close()
+            if recorded is not None and {file.name for file in checkpoint.files} == set(recorded.source_files):
+                return source / name
+    return source

@@ -17,6 +17,8 @@ def publish(source: str, repository: str, out: str = "converted") -> Publication
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
     try:
         published = publish(*sys.argv[1:])
     except ConverterError as error:

@@ -54,6 +54,12 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
     return checkpoint, folder
 
 
+def held(folder: Path) -> tuple[str, ...]:
+    """Names of the weights in a folder, each of them whole by itself: a file, or the index of shards."""
+    names = dict.fromkeys(name for side in WEIGHTS.values() for name in side)
+    return tuple(name for name in names if (folder / name).is_file())
+
+
 def read_header(path: Path) -> Checkpoint:
     """Reads the header of one weights file, whatever its kind.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from converter.errors import ParityError
@@ -146,12 +146,11 @@ class ParityReport:
 
     @property
     def worst(self) -> tuple[TapComparison, ...]:
-        """For each tap the batch that is furthest off, in model order."""
-        found: dict[str, TapComparison] = {}
+        """For each tap the batch that is furthest off, with how much was counted in all batches, in model order."""
+        found: dict[str, list[TapComparison]] = {}
         for tap in self.comparisons:
-            if tap.name not in found or _badness(tap) > _badness(found[tap.name]):
-                found[tap.name] = tap
-        return tuple(found[name] for name in sorted(found, key=model_order))
+            found.setdefault(tap.name, []).append(tap)
+        return tuple(_over_batches(found[name]) for name in sorted(found, key=model_order))
 
     @property
     def verdict(self) -> str:
@@ -184,6 +183,25 @@ class ParityReport:
             "batches": list(self.batches),
             "taps": [tap.to_json() for tap in self.comparisons],
         }
+
+
+def _over_batches(taps: Sequence[TapComparison]) -> TapComparison:
+    """The batch that is furthest off; counts, the greatest relative difference and what would pass are of all."""
+    worst = max(taps, key=_badness)
+    relative = max(taps, key=lambda tap: -1.0 if tap.greatest_relative is None else tap.greatest_relative)
+    passing = [tap.passing_atol for tap in taps if tap.passing_atol is not None]
+    return replace(
+        worst,
+        compared=sum(tap.compared for tap in taps),
+        left_out=sum(tap.left_out for tap in taps),
+        exceeding=sum(tap.exceeding for tap in taps),
+        not_finite_candidate=sum(tap.not_finite_candidate for tap in taps),
+        not_finite_reference=sum(tap.not_finite_reference for tap in taps),
+        greatest_relative=relative.greatest_relative,
+        # an index says nothing without its batch
+        index_relative=relative.index_relative if relative.batch == worst.batch else None,
+        passing_atol=max(passing) if len(passing) == len(taps) else None,
+    )
 
 
 def _badness(tap: TapComparison) -> tuple[bool, bool, int, float]:

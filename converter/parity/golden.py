@@ -63,8 +63,10 @@ def check_recording_path(path: Path) -> None:
     """Checks, before any model runs, that a new recording can be written.
 
     Raises:
-        ParityError: the file exists, or could not be made.
+        ParityError: the file exists, could not be made, or has a name by which ``verify`` would not know it.
     """
+    if path.suffix != ".safetensors":
+        raise ParityError(f"{path}: the name of a golden reference file ends in .safetensors; choose such a name")
     try:
         check_place_of_file(path)
         if os.path.lexists(path):

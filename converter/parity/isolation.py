@@ -23,6 +23,7 @@ import converter
 from converter.errors import ParityError, WorkerError, printable
 
 LOG_LINES = 20
+_FATAL = "Fatal Python error"
 _POLL = 0.02
 # Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
 # may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
@@ -72,7 +73,8 @@ class Worker:
         self._ended_for = ""
         init = Path(converter.__file__).resolve()
         program = _START.format(init=str(init), folder=str(init.parent), module=module)
-        interpreter = str(python or sys.executable)
+        # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
+        interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:
             with self.log.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603 -- the interpreter is the caller's choice
@@ -178,10 +180,16 @@ class Worker:
 
     def _log_tail(self) -> str:
         lines = self.log.read_bytes()[-100_000:].decode("utf-8", "replace").splitlines()
-        lines = [printable(line.rstrip()) for line in lines if line.strip()][-LOG_LINES:]
-        return (
-            "\n  its log ends with:\n" + "\n".join(f"  | {line}" for line in lines) if lines else "; its log is empty"
-        )
+        lines = [printable(line.rstrip()) for line in lines if line.strip()]
+        if not lines:
+            return "; its log is empty"
+        shown, said = lines[-LOG_LINES:], "its log ends with"
+        # Python's stack is long, and why a library aborted stands before it.
+        fatal = next((number for number, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
+        if fatal < len(lines) - LOG_LINES:
+            start = max(0, fatal - LOG_LINES // 2)
+            shown, said = lines[start : start + LOG_LINES], "its log has, where it crashed"
+        return f"\n  {said}:\n" + "\n".join(f"  | {line}" for line in shown)
 
 
 def _how_it_ended(status: int) -> str:

@@ -7,15 +7,16 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from converter import manifest
 from converter.checkpoints.detect import open_source
-from converter.configs import read_json
-from converter.errors import ConverterError, ParityError, WorkerError, printable
-from converter.parity.batches import Batch
+from converter.configs import read_config, read_json
+from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
+from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.candidate import CandidateOptions, start_candidate
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
@@ -26,17 +27,19 @@ from converter.parity.reference import (
     ReferenceOptions,
     ask_run,
     ask_samples,
+    check_device,
     read_answer,
     start_reference,
     write_request,
 )
 from converter.parity.samples import Samples, find_samples, is_of_samples
-from converter.sidecars import SIDECARS
+from converter.sidecars import SIDECARS, differing
 from converter.specs import Framework
-from converter.verification import Finding
+from converter.verification import Finding, Status
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+NO_SOURCE_SAID = f"there is no {manifest.NAME} that says what the source is; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
 
 
@@ -71,7 +74,7 @@ class VerifyOptions:
     images: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses what is no number of seconds and no seed; other options are checked where they are used.
+        """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
 
         Raises:
             ParityError: they make no sense.
@@ -80,6 +83,7 @@ class VerifyOptions:
             raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
         if self.seed < 0:
             raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
+        check_device(self.device)
 
     @property
     def reference(self) -> ReferenceOptions:
@@ -136,6 +140,7 @@ class Outputs:
             )
         self._stack = ExitStack()
         self._workers: tuple[Worker, Worker] | None = None
+        self._processor: tuple[Status, str] = ("passed", "")
 
     def __enter__(self) -> Self:
         if self._golden is None and self._source is not None:
@@ -171,12 +176,19 @@ class Outputs:
             else:
                 (theirs, ours), reason, against = self._run_both()
             report = compare_runs(ours, theirs, self._tolerance, read_json(config_of(self._folder)))
+            if self._source is not None:
+                report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
         except ConverterError as error:
             untried = _untried("the outputs could not be compared")
             return (Finding("outputs", "failed", problems=(str(error),)), untried), None
-        problems = () if report.passed else (report.verdict, *report.problems)
+        more = (problem for problem in report.problems if not report.verdict.endswith(problem))
+        problems = () if report.passed else (report.verdict, *more)
         found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
-        return (found, _samples_finding(report, reason, self._samples.given)), report
+        samples = _samples_finding(report, reason, self._samples.given)
+        status, why = self._processor
+        if status == "failed" or (status == "not checked" and samples.status == "passed"):
+            samples = replace(samples, status=status, problems=(why, *samples.problems))
+        return (found, samples), report
 
     def _run_candidate(self, golden: Path) -> tuple[Recording, Recording]:
         theirs = read_recording(golden)
@@ -198,6 +210,8 @@ class Outputs:
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
+        if not reason:
+            self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
         asked = self._options.reference
         both = run_together(
             {
@@ -208,6 +222,26 @@ class Outputs:
             self._options.seconds,
         )
         return both, reason, f"PyTorch on {in_torch}"
+
+    def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
+        """Whether the tokenizer and the image processor are the source's, and why not.
+
+        Other files may mean the same. Whether they do is seen of the texts and pictures at hand alone.
+        """
+        files = differing(self._folder, source)
+        if not files:
+            return "passed", ""
+        try:
+            wanted = ask_samples(worker, source, self._samples, self._options.seconds).inputs
+        except WorkerError:
+            raise
+        except ParityError as error:
+            return "not checked", f"{listed(files)}: not the source's, whose processor cannot be tried: {error}"
+        names = [name for name in INPUTS if name in made.inputs or name in wanted]
+        names = [name for name in names if not same_bits(made.inputs.get(name), wanted.get(name))]
+        if names:
+            return "failed", f"{listed(files)}: not the source's, whose processor makes other {listed(names)}"
+        return "not checked", f"{listed(files)}: not the source's; what was tried is read alike, the rest may not be"
 
 
 def all_batches(
@@ -259,9 +293,28 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
     return Finding("samples", "passed", compared, title)
 
 
+def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
+    """What a model is built from and two configs do not agree on: an epsilon may change less than rounding does."""
+    ours, theirs = (read_config(config_of(path)) for path in (folder, source))
+    found = []
+    for side, one, other in (
+        ("vision", ours.vision.fields, theirs.vision.fields),
+        ("text", ours.text.fields, theirs.text.fields),
+    ):
+        for name in sorted(one.keys() | other.keys()):
+            if one.get(name) != other.get(name):
+                values = (printable(repr(fields.get(name)), 60) for fields in (one, other))
+                found.append("config.json: {}_config.{} is {}, the source's is {}".format(side, name, *values))
+    return tuple(found)
+
+
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one."""
-    return (folder, source) if _framework(folder) == "pt" else (source, folder)
+    if _framework(folder) == "pt":
+        return folder, source
+    if _framework(source) == "tf":
+        raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
+    return source, folder
 
 
 def _framework(folder: Path) -> Framework:

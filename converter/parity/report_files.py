@@ -28,7 +28,7 @@ def to_json_text(found: Verification) -> str:
 
 def to_page(found: Verification) -> str:
     """An HTML page of its own."""
-    return to_html(found.report, found.findings, verdict(found))
+    return to_html(found.report, found.findings, verdict(found), found.passed)
 
 
 KINDS: Mapping[str, Callable[[Verification], str]] = {
@@ -48,10 +48,10 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
 
     Args:
         path: the file.
-        checkpoint: the folder that is verified, whose own files no report replaces.
+        checkpoint: the folder that is verified; no report replaces a file of its own or of its source.
 
     Raises:
-        ParityError: the name ends in none of ``KINDS``, the file cannot be made, or is the checkpoint's own.
+        ParityError: the name ends in none of ``KINDS``, the file cannot be made, or is a checkpoint's own.
     """
     if path.suffix not in KINDS:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
@@ -59,9 +59,11 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
         raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
     with _explained(path):
         check_place_of_file(path)
-    own = path.name in _OF_CHECKPOINTS or path.name.endswith(INDEX)
-    if own and checkpoint is not None and path.parent.resolve() == checkpoint.resolve():
-        raise ParityError(f"{printable(str(path))}: is a file of the checkpoint; choose another name for the report")
+    real = Path(os.path.realpath(path))  # a link is not replaced, but what it leads to
+    own = real.name in _OF_CHECKPOINTS or real.name.endswith(INDEX)
+    verified = checkpoint is not None and real.parent == checkpoint.resolve()
+    if own and (verified or (real.parent / "config.json").is_file()):
+        raise ParityError(f"{printable(str(path))}: is a file of a checkpoint; choose another name for the report")
 
 
 def write_report(found: Verification, path: Path) -> None:

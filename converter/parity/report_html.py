@@ -14,6 +14,7 @@ from converter.verification import Finding
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 300, 70, 90, 30, 84
 _LOWEST, _HIGHEST = -10, 2
+_LOWEST_FLOAT64 = -18
 _SHOWN = 10  # problems of one part; the JSON report has them all
 _HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
 _STYLE = """
@@ -42,20 +43,24 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 """
 
 
-def to_html(report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "") -> str:
+def to_html(
+    report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "", passed: bool | None = None
+) -> str:
     """Renders a report as a page without scripts and without anything from elsewhere.
 
     Args:
         report: of one comparison; None where there was none.
         findings: what verifying found of each part.
         title: the verdict over all parts; by default the report's.
+        passed: whether it is a good one; by default the report's, where there is one.
 
     Returns:
         An HTML document.
     """
-    passed = all(finding.status != "failed" for finding in findings) if report is None else report.passed
+    if passed is None:
+        passed = report is not None and report.passed
     title = title or (report.verdict if report is not None else "nothing was compared")
-    verdict = "equal" if passed and all(finding.status != "failed" for finding in findings) else "different"
+    verdict = "equal" if passed else "different"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Parity</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
@@ -99,7 +104,7 @@ def _figures(report: ParityReport | None) -> str:
     )
     return (
         f"<dl>{listed_facts}</dl>{f'<ul>{problems}</ul>' if problems else ''}{plots}"
-        f"<h2>All taps, furthest batch of each</h2>{_table(report.worst)}"
+        f"<h2>All taps, each at its furthest, counted over all batches</h2>{_table(report.worst)}"
     )
 
 
@@ -112,9 +117,10 @@ def _plot(report: ParityReport, tower: str) -> str:
     taps = [tap for tap in report.worst if tower_of(tap.name) == tower and is_state(tap.name)]
     if not taps:
         return "<p>nothing compared</p>"
+    lowest = _LOWEST_FLOAT64 if any(tap.dtype == "float64" for tap in taps) else _LOWEST
     step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(taps) - 1)
-    points = [(_LEFT + step * number, _height(tap.greatest_absolute), tap) for number, tap in enumerate(taps)]
-    parts = [_grid(), _limit(report.tolerance.atol)]
+    points = [(_LEFT + step * number, _height(tap.greatest_absolute, lowest), tap) for number, tap in enumerate(taps)]
+    parts = [_grid(lowest), _limit(report.tolerance.atol, lowest)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
     parts.append(f'<polyline class="line" points="{path}"/>')
     for x, y, tap in points:
@@ -129,27 +135,27 @@ def _plot(report: ParityReport, tower: str) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
 
-def _height(value: float | None) -> float:
+def _height(value: float | None, lowest: int) -> float:
     """Where a difference lies; one that is not known or not finite at the top, where it cannot be overlooked."""
-    decade = _HIGHEST if value is None or math.isinf(value) else _LOWEST if value == 0 else math.log10(value)
-    part = (min(max(decade, _LOWEST), _HIGHEST) - _LOWEST) / (_HIGHEST - _LOWEST)
+    decade = _HIGHEST if value is None or math.isinf(value) else lowest if value == 0 else math.log10(value)
+    part = (min(max(decade, lowest), _HIGHEST) - lowest) / (_HIGHEST - lowest)
     return _HEIGHT - _BOTTOM - part * (_HEIGHT - _BOTTOM - _TOP)
 
 
-def _grid() -> str:
+def _grid(lowest: int) -> str:
     lines = []
-    for decade in range(_LOWEST, _HIGHEST + 1, 2):
-        y = _height(10.0**decade)
+    for decade in range(lowest, _HIGHEST + 1, 2):
+        y = _height(10.0**decade, lowest)
         lines.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">1e{decade}</text>')
     lines.append(f'<text x="{_LEFT}" y="{_TOP - 12}">greatest absolute difference, all batches</text>')
     return "".join(lines)
 
 
-def _limit(atol: float) -> str:
+def _limit(atol: float, lowest: int) -> str:
     if not atol:
         return ""
-    y = _height(atol)
+    y = _height(atol, lowest)
     return (
         f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{_WIDTH - _RIGHT}" y="{y - 5:.1f}" text-anchor="end">atol {atol:g}</text>'

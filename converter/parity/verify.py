@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from converter import manifest
-from converter.checkpoints.detect import WEIGHTS
+from converter.checkpoints.detect import held, read_header
 from converter.errors import ParityError, SourceError, TargetError, printable
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
 from converter.parity.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
-from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_batches
+from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
@@ -103,7 +103,7 @@ def verify(
     if not folder.is_dir():
         raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
     recorded = read_manifest(folder)
-    if recorded is None and not any((folder / name).is_file() for names in WEIGHTS.values() for name in names):
+    if recorded is None and not held(folder):
         raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
     given = _given(reference, recorded)
     golden = given if given is not None and _is_golden(given) else None
@@ -177,7 +177,9 @@ def _weights_of(golden: Path) -> WeightsSum | None:
 
 
 def _no_reference(recorded: Manifest | None) -> str:
-    if recorded is None or recorded.hub is None:
+    if recorded is None:
+        return NO_SOURCE_SAID
+    if recorded.hub is None:
         return NO_REFERENCE
     return (
         "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
@@ -242,10 +244,5 @@ def _is_golden(path: Path) -> bool:
     """Whether a path is a golden reference file rather than a checkpoint."""
     if not path.is_file() or path.suffix != ".safetensors":
         return False
-    from converter.checkpoints.detect import read_header
-
-    held = read_header(path)  # which knows what a clone without its large files has here
-    try:
-        return any(name.startswith("batch.") for name in held.tensors)
-    finally:
-        held.close()
+    with contextlib.closing(read_header(path)) as found:
+        return any(name.startswith("batch.") for name in found.tensors)

@@ -194,7 +194,7 @@ def test_no_report_replaces_a_file_of_the_checkpoint(checkpoint: Path, talk: Pat
     path = checkpoint / ".." / checkpoint.name / name
     ended = children.run(["verify", str(checkpoint), "--weights-only", "--report", str(path)], talk)
     assert (ended.status, ended.err) == (
-        1, f"convert: {path}: is a file of the checkpoint; choose another name for the report\n"
+        1, f"convert: {path}: is a file of a checkpoint; choose another name for the report\n"
     )  # fmt: skip
     assert content(checkpoint) == before
 

@@ -315,6 +315,29 @@ def test_the_worst_batch_of_a_tap_is_the_failing_or_the_furthest() -> None:
         assert found.batch == worst
 
 
+def test_a_tap_is_counted_over_all_batches_and_what_would_pass_passes_all() -> None:
+    ones = {**taps(), "vision.pooled": np.full(SHAPES["vision.pooled"], 100.0)}
+    ones["vision.pooled"][0] = 0.01
+    # Off by more where the reference is large, which a relative tolerance allows, and by less where it is small.
+    first = changed(ones, "vision.pooled", (2, 0), 102.5)
+    second = changed(changed(ones, "vision.pooled", (0, 1), 1.01), "vision.pooled", (0, 2), 2.01)
+    runs = recording(first, second), recording(ones, ones)
+    report = compare_runs(*runs, Tolerance(0.1, 0.01))
+    each = [tap for tap in report.comparisons if tap.name == "vision.pooled"]
+    (found,) = (tap for tap in report.worst if tap.name == "vision.pooled")
+    assert (found.batch, found.greatest_absolute, found.index_absolute) == (0, 2.5, (2, 0))
+    assert [tap.exceeding for tap in each] == [1, 2]
+    assert (found.exceeding, found.compared) == (3, sum(tap.compared for tap in each))
+    assert found.greatest_relative == pytest.approx(200.0)
+    assert found.index_relative is None, "it lies in another batch than the one that is named"
+    assert each[0].passing_atol is not None
+    assert found.passing_atol == each[1].passing_atol > each[0].passing_atol
+    assert not compare_runs(*runs, Tolerance(each[0].passing_atol, 0.01)).passed
+    assert compare_runs(*runs, Tolerance(found.passing_atol, 0.01)).passed
+    assert sum(tap.compared for tap in report.worst) == report.compared
+    assert sum(tap.left_out for tap in report.worst) == report.left_out
+
+
 def test_json_says_all_and_holds_no_nan() -> None:
     reference = taps()
     candidate = changed(changed(reference, "text.layers.0", (0, 0, 0), math.nan), "loss", (), 50.0)

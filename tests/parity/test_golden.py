@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from converter.errors import ParityError
 from converter.parity.batches import Batch
-from converter.parity.golden import MAX_BYTES, Recording, read_recording, write_recording
+from converter.parity.golden import MAX_BYTES, Recording, check_recording_path, read_recording, write_recording
 from converter.parity.golden import METADATA as NEEDED
 from tests.parity.samples import METADATA, SEQUENCE, TEXTS, inputs, recording, taps
 
@@ -232,3 +232,12 @@ def test_a_tap_of_another_dtype_is_not_written(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="cannot be written"):
         write_recording(recording(taps()), tmp_path / "none" / "a.safetensors")
+
+
+def test_a_name_by_which_verify_would_not_know_it_is_refused(tmp_path: Path) -> None:
+    check_recording_path(tmp_path / "golden.safetensors")
+    with pytest.raises(ParityError) as caught:
+        check_recording_path(tmp_path / "golden")
+    assert str(caught.value) == (
+        f"{tmp_path}/golden: the name of a golden reference file ends in .safetensors; choose such a name"
+    )

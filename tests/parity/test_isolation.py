@@ -16,7 +16,7 @@ import pytest
 
 from converter.errors import ParityError, WorkerError
 from converter.parity import candidate, reference
-from converter.parity.isolation import Worker
+from converter.parity.isolation import LOG_LINES, Worker
 from converter.parity.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +100,13 @@ def test_a_crash_is_named_and_its_log_is_safe_to_print(worker: Worker) -> None:
     assert "\x1b" not in message
     again = failure(worker, "echo")
     assert again.startswith("Worker: crashed with SIGSEGV"), "a worker that is gone stays gone"
+
+
+def test_why_it_aborted_is_shown_although_its_stack_is_long(worker: Worker) -> None:
+    message = failure(worker, "abort")
+    assert message.startswith("Worker: crashed with SIGABRT\n  its log has, where it crashed:\n")
+    assert "  | terminate called after throwing an instance of 'std::bad_alloc'\n" in message
+    assert len(message.splitlines()) == LOG_LINES + 2
 
 
 def test_a_kill_is_called_what_it_mostly_is(worker: Worker) -> None:
@@ -213,6 +220,16 @@ def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
         assert "ended with exit status 1 before it answered" in failure(worker, "echo")
 
 
+def test_an_interpreter_is_named_as_it_is_seen_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "environment" / "python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    with start(python=Path("environment/python")) as worker:
+        assert worker.ask({"do": "environment", "value": "CASE"}, QUICK)["value"] == "given"
+    with pytest.raises(ParityError, match=r"^Worker: cannot start no/python: No such file or directory"):
+        start(python=Path("no/python"))
+
+
 def test_another_interpreter_runs_this_package_without_this_environment() -> None:
     base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     if not base.exists() or sys.prefix == sys.base_prefix:
@@ -247,6 +264,7 @@ def test_each_side_has_its_framework_only(module: str, backend: str, expected: l
     )
     side = {"reference": reference, "candidate": candidate}[module]
     environment = {**os.environ, **side.ENVIRONMENT, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Keras writes its settings into a folder where the process starts, which is not to be this repository.
     environment["PYTHONPATH"] = str(ROOT)
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path

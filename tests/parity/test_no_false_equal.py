@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt, verify
-from converter.errors import ParityError, SourceError, WorkerError
+from converter.errors import CorruptCheckpoint, ParityError, SourceError, WorkerError
 from converter.parity import outputs as module
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
@@ -110,7 +110,7 @@ def pair(tmp_path: Path) -> Path:
 
 
 def refusal(*args: Any, **options: Any) -> str:
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises((SourceError, CorruptCheckpoint)) as caught:
         verify(*args, **options)
     return str(caught.value)
 
@@ -142,6 +142,93 @@ def test_a_source_without_its_config_is_not_whole(pair: Path) -> None:
     assert found.findings[2].problems == (said,)
 
 
+def test_a_device_that_is_none_is_refused_also_where_nothing_runs() -> None:
+    with pytest.raises(ParityError, match=r"^device is tpu, expected auto, cpu, cuda or cuda:<number>$"):
+        VerifyOptions(device="tpu")
+
+
+def test_without_a_manifest_nothing_is_said_to_be_gone(pair: Path) -> None:
+    (pair / "tf" / "conversion.json").unlink()
+    said = "there is no conversion.json that says what the source is; name it with --reference"
+    found = verify(pair / "tf")
+    assert [finding.status for finding in found.findings] == ["not checked"] * 4
+    assert [finding.problems for finding in found.findings[1:]] == [
+        (
+            "there is no conversion.json that names a source and there are no canonical hashes; name it with --reference",
+        ),
+        (said,),
+        (said,),
+    ]
+
+
+def test_tensorflow_is_no_reference_of_tensorflow(pair: Path) -> None:
+    shutil.copytree(pair / "tf", pair / "copy")
+    with pytest.raises(ParityError) as caught:
+        module._sides(pair / "tf", pair / "copy")
+    assert str(caught.value) == (
+        f"{pair}/copy: holds TensorFlow weights as {pair}/tf does; name PyTorch's, which are what counts"
+    )
+    assert module._sides(pair / "back", pair / "tf") == (pair / "back", pair / "tf")
+
+
+def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recording(whole())
+    write_checkpoint(tmp_path / "pt", CONFIG, tensors_of(CONFIG))
+    silent = {
+        **CONFIG,
+        "text_config": {**CONFIG["text_config"], "architectures": ["BertModel"], "layer_norm_eps": 1e-12},
+    }
+    wrong = {**CONFIG, "text_config": {**CONFIG["text_config"], "layer_norm_eps": 1e-6}}
+    for config, problems in ((silent, ()), (wrong, ("config.json: text_config.layer_norm_eps is 1e-06, the source's is "
+                                                    "1e-12",))):  # fmt: skip
+        out = write_checkpoint(tmp_path / "tf", config, tensors_of(CONFIG))
+        outputs = module.Outputs(out, tmp_path / "pt", None, VerifyOptions())
+        monkeypatch.setattr(outputs, "_run_both", lambda: ((run, run), "no processor", "PyTorch"))
+        (finding, _), report = outputs.compare()
+        assert report is not None
+        assert report.problems == problems
+        assert (finding.status, report.passed) == ("failed" if problems else "passed", not problems)
+    assert finding.problems == (report.verdict,) == (f"different: {problems[0]}",)
+
+
+@pytest.mark.parametrize(
+    ("change", "off", "status", "problems"),
+    [
+        (False, 0, "passed", ()),
+        (
+            True,
+            0,
+            "not checked",
+            ("tokenizer.json: not the source's; what was tried is read alike, the rest may not be",),
+        ),
+        (True, 1, "failed", ("tokenizer.json: not the source's, whose processor makes other input_ids",)),
+    ],
+)
+def test_a_tokenizer_that_is_not_the_sources_does_not_pass(
+    pair: Path, monkeypatch: pytest.MonkeyPatch, change: bool, off: int, status: str, problems: tuple[str, ...]
+) -> None:
+    title = "shipped texts and pictures through the processor"
+    given = {"tf": inputs(), "pt": inputs(input_ids=inputs()["input_ids"] + off)}
+    asked: list[str] = []
+
+    def ask(_: Any, folder: Path, *__: Any) -> Batch:
+        asked.append(folder.name)
+        return Batch(title, given[folder.name])
+
+    run = Recording(METADATA, (Batch(title, inputs(), whole()),))
+    monkeypatch.setattr(module, "ask_samples", ask)
+    monkeypatch.setattr(module, "run_together", lambda *_: (run, run))
+    if change:
+        (pair / "tf" / "tokenizer.json").write_text("{ }")
+    outputs = module.Outputs(pair / "tf", pair / "pt", None, VerifyOptions())
+    monkeypatch.setattr(outputs, "_workers", (None, None))
+    (_, samples), _ = outputs.compare()
+    assert (samples.status, samples.problems) == (status, problems)
+    assert asked == (["tf", "pt"] if change else ["tf"]), "the source's is loaded only where a file is no copy"
+
+
 # --- golden reference files -----------------------------------------------------------------------------------------
 
 
@@ -150,6 +237,13 @@ def write_golden(path: Path, weights: Any) -> Path:
     made = tuple(replace(batch, taps={"loss": np.ones((), np.float32)}) for batch in given)
     write_recording(Recording({**METADATA, "weights": json.dumps(weights)}, made), path)
     return path
+
+
+def test_a_golden_file_that_was_not_pulled_is_called_so(pair: Path) -> None:
+    path = pair / "golden.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1443628\n")
+    said = f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository"
+    assert refusal(pair / "tf", reference=path) == said
 
 
 def test_a_golden_file_is_of_these_weights_or_of_others(pair: Path) -> None:

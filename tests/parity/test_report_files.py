@@ -19,7 +19,7 @@ from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.golden import Recording
-from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, write_report
+from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, to_page, write_report
 from converter.parity.report_findings import verification_junit, verification_markdown
 from converter.parity.report_html import to_html
 from converter.parity.report_junit import to_junit
@@ -200,13 +200,40 @@ def test_html_plots_greater_differences_higher() -> None:
     assert heights(math.nan)[2] > min(heights(math.nan)) - 1
 
 
+def test_html_has_room_for_what_float64_leaves() -> None:
+    def heights(dtype: str) -> list[str]:
+        one = {name: np.asarray(array, dtype) for name, array in few().items()}
+        other = {
+            **one,
+            "text.layers.0": one["text.layers.0"] + 4e-15,
+            "text.embeddings": one["text.embeddings"] + 4e-11,
+        }
+        made = compare_runs(recording(other), recording(one), Tolerance(1e-9))
+        return [value or "" for name, value in Page(to_html(made)).attributes if name == "cy"]
+
+    assert len(set(heights("float64"))) == 3
+    page = to_html(compare_runs(recording(few()), recording(few()), Tolerance(1e-9)))
+    assert ">1e-18</text>" in page
+    assert ">1e-18</text>" not in to_html(compare_runs(recording(taps()), recording(taps()), Tolerance(1e-9))), (
+        "float32 has nothing there"
+    )
+
+
 def test_html_says_what_was_found_of_each_part() -> None:
-    page = Page(to_html(report(), found().findings, "the verdict"))
+    page = Page(to_page(found()))
     assert page.open == []
-    assert "the verdict" in page.text
+    assert "out: NOT shown to be its source" in page.text
     assert page.text.count("a.bin: 3 bytes, recorded 4") == 1
     assert ("class", "different") in page.attributes  # equal outputs do not make up for it
-    assert Page(to_html(None, found().findings, "the verdict")).tags.count("svg") == 0
+    assert Page(to_page(replace(found(), report=None))).tags.count("svg") == 0
+
+
+def test_html_is_not_green_where_outputs_were_not_checked() -> None:
+    unchecked = Finding("outputs", "not checked", problems=("the source is gone",))
+    weights = Finding("weights", "passed", 3)
+    for findings, colour in (((weights, unchecked), "different"), ((weights,), "equal")):
+        made = Verification(Path("out"), findings, None)
+        assert [value for name, value in Page(to_page(made)).attributes if value in ("equal", "different")] == [colour]
 
 
 def found(off: float = 1.0, *others: Finding) -> Verification:
@@ -320,6 +347,21 @@ def test_other_names_are_refused_before_anything_runs(tmp_path: Path, monkeypatc
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "taken"))
     with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
         add_to_job_summary(found())
+
+
+def test_no_report_replaces_a_file_of_the_source_or_through_a_link(tmp_path: Path) -> None:
+    for folder in ("out", "source"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to("out/config.json")
+    for name in ("source/config.json", "source/tokenizer.json", "out/parity.json", "link.json"):
+        with pytest.raises(ParityError) as caught:
+            check_report_path(tmp_path / name, tmp_path / "out")
+        assert str(caught.value) == (
+            f"{tmp_path / name}: is a file of a checkpoint; choose another name for the report"
+        )
+    check_report_path(tmp_path / "config.json", tmp_path / "out")
+    check_report_path(tmp_path / "source" / "report.json", tmp_path / "out")
 
 
 def test_a_page_lists_its_batches_and_serves_light_and_dark_wide_and_narrow() -> None:

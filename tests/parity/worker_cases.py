@@ -20,6 +20,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def deep(calls: int) -> None:
+    """Aborts as a C++ library does that cannot have memory, below a stack that is longer than what is shown of a log."""
+    if calls:
+        deep(calls - 1)
+    say("terminate called after throwing an instance of 'std::bad_alloc'")
+    os.abort()
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Does what ``request["do"]`` says."""
     match request["do"]:
@@ -41,6 +49,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         case "segfault":
             say("about to crash\x1b[31m")
             ctypes.string_at(0)
+        case "abort":
+            deep(40)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":

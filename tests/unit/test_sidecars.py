@@ -180,3 +180,19 @@ def test_json_there_and_back(tmp_path_factory: pytest.TempPathFactory, value: di
     write_json(path, value)
     assert json.loads(path.read_text("utf-8")) == value
     assert path.read_bytes().endswith(b"}\n")
+
+
+def test_copies_are_told_from_others_and_a_mended_one_is_a_copy(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+            (tmp_path / folder / name).write_text("{}")
+    (tmp_path / "one" / "merges.txt").write_text("only here")
+    (tmp_path / "one" / "README.md").write_text("no such file")
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ()
+    (tmp_path / "one" / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
+    (tmp_path / "other" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ()
+    (tmp_path / "other" / "vocab.txt").write_text("[]")
+    (tmp_path / "other" / "tokenizer_config.json").write_text("no JSON")
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ("tokenizer_config.json", "vocab.txt")

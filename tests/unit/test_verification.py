@@ -187,3 +187,38 @@ def test_a_manifest_that_lies_is_refused(out, text):
     (out / "conversion.json").write_text(text)
     with pytest.raises(SourceError, match=r"conversion\.json: "):
         read_manifest(out)
+
+
+# --- several weights in one folder ----------------------------------------------------------------------------------
+
+
+def test_weights_that_were_not_compared_are_not_equal(out: Path, source: Path) -> None:
+    change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
+    shutil.copy(source / "model.safetensors", out)
+    (out / "conversion.json").unlink()
+    found = weights(out, source)
+    assert found.status == "failed"
+    assert found.problems == (
+        "there are several weights, model.safetensors, tf_model.h5, of which only model.safetensors could be compared; "
+        "leave one of them in the folder",
+    )
+
+
+@pytest.mark.parametrize("shards", [None, "100KB"])
+def test_of_a_source_with_several_weights_those_converted_are_the_source(
+    out: Path, source: Path, tmp_path: Path, shards: str | None
+) -> None:
+    both = tmp_path / "both"
+    if shards is None:
+        change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
+        shutil.copytree(out, both)
+    else:
+        pt2tf(source, both, dtype="float16", max_shard_size=shards)
+    shutil.copy(source / "model.safetensors", both)
+    tf2pt(both, tmp_path / "back")
+    name = "tf_model.h5" if shards is None else "tf_model.h5.index.json"
+    for given in (None, both):
+        found = weights(tmp_path / "back", given)
+        assert (found.status, found.against) == ("passed", f"{both / name}, bit for bit")
+    shutil.copy(source / "model.safetensors", tmp_path / "back")
+    assert weights(tmp_path / "back").status == "failed", "equal to the weights beside those that were converted"
