@@ -13,7 +13,7 @@ from typing import Any
 
 from converter import manifest
 from converter.checkpoints.detect import WEIGHTS
-from converter.errors import ParityError, SourceError, TargetError, printable
+from converter.errors import ParityError, SourceError, TargetError, printable, reading
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
@@ -100,14 +100,11 @@ def verify(
         ConverterError: there is no checkpoint to verify, or an option makes no sense.
     """
     folder, options = Path(folder), options or VerifyOptions()
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
-    recorded = read_manifest(folder)
-    if recorded is None and not any((folder / name).is_file() for names in WEIGHTS.values() for name in names):
-        raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
-    given = _given(reference, recorded)
-    golden = given if given is not None and _is_golden(given) else None
-    source, reason = _source(folder, recorded, None if golden else given)
+    with reading(folder):
+        recorded = _recorded(folder)
+        given = _given(reference, recorded)
+        golden = given if given is not None and _is_golden(given) else None
+        source, reason = _source(folder, recorded, None if golden else given)
     outputs = Outputs(folder, source, golden, options, reason)
     findings: list[Finding] = []
     report: ParityReport | None = None
@@ -119,7 +116,7 @@ def verify(
             if progress is not None:
                 progress(finding.part, len(findings), 2 if weights_only else 4)
 
-    with contextlib.nullcontext() if weights_only else outputs:
+    with reading(folder), contextlib.nullcontext() if weights_only else outputs:
         add(verify_files(folder, recorded))
         add(verify_weights(folder, recorded, source, None if golden is None else _weights_of(golden)))
         if not weights_only:
@@ -132,6 +129,16 @@ def verify(
         except TargetError as error:  # a folder that may only be read can be verified all the same
             _log.warning("not recorded: %s", printable(str(error)))
     return found
+
+
+def _recorded(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None of a checkpoint that has none."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
+    recorded = read_manifest(folder)
+    if recorded is None and not any((folder / name).is_file() for names in WEIGHTS.values() for name in names):
+        raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
+    return recorded
 
 
 def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
