@@ -33,6 +33,7 @@ from converter.parity.reference import (
 from converter.parity.samples import Samples, find_samples, is_of_samples
 from converter.sidecars import SIDECARS
 from converter.specs import Framework
+from converter.streams import check_whole
 from converter.verification import Finding
 
 _log = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ class Outputs:
                 f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
                 "anew with 'convert reference --float64'"
             )
+        check_whole(self._folder)
         asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
         check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
@@ -197,6 +199,8 @@ class Outputs:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
+        for side in (in_torch, in_keras):
+            check_whole(side)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         asked = self._options.reference
         both = run_together(

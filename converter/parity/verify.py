@@ -22,7 +22,7 @@ from converter.parity.outputs import NO_REFERENCE, Outputs, VerifyOptions, all_b
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
-from converter.streams import open_tensors
+from converter.streams import check_whole, open_tensors
 from converter.verification import (
     OPTIONAL_PARTS,
     Finding,
@@ -229,6 +229,7 @@ def record_reference(
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
     checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).path
+    check_whole(checkpoint)
     folder = config_of(checkpoint).parent
     samples = options.samples
     with start_reference(options.reference_python) as worker:
