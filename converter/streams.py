@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
-from converter.checkpoints.detect import open_source
+from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.errors import SourceError, printable
 from converter.hub.download import obtain
@@ -197,12 +197,19 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revisio
     return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
 
 
-def check_whole(source: Path) -> None:
+def check_whole(source: Path, in_torch: bool) -> None:
     """Checks the headers of a checkpoint against its config, before a framework makes a model of what that says.
+
+    Args:
+        source: a folder, or a weights file in one.
+        in_torch: whether transformers is going to load it into PyTorch: it takes the first of a folder's weights,
+            whatever that is, where another file would be found to be what can be read.
 
     Raises:
         ConverterError: the checkpoint is not complete or not sound.
     """
+    if in_torch and source.is_dir():
+        source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
     with open_tensors(source, side="pt"):
         pass
 

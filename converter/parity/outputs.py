@@ -187,7 +187,7 @@ class Outputs:
                 f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
                 "anew with 'convert reference --float64'"
             )
-        check_whole(self._folder)
+        check_whole(self._folder, in_torch=False)
         asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
         check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
@@ -199,8 +199,8 @@ class Outputs:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
-        for side in (in_torch, in_keras):
-            check_whole(side)
+        check_whole(in_torch, in_torch=True)
+        check_whole(in_keras, in_torch=False)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         asked = self._options.reference
         both = run_together(

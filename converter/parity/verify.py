@@ -229,7 +229,7 @@ def record_reference(
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
     checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).path
-    check_whole(checkpoint)
+    check_whole(checkpoint, in_torch=True)
     folder = config_of(checkpoint).parent
     samples = options.samples
     with start_reference(options.reference_python) as worker:
