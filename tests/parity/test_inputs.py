@@ -146,8 +146,8 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
             "vision_config: image_size 0 and num_channels 3 make no image; correct the config",
         ),
         (
-            {"vision_config": {"image_size": 4097}},
-            "vision_config: image_size 4097 and num_channels 3 make no image; correct the config",
+            {"vision_config": {"image_size": 4097, "num_channels": 1}},
+            "vision_config: image_size 4097 and num_channels 1 make no image; correct the config",
         ),
         (
             {"vision_config": {"image_size": [8, 8, 8]}},
