@@ -13,7 +13,7 @@ import numpy as np
 from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
-from converter.errors import SourceError, printable
+from converter.errors import SourceError, printable, reading
 from converter.hub.download import obtain
 from converter.layouts import empty_array
 from converter.moves import Files
@@ -208,8 +208,9 @@ def check_whole(source: Path, in_torch: bool) -> None:
     Raises:
         ConverterError: the checkpoint is not complete or not sound.
     """
-    if in_torch and source.is_dir():
-        source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
+    with reading(source):
+        if in_torch and source.is_dir():
+            source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
     with open_tensors(source, side="pt"):
         pass
 
