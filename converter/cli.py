@@ -68,6 +68,9 @@ class _Group(click.Group):
                 raise SystemExit(ctx.obj.status) from None
             click.echo(printable(f"convert: {error}", _LONG_LINE), err=True)
             ctx.exit(1)
+        except MemoryError:
+            click.echo("convert: this machine has too little memory for that; take one with more", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
             click.echo(INTERRUPTED, err=True)
             ctx.exit(_INTERRUPTED)
@@ -262,7 +265,10 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
 )
 @click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
 @click.option(
-    "--reference", metavar="SRC|FILE", type=click.Path(), help="The source, or a file of `convert reference`."
+    "--reference",
+    metavar="SRC|FILE",
+    type=click.Path(readable=False),
+    help="The source, or a file of `convert reference`.",
 )
 @click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of every output.")
 @click.option("--rtol", default=0.0, show_default=True, help="Relative tolerance of every output.")
@@ -362,6 +368,7 @@ def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits with its status: 0 done, 1 refused, 2 wrong usage."""
+    _fill_standard_streams()
     stop = _Stop()
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it in the background, and nohup
@@ -385,6 +392,16 @@ def main() -> NoReturn:
     if stop.status == _INTERRUPTED:
         click.echo(INTERRUPTED, err=True)
     sys.exit(status if stop.status is None else stop.status)
+
+
+def _fill_standard_streams() -> None:
+    """Opens what is closed of stdin, stdout and stderr: files opened later would get their numbers, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from converter.layouts import LAYOUTS
 from converter.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 from converter.streams import TensorReader, open_tower
-from converter.writing import Progress, identities, identity
+from converter.writing import Progress, identities, identity, small_files
 
 Array = np.ndarray[Any, Any]
 _SIDES: tuple[Side, Side] = ("vision", "text")
@@ -87,7 +87,7 @@ def combine(
             seed=seed,
             made_new=drawn,
             dropped=tuple(item for tower in towers.values() for item in tower.dropped),
-            before={file: seen.get(file) or identity(file) for file in files},
+            before={file: seen.get(file) or identity(file) for file in files} | dict(small_files(seen)),
             progress=progress,
         )
 

@@ -21,7 +21,7 @@ from converter.manifest import FileRecord
 from converter.memory import read_state_dict
 from converter.plan import Dropped, Dtype, Names, Plan, make_plan
 from converter.specs import Checkpoint, Framework, StoredTensor
-from converter.writing import Direction, Identity, Job, Progress, Written, identities, identity, write_job
+from converter.writing import Direction, Identity, Job, Progress, Written, identities, identity, small_files, write_job
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
@@ -212,7 +212,7 @@ def _convert(
             path = Path("memory" if isinstance(source, Mapping) else source)
             job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
             known = {file: before.get(file, now) for file, now in job.before.items()}
-            job = replace(job, before=known, origin=held if held and held.hub else None)
+            job = replace(job, before={**known, **small_files(before)}, origin=held if held and held.hub else None)
             _log_plan(job)
             written = Written() if dry_run else write_job(job, overwrite, check)
         finally:

@@ -21,8 +21,9 @@ A message says where, what was expected, what was found and what to do next. Exi
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
@@ -91,6 +92,24 @@ def unreadable(where: Path | str, error: OSError) -> str:
     if error.errno in TOO_MANY_FILES:
         return f"{where}: cannot be read: too many files are open; raise the limit (ulimit -n)"
     return f"{where}: cannot be read: {error.strerror}; see to it that you may read it"
+
+
+@contextlib.contextmanager
+def reading(where: Path | str) -> Iterator[None]:
+    """Turns what the system says of a file that cannot be looked at or read into an error with the next step.
+
+    Args:
+        where: what is read, for an error that names no file.
+
+    Raises:
+        SourceError: the system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not of the system: clients of HTTP derive theirs from OSError, too
+            raise
+        raise SourceError(unreadable(error.filename or where, error)) from None
 
 
 INTERRUPTED = "convert: interrupted; nothing half-made was left behind"

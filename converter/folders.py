@@ -143,6 +143,10 @@ def check_place_of_file(path: Path) -> None:
         code = errno.EACCES
     if code:
         raise OSError(code, os.strerror(code), str(folder))
+    with contextlib.suppress(
+        FileNotFoundError
+    ):  # a name that is too long is not the file's, but the longer one's beside it
+        _Staging(path).path.lstat()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from converter.casts import DTYPES
 from converter.checkpoints.detect import open_source
 from converter.configs import DualEncoderConfig, read_config
-from converter.errors import ConverterError
+from converter.errors import ConverterError, reading
 from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
@@ -98,7 +98,8 @@ def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> C
             plan = make_plan(checkpoint, config, "tf" if checkpoint.framework == "pt" else "pt")
         except ConverterError as error:
             problem = str(error)
-        return _describe(Path(source), commit, checkpoint, config, plan, problem)
+        with reading(os.fspath(source)):
+            return _describe(Path(source), commit, checkpoint, config, plan, problem)
     finally:
         checkpoint.close()
 

@@ -54,7 +54,19 @@ def write_proof(folder: Path, verification: Mapping[str, Any]) -> Path:
         TargetError: the folder has no manifest, or cannot be written to.
     """
     path = folder / NAME
-    record = {
+    try:
+        record = _record_of(folder, verification)
+        with staged_file(path) as fresh:
+            write_json(fresh, record)
+    except OSError as error:
+        raise TargetError(
+            f"{path}: cannot be written: {error.strerror}; keep the figures with --report FILE.json instead"
+        ) from None
+    return path
+
+
+def _record_of(folder: Path, verification: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "verified_by": f"dual-encoder-converter {version()}",
         "manifest_sha256": _manifest_sum(folder),
@@ -64,14 +76,6 @@ def write_proof(folder: Path, verification: Mapping[str, Any]) -> Path:
         "findings": [{name: finding[name] for name in _OF_FINDINGS} for finding in verification["findings"]],
         "report": verification["report"],
     }
-    try:
-        with staged_file(path) as fresh:
-            write_json(fresh, record)
-    except OSError as error:
-        raise TargetError(
-            f"{path}: cannot be written: {error.strerror}; keep the figures with --report FILE.json instead"
-        ) from None
-    return path
 
 
 def read_proof(folder: Path) -> Proof | str:

@@ -6,6 +6,7 @@ Nothing is guessed from what a name looks like. A rule set is a bijection or it 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from typing import Any
 from converter.configs import DualEncoderConfig, Side, TowerConfig, rule_file
 from converter.errors import ConfigError
 from converter.expressions import Value, evaluate, integer, truth
+from converter.layouts import LAYOUTS
 from converter.scopes import erase_main_layer
 from converter.specs import Shape
 
 # Ten times what the largest towers have; naming them takes a second.
 MAX_TENSORS = 50_000
+# Of a weight that is transposed: every core holds some rows, and the widest real ones have some 20,000 numbers.
+MAX_ROW = 2**22
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -182,6 +186,11 @@ def _expand_module(
         if part.get("optional") and not truth(module.get("bias", "true"), fields):
             continue
         part_shape = tuple(shape[axis] for axis in part["axes"]) if "axes" in part else shape
+        if LAYOUTS[part["layout"]].axes is not None and math.prod(part_shape[1:]) > MAX_ROW:
+            raise ConfigError(
+                f"config.json: {pt} would have rows of {math.prod(part_shape[1:]):,} numbers, more than any model has; "
+                "correct the config"
+            )
         yield TensorRule(
             f"{pt}.{part['pt']}" if part["pt"] else pt,
             f"{tf}/{part['tf']}" if part["tf"] else tf,

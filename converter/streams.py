@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from converter.casts import numpy_dtype
-from converter.checkpoints.detect import open_source
+from converter.casts import DTYPES, numpy_dtype
+from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
-from converter.errors import printable
+from converter.errors import SourceError, printable, reading
 from converter.hub.download import obtain
 from converter.layouts import empty_array
 from converter.moves import Files
@@ -22,6 +22,7 @@ from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tower_plan import plan_tower
 
 Array = np.ndarray[Any, Any]
+_ASKED_FROM = 2**30  # bytes; smaller tensors are not worth asking the system for
 
 
 class TensorReader:
@@ -114,8 +115,12 @@ class TensorReader:
 
         Returns:
             A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
+
+        Raises:
+            SourceError: it is larger than the memory that is free; a file with holes can say so in a few bytes.
         """
         tensor = self._tensors[name]
+        _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
         stored = self._read_whole(tensor.source)
         if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
@@ -147,6 +152,27 @@ class TensorReader:
         return stored
 
 
+def _check_memory(source: StoredTensor, copies: int) -> None:
+    needed = copies * source.size * DTYPES[source.dtype]
+    if needed < _ASKED_FROM:
+        return
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise SourceError(
+            f"{printable(source.name)}: needs {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free; take a "
+            "machine with more"
+        )
+
+
+def _free_memory() -> int | None:
+    """What the system can give without swapping; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
 def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revision: str | None = None) -> TensorReader:
     """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
 
@@ -169,6 +195,24 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revisio
         checkpoint.close()
         raise
     return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
+
+
+def check_whole(source: Path, in_torch: bool) -> None:
+    """Checks the headers of a checkpoint against its config, before a framework makes a model of what that says.
+
+    Args:
+        source: a folder, or a weights file in one.
+        in_torch: whether transformers is going to load it into PyTorch: it takes the first of a folder's weights,
+            whatever that is, where another file would be found to be what can be read.
+
+    Raises:
+        ConverterError: the checkpoint is not complete or not sound.
+    """
+    with reading(source):
+        if in_torch and source.is_dir():
+            source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
+    with open_tensors(source, side="pt"):
+        pass
 
 
 def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:

@@ -128,14 +128,17 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     problems = []
     for name, (size, digest) in recorded.files.items():
         path = folder / name
-        if not path.is_file() or path.is_symlink():
-            what = "a link; put a copy of what it leads to in its place" if path.is_symlink() else "missing"
-            problems.append(f"{printable(name)} is {what}")
-            continue
-        if path.stat().st_size != size:
-            problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
-        elif digest is not None and hash_file(path).sha256 != digest:
-            problems.append(f"{printable(name)} has another sha256 than the manifest says")
+        try:
+            if path.is_symlink():
+                problems.append(f"{printable(name)} is a link; put a copy of what it leads to in its place")
+            elif not path.is_file():
+                problems.append(f"{printable(name)} is missing")
+            elif path.stat().st_size != size:
+                problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
+            elif digest is not None and hash_file(path).sha256 != digest:
+                problems.append(f"{printable(name)} has another sha256 than the manifest says")
+        except OSError as error:
+            problems.append(f"{printable(name)} cannot be read: {error.strerror}")
     known = {*recorded.files, manifest.NAME}
     added = [path.name for path in folder.iterdir() if path.name not in known and path.suffix in _WEIGHT_SUFFIXES]
     if added:

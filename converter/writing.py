@@ -39,7 +39,7 @@ from converter.moves import (
     write_block,
 )
 from converter.plan import Plan
-from converter.sidecars import copy_sidecars, rewrite_config, write_json
+from converter.sidecars import SIDECARS, copy_sidecars, rewrite_config, write_json
 from converter.specs import Checkpoint, Extent, StoredTensor
 
 Progress = Callable[[str, int, int], None]
@@ -61,7 +61,7 @@ class Job:
         weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
-        before: identity of each of the source's files before its header was read.
+        before: identity of each of the source's files before its header was read, and of the small ones beside them.
         config: the source's.
         plan: where every tensor goes.
         options: as they were given, for the manifest.
@@ -365,3 +365,9 @@ def identities(source: Path) -> Mapping[Path, Identity]:
         return {path: identity(path) for path in folder.iterdir() if path.is_file()}
     except OSError:  # a folder that may not be listed, or files that come and go
         return {}
+
+
+def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
+    """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
+    read = ("config.json", *SIDECARS)
+    return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(shards.INDEX)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
 from converter.checkpoints.remote import RemoteFile
-from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, unreadable
+from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.specs import Checkpoint, Framework
 
 # Weights files as transformers names them, in order of preference.
@@ -38,16 +38,16 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
     Raises:
         SourceError: there is nothing, nothing that can be read, or only the other framework's weights.
     """
-    if not source.exists():
-        raise SourceError(f"{source}: not found; name a folder that save_pretrained wrote, or a weights file in one")
-    if not source.is_dir() and not source.is_file():
-        raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
-    folder = source if source.is_dir() else source.parent
-    try:
+    with reading(source):
+        if not source.exists():
+            raise SourceError(
+                f"{source}: not found; name a folder that save_pretrained wrote, or a weights file in one"
+            )
+        if not source.is_dir() and not source.is_file():
+            raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
+        folder = source if source.is_dir() else source.parent
         inside(folder / "config.json", folder)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
-    except OSError as error:
-        raise SourceError(unreadable(error.filename or source, error)) from None
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
         raise wrong_framework(checkpoint.files[0], framework)
@@ -69,11 +69,8 @@ def read_header(path: Path) -> Checkpoint:
     """
     if path.name.endswith(shards.INDEX):
         return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-    except OSError as error:
-        raise SourceError(unreadable(path, error)) from None
+    with reading(path), path.open("rb") as file:
+        head = file.read(32)
     if head.startswith(b"\x89HDF\r\n\x1a\n") or (path.suffix in (".h5", ".hdf5") and hdf5.is_hdf5(path)):
         return hdf5.read_header(path)
     # Before the pickles: a header of 640 bytes begins with 80 02, as they do.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from converter.parity.taps import Array
 # No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
 MAX_SEQUENCE = 512
 MAX_SIDE = 4096
+MAX_PIXELS = 3 * 4096**2  # in every channel together
 # A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
 EXTREME_PIXEL = 3.0
 _NEEDED = ("vocab_size", "max_position_embeddings")
@@ -53,8 +55,8 @@ class Vocabulary:
     """What may be given to a text tower.
 
     Attributes:
-        ids: token ids that mean nothing special.
         size: how many token ids there are.
+        special: those that mean something, in order.
         pad: the id that fills masked positions.
         end: the id that ends every text; None where towers do not look for one.
         types: how many token types there are; 0 where the tower takes none.
@@ -63,8 +65,8 @@ class Vocabulary:
         pads_left: whether outputs are defined where the padding is on the left.
     """
 
-    ids: Array
     size: int
+    special: tuple[int, ...]
     pad: int
     end: int | None
     types: int
@@ -164,11 +166,19 @@ def _texts(
     mask = np.zeros_like(ids)
     for row, count in enumerate(lengths):
         start = length - count if left else 0
-        ids[row, start : start + count] = draw.choice(text.ids, count)
+        ids[row, start : start + count] = _plain_ids(draw, text, count)
         if text.end is not None:
             ids[row, start + count - 1] = text.end
         mask[row, start : start + count] = 1
     return ids, mask
+
+
+def _plain_ids(draw: np.random.Generator, text: Vocabulary, count: int) -> Array:
+    """Token ids that mean nothing special; no list of all of them is made, for a config can ask for billions."""
+    ids = _integers(draw, text.size - len(text.special), (count,))
+    for special in text.special:
+        ids += ids >= special
+    return ids
 
 
 def _integers(draw: np.random.Generator, below: int, shape: tuple[int, ...]) -> Array:
@@ -202,15 +212,15 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
         end, pads_left = _end_of_text(_token(fields.get("eos_token_id")), size)
         special.add(end)
         pad = next((token for token in (pad, 0, 1) if token != end), pad)
-    ids = np.setdiff1d(np.arange(size, dtype=np.int64), np.array(sorted(special)))
+    within = tuple(sorted(token for token in special if token < size))
     longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if model_type in _POSITIONS_BEHIND_PAD else 0))
-    if not ids.size or longest < 1:
+    if len(within) == size or longest < 1:
         raise ParityError(
             f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; "
             "correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in TEXT_DEFAULTS.get(model_type, fields) else 0
-    return Vocabulary(ids, size, pad, end, _token(types) or 0, positions, longest, pads_left)
+    return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left)
 
 
 def _end_of_text(eos: int | None, size: int) -> tuple[int, bool]:
@@ -275,7 +285,8 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     fields = {**VISION_DEFAULTS, **_tower(config, "vision_config")}
     size, channels = fields["image_size"], fields["num_channels"]
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
-    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in (*sides, channels)):
+    sizes = (*sides, channels)
+    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sizes) or prod(sizes) > MAX_PIXELS:
         raise ParityError(
             f"vision_config: image_size {printable(repr(size), 60)} and num_channels {printable(repr(channels), 60)} "
             "make no image; correct the config"

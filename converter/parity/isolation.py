@@ -28,11 +28,17 @@ _POLL = 0.02
 # Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
 # may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
 _START = """
-import importlib.util, os, runpy, sys
+import importlib.util, os, runpy, sys, threading, time
 sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
 spec = importlib.util.spec_from_file_location("converter", {init!r}, submodule_search_locations=[{folder!r}])
 sys.modules["converter"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["converter"])
+caller = os.getppid()
+def end_with_caller():
+    while os.getppid() == caller:
+        time.sleep(1)
+    os._exit(1)
+threading.Thread(target=end_with_caller, daemon=True).start()
 runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 """
 

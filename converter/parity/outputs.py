@@ -35,6 +35,7 @@ from converter.parity.reference import (
 from converter.parity.samples import Samples, find_samples, is_of_samples
 from converter.sidecars import SIDECARS, differing
 from converter.specs import Framework
+from converter.streams import check_whole
 from converter.verification import Finding, Status
 
 _log = logging.getLogger(__name__)
@@ -198,6 +199,7 @@ class Outputs:
                 f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
                 "anew with 'convert reference --float64'"
             )
+        check_whole(self._folder, in_torch=False)
         asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
         check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
@@ -209,6 +211,8 @@ class Outputs:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
+        check_whole(in_torch, in_torch=True)
+        check_whole(in_keras, in_torch=False)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         if not reason:
             self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)

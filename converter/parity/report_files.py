@@ -48,22 +48,27 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
 
     Args:
         path: the file.
-        checkpoint: the folder that is verified; no report replaces a file of its own or of its source.
+        checkpoint: the folder that is verified, whose own files no report replaces, nor those of its source.
 
     Raises:
         ParityError: the name ends in none of ``KINDS``, the file cannot be made, or is a checkpoint's own.
     """
     if path.suffix not in KINDS:
         raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
     with _explained(path):
+        if path.is_dir() or not path.parent.is_dir():
+            raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
         check_place_of_file(path)
-    real = Path(os.path.realpath(path))  # a link is not replaced, but what it leads to
-    own = real.name in _OF_CHECKPOINTS or real.name.endswith(INDEX)
-    verified = checkpoint is not None and real.parent == checkpoint.resolve()
-    if own and (verified or (real.parent / "config.json").is_file()):
+    real = Path(os.path.realpath(path))  # which is what is written to
+    if checkpoint is not None and any(_is_own(file, checkpoint) for file in (path, real)):
         raise ParityError(f"{printable(str(path))}: is a file of a checkpoint; choose another name for the report")
+
+
+def _is_own(path: Path, checkpoint: Path) -> bool:
+    """Whether a file is one of the checkpoint's, or of another's, such as its source."""
+    if path.name not in _OF_CHECKPOINTS and not path.name.endswith(INDEX):
+        return False
+    return path.parent.resolve() == checkpoint.resolve() or (path.parent / "config.json").exists()
 
 
 def write_report(found: Verification, path: Path) -> None:

@@ -78,12 +78,12 @@ def _read_texts(path: Path) -> tuple[str, ...]:
 
 
 def _picture_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-        if not files:
-            raise ParityError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
-    else:
-        files = [path]
+    try:
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES) if path.is_dir() else [path]
+    except OSError as error:
+        raise ParityError(f"{printable(str(path))}: cannot be read: {error.strerror}; name another folder") from None
+    if not files:
+        raise ParityError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
     for file in files:
         _check_file(file, MAX_PICTURE_BYTES)
     return [file.absolute() for file in files]

@@ -13,7 +13,7 @@ from typing import Any
 
 from converter import manifest
 from converter.checkpoints.detect import held, read_header
-from converter.errors import ParityError, SourceError, TargetError, printable
+from converter.errors import ParityError, SourceError, TargetError, printable, reading
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
@@ -22,7 +22,7 @@ from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, Veri
 from converter.parity.reference import ask_run, start_reference
 from converter.proof import write_proof
 from converter.specs import Framework
-from converter.streams import open_tensors
+from converter.streams import check_whole, open_tensors
 from converter.verification import (
     OPTIONAL_PARTS,
     Finding,
@@ -100,14 +100,11 @@ def verify(
         ConverterError: there is no checkpoint to verify, or an option makes no sense.
     """
     folder, options = Path(folder), options or VerifyOptions()
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
-    recorded = read_manifest(folder)
-    if recorded is None and not held(folder):
-        raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
-    given = _given(reference, recorded)
-    golden = given if given is not None and _is_golden(given) else None
-    source, reason = _source(folder, recorded, None if golden else given)
+    with reading(folder):
+        recorded = _recorded(folder)
+        given = _given(reference, recorded)
+        golden = given if given is not None and _is_golden(given) else None
+        source, reason = _source(folder, recorded, None if golden else given)
     outputs = Outputs(folder, source, golden, options, reason)
     findings: list[Finding] = []
     report: ParityReport | None = None
@@ -119,7 +116,7 @@ def verify(
             if progress is not None:
                 progress(finding.part, len(findings), 2 if weights_only else 4)
 
-    with contextlib.nullcontext() if weights_only else outputs:
+    with reading(folder), contextlib.nullcontext() if weights_only else outputs:
         add(verify_files(folder, recorded))
         add(verify_weights(folder, recorded, source, None if golden is None else _weights_of(golden)))
         if not weights_only:
@@ -132,6 +129,16 @@ def verify(
         except TargetError as error:  # a folder that may only be read can be verified all the same
             _log.warning("not recorded: %s", printable(str(error)))
     return found
+
+
+def _recorded(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None of a checkpoint that has none."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
+    recorded = read_manifest(folder)
+    if recorded is None and not held(folder):
+        raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
+    return recorded
 
 
 def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
@@ -224,6 +231,7 @@ def record_reference(
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
     checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).path
+    check_whole(checkpoint, in_torch=True)
     folder = config_of(checkpoint).parent
     samples = options.samples
     with start_reference(options.reference_python) as worker:

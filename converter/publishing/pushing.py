@@ -17,7 +17,7 @@ from typing import Any, Literal
 from converter.check import hash_file
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
-from converter.errors import HubError, TargetError, listed
+from converter.errors import HubError, TargetError, listed, reading
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
@@ -139,7 +139,8 @@ def push(
         if create_pr:
             raise TargetError(f"{revision} is a pull request already; leave --create-pr out to commit to it")
         create_pr = False
-    evidence = gather(Path(folder), allow_unverified)
+    with reading(os.fspath(folder)):
+        evidence = gather(Path(folder), allow_unverified)
     api = hub_api()
     with explained(repository, revision, UPLOADED):
         me = _who_am_i(api, dry_run)

@@ -136,6 +136,32 @@ def test_the_module_is_the_program(here: Path) -> None:
     assert run_module("pt2tf", env=environment, cwd=here).returncode == 2
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_that_are_closed(here: Path, closed: str) -> None:
+    """Files that are opened would get their numbers, and what is said be written into them."""
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    program = [sys.executable, "-m", "converter"]
+    for words, status in (
+        (("pt2tf", "src", "tf"), 0),
+        (("pt2tf", "src", "tf"), 1),
+        (("verify", "tf", "--weights-only"), 0),
+    ):
+        command = ["bash", "-c", f'"$@" {closed}', "bash", *program, *words]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here, env=environment)
+        assert run.returncode == status, run.stderr
+        assert run.stderr == "" or (status == 1 and run.stderr.count("\n") == 1)
+
+
+def test_too_little_memory(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask_for_too_much(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "make_plan", ask_for_too_much)
+    assert convert("pt2tf", "src", "out") == (
+        1, "", "convert: this machine has too little memory for that; take one with more\n"
+    )  # fmt: skip
+
+
 # Stops in the middle of a conversion until somebody interrupts it.
 SLOW = """
 import sys, time

@@ -115,6 +115,25 @@ def test_changed_between_header_and_plan(
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
+@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "model.safetensors.index.json"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_small_file_changed_while_it_is_read(small: Path, tmp_path: Path, name: str, file: str) -> None:
+    """Of a tokenizer half of which is new nothing would tell: it is copied, and summed as it was copied."""
+    source = tmp_path / "src"
+    shutil.copytree(small / "pt-shards", source)
+    changed: list[str] = []
+
+    def progress(now: str, *_: int) -> None:
+        if now == "check" and not changed:
+            changed.append(now)
+            CHANGES[name](source / file)
+
+    with pytest.raises(CorruptCheckpoint) as caught:
+        pt2tf(source, tmp_path / "out", progress=progress)
+    assert str(caught.value) == f"{source}: changed while it was read; convert it again"
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
 @pytest.mark.parametrize("side", ["pt", "tf-chunked"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_tower_changed_while_it_is_read(small: Path, tmp_path: Path, side: str, name: str) -> None:
@@ -147,10 +166,7 @@ def test_a_tokenizer_that_vanishes(small: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "copyfile", copy)
     with pytest.raises(ConverterError) as caught:
         pt2tf(source, tmp_path / "out")
-    assert str(caught.value) == (
-        f"{source / 'tokenizer_config.json'}: cannot be read: No such file or directory; see to it that you may read "
-        "it; nothing was left behind"
-    )
+    assert str(caught.value) == f"{source}: changed while it was read; convert it again"
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -72,6 +73,73 @@ def test_forbidden(place: Path, talk: Path, name: str) -> None:
     shutil.rmtree(talk)
     talk.mkdir()
     assert content(place) == before
+
+
+@pytest.fixture(scope="module")
+def converted(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted checkpoint."""
+    folder = tmp_path_factory.mktemp("converted")
+    talk = folder / "talk"
+    talk.mkdir()
+    assert children.run(["pt2tf", str(small / "pt"), str(folder / "tf")], talk).status == 0
+    return folder / "tf"
+
+
+UNREADABLE = {
+    "what is in a closed folder": ("locked", "locked/tf"),
+    "the folder itself": ("locked/tf", "locked/tf"),
+    "a file of weights": ("locked/tf/tf_model.h5", "locked/tf"),
+    "config.json": ("locked/tf/config.json", "locked/tf"),
+    "a tokenizer": ("locked/tf/vocab.txt", "locked/tf"),
+    "the manifest": ("locked/tf/conversion.json", "locked/tf"),
+    "a name that is too long": ("old", "n" * 300),
+    "a path that is too long": ("old", "/".join(["n" * 200] * 30)),
+}
+READING = {
+    "inspect": ("inspect", "{}"),
+    "verify": ("verify", "{}", "--weights-only"),
+    "verify against": ("verify", "{old}", "--weights-only", "--reference", "{}"),
+    "reference": ("reference", "{}", "-o", "{old}/golden.safetensors"),
+    "push": ("push", "{}", "a/b", "--dry-run"),
+    "combine": ("combine", "{}", "{}", "{old}/new"),
+}
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_every_command_says_what_it_cannot_read(
+    converted: Path, tmp_path: Path, talk: Path, name: str, command: str
+) -> None:
+    forbidden, given = UNREADABLE[name]
+    place = tmp_path / "place"
+    for folder in ("locked/tf", "old"):
+        shutil.copytree(converted, place / folder)
+    before = content(place)
+    (place / forbidden).chmod(0o500 if forbidden == "old" else 0)
+    words = [word.format(place / given, old=place / "old") for word in READING[command]]
+    ended = children.run(words, talk, prepare=without_powers)
+    (place / forbidden).chmod(0o755)
+    if ended.status == 0:  # combine needs no manifest
+        shutil.rmtree(place / "old" / "new", ignore_errors=True)
+    assert content(place) == before
+    if ended.out:  # it could do without, or says so of the part in question
+        assert ended.status == int("failed" in ended.out)
+        assert ended.err == ""
+    else:
+        assert ended.status == 1
+        assert re.fullmatch(r"convert: .+\n", ended.err)
+
+
+@pytest.mark.parametrize("option", ["--report", "--texts", "--images", "--reference"])
+@pytest.mark.parametrize("name", ["what is in a closed folder", "a name that is too long", "a path that is too long"])
+def test_what_an_option_names_cannot_be_looked_at(
+    converted: Path, tmp_path: Path, talk: Path, name: str, option: str
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    words = ["verify", str(converted), option, str(tmp_path / UNREADABLE[name][1] / "x.json")]
+    ended = children.run(words, talk, prepare=without_powers)
+    assert (ended.status, ended.out) == (1, "")
+    assert re.fullmatch(r"convert: .+\n", ended.err)
 
 
 def test_with_permission_it_is_converted(place: Path, talk: Path) -> None:

@@ -199,6 +199,30 @@ def test_no_report_replaces_a_file_of_the_checkpoint(checkpoint: Path, talk: Pat
     assert content(checkpoint) == before
 
 
+def test_no_report_replaces_a_file_of_the_source(checkpoint: Path, small: Path, tmp_path: Path, talk: Path) -> None:
+    """Nor through a link that looks harmless."""
+    shutil.copytree(small / "pt", tmp_path / "src")
+    (tmp_path / "link.json").symlink_to("src/config.json")
+    before = content(tmp_path / "src")
+    for path in (tmp_path / "src" / "config.json", tmp_path / "src" / "vocab.txt", tmp_path / "link.json"):
+        ended = children.run(["verify", str(checkpoint), "--weights-only", "--report", str(path)], talk)
+        assert (ended.status, ended.err) == (
+            1, f"convert: {path}: is a file of a checkpoint; choose another name for the report\n"
+        )  # fmt: skip
+    assert content(tmp_path / "src") == before
+
+
+def test_a_name_too_long_is_found_at_once(checkpoint: Path, tmp_path: Path, talk: Path) -> None:
+    """As is one that would be fine, were there none beside it while it is written."""
+    for length in (240, 300):
+        path = tmp_path / ("n" * length + ".safetensors")
+        ended = children.run(["reference", str(checkpoint), "-o", str(path)], talk)
+        assert (ended.status, ended.err) == (
+            1, f"convert: {path}: cannot be written: File name too long; choose another place\n"
+        )  # fmt: skip
+        assert ended.seconds < 2
+
+
 def test_paths_that_are_not_utf_8(small: Path, tmp_path: Path, talk: Path) -> None:
     """As a file system has them; Python keeps the bytes as half surrogates, which UTF-8 cannot say."""
     names = [os.fsdecode(f"{name}-".encode() + b"\xff\xfe\n") for name in ("source", "tf", "report")]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -14,11 +17,15 @@ import numpy as np
 import pytest
 
 from converter.checkpoints.safetensors import MAX_HEADER_BYTES
-from converter.errors import ParityError
+from converter.configs import check_config
+from converter.errors import ConfigError, ParityError
 from converter.parity import processing
+from converter.parity.inputs import make_batches
 from converter.parity.samples import MAX_TEXT_BYTES, find_samples
+from converter.rules import compile_rules
 from tests.hdf5_files import read_all, sound_file, write_h5
-from tests.tiny import EXPECTED, FIXTURE
+from tests.hostile.refusing import run_alone
+from tests.tiny import EXPECTED, FIXTURE, config_of, safetensors_bytes
 
 MEGABYTES = 300
 
@@ -72,6 +79,80 @@ def test_a_sparse_terabyte(folder: Path, tmp_path: Path) -> None:
     assert status == 0
     assert "cannot be written: it needs 687,195 MB" in said
     assert peak < MEGABYTES
+
+
+def sparse(folder: Path, **fields: int) -> Path:
+    """A checkpoint of holes: the safetensors file that its config describes, of any size, in a few kilobytes."""
+    config = config_of("vit", "bert", text_fields=fields)
+    header, end = {}, 0
+    for rule in compile_rules(check_config(config)).tensors:
+        begin, end = end, end + 4 * math.prod(rule.shape)
+        header[rule.pt] = {"dtype": "F32", "shape": list(rule.shape), "data_offsets": [begin, end]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(header))
+    with (folder / "model.safetensors").open("ab") as file:
+        file.truncate(file.tell() + end)
+    return folder
+
+
+VERIFY = """
+import sys
+from pathlib import Path
+from converter import verify
+sys.stderr.write(verify(Path(sys.argv[1]), weights_only=True).findings[1].problems[0])
+"""
+
+
+def test_a_tensor_that_no_memory_holds(folder: Path) -> None:
+    status, said, peak = peak_of(VERIFY, sparse(folder, vocab_size=2**31 - 1))
+    assert status == 0
+    assert re.fullmatch(
+        r"text_model.embeddings.word_embeddings.weight: needs [\d,]{6,} MB of memory, [\d,]+ MB are free; take a machine "
+        "with more",
+        said,
+    )
+    assert peak < MEGABYTES
+
+
+def test_rows_that_no_memory_holds(folder: Path, tmp_path: Path) -> None:
+    """Blocks of a weight are moved by whole rows, of which every core holds some."""
+    with pytest.raises(ConfigError) as caught:
+        sparse(folder, intermediate_size=2**30)
+    assert str(caught.value) == (
+        "config.json: text_model.encoder.layer.0.output.dense would have rows of 1,073,741,824 numbers, more "
+        "than any model has; correct the config"
+    )
+
+
+def test_a_vocabulary_of_billions(folder: Path) -> None:
+    """Inputs are drawn from it without a list of it."""
+    tracemalloc.start()
+    batches = make_batches(config_of("vit", "bert", text_fields={"vocab_size": 2**31 - 1}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max(int(batch.inputs["input_ids"].max()) for batch in batches) > 2**30
+    assert peak < MEGABYTES * 10**6
+
+
+def test_pictures_of_thousands_of_channels() -> None:
+    config = config_of("swin", vision_fields={"image_size": 4096, "num_channels": 4096})
+    with pytest.raises(ParityError, match="image_size 4096 and num_channels 4096 make no image"):
+        make_batches(config)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"vocab_size": 2**31 - 1}, {"num_hidden_layers": 2**31 - 1}, {"hidden_size": 2**20}]
+)
+def test_no_model_is_made_of_what_a_config_says_alone(folder: Path, tmp_path: Path, fields: dict[str, int]) -> None:
+    """The weights have to be there before a framework takes memory for them."""
+    shutil.copyfile(FIXTURE / "model.safetensors", folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= fields
+    (folder / "config.json").write_text(json.dumps(config))
+    status, said, complained = run_alone(["reference", str(folder), "-o", str(tmp_path / "golden.safetensors")])
+    assert (status, said) == (1, "")
+    assert complained.count("\n") == 1
+    assert re.search("config.json|expected", complained)
 
 
 def test_a_compressed_bomb(folder: Path, tmp_path: Path) -> None:

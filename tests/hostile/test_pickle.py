@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from converter.checkpoints.torch_pickle import read_pickle
 from converter.checkpoints.torch_zip import read_header
 from converter.errors import ConverterError, CorruptCheckpoint, UnsupportedContainer
 from tests.archives import Call, Named, Persistent, dump, ordered, storage, tensor, write_archive
-from tests.hostile.refusing import refusal
+from tests.hostile.refusing import refusal, run_alone
+from tests.tiny import EXPECTED
 
 UNKNOWN = (
     "its pickle asks for {}, which a state_dict of plain tensors does not need; nothing of it was run. Load the model "
@@ -114,6 +116,17 @@ def test_no_other_name_is_known(name: str, protocol: int, tmp_path: Path) -> Non
 def test_every_other_opcode_is_refused(code: int, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedContainer, match=f"asks for opcode 0x{code:02x}, "):
         read_pickle(tmp_path, b"\x80\x02" + bytes([code]) + b".")
+
+
+def test_no_framework_is_given_what_was_not_looked_at(tmp_path: Path) -> None:
+    """Beside a pickle that would run something lies a sound checkpoint, which is what would be read and found in order."""
+    source = tmp_path / "src"
+    shutil.copytree(EXPECTED, source)
+    write(source, executing(tmp_path / "canary")["os.system"][0])
+    status, said, complained = run_alone(["reference", str(source), "-o", str(tmp_path / "golden.safetensors")])
+    assert (status, said) == (1, "")
+    assert "pytorch_model.bin: its pickle asks for os.system" in complained
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["src"]
 
 
 def test_the_opcodes_that_are_known_are_these() -> None:

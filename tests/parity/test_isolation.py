@@ -184,6 +184,33 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+KILLED = """
+import json, sys
+from tests.parity.test_isolation import start
+worker = start()
+worker.ask({"do": "echo", "value": 1}, 30)
+worker.send({"do": "sleep"})
+print(worker._process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_it_ends_when_its_caller_is_killed() -> None:
+    """In the middle of an answer, which may be a model that takes ever more memory, it would not see its input end."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    caller = subprocess.Popen([sys.executable, "-c", KILLED], stdin=-1, stdout=-1, text=True, env=environment)
+    with caller:
+        assert caller.stdout is not None
+        pid = int(caller.stdout.readline())
+        assert is_running(pid)
+        caller.kill()
+    deadline = time.monotonic() + QUICK
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(pid)
+
+
 def group_of(process: Path) -> int | None:
     try:
         return int((process / "stat").read_text().rpartition(")")[2].split()[2])

@@ -140,9 +140,11 @@ def test_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_stars_in_a_name_are_letters(tmp_path: Path) -> None:
-    (tmp_path / f".oxt{HALF}").mkdir()
-    with staged(tmp_path / "o*t", False):
-        pass
+    for name in ("oxt", "o*t", "o[x]t"):
+        (tmp_path / f".{name}{HALF}").mkdir()
+    for name in ("o*t", "o[x]t"):
+        with staged(tmp_path / name, False):
+            pass
     assert leftovers(tmp_path) == [f".oxt{HALF}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from converter import pt2tf, tf2pt
+from converter import pt2tf, tf2pt, verification
 from converter.check import hash_file
 from converter.errors import SourceError
 from converter.verification import Finding, find_source, read_manifest, verify_files, verify_weights
@@ -91,6 +92,16 @@ def test_a_file_of_another_size_is_not_said_to_have_had_no_sum(out):
     found = verify_files(out, read_manifest(out))
     assert (found.status, found.against) == ("failed", "the manifest, sizes and sha256")
     assert found.problems == (f"config.json has {size + 1:,} bytes, the manifest says {size:,}",)
+
+
+def test_a_file_that_cannot_be_read(out, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(verification, "hash_file", refuse)
+    found = verify_files(out, read_manifest(out))
+    assert (found.status, len(found.problems)) == ("failed", 5)
+    assert found.problems[0] == "tf_model.h5 cannot be read: Permission denied"
 
 
 def test_a_folder_without_manifest(out, source):
