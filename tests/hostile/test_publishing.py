@@ -44,7 +44,7 @@ def test_what_a_link_leads_to_is_not_published(out: Path) -> None:
     with pytest.raises(TargetError) as caught:
         gather(out, allow_unverified=True)
     assert str(caught.value) == f"{out / 'tokenizer.json'}: not a file; convert again"
-    with pytest.raises(TargetError, match=r"does not match its conversion\.json: tokenizer\.json is missing; "):
+    with pytest.raises(TargetError, match=r"does not match its conversion\.json: tokenizer\.json is a link; "):
         gather(out, allow_unverified=False)
 
 
