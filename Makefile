@@ -52,7 +52,7 @@ help: ## what there is
 		--requirement constraints/oldest.txt
 	@touch $@
 
-.venv-oldest/.installed: pyproject.toml constraints/oldest-core.txt
+.venv-oldest/.installed: pyproject.toml constraints/oldest-core.txt | .venv/.installed
 	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found, which NumPy 1.26 needs: say make OLDEST_PYTHON=..." >&2; exit 1; }
 	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install -qq --constraint constraints/oldest-core.txt --editable . $(TESTERS)
@@ -85,13 +85,14 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed oldest pythons wheel-check ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, other Pythons, the wheel
+compat: .venv/.installed .venv-compat/.installed ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, other Pythons, the wheel
+	$(MAKE) -j1 oldest pythons wheel-check # one after the other: each installs from this folder
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
 
 oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
 
-pythons: ## the core's unit tests on every other Python that is here
+pythons: | .venv/.installed ## the core's unit tests on every other Python that is here
 	@test -n "$(strip $(OTHER_PYTHONS))" || echo "no Python 3.12 or 3.13 found: the core is not tested with them" >&2
 	@for p in $(OTHER_PYTHONS); do \
 		venv=.venv-$$(basename $$p); echo "$$p: $$($$p --version)"; \
