@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from converter import proof
 from converter.check import hash_file
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
@@ -42,12 +43,12 @@ class Change:
 
     Attributes:
         name: of the file.
-        action: ``"add"``, ``"replace"``, or ``"same"``, which is not uploaded.
+        action: ``"add"``, ``"replace"``, ``"same"``, which is not uploaded, or ``"delete"``: the parity.json of other weights.
         size: in bytes.
     """
 
     name: str
-    action: Literal["add", "replace", "same"]
+    action: Literal["add", "replace", "same", "delete"]
     size: int
 
 
@@ -170,6 +171,9 @@ def _plan(
     changes = tuple(_compare(evidence.folder / name, target.files.get(name)) for name in evidence.files)
     kind: Literal["add", "replace", "same"] = "same" if after == before else "replace" if before else "add"
     changes = (*changes, Change(CARD, kind, len(after.encode())))
+    stale = target.files.get(proof.NAME) if evidence.proof is None else None
+    if stale is not None:  # it says of other weights that they passed
+        changes = (*changes, Change(proof.NAME, "delete", stale.size or 0))
     # A repository without anything is one that was just made, by a push that was interrupted maybe.
     asks = create_pr if create_pr is not None else not _INITIAL.issuperset(target.files)
     action: Action = "pull request" if asks else "commit"
@@ -325,16 +329,17 @@ def _carry_out(
     private: bool,
     revision: str | None,
 ) -> Publication:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     if planned.creates:
         api.create_repo(planned.repository, private=private)
-    changed = [change.name for change in planned.changes if change.action != "same"]
+    changed = [change.name for change in planned.changes if change.action in ("add", "replace")]
+    gone = [CommitOperationDelete(change.name) for change in planned.changes if change.action == "delete"]
     contents = {name: after.encode() if name == CARD else str(evidence.folder / name) for name in changed}
     in_new_pull = planned.action == "pull request"
     made = api.create_commit(
         planned.repository,
-        [CommitOperationAdd(name, content) for name, content in contents.items()],
+        [*(CommitOperationAdd(name, content) for name, content in contents.items()), *gone],
         commit_message=planned.title,
         commit_description=planned.description if in_new_pull else "",
         revision=revision if in_new_pull or planned.creates else target.revision,
@@ -364,6 +369,8 @@ def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
 
 
 def _is_there(path: Path, change: Change, there: Mapping[str, Any]) -> bool:
+    if change.action == "delete":
+        return change.name not in there
     if change.name == CARD:
         return CARD in there and there[CARD].size == change.size
     return _compare(path, there.get(change.name)).action == "same"

@@ -341,7 +341,8 @@ def _commit(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
         pull = PullRequest(len(repository.pulls) + 1, header["summary"], header.get("description", ""), USER)
         repository.pulls.append(pull)
         branch = f"refs/pr/{pull.num}"
-    commit = repository.commit_tree(files, branch, header["summary"])
+    gone = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
+    commit = repository.commit_tree(files, branch, header["summary"], gone)
     told: dict[str, Any] = {"success": True, "commitOid": commit, "commitUrl": f"{hub.endpoint}/{repo}/commit/{commit}"}
     if pull is not None:
         told["pullRequestUrl"] = f"{hub.endpoint}/{repo}/discussions/{pull.num}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,10 +85,11 @@ class Repository:
         tree = {name: File(content, name.endswith(LARGE)) for name, content in files.items()}
         return self.commit_tree(tree, branch, message)
 
-    def commit_tree(self, files: dict[str, File], branch: str, message: str) -> str:
-        """Adds files, large ones among them, to a branch; gives the commit."""
+    def commit_tree(self, files: dict[str, File], branch: str, message: str, gone: Collection[str] = ()) -> str:
+        """Adds files, large ones among them, to a branch, and takes others away; gives the commit."""
         parent = self.refs.get(branch, self.refs.get("main"))
         tree = {**(self.commits[parent] if parent else {}), **files}
+        tree = {name: file for name, file in tree.items() if name not in gone}
         text = f"{self.id} {parent} {branch} {message} {sorted((n, f.oid) for n, f in tree.items())}"
         commit = hashlib.sha1(text.encode()).hexdigest()
         self.commits[commit], self.refs[branch], self.messages[commit] = tree, commit, message

@@ -404,6 +404,21 @@ def test_not_verified(hub: Hub, out: Path) -> None:
     assert "parity.json" not in {change.name for change in result.changes}
 
 
+def test_the_proof_of_other_weights_does_not_stay(hub: Hub, out: Path) -> None:
+    push(out, ID, create_pr=False)
+    assert "parity.json" in hub.repositories[ID].files()
+    (out / "parity.json").unlink()
+    before = set(hub.repositories[ID].files())
+    planned = push(out, ID, create_pr=False, allow_unverified=True, dry_run=True)
+    assert [(change.name, change.action) for change in planned.changes if change.action != "same"] == [
+        ("README.md", "replace"), ("parity.json", "delete"),
+    ]  # fmt: skip
+    done = push(out, ID, create_pr=False, allow_unverified=True)
+    assert done.changes == planned.changes
+    assert set(hub.repositories[ID].files()) == before - {"parity.json"}
+    assert push(out, ID, create_pr=False, allow_unverified=True).action == "nothing"
+
+
 def test_not_what_the_manifest_says(hub: Hub, out: Path) -> None:
     content = bytearray((out / "tf_model.h5").read_bytes())
     content[-1] ^= 1
