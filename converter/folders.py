@@ -143,9 +143,8 @@ def check_place_of_file(path: Path) -> None:
         code = errno.EACCES
     if code:
         raise OSError(code, os.strerror(code), str(folder))
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # a name that is too long is not the file's, but the longer one's beside it
+    # A name may be too long for the file's sake, or for that of the longer one beside it.
+    with contextlib.suppress(FileNotFoundError):
         _Staging(path).path.lstat()
 
 

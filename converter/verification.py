@@ -342,11 +342,13 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
 
 def _converted(source: Path, recorded: Manifest | None) -> Path:
     """Of a folder that holds several weights, PyTorch's beside TensorFlow's, say, those that were converted."""
-    names = held(source) if source.is_dir() and recorded is not None else ()
-    for name in names if len(names) > 1 else ():
+    names = held(source) if source.is_dir() else ()
+    if recorded is None or len(names) < 2:
+        return source
+    for name in names:
         with contextlib.suppress(ConverterError):
             checkpoint = read_header(inside(source / name, source))
             checkpoint.close()
-            if recorded is not None and {file.name for file in checkpoint.files} == set(recorded.source_files):
+            if {file.name for file in checkpoint.files} == set(recorded.source_files):
                 return source / name
     return source

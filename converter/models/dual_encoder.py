@@ -396,14 +396,8 @@ class TFVisionTextDualEncoderModel(Composite, keras.Model):
         """
         from converter.models.loading import save_dual_encoder
 
-        return save_dual_encoder(
-            self,
-            out,
-            format=format,
-            framework=framework,
-            safe_serialization=safe_serialization,
-            overwrite=overwrite,
-        )
+        container = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
+        return save_dual_encoder(self, out, framework, container, overwrite)
 
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes a SavedModel with the signatures ``similarity`` (the default), ``encode_image`` and ``encode_text``.

@@ -145,35 +145,13 @@ def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
 
 
 def save_dual_encoder(
-    model: Any,
-    out: Source,
-    *,
-    format: Literal["h5", "safetensors"] | None = None,
-    framework: Framework = "tf",
-    safe_serialization: bool = False,
-    overwrite: bool = False,
+    model: Any, out: Source, framework: Framework, container: Literal["h5", "safetensors"], overwrite: bool
 ) -> Conversion:
-    """Saves a dual encoder as a checkpoint folder.
-
-    Args:
-        model: built.
-        out: folder to make.
-        format: container; None: what ``framework`` and ``safe_serialization`` say.
-        framework: whose checkpoint to write.
-        safe_serialization: safetensors for TensorFlow too, as in transformers 4.x; PyTorch's are always.
-        overwrite: replace ``out`` if it exists.
-
-    Returns:
-        What was written.
-
-    Raises:
-        TargetError: ``out`` exists, or cannot be written.
-    """
-    chosen = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
+    """Saves a built dual encoder; see ``TFVisionTextDualEncoderModel.save_pretrained``."""
     config = json.loads(model.config.to_json_string(use_diff=False))
     config["architectures"] = [type(model).__name__.removeprefix("TF")]
     tensors = [_stored(name, variable) for name, variable in named_variables(model).items()]
-    return write_tensors(config, tensors, out, framework="tf", target=framework, format=chosen, overwrite=overwrite)
+    return write_tensors(config, tensors, out, framework="tf", target=framework, format=container, overwrite=overwrite)
 
 
 def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any, **kwargs: Any) -> Any:

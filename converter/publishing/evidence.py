@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ class Evidence:
     @property
     def is_summed(self) -> bool:
         """Whether the sums of the source's files are known."""
-        files = self.raw["source"]["files"]
-        return bool(files) and all(item.get("sha256") for item in files)
+        return _is_summed(self.raw)
 
 
 def gather(folder: Path, allow_unverified: bool) -> Evidence:
@@ -94,17 +93,21 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
         if name == "README.md":
             raise TargetError(f"{folder}: {manifest.NAME} lists a README.md, which no conversion writes; convert again")
     raw = read_json(folder / manifest.NAME, MAX_MANIFEST_BYTES)
-    known = Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), "")
-    return replace(known, source=_source(known))
+    source = _source(folder, recorded, raw)
+    return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), source)
 
 
-def _source(evidence: Evidence) -> str:
-    recorded = evidence.recorded
+def _is_summed(raw: Mapping[str, Any]) -> bool:
+    files = raw["source"]["files"]
+    return bool(files) and all(item.get("sha256") for item in files)
+
+
+def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
     if recorded.hub is not None:
         return f"{recorded.hub}@{recorded.commit}"
-    files = evidence.raw["source"]["files"]
-    if not evidence.is_summed:
-        files = {name: hash_file(evidence.folder / name).sha256 for name in recorded.files}
+    files = raw["source"]["files"]
+    if not _is_summed(raw):
+        files = {name: hash_file(folder / name).sha256 for name in recorded.files}
     return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 

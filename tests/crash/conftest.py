@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import children
 from tests.crash.sources import write_sources
 
 Mounted = Callable[..., Path]
@@ -26,6 +27,16 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same containers with 300 KB."""
     return write_sources(tmp_path_factory.mktemp("small"), large=False)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted checkpoint, beside its source."""
+    folder = tmp_path_factory.mktemp("converted")
+    talk = folder / "talk"
+    talk.mkdir()
+    assert children.run(["pt2tf", str(small / "pt"), str(folder / "tf")], talk).status == 0
+    return folder / "tf"
 
 
 @pytest.fixture

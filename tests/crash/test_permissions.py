@@ -75,16 +75,6 @@ def test_forbidden(place: Path, talk: Path, name: str) -> None:
     assert content(place) == before
 
 
-@pytest.fixture(scope="module")
-def converted(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A converted checkpoint."""
-    folder = tmp_path_factory.mktemp("converted")
-    talk = folder / "talk"
-    talk.mkdir()
-    assert children.run(["pt2tf", str(small / "pt"), str(folder / "tf")], talk).status == 0
-    return folder / "tf"
-
-
 UNREADABLE = {
     "what is in a closed folder": ("locked", "locked/tf"),
     "the folder itself": ("locked/tf", "locked/tf"),
@@ -108,12 +98,12 @@ READING = {
 @pytest.mark.parametrize("command", READING)
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_every_command_says_what_it_cannot_read(
-    converted: Path, tmp_path: Path, talk: Path, name: str, command: str
+    checkpoint: Path, tmp_path: Path, talk: Path, name: str, command: str
 ) -> None:
     forbidden, given = UNREADABLE[name]
     place = tmp_path / "place"
     for folder in ("locked/tf", "old"):
-        shutil.copytree(converted, place / folder)
+        shutil.copytree(checkpoint, place / folder)
     before = content(place)
     (place / forbidden).chmod(0o500 if forbidden == "old" else 0)
     words = [word.format(place / given, old=place / "old") for word in READING[command]]
@@ -133,10 +123,10 @@ def test_every_command_says_what_it_cannot_read(
 @pytest.mark.parametrize("option", ["--report", "--texts", "--images", "--reference"])
 @pytest.mark.parametrize("name", ["what is in a closed folder", "a name that is too long", "a path that is too long"])
 def test_what_an_option_names_cannot_be_looked_at(
-    converted: Path, tmp_path: Path, talk: Path, name: str, option: str
+    checkpoint: Path, tmp_path: Path, talk: Path, name: str, option: str
 ) -> None:
     (tmp_path / "locked").mkdir(mode=0)
-    words = ["verify", str(converted), option, str(tmp_path / UNREADABLE[name][1] / "x.json")]
+    words = ["verify", str(checkpoint), option, str(tmp_path / UNREADABLE[name][1] / "x.json")]
     ended = children.run(words, talk, prepare=without_powers)
     assert (ended.status, ended.out) == (1, "")
     assert re.fullmatch(r"convert: .+\n", ended.err)

@@ -28,16 +28,6 @@ MEGABYTES = 16
 Words = list[str]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A converted checkpoint, beside its source."""
-    folder = tmp_path_factory.mktemp("converted")
-    talk = folder / "talk"
-    talk.mkdir()
-    assert children.run(["pt2tf", str(small / "pt"), str(folder / "tf")], talk).status == 0
-    return folder / "tf"
-
-
 def verify(checkpoint: Path, place: Path) -> Words:
     """Two reports of one verification."""
     reports = [word for kind in ("html", "json") for word in ("--report", str(place / f"report.{kind}"))]
