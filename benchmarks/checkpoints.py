@@ -18,6 +18,7 @@ import numpy as np
 
 SEED = 11
 CHUNK = 1 << 22  # elements
+LOGIT_SCALE = 2.6592
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +216,18 @@ def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for left in range(end // 4, 0, -CHUNK):
-            file.write((0.04 * noise.standard_normal(min(left, CHUNK), dtype=np.float32)).tobytes())
+        for name, shape in shapes.items():
+            mean = np.float32(_mean(name))
+            for left in range(math.prod(shape), 0, -CHUNK):
+                file.write((mean + 0.04 * noise.standard_normal(min(left, CHUNK), dtype=np.float32)).tobytes())
     return end
+
+
+def _mean(name: str) -> float:
+    """What values lie around. A norm scales by about 1: with less every text comes out alike, layer after layer."""
+    if name == "logit_scale":
+        return LOGIT_SCALE
+    return 1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0
 
 
 def _write_config(size: Size, folder: Path) -> None:
@@ -225,7 +235,7 @@ def _write_config(size: Size, folder: Path) -> None:
         "architectures": ["VisionTextDualEncoderModel"],
         "model_type": "vision-text-dual-encoder",
         "projection_dim": size.projection,
-        "logit_scale_init_value": 2.6592,
+        "logit_scale_init_value": LOGIT_SCALE,
         "vision_config": {"model_type": "clip_vision_model", **size.vision},
         "text_config": {"model_type": "bert", **size.text},
     }
