@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 
 from converter.errors import printable
@@ -15,8 +16,9 @@ from converter.verification import Finding
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 300, 70, 90, 30, 84
 _LOWEST, _HIGHEST = -10, 2
 _LOWEST_FLOAT64 = -18
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _SHOWN = 10  # problems of one part; the JSON report has them all
-_HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
+_HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out")
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --faint: #4a5057; --rule: #d9dde1; --line: #2c5fb3;
   --good: #17663a; --bad: #a3180c; --tint: #fdecea; --paper: #fff; }
@@ -29,8 +31,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child, td:last-child { text-align: left; }
-.taps th, .taps td { white-space: nowrap; } .taps td:last-child { white-space: normal; min-width: 8rem; }
+th:first-child, td:first-child { text-align: left; }
+.taps th, .taps td { white-space: nowrap; } .taps small { display: block; color: var(--bad); }
+.option { white-space: nowrap; }
 tr.failed td { background: var(--tint); }
 .parts td, .parts th { text-align: left; vertical-align: top; } .parts ul { margin: 0; padding-left: 1rem; }
 svg { width: 100%; min-width: 600px; height: auto; display: block; } svg text { font-size: 12px; fill: var(--faint); }
@@ -39,7 +42,8 @@ svg { width: 100%; min-width: 600px; height: auto; display: block; } svg text { 
 dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 @media (max-width: 45rem) { .parts thead { display: none; } .parts tr { display: block; padding: .4rem 0;
   border-bottom: 1px solid var(--rule); } .parts td { display: block; border: 0; padding: 0 .6rem; }
-  .parts td:first-child { font-weight: 600; } .parts td:empty { display: none; } }
+  .parts td:first-child { font-weight: 600; } .parts td:empty { display: none; }
+  .parts td[data-name]::before { content: attr(data-name) " "; color: var(--faint); } }
 """
 
 
@@ -75,8 +79,10 @@ def _parts(findings: Sequence[Finding]) -> str:
         problems = "".join(f"<li>{_text(problem)}</li>" for problem in finding.problems[:_SHOWN])
         more = len(finding.problems) - _SHOWN
         problems += f"<li>and {more} more</li>" if more > 0 else ""
-        cells = (finding.part, finding.status, f"{finding.compared:,}" if finding.compared else "", finding.against)
-        row = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
+        cells = {"": finding.status, ' data-name="compared"': f"{finding.compared:,}" if finding.compared else ""}
+        cells[' data-name="against"'] = finding.against
+        row = "".join(f"<td{name}>{_text(cell)}</td>" for name, cell in cells.items())
+        row = f"<td>{_text(finding.part)}</td>{row}"
         rows.append(f"<tr{kind}>{row}<td>{f'<ul>{problems}</ul>' if problems else ''}</td></tr>")
     if not rows:
         return ""
@@ -109,7 +115,8 @@ def _figures(report: ParityReport | None) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(printable(text, 4000))
+    """Text made safe; an option such as ``--reference`` is never broken after its hyphens."""
+    return _OPTION.sub(r'<span class="option">\g<0></span>', html.escape(printable(text, 4000)))
 
 
 def _plot(report: ParityReport, tower: str) -> str:
@@ -120,14 +127,17 @@ def _plot(report: ParityReport, tower: str) -> str:
     lowest = _LOWEST_FLOAT64 if any(tap.dtype == "float64" for tap in taps) else _LOWEST
     step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(taps) - 1)
     points = [(_LEFT + step * number, _height(tap.greatest_absolute, lowest), tap) for number, tap in enumerate(taps)]
-    parts = [_grid(lowest), _limit(report.tolerance.atol, lowest)]
+    caption = "greatest absolute difference, all batches"
+    if any(tap.greatest_absolute is None for tap in taps):
+        caption += "; at the top where no value could be compared"
+    parts = [_grid(lowest, caption), _limit(report.tolerance.atol, lowest)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
     parts.append(f'<polyline class="line" points="{path}"/>')
     for x, y, tap in points:
-        title = f"{tap.where}: {figure(tap.greatest_absolute)} {remark(tap)}".strip()
+        title = html.escape(printable(f"{tap.where}: {figure(tap.greatest_absolute)} {remark(tap)}".strip(), 4000))
         parts.append(
             f'<circle class="{"dot" if tap.passed else "bad"}" cx="{x:.1f}" cy="{y:.1f}" r="{4 if tap.passed else 6}">'
-            f"<title>{_text(title)}</title></circle>"
+            f"<title>{title}</title></circle>"
         )
         label = _text(tap.where.partition(", ")[2])
         parts.append(f'<text transform="translate({x:.1f},{_HEIGHT - _BOTTOM + 16}) rotate(35)">{label}</text>')
@@ -142,13 +152,13 @@ def _height(value: float | None, lowest: int) -> float:
     return _HEIGHT - _BOTTOM - part * (_HEIGHT - _BOTTOM - _TOP)
 
 
-def _grid(lowest: int) -> str:
+def _grid(lowest: int, caption: str) -> str:
     lines = []
     for decade in range(lowest, _HIGHEST + 1, 2):
         y = _height(10.0**decade, lowest)
         lines.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">1e{decade}</text>')
-    lines.append(f'<text x="{_LEFT}" y="{_TOP - 12}">greatest absolute difference, all batches</text>')
+    lines.append(f'<text x="{_LEFT}" y="{_TOP - 12}">{caption}</text>')
     return "".join(lines)
 
 
@@ -158,7 +168,7 @@ def _limit(atol: float, lowest: int) -> str:
     y = _height(atol, lowest)
     return (
         f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_WIDTH - _RIGHT}" y="{y - 5:.1f}" text-anchor="end">atol {atol:g}</text>'
+        f'<text x="{_WIDTH - _RIGHT + 8}" y="{y + 4:.1f}">atol {atol:g}</text>'
     )
 
 
@@ -170,7 +180,6 @@ def _table(taps: Sequence[TapComparison]) -> str:
 
 def _row(tap: TapComparison) -> str:
     cells = (
-        tap.where,
         str(tap.batch),
         figure(tap.greatest_absolute),
         "" if tap.index_absolute is None else str(list(tap.index_absolute)),
@@ -179,7 +188,8 @@ def _row(tap: TapComparison) -> str:
         figure_above(tap.passing_atol),
         f"{tap.compared:,}",
         f"{tap.left_out:,}",
-        remark(tap),
     )
     kind = "" if tap.passed else ' class="failed"'
-    return f"<tr{kind}>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
+    said = remark(tap)  # below the name, where it is seen without scrolling
+    name = f"{_text(tap.where)}{f'<small>{_text(said)}</small>' if said else ''}"
+    return f"<tr{kind}><td>{name}</td>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"

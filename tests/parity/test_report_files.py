@@ -189,6 +189,24 @@ def test_html_marks_what_failed() -> None:
     assert "nothing compared" in Page(to_html(nothing)).text
 
 
+def test_html_says_why_a_tap_failed_where_its_name_stands() -> None:
+    page = to_html(report(text_layers_0=math.nan))
+    assert "<td>text tower, layer 0<small>" in page
+    assert page.count("<small>") == 1
+    assert "at the top" not in page
+
+
+def test_html_says_where_what_could_not_be_compared_is_drawn() -> None:
+    lost = {**few(), "text.layers.0": np.full_like(few()["text.layers.0"], np.nan)}
+    page = to_html(compare_runs(recording(lost), recording(few()), Tolerance(0.0)))
+    assert page.count("at the top where no value could be compared") == 1, "in the plot of that tower alone"
+
+
+def test_html_breaks_no_option_in_two() -> None:
+    page = to_html(None, [Finding("outputs", "not checked", problems=("name it with --reference <b>--</b>",))])
+    assert 'with <span class="option">--reference</span> &lt;b&gt;--&lt;/b&gt;' in page
+
+
 def test_html_plots_greater_differences_higher() -> None:
     def heights(off: float) -> list[float]:
         attributes = Page(to_html(report(text_layers_0=1 + off))).attributes
