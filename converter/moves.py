@@ -1,12 +1,13 @@
 """Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
 
-Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``, so that no file is ever mapped and
-memory stays the same whatever the size of the checkpoint.
+Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``: a conversion maps no file, and its memory
+stays the same whatever the size of the checkpoint.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -72,6 +73,7 @@ class Files:
 
     def __init__(self) -> None:
         self._descriptors: dict[tuple[Path, bool], int] = {}
+        self._mapped: dict[Path, mmap.mmap] = {}
 
     def __enter__(self) -> Files:
         return self
@@ -82,6 +84,7 @@ class Files:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
+        self._mapped.clear()  # what is in use stays mapped
 
     def open(self, path: Path, write: bool = False) -> int:
         """The descriptor of a file; call it before threads start."""
@@ -99,6 +102,21 @@ class Files:
             if count == 0:
                 raise CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
             done += count
+
+    def mapped(self, extent: Extent, dtype: Any) -> Array:
+        """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
+
+        A file that somebody else shortens or changes meanwhile ends the process or changes the array. So this is for
+        processes that may end, and not for models that stay.
+        """
+        if extent.path not in self._mapped:
+            descriptor = self._descriptors[extent.path, False]
+            self._mapped[extent.path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        held = self._mapped[extent.path]
+        if extent.offset + extent.nbytes > len(held):
+            raise CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+        found: Array = np.frombuffer(held, np.uint8, extent.nbytes, extent.offset).view(dtype)
+        return found
 
     def write(self, extent: Extent, start: int, data: Array) -> None:
         """Writes a contiguous array to the bytes from ``start`` of an extent."""

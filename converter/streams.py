@@ -15,7 +15,7 @@ from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.configs import Side, check_tower_config, read_config, read_json
 from converter.errors import SourceError, printable, reading
 from converter.hub.download import obtain
-from converter.layouts import empty_array
+from converter.layouts import ALIGNMENT, empty_array
 from converter.moves import Files
 from converter.plan import Dropped, PlannedTensor, make_plan
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
@@ -107,11 +107,13 @@ class TensorReader:
             if not np.array_equal(self._read_whole(stored), value)
         ]
 
-    def read(self, name: str) -> Array:
+    def read(self, name: str, in_place: bool = False) -> Array:
         """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
 
         Args:
             name: one of ``names``.
+            in_place: give the file's own bytes, mapped copy-on-write, where they are as they are to be and aligned; only for a
+                process that may end if somebody else changes the file (``moves.Files.mapped``).
 
         Returns:
             A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
@@ -120,6 +122,9 @@ class TensorReader:
             SourceError: it is larger than the memory that is free; a file with holes can say so in a few bytes.
         """
         tensor = self._tensors[name]
+        extent = tensor.source.extent
+        if in_place and tensor.layout.axes is None and extent is not None and extent.offset % ALIGNMENT == 0:
+            return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
         stored = self._read_whole(tensor.source)
         if tensor.layout.axes is None:
@@ -197,7 +202,7 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revisio
     return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
 
 
-def check_whole(source: Path, in_torch: bool) -> None:
+def check_whole(source: Path, in_torch: bool = False) -> Framework:
     """Checks the headers of a checkpoint against its config, before a framework makes a model of what that says.
 
     Args:
@@ -205,14 +210,17 @@ def check_whole(source: Path, in_torch: bool) -> None:
         in_torch: whether transformers is going to load it into PyTorch: it takes the first of a folder's weights,
             whatever that is, where another file would be found to be what can be read.
 
+    Returns:
+        Whose checkpoint it is.
+
     Raises:
         ConverterError: the checkpoint is not complete or not sound.
     """
     with reading(source):
         if in_torch and source.is_dir():
             source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
-    with open_tensors(source, side="pt"):
-        pass
+    with open_tensors(source, side="pt") as reader:
+        return reader.framework
 
 
 def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:

@@ -34,6 +34,7 @@ from converter.errors import (
     printable,
     unreadable,
 )
+from converter.layouts import ALIGNMENT
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 
 TOP_LEVEL = "top_level_model_weights"
@@ -41,6 +42,7 @@ TOP_LEVEL = "top_level_model_weights"
 MAX_ATTRIBUTE_BYTES = 64_512
 MAX_NAMES_BYTES = 64 * 2**20
 MAX_LINKS = 500_000
+_ALIGNED_FROM = 1024  # bytes; so little is copied as fast as it is found
 
 
 def is_hdf5(path: Path) -> bool:
@@ -122,13 +124,18 @@ def _system_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def _create(path: Path) -> h5py.File:
+    """A new file whose tensors, all but the smallest, begin where frameworks can take them from as they are."""
+    return h5py.File(path, "x", locking=False, alignment_threshold=_ALIGNED_FROM, alignment_interval=ALIGNMENT)
+
+
 def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
     root = rule_file("dual_encoder")["root_scope"]
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:
         groups.setdefault(name.split("/")[0] if "/" in name else TOP_LEVEL, []).append((name, dtype, shape))
     placed = {}
-    with h5py.File(path, "x", locking=False) as file:
+    with _create(path) as file:
         layers = [group for group in groups if group != TOP_LEVEL]
         _write_names(file, "layer_names", layers)
         # What transformers 4.x writes, by which readers choose how to read.
@@ -143,7 +150,7 @@ def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict
 
 
 def _write_shard(path: Path, tensors: list[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
-    with h5py.File(path, "x", locking=False) as file:
+    with _create(path) as file:
         _write_names(file, "layer_names", [f"{name}:0" for name, _, _ in tensors])
         return {name: _allocate(path, file, f"{name}:0", name, dtype, shape) for name, dtype, shape in tensors}
 

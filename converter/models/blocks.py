@@ -173,7 +173,9 @@ def attention(
     Returns:
         The output ``(batch, queries, width)`` and the weights after dropout ``(batch, heads, queries, keys)``.
     """
-    query, key, value = parts.query(x), parts.key(memory), parts.value(memory)
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    known = rows if memory is x else ops.reshape(memory, (-1, memory.shape[-1]))
+    query, key, value = parts.query(rows), parts.key(known), parts.value(known)
     inside = query.shape[-1]
     head = inside // heads
     queries, keys = ops.shape(x)[1], ops.shape(memory)[1]

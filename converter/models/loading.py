@@ -120,12 +120,14 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
 
 
 @_without_collection()
-def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
+def load_dual_encoder(cls: Any, source: Source, *, in_place: bool = False, **kwargs: Any) -> Any:
     """Loads a dual encoder of either framework, in any container that the engine reads.
 
     Args:
         cls: class of the model.
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
+        in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
+            process that may end: whoever changes the file changes the model, or ends it.
         **kwargs: ``revision`` of an id; ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model;
             fields of the config to change. ``from_pt`` is taken and means nothing: what kind of checkpoint it is, is seen.
 
@@ -140,7 +142,7 @@ def load_dual_encoder(cls: Any, source: Source, **kwargs: Any) -> Any:
         config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
         model = cls(_changed(config, kwargs), initial="empty", **options)
         model.build()
-        _assign(named_variables(model), reader, set())
+        _assign(named_variables(model), reader, set(), in_place)
     return model
 
 
@@ -199,7 +201,7 @@ def _fresh(name: str, shape: Any, std: float) -> Any:
     return ops.ones(shape) if name.endswith("/gamma") else ops.zeros(shape)
 
 
-def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str]) -> None:
+def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str], in_place: bool = False) -> None:
     """Gives every variable its tensor; beside the variables there are never more than a few tensors in memory."""
     shapes = reader.shapes
     missing = sorted(variables.keys() - shapes.keys() - new)
@@ -209,11 +211,13 @@ def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str]) -
             f"The model and the checkpoint disagree; not in the checkpoint: {listed(missing)}; of another shape: "
             f"{listed(wrong)}. Leave config= out, or give the config that the weights were saved with."
         )
-    for name, array in _read_ahead(reader, [name for name in reader.names if name in variables]):
+    for name, array in _read_ahead(reader, [name for name in reader.names if name in variables], in_place):
         variables[name].assign(_cast(array, variables[name].dtype))
 
 
-def _read_ahead(reader: TensorReader, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def _read_ahead(
+    reader: TensorReader, names: Sequence[str], in_place: bool
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Reads tensors in order, the next ones while the last one is being made use of."""
     if not reader.has_extents:  # HDF5 reads chunks one after the other, whoever asks
         yield from ((name, reader.read(name)) for name in names)
@@ -221,7 +225,7 @@ def _read_ahead(reader: TensorReader, names: Sequence[str]) -> Iterator[tuple[st
     with ThreadPoolExecutor(_READERS) as pool:
         under_way = deque[tuple[str, Future[np.ndarray[Any, Any]]]]()
         for name in names:
-            under_way.append((name, pool.submit(reader.read, name)))
+            under_way.append((name, pool.submit(reader.read, name, in_place)))
             if len(under_way) > _READERS:
                 yield _first(under_way)
         while under_way:

@@ -16,7 +16,7 @@ from converter.parity.batches import PRECISIONS, Batch
 from converter.parity.golden import Recording
 from converter.parity.isolation import Worker
 from converter.parity.reference import ask_run, check_device
-from converter.parity.serving import hide, serve
+from converter.parity.serving import hide, remember_models, serve
 
 BACKENDS = ("tensorflow", "jax")
 ENVIRONMENT = {
@@ -113,6 +113,7 @@ def run_candidate(
 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
     hide("torch", "flax", *(("jax",) if os.environ["KERAS_BACKEND"] == "tensorflow" else ("tensorflow", "tf_keras")))
+    remember_models()
     from converter.parity.keras_model import answer
 
     return answer

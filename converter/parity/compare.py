@@ -55,6 +55,12 @@ def compare_runs(
         comparisons += [
             compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
         ]
+    notes += [
+        f"{tower} tower: what it makes of one input and of another differs by no more than atol, so that a fault inside it "
+        "may not show here; what the weights are found to be counts"
+        for tower, inputs in (("vision", "pixel_values"), ("text", "input_ids"))
+        if _is_blind(reference, f"{tower}.pooled", inputs, tolerance)
+    ]
     return ParityReport(
         tolerance=tolerance,
         candidate=dict(candidate.metadata),
@@ -64,6 +70,16 @@ def compare_runs(
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _is_blind(recording: Recording, tap: str, inputs: str, tolerance: Tolerance) -> bool:
+    """Whether a tower gave the same for all inputs of each batch: then inputs do not tell a right model from a wrong one."""
+    alike = []
+    for batch in recording.batches:
+        given, made = batch.inputs[inputs], batch.taps.get(tap)
+        if made is not None and made.size and made.shape[0:1] == given.shape[0:1] and np.ptp(given, axis=0).any():
+            alike.append(bool(np.ptp(made, axis=0).max() <= tolerance.atol))
+    return bool(alike) and all(alike)
 
 
 def _has_inner(recording: Recording) -> bool:
@@ -214,6 +230,9 @@ def _figures(ours: Array, theirs: Array, tolerance: Tolerance) -> _Figures:
 def _figures_of_block(ours: Array, theirs: Array, tolerance: Tolerance, start: int) -> _Figures:
     """Figures of float64 arrays that begin at a position, without the tolerance that would pass."""
     with np.errstate(all="ignore"):
+        plain = _figures_of_plain_block(ours, theirs, tolerance, start)
+        if plain is not None:
+            return plain
         fine, right = np.isfinite(ours), np.isfinite(theirs)
         finite = fine & right
         difference, size = np.abs(ours - theirs), np.abs(theirs)
@@ -235,6 +254,20 @@ def _figures_of_block(ours: Array, theirs: Array, tolerance: Tolerance, start: i
         relative=float(relative[at_relative]) if has_relative else None,
         at_relative=start + at_relative if has_relative else None,
     )
+
+
+def _figures_of_plain_block(ours: Array, theirs: Array, tolerance: Tolerance, start: int) -> _Figures | None:
+    """The same where every value is finite, none of the reference's is 0, and all are within ``atol``: most blocks.
+
+    None of any other block. What is here to be computed takes a third of the time.
+    """
+    difference, size = np.abs(ours - theirs), np.abs(theirs)
+    at = int(difference.argmax())  # NaN, which a difference of what is not finite is, or infinite, counts as greatest
+    if not difference[at] <= tolerance.atol or not size.min() > 0:
+        return None
+    relative = np.divide(difference, size, out=size)
+    at_relative = int(relative.argmax())
+    return _Figures(0, 0, 0, float(difference[at]), start + at, float(relative[at_relative]), start + at_relative)
 
 
 def _joined(one: _Figures, other: _Figures) -> _Figures:

@@ -171,11 +171,15 @@ class Worker:
 
     def end(self) -> None:
         """Ends the process and whatever it started, at once."""
+        self.dismiss()
+        self._process.wait()
+
+    def dismiss(self) -> None:
+        """Ends the process as ``end`` does, and does not wait until the system has taken its memory back."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (AttributeError, ProcessLookupError, PermissionError):
             self._process.kill()
-        self._process.wait()
 
     def close(self) -> None:
         """Ends the process and removes its files."""

@@ -18,6 +18,7 @@ import transformers
 from converter.errors import ParityError
 from converter.models import TFVisionTextDualEncoderModel
 from converter.models.blocks import Block
+from converter.models.loading import load_dual_encoder
 from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
 from converter.parity.candidate import CandidateOptions
@@ -30,12 +31,14 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     options = CandidateOptions(**request["options"])
     if keras.backend.backend() != options.backend:
         raise ParityError(f"Keras runs on {keras.backend.backend()} here; start another process for {options.backend}")
+    keras.backend.clear_session()  # of the model before this one; the caller does not wait for that
+    gc.collect()
     source = Path(request["source"])
     precision = set_precision(options)
     gpu = choose_gpu(options.device)
     batches = read_recording(Path(request["inputs"]), taps=False).batches
     with contextlib.nullcontext() if gpu is None else keras.device(f"gpu:{gpu}"):
-        model = TFVisionTextDualEncoderModel.from_pretrained(str(source))
+        model = load_dual_encoder(TFVisionTextDualEncoderModel, str(source), in_place=True)
         ran = tuple(_run(model, batch, options) for batch in batches)
     metadata = {
         "framework": f"Keras on {options.backend}",
@@ -48,9 +51,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "precision": json.dumps(precision, sort_keys=True),
     }
     write_recording(Recording(metadata, ran), Path(request["out"]))
-    del model
-    keras.backend.clear_session()
-    gc.collect()
     return {"device": metadata["device"]}
 
 

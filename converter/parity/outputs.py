@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from converter import manifest
-from converter.checkpoints.detect import open_source
 from converter.configs import read_config, read_json
 from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
 from converter.parity.batches import INPUTS, Batch, same_bits
@@ -34,7 +33,6 @@ from converter.parity.reference import (
 )
 from converter.parity.samples import Samples, find_samples, is_of_samples
 from converter.sidecars import SIDECARS, differing
-from converter.specs import Framework
 from converter.streams import check_whole
 from converter.verification import Finding, Status
 
@@ -199,7 +197,7 @@ class Outputs:
                 f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
                 "anew with 'convert reference --float64'"
             )
-        check_whole(self._folder, in_torch=False)
+        check_whole(self._folder)
         asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
         check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
@@ -212,7 +210,6 @@ class Outputs:
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
         check_whole(in_torch, in_torch=True)
-        check_whole(in_keras, in_torch=False)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         if not reason:
             self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
@@ -225,6 +222,8 @@ class Outputs:
             batches,
             self._options.seconds,
         )
+        for worker in self._workers:  # nothing more is asked of them, and to give memory back takes a while
+            worker.dismiss()
         return both, reason, f"PyTorch on {in_torch}"
 
     def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
@@ -313,18 +312,16 @@ def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
 
 
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
-    """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one."""
-    if _framework(folder) == "pt":
+    """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one.
+
+    Both are checked on the way against their configs, before a framework makes a model of what those say.
+    """
+    ours, theirs = check_whole(folder), check_whole(source)
+    if ours == "pt":
         return folder, source
-    if _framework(source) == "tf":
+    if theirs == "tf":
         raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
     return source, folder
-
-
-def _framework(folder: Path) -> Framework:
-    checkpoint, _ = open_source(folder, None)
-    checkpoint.close()
-    return checkpoint.framework
 
 
 def run_together(
@@ -344,17 +341,16 @@ def run_together(
         ParityError: one or both failed; says how.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        requests, answers, errors = {}, {}, []
+        requests, recordings, errors = {}, {}, []
         for side, (worker, source, options) in sides.items():
             Path(folder, side).mkdir()
             requests[side] = write_request(Path(folder, side), source, batches, options)
             worker.send(requests[side])
         for side, (worker, _, _) in sides.items():
-            try:
-                answers[side] = worker.receive(seconds)
+            try:  # what the first one answered is read while the other is still at work
+                recordings[side] = read_answer(requests[side], worker.receive(seconds), batches)
             except ParityError as error:
                 errors.append(str(error))
         if errors:
             raise ParityError("\n".join(errors))
-        reference, candidate = (read_answer(requests[s], answers[s], batches) for s in ("reference", "candidate"))
-        return reference, candidate
+        return recordings["reference"], recordings["candidate"]

@@ -17,7 +17,7 @@ from converter.parity.batches import PRECISIONS, Batch, same_inputs
 from converter.parity.golden import Recording, config_of, read_recording, write_recording
 from converter.parity.isolation import Worker
 from converter.parity.samples import Samples
-from converter.parity.serving import hide, serve
+from converter.parity.serving import hide, remember_models, serve
 
 ATTENTION = ("eager", "sdpa")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
@@ -183,6 +183,7 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
     # SciPy is none: transformers imports it for the losses of object detection, which takes half a second.
     hide("tensorflow", "tf_keras", "keras", "jax", "flax", "scipy")
+    remember_models()
     from converter.parity import processing, torch_model
 
     return lambda request: (processing if "processor" in request else torch_model).answer(request)

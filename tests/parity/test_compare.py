@@ -382,6 +382,43 @@ def test_a_reference_recorded_without_inner_taps_still_counts() -> None:
     assert both.notes == ()
 
 
+def test_inputs_that_a_tower_does_not_tell_apart_are_said_to_prove_little() -> None:
+    told = taps()
+    same = {**told, "text.pooled": np.ones_like(told["text.pooled"])}
+    few = {
+        **same,
+        "text.pooled": same["text.pooled"] + np.float32(1e-5) * np.arange(same["text.pooled"].size).reshape(3, -1),
+    }
+    few["text.pooled"] = few["text.pooled"].astype(np.float32)
+
+    def notes(*runs: Any, atol: float = 1e-3) -> list[str]:
+        found = compare_runs(recording(*runs), recording(*runs), Tolerance(atol))
+        assert found.passed
+        return [note.partition(":")[0] for note in found.notes]
+
+    assert notes(told) == []
+    assert notes(same) == notes(few) == ["text tower"]
+    assert notes(few, atol=1e-6) == []
+    assert notes(same, told) == [], "one batch is enough"
+    odd = {**told, "vision.pooled": np.zeros((), np.float32), "text.pooled": np.zeros((0, 3), np.float32)}
+    assert compare_runs(recording(odd), recording(odd), Tolerance(0.0)).notes == ()
+    alike = recording(same)
+    alike.batches[0].inputs["input_ids"][:] = 7  # type: ignore[index]
+    assert compare_runs(alike, alike, Tolerance(0.0)).notes == (), "nothing was there to be told apart"
+
+
+@given(data=st.data())
+def test_figures_of_plain_blocks_are_those_of_any(data: st.DataObject) -> None:
+    rare = st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf, 3e38])
+    values = data.draw(st.sampled_from([st.floats(0.5, 4, width=32), st.one_of(st.floats(-4, 4, width=32), rare)]))
+    ours, theirs = (data.draw(hnp.arrays(np.float32, 5, elements=values)) for _ in range(2))
+    tolerance = Tolerance(data.draw(st.sampled_from([0.0, 1.0, 100.0])), data.draw(st.sampled_from([0.0, 0.1])))
+    found = compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("converter.parity.compare._figures_of_plain_block", lambda *_: None)
+        assert compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance) == found
+
+
 @given(data=st.data())
 def test_figures_do_not_depend_on_where_blocks_end(data: st.DataObject) -> None:
     values = st.one_of(st.floats(-4, 4, width=32), st.sampled_from([0.0, np.nan, np.inf, 1.0]))

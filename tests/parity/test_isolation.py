@@ -117,6 +117,13 @@ def test_a_kill_is_called_what_it_mostly_is(worker: Worker) -> None:
     )
 
 
+def test_one_that_is_dismissed_is_gone(worker: Worker) -> None:
+    worker.dismiss()
+    assert "was killed" in failure(worker, "echo")
+    worker.dismiss()  # a second time does no harm
+    worker.close()
+
+
 def test_an_exit_tells_its_status(worker: Worker) -> None:
     message = failure(worker, "exit")
     assert message == "Worker: ended with exit status 3 before it answered\n  its log ends with:\n  | giving up"
@@ -274,6 +281,37 @@ def test_hidden_packages_are_not_there_and_others_are() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.splitlines() == ["[True, True, False]", "No module named 'xml'"]
+
+
+@pytest.mark.parametrize("cached", ["functools.lru_cache(maxsize=1)", ""])
+def test_folders_of_models_are_looked_through_once(tmp_path: Path, cached: str) -> None:
+    package = tmp_path / "transformers" / "utils"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    decorator = f"@{cached}" if cached else ""
+    (package / "import_utils.py").write_text(
+        f"import functools\n{decorator}\ndef create_import_structure_from_path(path):\n    print(path)\n"
+    )
+    program = (
+        "from converter.parity.serving import remember_models; remember_models()\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from transformers.utils import import_utils\n"
+        "for path in 'abab': import_utils.create_import_structure_from_path(path)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.split() == list("ab" if cached else "abab")
+
+
+@pytest.mark.torch
+def test_transformers_has_what_is_remembered() -> None:
+    program = (
+        "from converter.parity.serving import remember_models; remember_models()\n"
+        "from transformers import CLIPConfig\nfrom transformers.utils import import_utils\n"
+        "print(import_utils.create_import_structure_from_path.cache_parameters()['maxsize'])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "None"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
 from converter.parity.golden import Recording, read_metadata, write_recording
 from converter.parity.inputs import check_golden_inputs, make_batches
+from converter.parity.isolation import Worker
 from converter.parity.outputs import VerifyOptions
 from converter.parity.reference import read_answer
 from converter.parity.taps import required_taps
@@ -223,8 +225,10 @@ def test_a_tokenizer_that_is_not_the_sources_does_not_pass(
     if change:
         (pair / "tf" / "tokenizer.json").write_text("{ }")
     outputs = module.Outputs(pair / "tf", pair / "pt", None, VerifyOptions())
-    monkeypatch.setattr(outputs, "_workers", (None, None))
+    workers = (Mock(spec=Worker), Mock(spec=Worker))
+    monkeypatch.setattr(outputs, "_workers", workers)
     (_, samples), _ = outputs.compare()
+    assert all(worker.dismiss.call_count == 1 for worker in workers)
     assert (samples.status, samples.problems) == (status, problems)
     assert asked == (["tf", "pt"] if change else ["tf"]), "the source's is loaded only where a file is no copy"
 
@@ -372,7 +376,7 @@ def test_a_process_that_is_gone_is_no_missing_processor(monkeypatch: pytest.Monk
         return module.all_batches(None, FIXTURE, FIXTURE, options, options.samples)  # type: ignore[arg-type]
 
     made, reason = all_batches(ParityError("the tokenizer cannot be loaded"))
-    assert (len(made), reason) == (6, "the tokenizer cannot be loaded")
+    assert (len(made), reason) == (5, "the tokenizer cannot be loaded")
     with pytest.raises(WorkerError, match="was killed"):
         all_batches(WorkerError("was killed"))
 

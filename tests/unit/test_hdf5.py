@@ -15,6 +15,7 @@ from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints import detect
 from converter.checkpoints.hdf5 import read_header, strip_scope, write_header
 from converter.errors import CorruptCheckpoint
+from converter.layouts import ALIGNMENT
 from tests.hdf5_files import ROOT, read_all, sound_file, value, write_h5
 from tests.tiny import EXPECTED
 
@@ -160,6 +161,19 @@ def test_h5py_reads_what_is_written(tmp_path: Path) -> None:
     for name, array in SAMPLES.items():
         np.testing.assert_array_equal(found[name], array, strict=True)
     assert_read(path, SAMPLES, extents=True)
+
+
+def test_tensors_begin_where_frameworks_take_them_from(tmp_path: Path) -> None:
+    names = [
+        (f"a/{letter}", "float32", (rows, 10)) for letter, rows in zip("bcdefg", (1, 25, 26, 3, 77, 1000), strict=True)
+    ]
+    for name, placed in {
+        "whole": write_header(tmp_path / "tf_model.h5", names),
+        "shard": write_header(tmp_path / "tf_model-00001-of-00002.h5", names),
+    }.items():
+        offsets = [tensor.extent.offset for tensor in placed.values() if tensor.extent and tensor.extent.nbytes >= 1024]
+        assert len(offsets) == 3, name
+        assert [offset % ALIGNMENT for offset in offsets] == [0] * 3, name
 
 
 def fill(path: Path, tensors: dict[str, Array]) -> None:

@@ -191,6 +191,17 @@ def test_a_source_that_shrinks(tmp_path: Path, layout: str) -> None:
     assert str(caught.value) == f"{path}: became shorter while it was read; convert it again"
 
 
+def test_a_file_that_is_too_short_is_not_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    with Files() as files:
+        files.open(path)
+        assert files.mapped(Extent(path, 90, 10), np.uint8).tolist() == list(range(90, 100))
+        assert files.mapped(Extent(path, 0, 0), np.float32).tolist() == []
+        with pytest.raises(CorruptCheckpoint, match="became shorter while it was read"):
+            files.mapped(Extent(path, 91, 10), np.uint8)
+
+
 def test_a_tensor_without_extent_is_a_mistake_of_ours() -> None:
     move = Move("t", StoredTensor("t", "float32", (2, 2)), StoredTensor("t", "float32", (2, 2)), LAYOUTS["dense"], True)
     with Files() as files, pytest.raises(ValueError, match="t has no extent"):

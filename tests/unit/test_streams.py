@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from converter import pt2tf
 from converter.errors import PlanError, SourceError
+from converter.layouts import ALIGNMENT
 from converter.streams import open_tensors
 from tests.hdf5_files import read_all, write_h5
 from tests.tiny import BFLOAT16, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
@@ -45,6 +47,53 @@ def test_chunked_datasets(both: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "chunked" / "config.json").write_bytes((both[1] / "config.json").read_bytes())
     write_h5(tmp_path / "chunked" / "tf_model.h5", read_all(both[1] / "tf_model.h5"), compression="gzip")
     assert_same(read_side(tmp_path / "chunked", "pt"), load(both[0] / "model.safetensors"))
+
+
+def read_in_place(folder: Path) -> tuple[Arrays, dict[str, bool]]:
+    """All tensors as TensorFlow has them, and which of them came out of the mapped file."""
+    with open_tensors(folder, "tf") as reader:
+        found = {name: reader.read(name, in_place=True) for name in reader.names}
+    return found, {name: not isinstance(root_of(array), np.ndarray) for name, array in found.items()}
+
+
+def root_of(array: Any) -> Any:
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+def test_in_place_a_tensor_is_the_file_itself(both: tuple[Path, Path]) -> None:
+    file = both[1] / "tf_model.h5"
+    before = file.read_bytes()
+    found, mapped = read_in_place(both[1])
+    assert_same(found, read_side(both[1], "tf"))
+    large = {name for name, array in found.items() if array.nbytes >= 1024}
+    assert len(large) > 10
+    assert large <= {name for name, there in mapped.items() if there}
+    for array in found.values():  # copy on write, and mapped as long as an array is
+        array[...] = 7
+    assert all((array == 7).all() for array in found.values())
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("container", ["chunked", "anywhere", "pytorch"])
+def test_in_place_what_does_not_lie_as_it_is_wanted_is_read(
+    both: tuple[Path, Path], tmp_path: Path, container: str
+) -> None:
+    folder, tensors = tmp_path / container, read_all(both[1] / "tf_model.h5")
+    folder.mkdir()
+    (folder / "config.json").write_bytes((both[1] / "config.json").read_bytes())
+    if container == "pytorch":
+        folder = both[0]
+    else:
+        options = {"compression": "gzip"} if container == "chunked" else {}
+        write_h5(folder / "tf_model.h5", tensors, userblock=0 if options else 512, **options)
+    found, mapped = read_in_place(folder)
+    assert_same({n: np.ascontiguousarray(a).reshape(a.shape) for n, a in found.items()}, read_side(both[1], "tf"))
+    assert not all(mapped.values())
+    assert not any(mapped.values()) or container != "chunked"
+    aligned = {name: array.__array_interface__["data"][0] % ALIGNMENT == 0 for name, array in found.items()}
+    assert all(aligned[name] for name, there in mapped.items() if there)
 
 
 def test_bfloat16(tmp_path: Path) -> None:
