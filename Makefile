@@ -102,6 +102,7 @@ pythons: | .venv/.installed ## the core's unit tests on every other Python that 
 	done
 
 hubs: ## the tests of the Hub with other versions of huggingface_hub
+	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found: say make OLDEST_PYTHON=..." >&2; exit 1; }
 	@for v in $(HUB_VERSIONS); do \
 		echo "huggingface_hub $$v"; \
 		$(OLDEST_PYTHON) -m venv --clear .venv-hub-$$v && \

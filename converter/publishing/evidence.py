@@ -119,6 +119,6 @@ def option_words(raw: Mapping[str, Any]) -> list[str]:
     words = []
     defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None}
     for name, value in raw.get("options", {}).items():
-        if name in ("format", "dtype", "names", "max_shard_size") and value != defaults.get(name, ""):
+        if name in ("format", "dtype", "names", "max_shard_size", "config") and value != defaults.get(name, ""):
             words.append(f"--{name.replace('_', '-')} {shlex.quote(printable(str(value), 40))}")
     return words

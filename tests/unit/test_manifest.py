@@ -14,6 +14,7 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.manifest import version
+from converter.publishing.evidence import option_words
 from tests.tiny import FIXTURE, Arrays, load, write_tiny
 
 
@@ -66,6 +67,19 @@ def test_everything_in_it(tmp_path: Path) -> None:
             )
         ],
     }  # fmt: skip
+
+
+def test_a_config_from_elsewhere_is_in_it_by_name_alone(tmp_path: Path) -> None:
+    config = tmp_path / "private" / "dual config.json"
+    config.parent.mkdir()
+    shutil.copy(FIXTURE / "config.json", config)
+    pt2tf(FIXTURE, tmp_path / "out", config=config)
+    found = manifest(tmp_path / "out")
+    assert found["options"]["config"] == "dual config.json"
+    assert "private" not in json.dumps(found)
+    assert option_words(found) == ["--format h5", "--config 'dual config.json'"]
+    pt2tf(FIXTURE, tmp_path / "given", config=json.loads(config.read_text()))
+    assert "config" not in manifest(tmp_path / "given")["options"]
 
 
 def test_every_file_is_in_it(tmp_path: Path) -> None:
