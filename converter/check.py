@@ -16,7 +16,7 @@ import numpy as np
 from converter.casts import DTYPES
 from converter.errors import CheckError
 from converter.manifest import FileRecord, TensorRecord
-from converter.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, read_rows
+from converter.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, kept, read_rows
 from converter.specs import StoredTensor
 
 Array = np.ndarray[Any, Any]
@@ -83,7 +83,7 @@ def file_record(path: Path) -> FileRecord:
 def _check_move(files: Files, move: Move) -> TensorRecord:
     digest = blake3.blake3()
     for block in blocks([move], copy_limit=BLOCK_BYTES // 2):
-        ours, theirs = _read(files, move.source, block), _read(files, move.target, block)
+        ours, theirs = _read(files, move.source, block, "source"), _read(files, move.target, block, "target")
         if move.source.dtype != move.target.dtype:
             ours = cast(ours, move.target.dtype)
         if not same_bits(ours, theirs):
@@ -93,12 +93,12 @@ def _check_move(files: Files, move: Move) -> TensorRecord:
     return TensorRecord(move.name, move.target.dtype, shape, digest.hexdigest())
 
 
-def _read(files: Files, tensor: StoredTensor, block: Block) -> Array:
-    """Reads a block in PyTorch's layout."""
+def _read(files: Files, tensor: StoredTensor, block: Block, role: str) -> Array:
+    """Reads a block in PyTorch's layout, as ``read_rows`` does."""
     move = block.move
     in_tf = move.to_tf == (tensor is move.target)
-    data = read_rows(files, tensor, block, columns=in_tf)
-    return move.layout.to_pt(data) if in_tf and move.layout.axes is not None else data
+    data = read_rows(files, tensor, block, in_tf, role)
+    return move.layout.to_pt(data, kept.maker("turned")) if in_tf and move.layout.axes is not None else data
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -7,7 +7,7 @@ blocks of PyTorch rows, which are blocks of TensorFlow columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from converter.specs import Shape
 
 Array = np.ndarray[Any, Any]
+Make = Callable[[Shape, Any], Array]
 
 # A tile of the transpose: its copy is 32 KB in float32, so that it stays in the first-level cache, and
 # contiguous, so that rows whose stride is a multiple of 4096 do not evict each other.
@@ -45,27 +46,32 @@ class Layout:
             return tuple(shape[axis] for axis in self.axes)
         return shape if self.tf_shape is None else self.tf_shape
 
-    def to_tf(self, rows: Array) -> Array:
-        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``."""
+    def to_tf(self, rows: Array, make: Make | None = None) -> Array:
+        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``, into what ``make`` gives."""
         if self.axes is None:
             return rows if self.tf_shape is None else rows.reshape(self.tf_shape)
         if len(self.axes) == 2:
-            return transpose(rows)
+            return transpose(rows, make)
         return np.ascontiguousarray(rows.transpose(self.axes))
 
-    def to_pt(self, columns: Array) -> Array:
+    def to_pt(self, columns: Array, make: Make | None = None) -> Array:
         """Moves a block of TensorFlow columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``to_tf``."""
         if self.axes is None:
             return columns if self.tf_shape is None else columns.reshape(())
         if len(self.axes) == 2:
-            return transpose(columns)
+            return transpose(columns, make)
         return np.ascontiguousarray(columns.transpose(tuple(int(axis) for axis in np.argsort(self.axes))))
 
 
-def transpose(matrix: Array) -> Array:
-    """Transposes a matrix ``(m, n)`` into a fresh contiguous ``(n, m)``, some four times as fast as NumPy's own."""
+def transpose(matrix: Array, make: Make | None = None) -> Array:
+    """Transposes a matrix ``(m, n)`` into a contiguous ``(n, m)``, some four times as fast as NumPy's own.
+
+    Args:
+        matrix: of any dtype.
+        make: gives the array for the result, of a shape and a dtype; by default a fresh one.
+    """
     rows, columns = matrix.shape
-    result = empty_array((columns, rows), matrix.dtype)
+    result = (make or empty_array)((columns, rows), matrix.dtype)
     width = max(1, _TILE_BYTES // matrix.dtype.itemsize)
     scratch = np.empty((min(rows, _TILE_ROWS), width), matrix.dtype)
     for left in range(0, columns, width):

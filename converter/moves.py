@@ -7,6 +7,7 @@ stays the same whatever the size of the checkpoint.
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 import threading
@@ -21,8 +22,8 @@ import numpy as np
 
 from converter.casts import DTYPES, numpy_dtype
 from converter.errors import CorruptCheckpoint
-from converter.layouts import Layout
-from converter.specs import Extent, StoredTensor
+from converter.layouts import Layout, Make
+from converter.specs import Extent, Shape, StoredTensor
 
 Array = np.ndarray[Any, Any]
 
@@ -66,6 +67,31 @@ class Block:
     move: Move
     start: int
     stop: int
+
+
+class _Kept(threading.local):
+    """Memory that a thread uses again for block after block: to be given fresh pages costs as much as to fill them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def maker(self, role: str) -> Make:
+        """Makes arrays of any values for one role, each of them good until the next one is made."""
+
+        def make(shape: Shape, dtype: Any) -> Array:
+            dtype = np.dtype(dtype)
+            nbytes = math.prod(shape) * dtype.itemsize
+            held = self._held.get(role)
+            if held is None or held.nbytes < nbytes:
+                self._held.pop(role, None)
+                held = self._held[role] = np.empty(nbytes, np.uint8)
+            found: Array = held[:nbytes].view(dtype).reshape(shape)
+            return found
+
+        return make
+
+
+kept = _Kept()
 
 
 class Files:
@@ -176,18 +202,18 @@ def write_block(files: Files, block: Block) -> int:
         width = DTYPES[move.source.dtype]
         files.copy(source, target, block.start * width, block.stop * width)
         return 0
-    held = read_rows(files, move.source, block, columns=not move.to_tf)
+    held = read_rows(files, move.source, block, not move.to_tf, "source")
     data = cast(held, move.target.dtype)
     overflowed = 0
     if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
         overflowed = int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
     if move.layout.axes is not None:
-        data = move.layout.to_tf(data) if move.to_tf else move.layout.to_pt(data)
+        data = (move.layout.to_tf if move.to_tf else move.layout.to_pt)(data, kept.maker("turned"))
     _write_rows(files, move.target, block, data, columns=move.to_tf)
     return overflowed
 
 
-def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -> Array:
+def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool, role: str) -> Array:
     """Reads the part of a stored tensor that a block is about.
 
     Args:
@@ -195,23 +221,25 @@ def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool) -
         tensor: source or target of the block's move.
         block: which rows.
         columns: whether PyTorch's rows are this tensor's last axis.
+        role: whose memory the thread uses for it.
 
     Returns:
-        A fresh array: flat for plain layouts, ``(rows, ...)`` or ``(..., rows)`` for the others.
+        An array, flat for plain layouts, ``(rows, ...)`` or ``(..., rows)`` for the others; good until this thread reads
+        for the same role again.
     """
-    move, count = block.move, block.stop - block.start
+    move, count, make = block.move, block.stop - block.start, kept.maker(role)
     extent, dtype = extent_of(tensor), numpy_dtype(tensor.dtype)
     if move.layout.axes is None:
-        flat = np.empty(count, dtype)
+        flat = make((count,), dtype)
         files.read(extent, block.start * dtype.itemsize, flat)
         return flat
     rest = move.pt_shape[1:]
     rows = move.pt_shape[0]
     if not columns:
-        held = np.empty((count, *rest), dtype)
+        held = make((count, *rest), dtype)
         files.read(extent, block.start * (held.nbytes // count), held)
         return held
-    held = np.empty((*(move.pt_shape[axis] for axis in move.layout.axes[:-1]), count), dtype)
+    held = make((*(move.pt_shape[axis] for axis in move.layout.axes[:-1]), count), dtype)
     if count == rows:
         files.read(extent, 0, held)
         return held
