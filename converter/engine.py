@@ -195,7 +195,8 @@ def _convert(
     started = time.perf_counter()
     framework: Framework = "pt" if direction == "pt2tf" else "tf"
     if config is not None and not isinstance(config, Mapping):
-        options = {**options, "config": Path(config).name}  # where it lay would say more of a machine than of a checkpoint
+        # where it lay would say more of a machine than of a checkpoint
+        options = {**options, "config": Path(config).name}
     held: Obtained | None = None
     before: Mapping[Path, Identity] = {}
     with explained(out):
