@@ -400,6 +400,8 @@ def test_inputs_that_a_tower_does_not_tell_apart_are_said_to_prove_little() -> N
     assert notes(same) == notes(few) == ["text tower"]
     assert notes(few, atol=1e-6) == []
     assert notes(same, told) == [], "one batch is enough"
+    lost = recording({**told, "text.pooled": np.full_like(told["text.pooled"], np.inf)})
+    assert compare_runs(lost, lost, Tolerance(1e-3)).notes == ()
     odd = {**told, "vision.pooled": np.zeros((), np.float32), "text.pooled": np.zeros((0, 3), np.float32)}
     assert compare_runs(recording(odd), recording(odd), Tolerance(0.0)).notes == ()
     alike = recording(same)
