@@ -29,6 +29,7 @@ _INTERRUPTED = 128 + signal.SIGINT  # what a shell expects of a program that end
 _LONG_LINE = 20_000
 # Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
+_MULTIPLYING = "OPENBLAS_NUM_THREADS"
 
 
 class _Stop:
@@ -52,8 +53,24 @@ def _ignore_signals() -> None:
         signal.signal(each, signal.SIG_IGN)
 
 
+class _Command(click.Command):
+    """Imports NumPy without the threads that it would multiply matrices with, of which there are none here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what it starts finds the environment as it was."""
+        if _MULTIPLYING not in os.environ:
+            os.environ[_MULTIPLYING] = "1"
+            try:
+                import numpy  # noqa: F401 - it starts them when it is imported, which takes 40 ms
+            finally:
+                del os.environ[_MULTIPLYING]
+        return super().invoke(ctx)
+
+
 class _Group(click.Group):
     """Prints errors of the library in one line and keeps the traceback of bugs."""
+
+    command_class = _Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
         """In the order in which they are used, which is that of this file."""

@@ -205,3 +205,23 @@ def test_help_is_quick() -> None:
     started = time.perf_counter()
     assert run_module("--help").returncode == 0
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_numpy_starts_no_threads_and_what_a_command_starts_is_not_told_of_it(given: str | None) -> None:
+    program = """
+import os, sys
+from converter import cli
+import click
+@cli.cli.command()
+def probe():
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+    print("numpy" in sys.modules, os.environ.get("OPENBLAS_NUM_THREADS"), threads)
+print("numpy" in sys.modules)
+cli.cli(["probe"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.split()[:3] == ["False", str(given is None), str(given)]
+    assert given is not None or run.stdout.split()[3] == "1"
