@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -124,7 +125,8 @@ class TensorReader:
         tensor = self._tensors[name]
         extent = tensor.source.extent
         if in_place and tensor.layout.axes is None and extent is not None and extent.offset % ALIGNMENT == 0:
-            return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
+            with contextlib.suppress(OSError):  # not every file system maps files
+                return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
         stored = self._read_whole(tensor.source)
         if tensor.layout.axes is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,16 @@ def test_in_place_a_tensor_is_the_file_itself(both: tuple[Path, Path]) -> None:
         array[...] = 7
     assert all((array == 7).all() for array in found.values())
     assert file.read_bytes() == before
+
+
+def test_in_place_where_files_cannot_be_mapped(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr("converter.moves.mmap.mmap", refuse)
+    found, mapped = read_in_place(both[1])
+    assert_same(found, read_side(both[1], "tf"))
+    assert not any(mapped.values())
 
 
 @pytest.mark.parametrize("container", ["chunked", "anywhere", "pytorch"])
