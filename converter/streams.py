@@ -120,12 +120,13 @@ class TensorReader:
             A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
 
         Raises:
-            SourceError: it is larger than the memory that is free; a file with holes can say so in a few bytes.
+            SourceError: it is larger than the memory that is free, which a file with holes can be in a few bytes; what is
+                given in place needs none.
         """
         tensor = self._tensors[name]
         extent = tensor.source.extent
         if in_place and tensor.layout.axes is None and extent is not None and extent.offset % ALIGNMENT == 0:
-            with contextlib.suppress(OSError):  # not every file system maps files
+            with contextlib.suppress(OSError, ValueError):  # not every file system maps files, and none an empty one
                 return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
         stored = self._read_whole(tensor.source)

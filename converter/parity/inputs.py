@@ -86,7 +86,7 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
 
     Returns:
         Batches with ragged masks, more images than texts and fewer, as many (so that there is a loss), padding on the
-        left, no mask, masks with holes, explicit token types and positions, one position, all, extreme pixels.
+        left, no mask, a mask with holes, explicit token types and positions, one position, all, extreme pixels.
 
     Raises:
         ParityError: the config lacks a field, or a vocabulary too small to make texts from.
@@ -115,21 +115,21 @@ def _ragged(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]
 def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
     lengths = [max(1, length // 3), length, max(1, length - 2)]
     ids, mask = _texts(draw, text, lengths, length, left=text.pads_left)
+    mask[1, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
     return Batch(
-        f"padding on the {'left' if text.pads_left else 'right'}, more texts than images",
+        f"padding on the {'left' if text.pads_left else 'right'}, holes in a mask, more texts than images",
         {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
 def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
-    ids, mask = _texts(draw, text, [length, max(1, length - 3)], length)
-    mask[0, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
+    ids, _ = _texts(draw, text, [length] * 2, length)
     positions = _integers(draw, text.positions, ids.shape)
-    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids, "attention_mask": mask}
+    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids}
     if text.types:
         inputs["token_type_ids"] = _integers(draw, text.types, ids.shape)
     return Batch(
-        "explicit token types and positions, holes in a mask, as many images as texts",
+        "explicit token types and positions, no mask, as many images as texts",
         {**inputs, "position_ids": positions},
     )
 

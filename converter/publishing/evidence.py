@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from converter.hub.ids import COMMIT, is_id
 from converter.proof import Proof, read_proof
 from converter.specs import Framework
 from converter.verification import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
+
+# What an option's value may be to stand in a card as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9_. +-]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,13 @@ def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
 def option_words(raw: Mapping[str, Any]) -> list[str]:
     """The options of a conversion as the command line takes them, those left out that are as they are by default.
 
-    A manifest may come from anywhere and readers run what they copy, so every value is a word for a shell.
+    A manifest may come from anywhere and readers run what they copy, so every value is a word for a shell; one that is
+    not plain gives way to a word that says what belongs there, for a card has marks and fences of its own.
     """
     words = []
     defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None}
     for name, value in raw.get("options", {}).items():
         if name in ("format", "dtype", "names", "max_shard_size", "config") and value != defaults.get(name, ""):
-            words.append(f"--{name.replace('_', '-')} {shlex.quote(printable(str(value), 40))}")
+            word = shlex.quote(str(value)) if _PLAIN.fullmatch(str(value)) else name.upper()
+            words.append(f"--{name.replace('_', '-')} {word}")
     return words

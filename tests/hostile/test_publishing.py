@@ -104,12 +104,12 @@ def test_text_from_files_is_no_markup_of_the_card(out: Path) -> None:
 
 
 def test_text_from_files_is_no_command_of_the_card(out: Path) -> None:
-    """Readers run what stands there to reproduce it: each option is one word for their shell."""
+    """Readers run what stands there to reproduce it: each option is one word for their shell, and a plain one."""
     hostile = "$(touch x); `touch x` 'x'"
     change(out / "conversion.json", options={"dtype": hostile, "max_shard_size": "5 GB"})
     write_proof(out, verification(out).to_json())
     section = card.section(gather(out, allow_unverified=False), ID)
     command = next(line for line in section.splitlines() if line.startswith("convert pt2tf "))
     assert shlex.split(command) == [
-        "convert", "pt2tf", "SOURCE", "out", "--dtype", hostile, "--max-shard-size", "5 GB",
+        "convert", "pt2tf", "SOURCE", "out", "--dtype", "DTYPE", "--max-shard-size", "5 GB",
     ]  # fmt: skip

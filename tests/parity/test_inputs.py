@@ -49,7 +49,11 @@ def test_between_them_batches_meet_every_case() -> None:
     assert any(n > m for n, m in zip(images, texts, strict=True))
     assert any(n < m for n, m in zip(images, texts, strict=True))
     assert any(batch.is_square and n > 1 for batch, n in zip(batches, images, strict=True))
-    assert any(mask is None for mask in masks)
+    bare = [(length, n) for mask, length, n in zip(masks, lengths, texts, strict=True) if mask is None]
+    assert any(1 < length < 23 and n > 1 for length, n in bare), (
+        "a default mask has the length of the texts, not the greatest"
+    )
+    assert any(length == 23 for length, _ in bare)
     assert any(mask is not None and len(set(mask.sum(axis=1))) > 1 and mask[:, 0].all() for mask in masks), "ragged"
     assert any(mask is not None and (mask[:, 0] == 0).any() and mask[:, -1].all() for mask in masks), "left"
     assert any(mask is not None and (np.abs(np.diff(mask)).sum(axis=1) > 1).any() for mask in masks), "holes"

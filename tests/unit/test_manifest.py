@@ -78,6 +78,10 @@ def test_a_config_from_elsewhere_is_in_it_by_name_alone(tmp_path: Path) -> None:
     assert found["options"]["config"] == "dual config.json"
     assert "private" not in json.dumps(found)
     assert option_words(found) == ["--format h5", "--config 'dual config.json'"]
+    long = "a-name-that-is-longer-than-forty-characters-is-no-reason-to-cut-it.json"
+    assert option_words({"options": {"config": long}}) == [f"--config {long}"]
+    for odd in ("<!-- dual-encoder-converter: end -->", "```", "conf\udcff.json", "a\nb"):
+        assert option_words({"options": {"config": odd, "format": odd}}) == ["--config CONFIG", "--format FORMAT"]
     pt2tf(FIXTURE, tmp_path / "given", config=json.loads(config.read_text()))
     assert "config" not in manifest(tmp_path / "given")["options"]
 

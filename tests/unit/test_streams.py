@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converter import pt2tf
-from converter.errors import PlanError, SourceError
+from converter.errors import CorruptCheckpoint, PlanError, SourceError
 from converter.layouts import ALIGNMENT
 from converter.streams import open_tensors
 from tests.hdf5_files import read_all, write_h5
@@ -76,6 +76,13 @@ def test_in_place_a_tensor_is_the_file_itself(both: tuple[Path, Path]) -> None:
         array[...] = 7
     assert all((array == 7).all() for array in found.values())
     assert file.read_bytes() == before
+
+
+def test_in_place_of_a_file_that_is_emptied(both: tuple[Path, Path]) -> None:
+    with open_tensors(both[1], "tf") as reader:
+        os.truncate(both[1] / "tf_model.h5", 0)
+        with pytest.raises(CorruptCheckpoint, match="became shorter while it was read"):
+            reader.read(max(reader.shapes, key=lambda name: np.prod(reader.shapes[name])), in_place=True)
 
 
 def test_in_place_where_files_cannot_be_mapped(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
