@@ -21,7 +21,7 @@ weights, tells where a weight is what is wrong, and has to name the tensor; (c),
 where the difference begins. Where the source is gone, a truthful manifest cannot tell either: only (c) can, with a golden
 reference file.
 
-`make test` runs a sample, `make torture` all of it, which takes a quarter of an hour on two busy cores; both also run true
+`make test` runs a sample, `make torture` all of it, which takes a few minutes on two cores; both also run true
 conversions, over 4 and over 50 seeds, in which nothing may be found. The whole matrix has passed: every fault was found, where
 this table says, and in no true conversion was anything found.
 
