@@ -103,7 +103,7 @@ def test_taps_are_those_of_a_direct_call(
             assert (ours.taps[name].dtype, ours.taps[name].shape) == (array.dtype, array.shape)
             np.testing.assert_allclose(ours.taps[name], array, rtol=0, atol=3e-6 if dtype == "float32" else 1e-13)
     assert squares == 3
-    assert recorded.batches[1].taps["loss"].shape == ()
+    assert {batch.taps["loss"].shape for batch in recorded.batches if batch.is_square} == {()}
 
 
 def check_branches(model: Any, taps: Mapping[str, Any], atol: float) -> None:
