@@ -47,7 +47,7 @@ class Layout:
         return shape if self.tf_shape is None else self.tf_shape
 
     def to_tf(self, rows: Array, make: Make | None = None) -> Array:
-        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``, into what ``make`` gives."""
+        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``; matrices as ``transpose``."""
         if self.axes is None:
             return rows if self.tf_shape is None else rows.reshape(self.tf_shape)
         if len(self.axes) == 2:

@@ -126,7 +126,7 @@ class Files:
         while done < len(view):
             count = os.preadv(descriptor, [view[done:]], position + done)
             if count == 0:
-                raise CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+                raise _shorter(extent)
             done += count
 
     def mapped(self, extent: Extent, dtype: Any) -> Array:
@@ -140,7 +140,7 @@ class Files:
             self._mapped[extent.path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
         held = self._mapped[extent.path]
         if extent.offset + extent.nbytes > len(held):
-            raise CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+            raise _shorter(extent)
         found: Array = np.frombuffer(held, np.uint8, extent.nbytes, extent.offset).view(dtype)
         return found
 
@@ -167,6 +167,10 @@ class Files:
                 self.write(target, start, piece)
                 return
             start += count
+
+
+def _shorter(extent: Extent) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
 
 
 # What file systems and kernels say that cannot copy from file to file.

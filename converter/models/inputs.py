@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from converter.errors import ModelError, listed
+from converter.models.parts import as_dtype
 
 Tensor = Any
 
@@ -71,7 +72,7 @@ def as_ids(value: Any, field: str) -> Tensor:
         raise ModelError(
             f"{field} has shape {_shape(value)}; expected (batch, length). For one text, pass it in a list of one."
         )
-    return value if keras.backend.standardize_dtype(value.dtype) == "int32" else ops.cast(value, "int32")
+    return as_dtype(value, "int32")
 
 
 def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
@@ -105,7 +106,7 @@ def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
             f"pixel_values has shape {_shape(value)}; axis 1 must be num_channels = {channels}.{last}"
             f"{'' if last else ' Give images with as many channels as the config has.'}"
         )
-    return value if keras.backend.standardize_dtype(value.dtype) == dtype else ops.cast(value, dtype)
+    return as_dtype(value, dtype)
 
 
 def seen(value: Any) -> np.ndarray[Any, Any] | None:

@@ -273,14 +273,19 @@ def test_another_interpreter_runs_this_package_without_this_environment() -> Non
     assert not any(entry.startswith(sys.prefix + os.sep) for entry in answer["path"])
 
 
+def said_by(program: str) -> str:
+    """What a program prints in a process of its own, from which nothing is hidden yet."""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return run.stdout
+
+
 def test_hidden_packages_are_not_there_and_others_are() -> None:
     program = (
         "from converter.parity.serving import hide; import importlib.util, sys; hide('wave', 'xml');"
         "print([importlib.util.find_spec(name) is None for name in ('wave', 'xml', 'colorsys')])\n"
         "try:\n import xml.dom\nexcept ModuleNotFoundError as error:\n print(error)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert run.stdout.splitlines() == ["[True, True, False]", "No module named 'xml'"]
+    assert said_by(program).splitlines() == ["[True, True, False]", "No module named 'xml'"]
 
 
 @pytest.mark.parametrize("cached", ["functools.lru_cache(maxsize=1)", ""])
@@ -299,8 +304,7 @@ def test_folders_of_models_are_looked_through_once(tmp_path: Path, cached: str) 
         "from transformers.utils import import_utils\n"
         "for path in 'abab': import_utils.create_import_structure_from_path(path)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert run.stdout.split() == list("ab" if cached else "abab")
+    assert said_by(program).split() == list("ab" if cached else "abab")
 
 
 @pytest.mark.torch
@@ -310,8 +314,7 @@ def test_transformers_has_what_is_remembered() -> None:
         "from transformers import CLIPConfig\nfrom transformers.utils import import_utils\n"
         "print(import_utils.create_import_structure_from_path.cache_parameters()['maxsize'])"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert run.stdout.strip() == "None"
+    assert said_by(program).strip() == "None"
 
 
 @pytest.mark.parametrize(
