@@ -17,7 +17,7 @@ import pytest
 
 from converter.buffers import swin_relative_position_index
 
-VERSION_4, VERSION_5 = "4.57.6", "5.23.0"
+VERSION_4, VERSION_5 = "4.57.6", "5.24.0"
 
 
 # Importing takes most of the time, so one process answers several; TensorFlow stays apart from PyTorch.
