@@ -14,7 +14,9 @@ TESTERS := $(shell grep -E '^(pytest|hypothesis)==' constraints/dev.txt)
 BIN := .venv/bin
 COMPAT_PYTHON ?= .venv-compat/bin/python
 OUT := out
-OLDEST_TESTS ?= tests/unit tests/hostile tests/cli tests/hub
+# What mirrors the rooms that move bytes.
+CORE_TESTS := tests/test_errors.py tests/test_folding.py tests/names tests/tensors tests/folder tests/checkpoints tests/conversion
+OLDEST_TESTS ?= $(CORE_TESTS) tests/hostile tests/cli tests/hub
 # Between the oldest, of `make oldest`, and the newest, of `make test`: the last with requests, and the first with httpx.
 HUB_VERSIONS ?= 0.36.2 1.0.0
 
@@ -98,7 +100,7 @@ pythons: | .venv/.installed ## the core's unit tests on every other Python that 
 		venv=.venv-$$(basename $$p); echo "$$p: $$($$p --version)"; \
 		$$p -m venv --clear $$venv && \
 		$$venv/bin/python -m pip install -qq --constraint constraints/dev.txt --editable . $(TESTERS) && \
-		$$venv/bin/python -m pytest -q -p no:cacheprovider tests/unit -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
+		$$venv/bin/python -m pytest -q -p no:cacheprovider $(CORE_TESTS) -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
 	done
 
 hubs: ## the tests of the Hub with other versions of huggingface_hub

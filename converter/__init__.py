@@ -11,32 +11,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from converter.combining import combine
-    from converter.engine import Conversion, pt2tf, tf2pt
+    from converter.conversion.combining import combine
+    from converter.conversion.engine import Conversion, pt2tf, tf2pt
+    from converter.conversion.inspection import CheckpointInfo, inspect
     from converter.errors import ConverterError
-    from converter.inspection import CheckpointInfo, inspect
-    from converter.models.dual_encoder import TFVisionTextDualEncoderModel
+    from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
+    from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.outputs import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
     from converter.publishing.pushing import Publication, push
-    from converter.scopes import tf_to_pt_weight_rename
 
 _HOMES = {
-    "CheckpointInfo": "converter.inspection",
-    "Conversion": "converter.engine",
+    "CheckpointInfo": "converter.conversion.inspection",
+    "Conversion": "converter.conversion.engine",
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
     "VerifyOptions": "converter.parity.outputs",
-    "combine": "converter.combining",
-    "inspect": "converter.inspection",
-    "pt2tf": "converter.engine",
+    "combine": "converter.conversion.combining",
+    "inspect": "converter.conversion.inspection",
+    "pt2tf": "converter.conversion.engine",
     "push": "converter.publishing.pushing",
     "record_reference": "converter.parity.verify",
-    "tf2pt": "converter.engine",
+    "tf2pt": "converter.conversion.engine",
     "verify": "converter.parity.verify",
-    "tf_to_pt_weight_rename": "converter.scopes",
+    "tf_to_pt_weight_rename": "converter.names.scopes",
 }
 
 __all__ = [

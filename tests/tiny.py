@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from converter.configs import check_config
-from converter.rules import compile_rules
+from converter.names.configs import check_config
+from converter.names.rules import compile_rules
 from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
 
 Array = np.ndarray[Any, Any]

@@ -20,11 +20,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from converter.casts import DTYPES, numpy_dtype
 from converter.checkpoints.hdf5_chunks import UnsoundChunks, check_chunks, check_filters, check_packed
 from converter.checkpoints.rehearsal import rehearse
 from converter.checkpoints.remote import RemoteFile
-from converter.configs import rule_file
 from converter.errors import (
     TOO_MANY_FILES,
     CorruptCheckpoint,
@@ -34,8 +32,10 @@ from converter.errors import (
     printable,
     unreadable,
 )
-from converter.layouts import ALIGNMENT
+from converter.names.configs import rule_file
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
+from converter.tensors.casts import DTYPES, numpy_dtype
+from converter.tensors.layouts import ALIGNMENT
 
 TOP_LEVEL = "top_level_model_weights"
 # What Keras keeps below the 64 KB that HDF5 grants an object header.

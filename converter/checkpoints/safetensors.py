@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
 from converter.errors import CorruptCheckpoint, printable
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Framework, Shape, StoredTensor
+from converter.tensors.casts import DTYPES
 
 # 50,000 tensors with long names; a header of more would be built to exhaust memory.
 MAX_HEADER_BYTES = 8 * 2**20

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
-from converter.configs import read_json, rule_file
 from converter.errors import ConfigError, CorruptCheckpoint, TargetError, listed, printable
+from converter.names.configs import read_json, rule_file
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor, is_file_name
+from converter.tensors.casts import DTYPES
 
 INDEX = ".index.json"
 MAX_INDEX_BYTES = 8 * 2**20

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.casts import numpy_dtype
 from converter.errors import CorruptCheckpoint
 from converter.specs import ReadRows, Shape
+from converter.tensors.casts import numpy_dtype
 
 Array = np.ndarray[Any, Any]
 # An expanded tensor repeats its storage: a few bytes could claim any size.

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
+from converter.checkpoints.memory import read_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
-from converter.memory import read_state_dict
 from converter.specs import Checkpoint
+from converter.tensors.casts import DTYPES
 
 # A pickled number, 0x1950a86a20f9469cfc6c, with which torch began its files; by LONG1, whatever the protocol.
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"

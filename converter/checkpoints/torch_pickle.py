@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
 from converter.checkpoints.pickle_machine import Function, Machine, UnknownName, UnsoundPickle
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import MAX_AXES, Shape
+from converter.tensors.casts import DTYPES
 
 # The unsigned integers that are not here came later: their storages are bytes, and the tensor says the dtype.
 _STORAGES = {

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
 from converter.checkpoints.pickle_machine import MAX_PICKLE_BYTES
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach, row_reader
 from converter.checkpoints.torch_pickle import View, read_pickle, write_pickle
 from converter.checkpoints.zip_directory import Entry, read_directory, seal, write_directory
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
+from converter.tensors.casts import DTYPES
 
 MAX_NOTE_BYTES = 100
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints import safetensors, shards
-from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import HubError, SourceError, printable
+from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
-from converter.sidecars import MAX_SIDECAR_BYTES, SIDECARS
+from converter.names.configs import MAX_CONFIG_BYTES
 from converter.specs import Framework
 
 _LOG = logging.getLogger("converter.hub")
@@ -323,7 +323,7 @@ def hub_api() -> Any:
     """
     from huggingface_hub import HfApi
 
-    from converter.manifest import version
+    from converter.folder.manifest import version
 
     token()
     return HfApi(library_name="dual-encoder-converter", library_version=version())

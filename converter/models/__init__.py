@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
-    "TFVisionTextDualEncoderModel": "dual_encoder",
+    "TFVisionTextDualEncoderModel": "families.vision_text_dual_encoder",
     "DualEncoderOutput": "outputs",
     "TowerOutput": "outputs",
     "LoadingReport": "loading",

@@ -18,16 +18,16 @@ import numpy as np
 from keras import ops
 from transformers import AutoConfig, VisionTextDualEncoderConfig
 
-from converter.configs import read_json
-from converter.engine import Conversion, write_tensors
+from converter.conversion.engine import Conversion, write_tensors
+from converter.conversion.plan import Dropped
+from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.errors import ModelError, PlanError, listed
 from converter.hub.download import obtain
-from converter.layouts import ALIGNMENT
 from converter.models.names import named_variables
 from converter.models.registry import SIDES, tower_class, tower_config
-from converter.plan import Dropped
+from converter.names.configs import read_json
 from converter.specs import Framework, StoredTensor
-from converter.streams import TensorReader, open_tensors, open_tower
+from converter.tensors.layouts import ALIGNMENT
 
 Source = str | os.PathLike[str]
 _LOG = logging.getLogger("converter.models")

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import keras
 
-from converter.configs import rule_file
 from converter.errors import UnsupportedOption, printable
 from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
 from converter.models.remat import Seeds
+from converter.names.configs import rule_file
 
 Tensor = Any
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from converter.parity.batches import PRECISIONS, Batch, same_bits
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
-from converter.parity.golden import Recording
+from converter.parity.runners.golden import Recording
 from converter.parity.taps import Array, is_inner, masked_axes, model_order, required_taps
 
 _BLOCK = 2**15  # elements

@@ -12,17 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from converter import manifest
-from converter.configs import read_config, read_json
+from converter.conversion.streams import check_whole
 from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
+from converter.folder import manifest
+from converter.folder.sidecars import SIDECARS, differing
+from converter.names.configs import read_config, read_json
 from converter.parity.batches import INPUTS, Batch, same_bits
-from converter.parity.candidate import CandidateOptions, start_candidate
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.golden import Recording, config_of, read_recording
+from converter.parity.files_and_weights import Finding, Status
 from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.isolation import Worker
-from converter.parity.reference import (
+from converter.parity.runners.candidate import CandidateOptions, start_candidate
+from converter.parity.runners.golden import Recording, config_of, read_recording
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.reference import (
     ReferenceOptions,
     ask_run,
     ask_samples,
@@ -32,9 +35,6 @@ from converter.parity.reference import (
     write_request,
 )
 from converter.parity.samples import Samples, find_samples, is_of_samples
-from converter.sidecars import SIDECARS, differing
-from converter.streams import check_whole
-from converter.verification import Finding, Status
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.configs import check_config
 from converter.errors import ParityError, printable
+from converter.names.configs import check_config
 
 Array = np.ndarray[Any, Any]
 

@@ -11,19 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter import manifest
 from converter.checkpoints.detect import held, read_header
+from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, printable, reading
+from converter.folder import manifest
+from converter.folder.proof import write_proof
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
-from converter.parity.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
-from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
-from converter.parity.reference import ask_run, start_reference
-from converter.proof import write_proof
-from converter.specs import Framework
-from converter.streams import check_whole, open_tensors
-from converter.verification import (
+from converter.parity.files_and_weights import (
     OPTIONAL_PARTS,
     Finding,
     Manifest,
@@ -35,6 +31,10 @@ from converter.verification import (
     verify_files,
     verify_weights,
 )
+from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
+from converter.parity.runners.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
+from converter.parity.runners.reference import ask_run, start_reference
+from converter.specs import Framework
 
 _NARROW = ("float16", "bfloat16")
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from converter import proof
 from converter.errors import SourceError, printable
+from converter.folder import proof
 from converter.publishing.evidence import Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter import manifest, proof
-from converter.check import hash_file
-from converter.configs import read_json
 from converter.errors import SourceError, TargetError, printable
+from converter.folder import manifest, proof
+from converter.folder.proof import Proof, read_proof
 from converter.hub.ids import COMMIT, is_id
-from converter.proof import Proof, read_proof
+from converter.names.configs import read_json
+from converter.parity.files_and_weights import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
 from converter.specs import Framework
-from converter.verification import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
+from converter.tensors.check import hash_file
 
 # What an option's value may be to stand in a card as it is.
 _PLAIN = re.compile(r"[A-Za-z0-9_. +-]{1,255}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from converter import engine
+from converter.conversion import engine
 from converter.errors import TargetError
 from tests.cli.conftest import Convert
 
@@ -165,7 +165,7 @@ def test_too_little_memory(convert: Convert, here: Path, monkeypatch: pytest.Mon
 # Stops in the middle of a conversion until somebody interrupts it.
 SLOW = """
 import sys, time
-from converter import writing
+from converter.conversion import writing
 real = writing.copy_sidecars
 def wait(*arguments):
     print("waiting", flush=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from converter.configs import read_json
-from converter.parity.candidate import CandidateOptions, start_candidate
+from converter.names.configs import read_json
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.golden import Recording
 from converter.parity.inputs import make_batches
-from converter.parity.isolation import Worker
-from converter.parity.reference import ReferenceOptions, ask_run, start_reference
+from converter.parity.runners.candidate import CandidateOptions, start_candidate
+from converter.parity.runners.golden import Recording
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.reference import ReferenceOptions, ask_run, start_reference
 
 SECONDS = 300.0
 REFERENCE = ReferenceOptions("cpu", loss=True)

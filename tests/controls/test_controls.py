@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from converter.parity.comparison import ParityReport
-from converter.verification import read_manifest, verify_files, verify_weights
+from converter.parity.files_and_weights import read_manifest, verify_files, verify_weights
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.controls.faults import SIDES, Fault, faults_of, pair_config, write_faulty, write_pair
 from tests.controls.make_table import PAIRS

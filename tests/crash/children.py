@@ -23,8 +23,8 @@ from converter import cli
 
 _PRELOADED = [
     "converter.cli",
-    "converter.combining",
-    "converter.engine",
+    "converter.conversion.combining",
+    "converter.conversion.engine",
     "converter.checkpoints.torch_legacy",
     "tests.crash.children",
 ]

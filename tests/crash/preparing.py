@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from converter import folders
+from converter.folder import staging as folders
 
 
 def without_kernel() -> None:
@@ -150,7 +150,7 @@ def without_torch(megabytes: int) -> None:
     """``reference`` and ``verify`` without a model: the recording of that size is made up, no process is started."""
     from converter.parity import verify
     from converter.parity.batches import Batch
-    from converter.parity.golden import Recording
+    from converter.parity.runners.golden import Recording
     from tests.parity.samples import METADATA, inputs, taps
 
     pooled = np.zeros((megabytes * 2**10, 256), np.float32)

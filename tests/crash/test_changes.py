@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from converter import combine, engine, pt2tf, tf2pt
+from converter import combine, pt2tf, tf2pt
+from converter.conversion import engine
 from converter.errors import ConverterError, CorruptCheckpoint
 
 KINDS = ("pt", "pt-bin", "pt-shards", "tf", "tf-shards", "tf-safetensors", "tf-chunked")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.parity.golden import read_recording
+from converter.parity.runners.golden import read_recording
 from tests.crash import children
 from tests.crash.conftest import Mounted
 from tests.crash.preparing import with_small_files, without_powers, without_torch, writing_slowly

@@ -14,18 +14,18 @@ import h5py
 import numpy as np
 import safetensors
 
-from converter.casts import DTYPES
 from converter.checkpoints import hdf5, torch_zip
 from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import read_header
-from converter.configs import DualEncoderConfig, read_config
+from converter.conversion.plan import make_plan
 from converter.errors import ConverterError
-from converter.layouts import LAYOUTS
-from converter.parity.golden import read_recording
-from converter.plan import make_plan
-from converter.rules import MAX_TENSORS, RuleSet, compile_rules
+from converter.names.configs import DualEncoderConfig, read_config
+from converter.names.rules import MAX_TENSORS, RuleSet, compile_rules
+from converter.parity.files_and_weights import find_source, read_manifest, verify_files, verify_weights
+from converter.parity.runners.golden import read_recording
 from converter.specs import Checkpoint, Framework, StoredTensor
-from converter.verification import find_source, read_manifest, verify_files, verify_weights
+from converter.tensors.casts import DTYPES
+from converter.tensors.layouts import LAYOUTS
 from tests.fuzz import mutators, seeds
 from tests.fuzz.mutators import Mutator
 from tests.fuzz.watch import nothing_else

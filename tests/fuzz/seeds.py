@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from converter import pt2tf, tf2pt
-from converter.parity.golden import write_recording
+from converter.parity.runners.golden import write_recording
 from tests.archives import Call, Named, dump, ordered, storage, tensor
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.fuzz.mutators import write_entries

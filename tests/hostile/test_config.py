@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from converter import pt2tf
-from converter.configs import MAX_CONFIG_BYTES
 from converter.errors import ConfigError, ConverterError, CorruptCheckpoint, PlanError, UnsupportedOption
+from converter.names.configs import MAX_CONFIG_BYTES
 from tests.hostile.conftest import Refused
 from tests.tiny import config_of, tensors_of, write_checkpoint
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from converter.checkpoints.safetensors import MAX_HEADER_BYTES
-from converter.configs import check_config
 from converter.errors import ConfigError, ParityError
-from converter.parity import processing
+from converter.names.configs import check_config
+from converter.names.rules import compile_rules
 from converter.parity.inputs import make_batches
+from converter.parity.runners import processing
 from converter.parity.samples import MAX_TEXT_BYTES, find_samples
-from converter.rules import compile_rules
 from tests.hdf5_files import read_all, sound_file, write_h5
 from tests.hostile.refusing import run_alone
 from tests.tiny import EXPECTED, FIXTURE, config_of, safetensors_bytes

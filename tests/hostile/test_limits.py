@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from converter.casts import DTYPES
 from converter.checkpoints import pickle_machine, safetensors
 from converter.checkpoints.pickle_machine import MAX_OPCODES, MAX_PICKLE_BYTES
 from converter.checkpoints.torch_pickle import write_pickle
-from converter.configs import check_config
-from converter.rules import MAX_TENSORS, compile_rules
+from converter.names.configs import check_config
+from converter.names.rules import MAX_TENSORS, compile_rules
 from converter.specs import MAX_NAME_CHARACTERS
+from converter.tensors.casts import DTYPES
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = {"": 1, "characters": 1, "bytes": 1, "s": 1, "MiB": 2**20, "GiB": 2**30}

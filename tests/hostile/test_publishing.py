@@ -12,7 +12,7 @@ import pytest
 
 from converter import pt2tf
 from converter.errors import SourceError, TargetError
-from converter.proof import read_proof, write_proof
+from converter.folder.proof import read_proof, write_proof
 from converter.publishing import card
 from converter.publishing.evidence import gather
 from tests.hub.test_push import verification

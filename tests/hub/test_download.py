@@ -14,7 +14,7 @@ from safetensors.numpy import load as load_bytes
 
 from converter import combine, inspect, pt2tf, tf2pt
 from converter.errors import ConverterError, HubError, SourceError, UnsupportedContainer, WrongFramework
-from converter.verification import find_source, read_manifest
+from converter.parity.files_and_weights import find_source, read_manifest
 from tests.hub.conftest import ID, fetched, files_of, forget_sessions, point_at, set_constants
 from tests.hub.loopback import TOKEN, Answer, Hub
 from tests.hub.repositories import Repository

@@ -13,14 +13,14 @@ from safetensors.numpy import save_file
 
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
+from converter.folder.manifest import version
+from converter.folder.proof import write_proof
 from converter.hub.explained import UPLOADED, explained
-from converter.manifest import version
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
+from converter.parity.files_and_weights import Finding
 from converter.parity.verify import Verification
-from converter.proof import write_proof
 from converter.publishing import pushing
 from converter.publishing.card import BEGIN, END, IN_TRANSFORMERS_4, metadata
-from converter.verification import Finding
 from tests.cli.conftest import Convert
 from tests.compat.towers import ALL_VISION, TEXT, VISION
 from tests.hub.conftest import ID, files_of, set_constants

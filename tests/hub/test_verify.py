@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from converter import pt2tf, tf2pt, verify
+from converter.conversion.streams import open_tensors
 from converter.errors import HubError
+from converter.folder.proof import Proof, read_proof
 from converter.parity import verify as module
-from converter.parity.golden import Recording
-from converter.proof import Proof, read_proof
-from converter.streams import open_tensors
-from converter.verification import Finding, canonical_hashes, sum_of
+from converter.parity.files_and_weights import Finding, canonical_hashes, sum_of
+from converter.parity.runners.golden import Recording
 from tests.hub.conftest import ID, fetched
 from tests.hub.loopback import Hub
 from tests.hub.test_push import verification

@@ -58,7 +58,7 @@ def test_names_are_listed_once_and_sorted() -> None:
 def test_no_module_takes_a_names_place() -> None:
     """A module is set as an attribute of its package when it is first imported, over whatever was there to be called."""
     modules = {module.name for module in pkgutil.iter_modules(converter.__path__)}
-    assert {"engine", "combining"} <= modules
+    assert {"conversion", "publishing"} <= modules
     assert not modules & set(converter.__all__)
 
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from converter import pt2tf, tf2pt  # noqa: E402
-from converter.combining import combine  # noqa: E402
+from converter.conversion.combining import combine  # noqa: E402
 from converter.errors import PlanError  # noqa: E402
 from tests.compat import processors  # noqa: E402
 from tests.compat.towers import ALL_TEXT, ALL_VISION, LOGIT_SCALE, PROJECTION  # noqa: E402

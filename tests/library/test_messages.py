@@ -20,8 +20,8 @@ def test_a_conversion_logs_what_it_will_do_and_did(
     result = pt2tf(tiny, out)
     said = [(record.name, record.levelname, re.sub(r"[\d.]+ s$", "0 s", record.message)) for record in caplog.records]
     assert said == [
-        ("converter.engine", "INFO", f"pt2tf {tiny} -> {out}: clip_vision_model + bert, 97 tensors"),
-        ("converter.engine", "INFO", f"{out}: {result.nbytes:,} bytes in 0 s"),
+        ("converter.conversion.engine", "INFO", f"pt2tf {tiny} -> {out}: clip_vision_model + bert, 97 tensors"),
+        ("converter.conversion.engine", "INFO", f"{out}: {result.nbytes:,} bytes in 0 s"),
     ]
 
 

@@ -11,12 +11,12 @@ import pytest
 import transformers
 from transformers import VisionTextDualEncoderConfig
 
-from converter.configs import check_config, supported
 from converter.errors import ModelError
-from converter.layouts import LAYOUTS
 from converter.models import TFVisionTextDualEncoderModel, build_tower, named_variables
 from converter.models.registry import TEXT, VISION
-from converter.rules import compile_rules
+from converter.names.configs import check_config, supported
+from converter.names.rules import compile_rules
+from converter.tensors.layouts import LAYOUTS
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 

@@ -14,13 +14,13 @@ import torch
 import transformers
 from keras import ops
 
-from converter.configs import check_tower_config
 from converter.errors import ModelError
-from converter.layouts import LAYOUTS
 from converter.models import build_tower, load_tower, named_variables
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
-from converter.rules import compile_tower
+from converter.names.configs import check_tower_config
+from converter.names.rules import compile_tower
+from converter.tensors.layouts import LAYOUTS
 from tests.models import reference
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from converter.parity.batches import Batch
-from converter.parity.golden import Recording
+from converter.parity.runners.golden import Recording
 
 Array = np.ndarray[Any, Any]
 

@@ -12,13 +12,13 @@ import pytest
 
 from converter.errors import ParityError
 from converter.parity.batches import Batch
-from converter.parity.candidate import CandidateOptions, run_candidate, start_candidate
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.golden import METADATA, Recording
 from converter.parity.inputs import make_batches
-from converter.parity.isolation import Worker
-from converter.parity.reference import ReferenceOptions, ask_run, start_reference
+from converter.parity.runners.candidate import CandidateOptions, run_candidate, start_candidate
+from converter.parity.runners.golden import METADATA, Recording
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.reference import ReferenceOptions, ask_run, start_reference
 
 SECONDS = 240.0
 BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.tf), pytest.param("jax", marks=pytest.mark.jax)]

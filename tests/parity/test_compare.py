@@ -16,7 +16,7 @@ from converter.errors import ParityError
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs, compare_tap
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
-from converter.parity.golden import Recording
+from converter.parity.runners.golden import Recording
 from tests.parity.samples import IMAGES, MASK, SEQUENCE, SHAPES, TEXTS, WIDTH, changed, inputs, recording, taps
 
 ALL = np.ones((TEXTS, SEQUENCE), bool)

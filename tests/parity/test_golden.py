@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from converter.errors import ParityError
 from converter.parity.batches import Batch
-from converter.parity.golden import MAX_BYTES, Recording, check_recording_path, read_recording, write_recording
-from converter.parity.golden import METADATA as NEEDED
+from converter.parity.runners.golden import MAX_BYTES, Recording, check_recording_path, read_recording, write_recording
+from converter.parity.runners.golden import METADATA as NEEDED
 from tests.parity.samples import METADATA, SEQUENCE, TEXTS, inputs, recording, taps
 
 HEADER = {**METADATA, "format": "vision-text-parity", "format_version": "1", "batches": '["one"]'}

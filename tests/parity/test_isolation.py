@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from converter.errors import ParityError, WorkerError
-from converter.parity import candidate, reference
-from converter.parity.isolation import LOG_LINES, Worker
-from converter.parity.serving import serve
+from converter.parity.runners import candidate, reference
+from converter.parity.runners.isolation import LOG_LINES, Worker
+from converter.parity.runners.serving import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = 30.0
@@ -281,7 +281,7 @@ def said_by(program: str) -> str:
 
 def test_hidden_packages_are_not_there_and_others_are() -> None:
     program = (
-        "from converter.parity.serving import hide; import importlib.util, sys; hide('wave', 'xml');"
+        "from converter.parity.runners.serving import hide; import importlib.util, sys; hide('wave', 'xml');"
         "print([importlib.util.find_spec(name) is None for name in ('wave', 'xml', 'colorsys')])\n"
         "try:\n import xml.dom\nexcept ModuleNotFoundError as error:\n print(error)"
     )
@@ -299,7 +299,7 @@ def test_folders_of_models_are_looked_through_once(tmp_path: Path, cached: str) 
         f"import functools\n{decorator}\ndef create_import_structure_from_path(path):\n    print(path)\n"
     )
     program = (
-        "from converter.parity.serving import remember_models; remember_models()\n"
+        "from converter.parity.runners.serving import remember_models; remember_models()\n"
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from transformers.utils import import_utils\n"
         "for path in 'abab': import_utils.create_import_structure_from_path(path)"
@@ -310,7 +310,7 @@ def test_folders_of_models_are_looked_through_once(tmp_path: Path, cached: str) 
 @pytest.mark.torch
 def test_transformers_has_what_is_remembered() -> None:
     program = (
-        "from converter.parity.serving import remember_models; remember_models()\n"
+        "from converter.parity.runners.serving import remember_models; remember_models()\n"
         "from transformers import CLIPConfig\nfrom transformers.utils import import_utils\n"
         "print(import_utils.create_import_structure_from_path.cache_parameters()['maxsize'])"
     )
@@ -327,7 +327,7 @@ def test_transformers_has_what_is_remembered() -> None:
 )
 def test_each_side_has_its_framework_only(module: str, backend: str, expected: list[str], tmp_path: Path) -> None:
     program = (
-        f"import sys; from converter.parity import {module} as side; side._load();"
+        f"import sys; from converter.parity.runners import {module} as side; side._load();"
         "print([name for name in ('flax', 'jax', 'keras', 'tensorflow', 'tf_keras', 'torch') if name in sys.modules])"
     )
     side = {"reference": reference, "candidate": candidate}[module]

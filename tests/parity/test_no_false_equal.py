@@ -16,20 +16,20 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt, verify
+from converter.conversion.streams import open_tensors
 from converter.errors import CorruptCheckpoint, ParityError, SourceError, WorkerError
 from converter.parity import outputs as module
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.golden import Recording, read_metadata, write_recording
+from converter.parity.files_and_weights import Finding, canonical_hashes, read_manifest, sum_of
 from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.isolation import Worker
 from converter.parity.outputs import VerifyOptions
-from converter.parity.reference import read_answer
+from converter.parity.runners.golden import Recording, read_metadata, write_recording
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.reference import read_answer
 from converter.parity.taps import required_taps
 from converter.parity.verify import _with_reason
-from converter.streams import open_tensors
-from converter.verification import Finding, canonical_hashes, read_manifest, sum_of
 from tests.parity.samples import METADATA, inputs, recording, taps
 from tests.tiny import FIXTURE, config_of, tensors_of, write_checkpoint
 

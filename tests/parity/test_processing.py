@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ParityError
-from converter.parity import processing
+from converter.parity.runners import processing
 
 pytestmark = pytest.mark.torch
 

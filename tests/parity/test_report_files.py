@@ -18,14 +18,14 @@ import pytest
 from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.golden import Recording
-from converter.parity.report_files import KINDS, add_to_job_summary, check_report_path, to_page, write_report
-from converter.parity.report_findings import verification_junit, verification_markdown
-from converter.parity.report_html import to_html
-from converter.parity.report_junit import to_junit
-from converter.parity.report_markdown import to_markdown
+from converter.parity.files_and_weights import Finding
+from converter.parity.reports.files import KINDS, add_to_job_summary, check_report_path, to_page, write_report
+from converter.parity.reports.findings import verification_junit, verification_markdown
+from converter.parity.reports.html import to_html
+from converter.parity.reports.junit import to_junit
+from converter.parity.reports.markdown import to_markdown
+from converter.parity.runners.golden import Recording
 from converter.parity.verify import Verification
-from converter.verification import Finding
 from tests.parity.samples import METADATA, changed, recording, taps
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"

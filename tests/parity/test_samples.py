@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.configs import read_json
 from converter.errors import ParityError
+from converter.names.configs import read_json
 from converter.parity.samples import MAX_SAMPLES, SHIPPED, find_samples, is_of_samples, sample_batch
 
 

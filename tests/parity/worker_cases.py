@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ParityError
-from converter.parity.serving import serve
+from converter.parity.runners.serving import serve
 
 
 def say(text: str) -> None:

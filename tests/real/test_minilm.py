@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter import inspect, pt2tf, tf2pt
-from converter.streams import open_tensors, open_tower
+from converter.conversion.streams import open_tensors, open_tower
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 

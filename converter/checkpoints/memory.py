@@ -1,0 +1,55 @@
+"""Tensors in memory as a source: torch's ``state_dict()``, or NumPy arrays by name. No framework is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.errors import SourceError, printable
+from converter.specs import Checkpoint, StoredTensor
+from converter.tensors.casts import DTYPES, numpy_dtype
+
+Array = np.ndarray[Any, Any]
+
+
+def read_state_dict(state_dict: Mapping[str, Any]) -> Checkpoint:
+    """Takes a state dict for a PyTorch checkpoint; nothing is copied until it is written.
+
+    Args:
+        state_dict: name -> torch tensor (on any device) or NumPy array (bfloat16 as ml_dtypes has it).
+
+    Raises:
+        SourceError: a value is neither, or has a dtype that no weight has.
+    """
+    tensors = {name: _stored(name, value) for name, value in state_dict.items()}
+    return Checkpoint("pt", "state dict in memory", tensors, ())
+
+
+def _stored(name: Any, value: Any) -> StoredTensor:
+    dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+    if not isinstance(name, str) or dtype not in DTYPES or not hasattr(value, "shape"):
+        raise SourceError(
+            f"state dict: {printable(str(name))} is {type(value).__name__} {dtype}, expected a torch tensor or NumPy "
+            f"array of {', '.join(DTYPES)}"
+        )
+
+    def read_rows(start: int, stop: int) -> Array:
+        rows = value[start:stop] if len(value.shape) else value
+        if isinstance(rows, np.ndarray | np.generic):
+            return np.ascontiguousarray(rows, numpy_dtype(dtype))
+        rows = rows.detach().cpu().contiguous()
+        if dtype == "bfloat16":
+            # NumPy has no bfloat16 of its own: torch gives the bits as integers.
+            return np.asarray(rows.view(_int16(rows)).numpy()).view(numpy_dtype(dtype))
+        return np.asarray(rows.numpy())
+
+    return StoredTensor(name, dtype, tuple(int(size) for size in value.shape), None, read_rows)
+
+
+def _int16(tensor: Any) -> Any:
+    """torch.int16, from the module that the tensor itself comes from."""
+    import sys
+
+    return sys.modules[type(tensor).__module__.partition(".")[0]].int16

@@ -1,0 +1,391 @@
+"""pt2tf and tf2pt: source -> plan -> target -> check -> rename. No framework is imported here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.checkpoints.detect import open_source
+from converter.checkpoints.memory import read_state_dict
+from converter.checkpoints.shards import INDEX, parse_size
+from converter.conversion.plan import Dropped, Dtype, Names, Plan, make_plan
+from converter.conversion.writing import (
+    Direction,
+    Identity,
+    Job,
+    Progress,
+    Written,
+    identities,
+    identity,
+    small_files,
+    write_job,
+)
+from converter.errors import ConfigError, SourceError, TargetError
+from converter.folder.manifest import FileRecord
+from converter.folder.staging import check_out, explained
+from converter.hub.download import Obtained, obtain
+from converter.hub.ids import hub_id
+from converter.names.configs import DualEncoderConfig, check_config, read_config
+from converter.specs import Checkpoint, Framework, StoredTensor
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Config = str | os.PathLike[str] | Mapping[str, Any]
+_log = logging.getLogger(__name__)
+_FRAMEWORKS = {"pt": "PyTorch", "tf": "TensorFlow"}
+_FORMATS = {"pt": "safetensors or bin", "tf": "safetensors or h5"}
+_WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did, or with ``dry_run`` would do.
+
+    Attributes:
+        direction: ``"pt2tf"`` or ``"tf2pt"``.
+        source: as it was given.
+        commit: of a source on the Hub; None for others.
+        out: the folder that was made.
+        container: what was read, for example ``"PyTorch safetensors"``.
+        weights: name of the weights file in ``out``, or of the index of its shards.
+        towers: model types of vision and text.
+        tensors: how many were converted.
+        parameters: how many numbers they hold.
+        nbytes: size of the weights in ``out``.
+        dialects: how many names of the source were spelled in which way.
+        casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
+        overflowed: how many values of which tensors the dtype that was asked for could only hold as infinite.
+        dropped: tensors left out, and why.
+        restored: buffers made anew.
+        made_new: weights drawn at random, because no source has them (``combine`` only).
+        config_rewritten: changes to config.json, in words.
+        config_unknown: fields of config.json that are not known here; they were kept.
+        files: every file of ``out`` but the manifest, with sha256 if ``checked``.
+        checked: whether the output was compared with the source bit for bit.
+        dry_run: whether nothing was written.
+        seconds: how long it took.
+        plan: where every tensor went.
+    """
+
+    direction: Direction
+    source: Path
+    commit: str | None
+    out: Path
+    container: str
+    weights: str
+    towers: tuple[str, str]
+    tensors: int
+    parameters: int
+    nbytes: int
+    dialects: Mapping[str, int]
+    casts: Mapping[str, int]
+    overflowed: Mapping[str, int]
+    dropped: tuple[Dropped, ...]
+    restored: tuple[str, ...]
+    made_new: tuple[str, ...]
+    config_rewritten: tuple[str, ...]
+    config_unknown: tuple[str, ...]
+    files: tuple[FileRecord, ...]
+    checked: bool
+    dry_run: bool
+    seconds: float
+    plan: Plan = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the plan, ready for ``json.dumps``."""
+        plain = {name: value for name, value in vars(self).items() if name != "plan"}
+        return plain | {
+            "source": str(self.source),
+            "out": str(self.out),
+            "dropped": [item.to_json() for item in self.dropped],
+            "files": [record.to_json() for record in self.files],
+        }
+
+
+def pt2tf(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    config: Config | None = None,
+    format: Literal["h5", "safetensors"] = "h5",
+    dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
+            (``id@revision`` too; a ``Path``, or what exists as a path, never is), or a ``state_dict()`` in memory
+            (torch tensors or NumPy arrays by name).
+        out: folder to make.
+        revision: branch, tag or commit of an id.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
+        format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
+        dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConverterError: see ``converter.errors``; nothing was written then.
+    """
+    options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
+    return _convert("pt2tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+
+
+def tf2pt(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    config: Config | None = None,
+    format: Literal["safetensors", "bin"] = "safetensors",
+    names: Names = "v4",
+    dtype: Dtype = "keep",
+    max_shard_size: str | int | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts a TensorFlow checkpoint of a dual encoder to PyTorch.
+
+    Args:
+        source: a folder as ``save_pretrained`` of transformers 4.x writes it, a weights file in one, or the id of a
+            model on the Hub (``id@revision`` too).
+        out: folder to make.
+        revision: branch, tag or commit of an id.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
+        format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
+        names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
+            fresh 5.x model saves.
+        dtype: what float tensors become; ``"keep"`` leaves them.
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        overwrite: replace ``out`` if it exists.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConverterError: see ``converter.errors``; nothing was written then.
+    """
+    options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
+    return _convert("tf2pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+
+
+def _convert(
+    direction: Direction,
+    source: Source,
+    revision: str | None,
+    out: Path,
+    config: Config | None,
+    options: Mapping[str, Any],
+    overwrite: bool,
+    check: bool,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Conversion:
+    started = time.perf_counter()
+    framework: Framework = "pt" if direction == "pt2tf" else "tf"
+    if config is not None and not isinstance(config, Mapping):
+        # where it lay would say more of a machine than of a checkpoint
+        options = {**options, "config": Path(config).name}
+    held: Obtained | None = None
+    before: Mapping[Path, Identity] = {}
+    with explained(out):
+        if isinstance(source, Mapping):
+            _check_free(out, None, overwrite, dry_run)
+            checkpoint, folder = _open_memory(source, framework), None
+        else:
+            on_hub = hub_id(source, revision) is not None
+            _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
+            held = obtain(source, framework, revision)
+            started = time.perf_counter() if held.hub else started  # a download is not the conversion's time
+            before = identities(held.path)
+            checkpoint, folder = open_source(held.path, framework)
+        try:
+            checked = _config(config, folder)
+            path = Path("memory" if isinstance(source, Mapping) else source)
+            job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
+            known = {file: before.get(file, now) for file, now in job.before.items()}
+            job = replace(job, before={**known, **small_files(before)}, origin=held if held and held.hub else None)
+            _log_plan(job)
+            written = Written() if dry_run else write_job(job, overwrite, check)
+        finally:
+            checkpoint.close()
+    result = _summary(job, written, dry_run, started)
+    _log.info(
+        "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
+    )
+    return result
+
+
+def _log_plan(job: Job) -> None:
+    """What is about to be done, at INFO; what is left out, at DEBUG by name."""
+    plan, towers = job.plan, f"{job.config.vision.model_type} + {job.config.text.model_type}"
+    _log.info("%s %s -> %s: %s, %d tensors", job.direction, job.source, job.out, towers, len(plan.tensors))
+    for item in plan.dropped:
+        _log.debug("%s: left out: %s", item.name, item.reason)
+
+
+def _check_free(out: Path, source: Path | None, overwrite: bool, dry_run: bool) -> None:
+    if not dry_run:
+        check_out(out, source, overwrite)
+
+
+def _open_memory(source: Mapping[str, Any], framework: Framework) -> Checkpoint:
+    if framework != "pt":
+        raise SourceError("a state dict in memory is PyTorch's; use pt2tf")
+    return read_state_dict(source)
+
+
+def _config(config: Config | None, folder: Path | None) -> DualEncoderConfig:
+    if isinstance(config, Mapping):
+        return check_config(config, "config")
+    if config is not None:
+        return read_config(Path(config))
+    if folder is None:
+        raise ConfigError("a state dict has no config; give config=model.config.to_dict()")
+    return read_config(folder / "config.json")
+
+
+def write_tensors(
+    config: Mapping[str, Any],
+    tensors: Iterable[StoredTensor],
+    out: str | os.PathLike[str],
+    *,
+    framework: Framework = "tf",
+    target: Framework = "tf",
+    format: Literal["h5", "safetensors", "bin"] = "h5",
+    overwrite: bool = False,
+    label: str = "memory",
+    sidecars: tuple[Path, ...] = (),
+    made_new: tuple[str, ...] = (),
+    seed: int | None = None,
+    dropped: tuple[Dropped, ...] = (),
+    before: Mapping[Path, Identity] | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Writes tensors from memory or from several files, as ``save_pretrained`` does.
+
+    Args:
+        config: the dual encoder's.
+        tensors: each with ``read_rows`` or an extent, named and laid out as ``framework`` does.
+        out: folder to make.
+        framework: whose names and layouts ``tensors`` have.
+        target: whose names and layouts to write.
+        format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
+        overwrite: replace ``out`` if it exists.
+        label: what the result calls the source.
+        sidecars: folders whose tokenizer and processor files are taken along; of two folders the first's tokenizer and
+            the second's image processor.
+        made_new: names of tensors that were drawn, for the manifest.
+        seed: that they were drawn with, for the manifest.
+        dropped: what was left out on the way here, for the manifest.
+        before: identities of the files that tensors are read from, before their headers were read.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        TargetError: ``target`` has no such container, or ``out`` cannot be written.
+        CorruptCheckpoint: a file of ``before`` changed meanwhile.
+    """
+    started = time.perf_counter()
+    if format != "safetensors" and format != {"tf": "h5", "pt": "bin"}[target]:
+        raise TargetError(f"format {format} is not one of {_FRAMEWORKS[target]}'s; choose {_FORMATS[target]}")
+    held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
+    options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
+    direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
+    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, progress)
+    plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
+    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {})
+    for folder in sidecars or (None,):
+        check_out(job.out, folder, overwrite)
+    return _summary(job, write_job(job, overwrite, check=False), False, started)
+
+
+def _plan_job(
+    direction: Direction,
+    source: Path,
+    out: Path,
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig,
+    options: Mapping[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> Job:
+    if options["format"] == "h5" and options["dtype"] == "bfloat16":
+        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
+    plan = make_plan(
+        checkpoint,
+        config,
+        "tf" if direction == "pt2tf" else "pt",
+        dtype=options["dtype"],
+        names=options.get("names", "v4"),
+        widen_bfloat16=options["format"] == "h5",
+    )
+    weights = _WEIGHTS[options["format"]]
+    before = {path: identity(path) for path in checkpoint.files}
+    max_bytes = parse_size(options.get("max_shard_size"))
+    return Job(
+        direction=direction,
+        source=source,
+        out=out,
+        sidecars=(folder,) if folder else (),
+        weights=weights,
+        max_shard_size=max_bytes,
+        checkpoint=checkpoint,
+        before=before,
+        config=config,
+        plan=plan,
+        options=options,
+        progress=progress,
+    )
+
+
+def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:
+    plan = job.plan
+    return Conversion(
+        direction=job.direction,
+        source=job.source,
+        commit=job.origin.commit if job.origin else None,
+        out=job.out,
+        container=job.checkpoint.container,
+        weights=next((file.name for file in written.files if file.name.endswith(INDEX)), job.weights),
+        towers=(job.config.vision.model_type, job.config.text.model_type),
+        tensors=len(plan.tensors),
+        parameters=sum(tensor.source.size for tensor in plan.tensors),
+        nbytes=written.nbytes,
+        dialects=dict(plan.dialects),
+        casts=plan.casts,
+        overflowed=dict(written.overflowed),
+        dropped=plan.dropped,
+        restored=tuple(sorted(plan.restored)),
+        made_new=job.made_new,
+        config_rewritten=written.config_rewritten,
+        config_unknown=job.config.unknown_fields,
+        files=written.files,
+        checked=bool(written.tensors),
+        dry_run=dry_run,
+        seconds=time.perf_counter() - started,
+        plan=plan,
+    )

@@ -1,0 +1,146 @@
+"""Says what a checkpoint is, from its headers alone, and what a conversion of it would drop."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.checkpoints.detect import open_source
+from converter.conversion.plan import Plan, make_plan
+from converter.errors import ConverterError, reading
+from converter.hub.download import find_snapshot
+from converter.hub.headers import open_headers
+from converter.hub.ids import hub_id
+from converter.names.configs import DualEncoderConfig, read_config
+from converter.specs import Checkpoint, Framework
+from converter.tensors.casts import DTYPES
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint is.
+
+    Attributes:
+        source: as it was given.
+        commit: of a model on the Hub; None for others.
+        framework: ``"pt"`` or ``"tf"``.
+        container: for example ``"PyTorch safetensors"``.
+        files: weights files and their sizes in bytes.
+        metadata: what the container says of itself.
+        tensors: how many it holds.
+        parameters: how many numbers they hold, by root scope (``vision_model``, ``text_model`` ...).
+        dtypes: how many tensors of each.
+        dialects: how many names are spelled in which way; empty when the config is not understood.
+        towers: by side, what the config says of the tower.
+        config_unknown: fields of config.json that are not known here.
+        dropped: tensors that a conversion would leave out, and why.
+        restored: buffers that a conversion would make anew.
+        problem: why it cannot be converted; None if it can.
+    """
+
+    source: Path
+    commit: str | None
+    framework: Framework
+    container: str
+    files: Mapping[str, int]
+    metadata: Mapping[str, str]
+    tensors: int
+    parameters: Mapping[str, int]
+    dtypes: Mapping[str, int]
+    dialects: Mapping[str, int]
+    towers: Mapping[str, Mapping[str, Any]]
+    config_unknown: tuple[str, ...]
+    dropped: Mapping[str, str]
+    restored: tuple[str, ...]
+    problem: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all weights files."""
+        return sum(self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for ``json.dumps``."""
+        return vars(self) | {"source": str(self.source), "nbytes": self.nbytes}
+
+
+def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> CheckpointInfo:
+    """Looks at a checkpoint without reading its tensors.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+            (``id@revision`` too), of which headers alone are read; PyTorch's or TensorFlow's.
+        revision: branch, tag or commit of an id.
+
+    Returns:
+        What it is; ``problem`` says why it could not be converted.
+
+    Raises:
+        ConverterError: there are no weights that can be read at all.
+    """
+    wanted = hub_id(source, revision)
+    commit: str | None = None
+    if wanted is None:
+        checkpoint, folder = open_source(Path(source), None)
+    else:
+        snapshot = find_snapshot(wanted)
+        checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
+    try:
+        config: DualEncoderConfig | None = None
+        plan: Plan | None = None
+        problem = None
+        try:
+            config = read_config(folder / "config.json")
+            plan = make_plan(checkpoint, config, "tf" if checkpoint.framework == "pt" else "pt")
+        except ConverterError as error:
+            problem = str(error)
+        with reading(os.fspath(source)):
+            return _describe(Path(source), commit, checkpoint, config, plan, problem)
+    finally:
+        checkpoint.close()
+
+
+def _describe(
+    source: Path,
+    commit: str | None,
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig | None,
+    plan: Plan | None,
+    problem: str | None,
+) -> CheckpointInfo:
+    parameters: Counter[str] = Counter()
+    dtypes: Counter[str] = Counter()
+    separator = "." if checkpoint.framework == "pt" else "/"
+    for tensor in checkpoint.tensors.values():
+        parameters[tensor.name.split(separator)[0]] += tensor.size
+        dtypes[tensor.dtype] += 1
+    return CheckpointInfo(
+        source=source,
+        commit=commit,
+        framework=checkpoint.framework,
+        container=checkpoint.container,
+        files={path.name: path.stat().st_size for path in checkpoint.files},
+        metadata=checkpoint.metadata,
+        tensors=len(checkpoint.tensors),
+        parameters=dict(parameters),
+        dtypes={dtype: dtypes[dtype] for dtype in DTYPES if dtype in dtypes},
+        dialects=dict(plan.dialects) if plan else {},
+        towers={} if config is None else {side: _tower(config, side) for side in ("vision", "text")},
+        config_unknown=() if config is None else config.unknown_fields,
+        dropped={item.name: item.reason for item in plan.dropped} if plan else {},
+        restored=tuple(plan.restored) if plan else (),
+        problem=problem,
+    )
+
+
+def _tower(config: DualEncoderConfig, side: str) -> dict[str, Any]:
+    tower = config.vision if side == "vision" else config.text
+    shown = (
+        "hidden_size", "embed_dim", "num_hidden_layers", "depths", "num_attention_heads", "num_heads", "image_size",
+        "patch_size", "vocab_size", "max_position_embeddings",
+    )  # fmt: skip
+    return {"model_type": tower.model_type} | {name: tower.fields[name] for name in shown if name in tower.fields}

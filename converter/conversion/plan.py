@@ -1,0 +1,227 @@
+"""Joins names, layouts and dtypes of source and target; refuses what does not match before any tensor is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from converter.errors import PlanError, listed, printable
+from converter.names.buffers import BUFFERS
+from converter.names.configs import DualEncoderConfig
+from converter.names.dialects import normalise
+from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+from converter.tensors.casts import FLOATS
+from converter.tensors.layouts import LAYOUTS, Layout
+
+Names = Literal["v4", "v5"]
+Dtype = Literal["keep", "float32", "float16", "bfloat16"]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor's way from source to target.
+
+    Attributes:
+        pt: nested PyTorch name, by which reports call it.
+        source: as stored.
+        name: what the target calls it (TensorFlow's without root scope and ``:0``).
+        dtype: in the target.
+        shape: in the target.
+        layout: which pair of moves applies.
+    """
+
+    pt: str
+    source: StoredTensor
+    name: str
+    dtype: str
+    shape: Shape
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A tensor of the source that the target does not get, and why."""
+
+    name: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the manifest."""
+        return {"name": self.name, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A complete account of one conversion.
+
+    Attributes:
+        source: whose names and layouts the source has.
+        target: whose names and layouts the output has; the same when only the container changes.
+        tensors: in the target's order.
+        restored: buffers that the target stores, made anew, by the target's name.
+        behind: for some of these, the tensor that they follow in the target's order.
+        expected: stored buffers whose value is known, with that value; the engine compares them.
+        dropped: what is left out.
+        dialects: how many tensors the source spells in each dialect or spelling.
+    """
+
+    source: Framework
+    target: Framework
+    tensors: tuple[PlannedTensor, ...]
+    restored: Mapping[str, Array]
+    behind: Mapping[str, str]
+    expected: tuple[tuple[StoredTensor, Array], ...]
+    dropped: tuple[Dropped, ...]
+    dialects: Mapping[str, int]
+
+    @property
+    def named(self) -> list[tuple[str, str, Shape]]:
+        """Name, dtype and shape of everything that the target stores, in its order."""
+        stored = [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors]
+        for name, value in self.restored.items():
+            after = self.behind.get(name)
+            place = next((index + 1 for index, held in enumerate(stored) if held[0] == after), len(stored))
+            stored.insert(place, (name, str(value.dtype), value.shape))
+        return stored
+
+    @property
+    def casts(self) -> dict[str, int]:
+        """How many tensors change dtype, for example ``{"bfloat16 -> float32": 398}``."""
+        changes = Counter(
+            f"{tensor.source.dtype} -> {tensor.dtype}" for tensor in self.tensors if tensor.source.dtype != tensor.dtype
+        )
+        return dict(sorted(changes.items()))
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    config: DualEncoderConfig,
+    target: Framework,
+    *,
+    dtype: Dtype = "keep",
+    names: Names = "v4",
+    widen_bfloat16: bool = False,
+) -> Plan:
+    """Plans the conversion of a checkpoint.
+
+    Args:
+        checkpoint: the source.
+        config: its config.
+        target: whose names and layouts are wanted.
+        dtype: what float tensors become.
+        names: dialect of PyTorch names to write.
+        widen_bfloat16: the target container has no bfloat16, which becomes float32.
+
+    Raises:
+        PlanError: a tensor is missing, surplus, doubly present or of another shape than the config says.
+    """
+    rules = compile_rules(config)
+    if checkpoint.framework == "pt":
+        found, dialects = normalise(checkpoint.tensors, rules)
+    else:
+        found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
+    taken = _take_buffers(found, rules, checkpoint.framework)
+    _check_complete(found, rules.tensors, checkpoint)
+    _check_shapes(found, rules.tensors, checkpoint)
+    restored, expected, dropped = _plan_buffers(taken, target, names)
+    planned = []
+    for rule in rules.tensors:
+        source = found[getattr(rule, checkpoint.framework)]
+        name = rule.tf if target == "tf" else spell(rule.pt, config, names)
+        shape = LAYOUTS[rule.layout].to_tf_shape(rule.shape) if target == "tf" else rule.shape
+        layout = LAYOUTS[rule.layout if checkpoint.framework != target else "plain"]
+        planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
+    if target == "pt":
+        planned.sort(key=lambda tensor: tensor.name)
+    behind = {rule.tf: rule.after for rule in rules.buffers if rule.tf is not None and rule.after is not None}
+    return Plan(checkpoint.framework, target, tuple(planned), restored, behind, expected, dropped, dialects)
+
+
+def _take_buffers(
+    found: dict[str, StoredTensor], rules: RuleSet, source: Framework
+) -> list[tuple[BufferRule, StoredTensor | None]]:
+    """Takes the buffers out of ``found``: every rule with what the source stores for it."""
+    taken: list[tuple[BufferRule, StoredTensor | None]] = []
+    for rule in rules.buffers:
+        name = rule.pt if source == "pt" else rule.tf
+        stored = None if name is None else found.pop(name, None)
+        if stored is not None and not _same_size(stored, rule):
+            raise PlanError(
+                f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
+                "the weights and config.json are not of the same model"
+            )
+        taken.append((rule, stored))
+    return taken
+
+
+def _plan_buffers(
+    taken: Iterable[tuple[BufferRule, StoredTensor | None]], target: Framework, names: Names
+) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
+    """Makes those buffers anew that the target stores; says what stored ones must hold, and which are left out."""
+    restored: dict[str, Array] = {}
+    expected = []
+    dropped = []
+    values: dict[tuple[str, Shape | None], Array] = {}
+    for rule, stored in taken:
+        value = None
+        if rule.compute is not None:
+            if (rule.compute, rule.shape) not in values:
+                values[rule.compute, rule.shape] = BUFFERS[rule.compute](rule.fields)
+            value = values[rule.compute, rule.shape]
+        if stored is not None and value is not None:
+            expected.append((stored, value))
+        if value is not None and target == "tf" and rule.tf is not None:
+            restored[rule.tf] = value.astype("int32") if value.dtype == np.int64 else value
+        elif value is not None and target == "pt" and rule.tf is not None and rule.pt is not None and names == "v4":
+            restored[rule.pt] = value
+        elif stored is not None:
+            dropped.append(Dropped(stored.name, rule.reason))
+    return restored, tuple(expected), tuple(dropped)
+
+
+def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
+    return rule.shape is None or stored.shape == rule.shape
+
+
+def _check_complete(found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
+    side = checkpoint.framework
+    expected = {getattr(rule, side): rule for rule in rules}
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    if not missing and not surplus:
+        return
+    parts = []
+    if missing:
+        parts.append(f"missing from it ({len(missing)}): {listed(missing)}, as {expected[missing[0]].cite} asks for")
+    if surplus:
+        parts.append(f"in it but not in the model that config.json describes ({len(surplus)}): {listed(surplus)}")
+    raise PlanError(
+        f"{checkpoint.files[0] if checkpoint.files else checkpoint.container}: not the tensors that config.json "
+        f"describes; {'; '.join(parts)}; compare config.json with the one the weights were saved with"
+    )
+
+
+def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
+    wrong = []
+    for rule in rules:
+        name = rule.pt if checkpoint.framework == "pt" else rule.tf
+        shape = rule.shape if checkpoint.framework == "pt" else LAYOUTS[rule.layout].to_tf_shape(rule.shape)
+        stored = found[name].shape
+        if stored != shape and not (rule.layout == "scalar" and stored in ((), (1,))):
+            wrong.append(f"{name} is {stored}, config.json says {shape}")
+    if wrong:
+        raise PlanError(
+            f"tensors of another shape than config.json says ({len(wrong)}): {listed(wrong)}; "
+            "compare config.json with the one the weights were saved with"
+        )
+
+
+def _cast(source: StoredTensor, dtype: Dtype, widen_bfloat16: bool) -> str:
+    wanted = dtype if dtype != "keep" and source.dtype in FLOATS else source.dtype
+    return "float32" if widen_bfloat16 and wanted == "bfloat16" else wanted

@@ -1,0 +1,254 @@
+"""Gives the tensors of a checkpoint one at a time, under either framework's names and in its layout, for models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from converter.checkpoints.detect import WEIGHTS, open_source
+from converter.conversion.plan import Dropped, PlannedTensor, make_plan
+from converter.conversion.tower_plan import plan_tower
+from converter.errors import SourceError, printable, reading
+from converter.hub.download import obtain
+from converter.names.configs import Side, check_tower_config, read_config, read_json
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+from converter.tensors.casts import DTYPES, numpy_dtype
+from converter.tensors.layouts import ALIGNMENT, empty_array
+from converter.tensors.moves import Files
+
+Array = np.ndarray[Any, Any]
+_ASKED_FROM = 2**30  # bytes; smaller tensors are not worth asking the system for
+
+
+class TensorReader:
+    """The tensors of one checkpoint, complete and checked against its config before any is read.
+
+    Attributes:
+        config: config.json as it stands.
+        dropped: tensors that are not given out, and why.
+        new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: Mapping[str, Any],
+        side: Framework,
+        tensors: Sequence[PlannedTensor],
+        dropped: tuple[Dropped, ...] = (),
+        new: tuple[str, ...] = (),
+        expected: tuple[tuple[StoredTensor, Array], ...] = (),
+    ) -> None:
+        self.config = config
+        self.dropped = dropped
+        self.new = new
+        self._checkpoint = checkpoint
+        self._expected = expected
+        self._to_tf = side == "tf"
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        self._files = Files()
+
+    def __enter__(self) -> TensorReader:
+        for path in self._checkpoint.files:
+            self._files.open(path)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
+        self._checkpoint.close()
+
+    @property
+    def framework(self) -> Framework:
+        """Whose checkpoint it is."""
+        return self._checkpoint.framework
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the tensors are read from."""
+        return self._checkpoint.files
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names as the framework that was asked for has them, in its order."""
+        return tuple(self._tensors)
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Shapes by name, in the layout of the framework that was asked for."""
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    @property
+    def dtypes(self) -> Mapping[str, str]:
+        """Stored dtypes by name."""
+        return {name: tensor.source.dtype for name, tensor in self._tensors.items()}
+
+    @property
+    def has_extents(self) -> bool:
+        """Whether every tensor is a run of bytes, which any number of threads may read."""
+        return all(tensor.source.extent is not None for tensor in self._tensors.values())
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether the container could hold bfloat16; HDF5 cannot."""
+        return not self._checkpoint.container.startswith("tf_model.h5")
+
+    def wrong_buffers(self) -> list[str]:
+        """Stored buffers that do not hold what follows from the config, in words."""
+        return [
+            f"{printable(stored.name)} holds other values than follow from config.json"
+            for stored, value in self._expected
+            if not np.array_equal(self._read_whole(stored), value)
+        ]
+
+    def read(self, name: str, in_place: bool = False) -> Array:
+        """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
+
+        Args:
+            name: one of ``names``.
+            in_place: give the file's own bytes, mapped copy-on-write, where they are as they are to be and aligned; only for a
+                process that may end if somebody else changes the file (``moves.Files.mapped``).
+
+        Returns:
+            A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
+
+        Raises:
+            SourceError: it is larger than the memory that is free, which a file with holes can be in a few bytes; what is
+                given in place needs none.
+        """
+        tensor = self._tensors[name]
+        extent = tensor.source.extent
+        if in_place and tensor.layout.axes is None and extent is not None and extent.offset % ALIGNMENT == 0:
+            with contextlib.suppress(OSError, ValueError):  # not every file system maps files, and none an empty one
+                return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
+        _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
+        stored = self._read_whole(tensor.source)
+        if tensor.layout.axes is None:
+            return stored.reshape(tensor.shape)
+        return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
+
+    def stored(self, name: str, rename: str) -> StoredTensor:
+        """One tensor as a source of conversions, under another name; its bytes are read when they are asked for."""
+        tensor = self._tensors[name]
+        if tensor.layout.axes is None and tensor.source.extent is not None:
+            return StoredTensor(rename, tensor.dtype, tensor.shape, tensor.source.extent)
+        held: list[Array] = []
+
+        def read_rows(start: int, stop: int) -> Array:
+            if not held:
+                held.append(self.read(name))
+            rows = held[0][start:stop] if tensor.shape else held[0]
+            if not tensor.shape or stop == tensor.shape[0]:
+                held.clear()
+            return rows
+
+        return StoredTensor(rename, tensor.dtype, tensor.shape, None, read_rows)
+
+    def _read_whole(self, source: StoredTensor) -> Array:
+        if source.extent is None and source.read_rows is not None:
+            return source.read_rows(0, source.shape[0] if source.shape else 1)
+        stored = empty_array(source.shape, numpy_dtype(source.dtype))
+        if source.extent is not None:
+            self._files.read(source.extent, 0, stored)
+        return stored
+
+
+def _check_memory(source: StoredTensor, copies: int) -> None:
+    needed = copies * source.size * DTYPES[source.dtype]
+    if needed < _ASKED_FROM:
+        return
+    free = _free_memory()
+    if free is not None and needed > free:
+        raise SourceError(
+            f"{printable(source.name)}: needs {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free; take a "
+            "machine with more"
+        )
+
+
+def _free_memory() -> int | None:
+    """What the system can give without swapping; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
+def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revision: str | None = None) -> TensorReader:
+    """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
+        side: ``"tf"`` or ``"pt"``.
+        revision: branch, tag or commit of an id.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ConverterError: the checkpoint is not complete or not sound.
+    """
+    checkpoint, folder = open_source(obtain(source, None, revision).path, None)
+    try:
+        config = read_config(folder / "config.json")
+        plan = make_plan(checkpoint, config, side)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
+
+
+def check_whole(source: Path, in_torch: bool = False) -> Framework:
+    """Checks the headers of a checkpoint against its config, before a framework makes a model of what that says.
+
+    Args:
+        source: a folder, or a weights file in one.
+        in_torch: whether transformers is going to load it into PyTorch: it takes the first of a folder's weights,
+            whatever that is, where another file would be found to be what can be read.
+
+    Returns:
+        Whose checkpoint it is.
+
+    Raises:
+        ConverterError: the checkpoint is not complete or not sound.
+    """
+    with reading(source):
+        if in_torch and source.is_dir():
+            source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
+    with open_tensors(source, side="pt") as reader:
+        return reader.framework
+
+
+def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
+    """Opens one tower, to read its tensors as TensorFlow has them.
+
+    Args:
+        source: a checkpoint of the tower itself, with or without the base model's prefix and a head; of a full CLIP
+            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's; a folder, a file, or an id of the Hub.
+        side: which tower.
+
+    Returns:
+        A context manager. Names begin with the main layer: ``bert/embeddings/word_embeddings/weight``. ``config`` is
+        the tower's own.
+
+    Raises:
+        ConverterError: the checkpoint does not hold the tower, or not all of it.
+    """
+    checkpoint, folder = open_source(obtain(source, None).path, None)
+    try:
+        raw = read_json(folder / "config.json")
+        tower = check_tower_config(side, raw, str(folder / "config.json"))
+        plan = plan_tower(checkpoint, tower)
+    except BaseException:
+        checkpoint.close()
+        raise
+    inner = raw.get(f"{side}_config")
+    config = {**(inner if isinstance(inner, Mapping) else raw), "model_type": tower.model_type}
+    return TensorReader(checkpoint, config, "tf", plan.tensors, plan.dropped, plan.new)

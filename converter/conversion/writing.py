@@ -1,0 +1,373 @@
+"""Carries out a planned conversion: writes a staged folder, checks it, and lets it appear.
+
+What goes wrong before the last rename leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from converter.checkpoints import hdf5, safetensors, shards, torch_zip
+from converter.checkpoints.detect import read_header
+from converter.conversion.plan import Plan
+from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
+from converter.folder import manifest
+from converter.folder.manifest import FileRecord, TensorRecord
+from converter.folder.sidecars import SIDECARS, copy_sidecars, rewrite_config, write_json
+from converter.folder.staging import explained, staged
+from converter.hub.download import Obtained
+from converter.names.buffers import Array
+from converter.names.configs import DualEncoderConfig
+from converter.specs import Checkpoint, Extent, StoredTensor
+from converter.tensors.casts import DTYPES, FLOATS, numpy_dtype
+from converter.tensors.check import check_moves, file_record, hash_file, same_bits
+from converter.tensors.moves import (
+    THREADS,
+    Block,
+    Files,
+    Move,
+    blocks,
+    cast,
+    extent_of,
+    in_parallel,
+    write_block,
+)
+
+Progress = Callable[[str, int, int], None]
+Direction = Literal["pt2tf", "tf2pt"]
+Identity = tuple[int, int, int]
+_SPOOL = "spool"
+_SPOOL_ROWS_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned conversion.
+
+    Attributes:
+        direction: for the manifest.
+        source: as it was given.
+        out: the folder that shall appear.
+        sidecars: folders of the tokenizer and of the image processor, or one of both; none for a source in memory.
+        weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
+        max_shard_size: bytes of data per file; None for one file.
+        checkpoint: the source.
+        before: identity of each of the source's files before its header was read, and of the small ones beside them.
+        config: the source's.
+        plan: where every tensor goes.
+        options: as they were given, for the manifest.
+        progress: called with a stage's name, bytes done and bytes in all.
+        made_new: weights drawn at random, for the manifest.
+        origin: what is known of a source on the Hub; None for others.
+    """
+
+    direction: Direction
+    source: Path
+    out: Path
+    sidecars: tuple[Path, ...]
+    weights: str
+    max_shard_size: int | None
+    checkpoint: Checkpoint
+    before: Mapping[Path, Identity]
+    config: DualEncoderConfig
+    plan: Plan
+    options: Mapping[str, Any]
+    progress: Progress | None
+    made_new: tuple[str, ...] = ()
+    origin: Obtained | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What carrying out a job gave: bytes of weights, files, canonical hashes, changes in words, source files, overflows."""
+
+    nbytes: int = 0
+    files: tuple[FileRecord, ...] = ()
+    tensors: tuple[TensorRecord, ...] = ()
+    config_rewritten: tuple[str, ...] = ()
+    source_files: tuple[FileRecord, ...] = ()
+    overflowed: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_job(job: Job, overwrite: bool, check: bool) -> Written:
+    """Carries out a job.
+
+    Args:
+        job: what is to be done.
+        overwrite: whether a folder in its place is replaced.
+        check: whether the output is re-opened and compared with the source.
+
+    Raises:
+        ConverterError: nothing was written then.
+    """
+    with explained(job.out), staged(job.out, overwrite) as staging, _unchanged(job):
+        needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
+        _check_room(job, needed, staging)
+        moves, logit_scale, overflowed = _write_weights(job, staging)
+        raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
+        write_json(staging / "config.json", raw)
+        copied, mended = copy_sidecars(job.sidecars, staging, job.plan.target)
+        tensors, hashes = _check(staging, job, moves) if check else ((), {})
+        (staging / _SPOOL).unlink(missing_ok=True)
+        record = hash_file if check else file_record
+        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, "config.json"))
+        files = tuple(
+            hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
+        )
+        source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
+        rewritten = (*job.config.rewritten, *rewritten, *mended)
+        written = Written(needed, files, tensors, rewritten, source_files, overflowed)
+        write_json(staging / manifest.NAME, _manifest(job, written))
+    return written
+
+
+@contextlib.contextmanager
+def _unchanged(job: Job) -> Iterator[None]:
+    """Refuses a source that changed meanwhile, which also is the reason of whatever else went wrong then."""
+    reason: Exception | None = None
+    try:
+        yield
+    except (ConverterError, OSError) as error:
+        reason = error
+    try:
+        changed = any(identity(path) != before for path, before in job.before.items())
+    except OSError:
+        changed = True
+    if changed:
+        raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again") from reason
+    if reason is not None:
+        raise reason
+
+
+def _check_room(job: Job, needed: int, staging: Path) -> None:
+    """Compares what is free with the weights, the buffers made anew, and the copy of what is read by rows."""
+    spooled = sum(
+        tensor.source.size * DTYPES[tensor.source.dtype] for tensor in job.plan.tensors if tensor.source.extent is None
+    )
+    needed += spooled + sum(value.nbytes for value in job.plan.restored.values())
+    total, _, free = shutil.disk_usage(staging)
+    if total and needed > free:  # some file systems, in memory for instance, do not know their size
+        raise TargetError(
+            f"{job.out}: cannot be written: it needs {needed / 1e6:,.0f} MB, the disk has {free / 1e6:,.0f} MB "
+            "free; free some space"
+        )
+
+
+def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecord:
+    """A file of the source; where the Hub has recorded its sha256, that must be what was read."""
+    record = hashed or file_record(file)
+    recorded = job.origin.sha256.get(file.name) if job.origin else None
+    if recorded is not None and record.sha256 not in (None, recorded):
+        raise CorruptCheckpoint(
+            f"{file}: has another sha256 than the Hub has recorded of it; remove it from the cache and convert again"
+        )
+    return record
+
+
+def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str, int]]:
+    """Writes the weights file; gives what went where, the trained logit_scale, and what overflowed."""
+    sources = _spooled(job.plan, staging / _SPOOL)
+    placed = _allocate(staging, job)
+    moves = [
+        Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
+        for tensor, source in zip(job.plan.tensors, sources, strict=True)
+    ]
+    with Files() as files:
+        for move in moves:
+            files.open(extent_of(move.source).path)
+        for target in placed.values():
+            files.open(extent_of(target).path, write=True)
+        logit_scale = _check_values(files, job.plan, moves)
+        overflowed = _move_all(files, moves, job.progress)
+        for name, value in job.plan.restored.items():
+            files.write(extent_of(placed[name]), 0, np.ascontiguousarray(value))
+    for path in sorted({extent_of(target).path for target in placed.values()}):
+        if path.suffix == ".bin":
+            torch_zip.seal(path, THREADS)
+    return moves, logit_scale, overflowed
+
+
+def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
+    """Gives every source tensor an extent: those without one are read by rows into a file of their own."""
+    sources = []
+    for tensor in plan.tensors:
+        source = tensor.source
+        if source.extent is None and source.read_rows is not None:
+            with spool.open("ab") as file:
+                start = file.tell()
+                rows = source.shape[0] if source.shape else 1
+                width = source.size // max(rows, 1) * DTYPES[source.dtype]
+                step = max(1, _SPOOL_ROWS_BYTES // max(width, 1))
+                for row in range(0, rows, step):
+                    data = np.ascontiguousarray(source.read_rows(row, min(row + step, rows)))
+                    file.write(data.reshape(-1).view(np.uint8).data)
+                extent = Extent(spool, start, file.tell() - start)
+            source = StoredTensor(source.name, source.dtype, source.shape, extent)
+        sources.append(source)
+    return sources
+
+
+def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
+    """Creates the weights files, in shards if so asked, and says where each tensor goes."""
+    plan = job.plan
+    files = shards.split(plan.named, job.weights, job.max_shard_size)
+    placed: dict[str, StoredTensor] = {}
+    for name, tensors in files.items():
+        if name.endswith(".h5"):
+            placed |= hdf5.write_header(staging / name, tensors, shard=len(files) > 1)
+        elif name.endswith(".bin"):
+            placed |= torch_zip.write_header(staging / name, tensors)
+        else:
+            placed |= safetensors.write_header(staging / name, tensors, plan.target)
+    if len(files) > 1:
+        shards.write_index(staging / f"{job.weights}.index.json", files, plan.target)
+    return placed
+
+
+def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
+    """Compares stored buffers with what they must be; gives the trained logit_scale as it is written."""
+    for stored, value in plan.expected:
+        if not np.array_equal(_read_small(files, stored), value):
+            raise PlanError(
+                f"{printable(stored.name)}: holds other values than transformers computes, so leaving it out would "
+                "change the model; it cannot be converted"
+            )
+    scale = next(move for move in moves if move.name == "logit_scale")
+    return float(cast(_read_small(files, scale.source), scale.target.dtype).reshape(()))
+
+
+def _read_small(files: Files, tensor: StoredTensor) -> Array:
+    if tensor.extent is None and tensor.read_rows is not None:
+        return tensor.read_rows(0, tensor.shape[0] if tensor.shape else 1)
+    value = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
+    files.open(extent_of(tensor).path)
+    files.read(extent_of(tensor), 0, value)
+    return value
+
+
+def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> dict[str, int]:
+    """Moves every tensor; gives how many values of which became infinite in the dtype that was asked for."""
+    counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: only appended to
+
+    def task(block: Block) -> Callable[[], int]:
+        def run() -> int:
+            if overflowed := write_block(files, block):
+                counts.append((block.move.name, overflowed))
+            share = (block.stop - block.start) / max(1, _rows(block.move))
+            return int(block.move.source.size * DTYPES[block.move.source.dtype] * share)
+
+        return run
+
+    in_parallel([task(block) for block in blocks(moves)], _advance("convert", moves, progress))
+    overflowed: dict[str, int] = {}
+    for name, count in sorted(counts):
+        overflowed[name] = overflowed.get(name, 0) + count
+    return overflowed
+
+
+def _rows(move: Move) -> int:
+    return move.source.size if move.layout.axes is None else move.pt_shape[0]
+
+
+def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra: int = 0) -> Callable[[int], None]:
+    if progress is None:
+        return lambda _: None
+    total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves) + extra
+    so_far = 0
+
+    def advance(done: int) -> None:
+        nonlocal so_far
+        so_far += done
+        progress(stage, min(so_far, total), total)
+
+    return advance
+
+
+def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
+    """Re-opens the written file by its reader and compares it with the source."""
+    index = staging / f"{job.weights}.index.json"
+    written = read_header(index if index.exists() else staging / job.weights)
+    names = {move.target.name for move in moves} | set(job.plan.restored)
+    if written.framework != job.plan.target or set(written.tensors) != names:
+        raise CheckError(f"{job.weights}: does not hold the tensors that were written to it; convert again")
+    reopened = []
+    for move in moves:
+        target = written.tensors[move.target.name]
+        if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
+            raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
+        reopened.append(Move(move.name, move.source, target, move.layout, move.to_tf))
+    with Files() as files:
+        for move in reopened:
+            files.open(extent_of(move.source).path)
+            files.open(extent_of(move.target).path)
+        for name, value in job.plan.restored.items():
+            if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
+                raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
+        hashed = (*job.checkpoint.files, *written.files)
+        extra = sum(file.stat().st_size for file in hashed)
+        return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
+
+
+def _manifest(job: Job, written: Written) -> dict[str, Any]:
+    account = {
+        "towers": {"vision": job.config.vision.model_type, "text": job.config.text.model_type},
+        "config_rewritten": list(written.config_rewritten),
+        "config_unknown": list(job.config.unknown_fields),
+        "dropped": [item.to_json() for item in job.plan.dropped],
+        "restored": sorted(job.plan.restored),
+        "made_new": list(job.made_new),
+        "casts": job.plan.casts,
+        "overflowed": dict(written.overflowed),
+        "dialects": dict(job.plan.dialects),
+    }
+    hub, commit = (job.origin.hub, job.origin.commit) if job.origin else (None, None)
+    if hub is not None and job.origin is not None:
+        source = Path(job.origin.pinned)
+    else:
+        source = Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source
+    return manifest.make_manifest(
+        direction=job.direction,
+        source=source,
+        hub=hub,
+        commit=commit,
+        source_files=written.source_files,
+        options=job.options,
+        files=written.files,
+        tensors=written.tensors,
+        account=account,
+    )
+
+
+def _float_dtype(moves: Iterable[Move]) -> str | None:
+    dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def identity(path: Path) -> Identity:
+    """What changes when a file is replaced or written to: inode, size and time of change."""
+    held = path.stat()
+    return held.st_ino, held.st_size, held.st_mtime_ns
+
+
+def identities(source: Path) -> Mapping[Path, Identity]:
+    """Identities of a folder's files, or of those beside a file, taken before any header is read."""
+    folder = source if source.is_dir() else source.parent
+    try:
+        return {path: identity(path) for path in folder.iterdir() if path.is_file()}
+    except OSError:  # a folder that may not be listed, or files that come and go
+        return {}
+
+
+def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
+    """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
+    read = ("config.json", *SIDECARS)
+    return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(shards.INDEX)}

@@ -1,0 +1,139 @@
+"""The small files beside the weights: which are taken along, and what of config.json is rewritten."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.checkpoints.detect import inside
+from converter.errors import ConfigError, SourceError
+from converter.names.configs import read_json
+from converter.specs import Framework
+
+# Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
+SIDECARS = (
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
+    "preprocessor_config.json", "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json",
+    "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    "vocab.txt",
+)  # fmt: skip
+_OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
+MAX_SIDECAR_BYTES = 256 * 2**20
+
+
+def copy_sidecars(
+    sources: tuple[Path, ...], target: Path, framework: Framework
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copies the tokenizer files of the first of some checkpoint folders, and the image processor's of the last.
+
+    A tokenizer is many files, and CLIP's checkpoints have one too: those of two folders must not be mixed.
+    Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
+
+    Returns:
+        Their names, and what was rewritten, in words.
+
+    Raises:
+        SourceError: one of them is larger than any tokenizer is.
+        CorruptCheckpoint: one of them is a link out of the folder.
+    """
+    copied = []
+    rewritten: tuple[str, ...] = ()
+    for name in SIDECARS if sources else ():
+        path = sources[-1 if name in _OF_IMAGES else 0] / name
+        if not path.is_file():
+            continue
+        if path.stat().st_size > MAX_SIDECAR_BYTES:
+            raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
+        shutil.copyfile(inside(path, path.parent), target / name)
+        copied.append(name)
+        if name == "tokenizer_config.json" and framework == "tf":
+            rewritten = _mend_tokenizer_config(target / name)
+    return tuple(copied), rewritten
+
+
+def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
+    """Makes a tokenizer_config.json of transformers 5.x one that 4.x opens too, with the same meaning in both.
+
+    4.x takes ``extra_special_tokens`` for a dictionary and fails on the list that 5.x writes; it calls the class
+    ``TokenizersBackend`` ``PreTrainedTokenizerFast``.
+    """
+    config = read_json(path)
+    rewritten = _mend(config)
+    if rewritten:
+        write_json(path, config)
+    return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
+
+
+def _mend(config: dict[str, Any]) -> list[str]:
+    rewritten = []
+    tokens = config.get("extra_special_tokens")
+    if isinstance(tokens, list) and "additional_special_tokens" not in config:
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        rewritten.append("extra_special_tokens -> additional_special_tokens")
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        rewritten.append("tokenizer_class: TokenizersBackend -> PreTrainedTokenizerFast")
+    return rewritten
+
+
+def differing(one: Path, other: Path) -> tuple[str, ...]:
+    """Names of the small files that both of two checkpoint folders have, and that are not copies of one another."""
+    both = (name for name in SIDECARS if (one / name).is_file() and (other / name).is_file())
+    return tuple(name for name in both if not _is_copy(one / name, other / name))
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    if one.name != "tokenizer_config.json":
+        return False
+    try:
+        configs = [read_json(path) for path in (one, other)]
+    except ConfigError:
+        return False
+    for config in configs:
+        _mend(config)
+    return configs[0] == configs[1]
+
+
+def rewrite_config(
+    raw: Mapping[str, Any], logit_scale: float, float_dtype: str | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Makes the config of the output.
+
+    Args:
+        raw: of the source.
+        logit_scale: the trained value. transformers 4.x does not read it from ``tf_model.h5`` but takes
+            ``logit_scale_init_value``, so that is set to it.
+        float_dtype: what the floats of the output are; None where they are mixed.
+
+    Returns:
+        The config, and what was rewritten, in words.
+    """
+    config = dict(raw)
+    rewritten = []
+
+    def rewrite(field: str, value: Any) -> None:
+        if config.get(field) != value:
+            was = f"config.json: {field}: {json.dumps(config[field]) if field in config else 'absent'}"
+            rewritten.append(f"{was} -> {json.dumps(value)}")
+            config[field] = value
+
+    if math.isfinite(logit_scale):
+        rewrite("logit_scale_init_value", logit_scale)
+    for field in ("torch_dtype", "dtype"):
+        if config.get(field) is not None and float_dtype is not None:
+            rewrite(field, float_dtype)
+    return config, tuple(rewritten)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,1 @@
+"""What every tensor is called, and what config.json says of it."""

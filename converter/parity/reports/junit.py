@@ -1,0 +1,82 @@
+"""A parity report as JUnit XML, which CI systems show: one test case per tower and per output of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from xml.etree import ElementTree
+
+from converter.errors import printable
+from converter.parity.comparison import ParityReport, TapComparison
+from converter.parity.reports.terminal import figure, figure_above, remark
+from converter.parity.taps import HEAD, TOWERS, in_words, tower_of
+
+_CLASS = "parity"
+
+
+def to_junit(report: ParityReport) -> str:
+    """Renders a report as a JUnit XML file.
+
+    Args:
+        report: of one comparison.
+
+    Returns:
+        XML with one test suite. A tower or output that was compared is a test case; so is each problem, which fails.
+    """
+    return to_xml([junit_suite(report)])
+
+
+def to_xml(suites: Sequence[ElementTree.Element]) -> str:
+    """Test suites as one JUnit XML file."""
+    totals = {name: str(sum(int(suite.attrib[name]) for suite in suites)) for name in ("tests", "failures")}
+    root = ElementTree.Element("testsuites", totals)
+    root.extend(suites)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def junit_suite(report: ParityReport) -> ElementTree.Element:
+    """The report's ``<testsuite>`` alone, to stand beside others in one file."""
+    cases = [_tower_case(report, tower) for tower in TOWERS]
+    cases += [_output_case(report, name) for name in HEAD if any(tap.name == name for tap in report.comparisons)]
+    cases += [_case("inputs and taps", problem) for problem in report.problems]
+    if not report.compared and not report.problems:
+        cases.append(_case("inputs and taps", report.verdict))
+    failures = sum(case.find("failure") is not None for case in cases)
+    suite = ElementTree.Element("testsuite", name=_CLASS, tests=str(len(cases)), failures=str(failures), errors="0")
+    suite.extend(cases)
+    return suite
+
+
+def _tower_case(report: ParityReport, tower: str) -> ElementTree.Element:
+    taps = [tap for tap in report.worst if tower_of(tap.name) == tower]
+    if not taps:
+        return _case(f"{tower} tower", f"{tower} tower: nothing was compared")
+    first = report.first_failure_in(tower)
+    return _case(f"{tower} tower", None if first is None else f"leaves tolerance at {first.where}", taps)
+
+
+def _output_case(report: ParityReport, name: str) -> ElementTree.Element:
+    taps = [tap for tap in report.worst if tap.name == name]
+    failed = [tap for tap in taps if not tap.passed]
+    return _case(in_words(name), failed[0].where + ": " + remark(failed[0]) if failed else None, taps)
+
+
+def _case(name: str, failure: str | None, taps: Iterable[TapComparison] = ()) -> ElementTree.Element:
+    case = ElementTree.Element("testcase", classname=_CLASS, name=name)
+    figures = "\n".join(_line(tap) for tap in taps)
+    if failure:
+        # what is not printable is no character of XML either
+        ElementTree.SubElement(case, "failure", message=printable(failure, 4000)).text = figures
+    elif figures:
+        ElementTree.SubElement(case, "system-out").text = figures
+    return case
+
+
+def _line(tap: TapComparison) -> str:
+    where = "" if tap.index_absolute is None else f" at {list(tap.index_absolute)} of batch {tap.batch}"
+    return (
+        f"{tap.where}: greatest difference {figure(tap.greatest_absolute)}{where}, relative "
+        f"{figure(tap.greatest_relative)}, {tap.exceeding:,} of {tap.compared:,} exceed, atol "
+        f"{figure_above(tap.passing_atol)} would pass, {tap.left_out:,} left out"
+        f"{'; ' if remark(tap) else ''}{remark(tap)}"
+    )

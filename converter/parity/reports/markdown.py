@@ -1,0 +1,83 @@
+"""A parity report as Markdown: fits a model card, a pull request and the summary of a CI job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from converter.errors import printable
+from converter.parity.comparison import ParityReport, TapComparison
+from converter.parity.reports.terminal import (
+    described_precision,
+    described_run,
+    figure,
+    figure_above,
+    remark,
+    tower_line,
+)
+from converter.parity.taps import TOWERS
+
+_HEADER = ("tap", "greatest difference", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
+# What would otherwise be markup, a link or the end of a table's cell.
+_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#|!~"} | {"&": "&amp;"})
+
+
+def to_markdown(report: ParityReport) -> str:
+    """Renders a report as Markdown with tables as GitHub and the Hugging Face Hub show them.
+
+    Args:
+        report: of one comparison.
+
+    Returns:
+        A section that begins with a heading of the third level and ends with a newline.
+    """
+    lines = [
+        f"### Parity: {'equal' if report.passed else 'different'}",
+        "",
+        escaped(report.verdict),
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {escaped(value)} |" for name, value in _facts(report).items()),
+        "",
+        *_table(report),
+    ]
+    if report.problems or report.notes:
+        lines += ["", *(f"- {escaped(text)}" for text in (*report.problems, *report.notes))]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(report: ParityReport) -> Mapping[str, str]:
+    return {
+        "reference": described_run(report.reference),
+        "candidate": described_run(report.candidate),
+        "precision": f"reference {described_precision(report.reference)}; candidate "
+        f"{described_precision(report.candidate)}",
+        "tolerance": str(report.tolerance),
+        "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
+        **{f"{tower} tower": tower_line(report, tower) for tower in TOWERS},
+    }
+
+
+def _table(report: ParityReport) -> list[str]:
+    numbers = "|".join(["---"] + ["---:"] * (len(_HEADER) - 2) + ["---"])
+    return [f"| {' | '.join(_HEADER)} |", f"|{numbers}|", *(_row(tap) for tap in report.worst)]
+
+
+def _row(tap: TapComparison) -> str:
+    cells = (
+        tap.where if tap.passed else f"**{tap.where}**",
+        figure(tap.greatest_absolute),
+        "" if tap.index_absolute is None else f"{','.join(map(str, tap.index_absolute))} of batch {tap.batch}",
+        figure(tap.greatest_relative),
+        f"{tap.exceeding:,}",
+        figure_above(tap.passing_atol),
+        f"{tap.compared:,}",
+        f"{tap.left_out:,}",
+        escaped(remark(tap)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def escaped(text: str) -> str:
+    """Text that may come from a file, as plain text in Markdown: no markup, no line break."""
+    return printable(text, 4000).translate(_ESCAPED)

@@ -1,0 +1,123 @@
+"""The candidate: our Keras model, in a process of its own with the backend that was asked for.
+
+``python -m converter.parity.runners.candidate`` is that process; it reads requests as ``serving`` describes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ParityError, printable
+from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.runners.golden import Recording
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.reference import ask_run, check_device
+from converter.parity.runners.serving import hide, remember_models, serve
+
+BACKENDS = ("tensorflow", "jax")
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # a folder of the process's own: the user's keras.json may change the epsilon or the order of axes
+    "KERAS_HOME": "keras",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "TF_DETERMINISTIC_OPS": "1",
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOptions:
+    """How the candidate runs.
+
+    Attributes:
+        backend: of Keras, ``"tensorflow"`` or ``"jax"``; fixed when the process starts.
+        device: ``"auto"`` (a GPU where the backend sees one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``; whether
+            there is a GPU at all is fixed when the process starts.
+        dtype: ``"float32"`` or ``"float64"``; fixed when the process starts where the backend is JAX.
+        attentions: whether to record attention maps.
+        loss: whether to record the contrastive loss, of batches with as many images as texts.
+
+    Raises:
+        ParityError: an option is none of these.
+    """
+
+    backend: str = "tensorflow"
+    device: str = "auto"
+    dtype: str = "float32"
+    attentions: bool = False
+    loss: bool = False
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        for name, allowed in (("dtype", PRECISIONS), ("backend", BACKENDS)):
+            if getattr(self, name) not in allowed:
+                raise ParityError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
+
+
+def start_candidate(options: CandidateOptions, python: Path | None = None, log: Path | None = None) -> Worker:
+    """Starts a process for Keras runs.
+
+    Args:
+        options: ``backend``, ``device`` and, on JAX, ``dtype`` are those of every run in this process.
+        python: interpreter of an environment with keras, the backend and transformers; by default this one.
+        log: where its output is kept.
+    """
+    name = f"Keras candidate on {options.backend}"
+    return Worker(name, "converter.parity.runners.candidate", _environment(options), python, log)
+
+
+def _environment(options: CandidateOptions) -> Mapping[str, str]:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    chosen = {**ENVIRONMENT, "KERAS_BACKEND": options.backend, "XLA_FLAGS": flags}
+    # without it JAX makes float32 of float64; what it has compiled before a change of mind would stay as it was
+    chosen["JAX_ENABLE_X64"] = "1" if options.dtype == "float64" else "0"
+    if options.device == "cpu":
+        return {**chosen, "CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+    return chosen
+
+
+def run_candidate(
+    source: Path,
+    batches: Sequence[Batch],
+    options: CandidateOptions | None = None,
+    python: Path | None = None,
+    seconds: float = 600.0,
+) -> Recording:
+    """Runs our model of a checkpoint folder in a process of its own.
+
+    Args:
+        source: a folder with config.json and weights of either framework.
+        batches: what to run it on.
+        options: how.
+        python: interpreter of another environment.
+        seconds: time limit, the start included.
+
+    Returns:
+        Inputs, taps and what ran where.
+
+    Raises:
+        ParityError: the folder cannot be loaded, or the process did not answer.
+    """
+    options = options or CandidateOptions()
+    with start_candidate(options, python) as worker:
+        return ask_run(worker, source, batches, asdict(options), seconds)
+
+
+def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("torch", "flax", *(("jax",) if os.environ["KERAS_BACKEND"] == "tensorflow" else ("tensorflow", "tf_keras")))
+    remember_models()
+    from converter.parity.runners.keras_model import answer
+
+    return answer
+
+
+if __name__ == "__main__":
+    serve(_load, "keras, its backend (tensorflow or jax) and transformers")

@@ -1,0 +1,250 @@
+"""Loads and runs the PyTorch model in the reference's process. Decides that one with a weight missing never runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import VisionTextDualEncoderModel
+
+from converter.errors import ParityError, listed
+from converter.parity.batches import Batch
+from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
+from converter.parity.runners.reference import ReferenceOptions
+from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
+
+# Buffers that follow from the config; some versions of transformers write them and others do not.
+_DERIVED = (".position_ids", ".relative_position_index")
+# What transformers looks for in a folder, by whether it is safetensors and whether it is an index of shards.
+_WEIGHTS = {
+    (True, False): "model.safetensors",
+    (True, True): "model.safetensors.index.json",
+    (False, False): "pytorch_model.bin",
+    (False, True): "pytorch_model.bin.index.json",
+}
+# The dense layers that end a layer's two branches, by their names in transformers 4.46 to 5.x.
+_IN_LAYER = re.compile(r"(^|\.)(layers?|albert_layers)\.\d+\.")
+_BRANCH_ENDS = {
+    "attention_output": re.compile(
+        r"(attention\.output\.dense|\.attention\.o_proj|self_attn\.out_proj|attention\.dense|attn\.o)$"
+    ),
+    "mlp_output": re.compile(r"((?<!attention)\.output\.dense|\.mlp\.fc2|\.ffn_output|\.mlp\.weights_out)$"),
+}
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Runs one model: request and recording as ``reference.write_request`` has them."""
+    options = ReferenceOptions(**request["options"])
+    source = Path(request["source"])
+    set_precision()
+    device = choose_device(options.device)
+    batches = read_recording(Path(request["inputs"]), taps=False).batches
+    with _folder_of(source) as folder:
+        model, left_out = load_model(folder, options)
+    model = model.to(device)
+    ran = tuple(_run(model, batch, options, device) for batch in batches)
+    metadata = {**describe_run(model, source, options, device), "left_out": json.dumps(sorted(left_out))}
+    write_recording(Recording(metadata, ran), Path(request["out"]))
+    return {"device": metadata["device"]}
+
+
+def set_precision() -> None:
+    """Full float32 everywhere and kernels that give the same result twice."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("highest")
+    # an operation without such a kernel is logged, not refused: its noise is below any tolerance in use
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that was asked for.
+
+    Raises:
+        ParityError: it is a GPU that torch does not see.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ParityError(
+            f"device {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices; choose cpu, or an environment whose torch has CUDA"
+        )
+    return chosen
+
+
+@contextlib.contextmanager
+def _folder_of(source: Path) -> Iterator[Path]:
+    """The folder that transformers is to load: for one weights file, whatever it is called, one that holds no other."""
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="parity-") as made:
+        for file in source.parent.iterdir():
+            if file.is_file() and file.name not in _WEIGHTS.values():
+                Path(made, file.name).symlink_to(file.resolve())
+        index = source.name.endswith(".index.json")
+        with source.open("rb") as opened:
+            safe = ".safetensors." in source.name if index else opened.read(9)[8:] == b"{"
+        Path(made, _WEIGHTS[safe, index]).symlink_to(source.resolve())
+        yield Path(made)
+
+
+def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:
+    """Loads a dual encoder from a folder, every weight from its files.
+
+    Returns:
+        The model on the CPU in evaluation mode, and the names of tensors in the files that were left out because they
+        follow from the config.
+
+    Raises:
+        ParityError: a weight is missing, left over or of another shape, or transformers cannot load the folder.
+    """
+    model, info = _load_with_attention(source, options)
+    derived = {name for name in info["unexpected_keys"] if name.endswith(_DERIVED)}
+    wrong = {
+        "missing from the files": [name for name in info["missing_keys"] if not name.endswith(_DERIVED)],
+        "left over in the files": [name for name in info["unexpected_keys"] if name not in derived],
+        "of another shape than the config says": [_name_of(entry) for entry in info["mismatched_keys"]],
+        "that failed to load": list(info.get("error_msgs") or ()),
+    }
+    if any(wrong.values()):
+        raise ParityError(
+            f"{source}: the files are not the model that config.json describes: {_counted(wrong)}. Check that they "
+            f"belong together, and that transformers {transformers.__version__} reads their names: versions before 5.6 "
+            "do not read the flat names that later ones write for CLIP-like towers"
+        )
+    return model.eval(), derived
+
+
+def _load_with_attention(source: Path, options: ReferenceOptions) -> tuple[Any, dict[str, Any]]:
+    """Loads with the attention that was asked for, in the other tower alone where one has only eager (MPNet)."""
+    # "dtype" is called "torch_dtype" up to 4.55
+    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
+    dtype = {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
+    asked = options.attention
+    choices: list[Any] = [asked]
+    if asked != "eager":
+        choices += [{"": asked, "vision_config": asked, "text_config": "eager"}]
+        choices += [{"": asked, "vision_config": "eager", "text_config": asked}, "eager"]
+    for choice in choices:
+        try:
+            found: tuple[Any, dict[str, Any]] = VisionTextDualEncoderModel.from_pretrained(
+                str(source),
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the loading info, by name, and refused there
+                attn_implementation=choice,
+                **dtype,
+            )
+            return found
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            refusal: Exception = error
+            if not (isinstance(error, ValueError) and "scaled_dot_product_attention" in str(error)):
+                break
+    raise ParityError(
+        f"{source}: transformers {transformers.__version__} cannot load it as a PyTorch dual encoder: {refusal}"
+    ) from refusal
+
+
+def _counted(wrong: Mapping[str, Collection[str]]) -> str:
+    return "; ".join(f"{len(names)} {what}: {listed(sorted(names))}" for what, names in wrong.items() if names)
+
+
+def _name_of(mismatch: Any) -> str:
+    """4.x and 5.x differ in whether the shapes come along."""
+    return str(mismatch if isinstance(mismatch, str) else mismatch[0])
+
+
+def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.device) -> Batch:
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
+    inputs["pixel_values"] = inputs["pixel_values"].to(getattr(torch, options.dtype))
+    projected: dict[str, torch.Tensor] = {}
+    inner = InnerTaps()
+    hooks = [
+        getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, projected, name))
+        for name in ("visual", "text")
+    ]
+    hooks += [hook for tower in TOWERS for hook in _hook_layers(model, tower, inner)]
+    try:
+        with torch.inference_mode():
+            output = model(
+                **inputs,
+                output_hidden_states=True,
+                output_attentions=options.attentions,
+                return_loss=options.loss and batch.is_square,
+                return_dict=True,
+            )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = inner.named(stage_depths(model.config))
+    taps = collect_taps(output, projected["visual"], projected["text"], options.attentions, _to_numpy, found)
+    return Batch(batch.title, batch.inputs, taps)
+
+
+def _keep_projection(kept: dict[str, torch.Tensor], name: str, _module: Any, _inputs: Any, result: Any) -> None:
+    kept[name] = result
+
+
+def _hook_layers(model: Any, tower: str, inner: InnerTaps) -> list[Any]:
+    """Hooks on the dense layer that ends each branch of each layer."""
+
+    def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
+        inner.keep(tower, kind, result)
+
+    return [
+        module.register_forward_hook(partial(keep, kind))
+        for name, module in getattr(model, f"{tower}_model").named_modules()
+        for kind, ending in _BRANCH_ENDS.items()
+        if _IN_LAYER.search(name) and ending.search(name)
+    ]
+
+
+def _to_numpy(tensor: torch.Tensor) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    return array
+
+
+def describe_run(model: Any, source: Path, options: ReferenceOptions, device: torch.device) -> dict[str, str]:
+    """The metadata of a run: what ran, where, in which precision."""
+    attention = {side: _attention_of(getattr(model, f"{side}_model")) for side in ("vision", "text")}
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        **({"cuda": str(torch.version.cuda)} if device.type == "cuda" else {}),
+    }
+    precision = {
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    return {
+        "framework": "PyTorch",
+        "source": source.name,
+        "config_sha256": config_sha256(source),
+        "versions": json.dumps(versions, sort_keys=True),
+        "device": f"{device}{name}",
+        "attention": json.dumps(attention, sort_keys=True),
+        "dtype": options.dtype,
+        "precision": json.dumps(precision, sort_keys=True),
+    }
+
+
+def _attention_of(tower: Any) -> str:
+    return str(getattr(tower.config, "_attn_implementation", None) or "eager")

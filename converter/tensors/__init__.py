@@ -1,0 +1,1 @@
+"""How a tensor lies in each framework, and how it moves."""

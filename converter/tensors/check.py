@@ -1,0 +1,125 @@
+"""Re-opens what was written and compares it with the source bit for bit; takes the hashes on the way.
+
+A tensor is compared by bringing the target back into PyTorch's layout, which is the inverse of the move that wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+
+from converter.errors import CheckError
+from converter.folder.manifest import FileRecord, TensorRecord
+from converter.specs import StoredTensor
+from converter.tensors.casts import DTYPES
+from converter.tensors.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, kept, read_rows
+
+Array = np.ndarray[Any, Any]
+_HASH_BYTES = 2**20
+_COMPARED = 2**16
+
+
+def check_moves(
+    files: Files,
+    moves: Iterable[Move],
+    hashed: Iterable[Path],
+    advance: Callable[[int], None],
+) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
+    """Compares every tensor of a finished conversion with its source, and hashes tensors and files.
+
+    Args:
+        files: with every source and target opened for reading.
+        moves: source and target of every tensor; the target as its container's reader found it.
+        hashed: files to hash.
+        advance: told how many bytes were dealt with.
+
+    Raises:
+        CheckError: a tensor differs; says which and where first.
+    """
+    tensors: dict[str, TensorRecord] = {}
+    records: dict[Path, FileRecord] = {}
+
+    def hash_task(path: Path) -> Callable[[], int]:
+        def run() -> int:
+            records[path] = hash_file(path)
+            return records[path].size
+
+        return run
+
+    def check_task(move: Move) -> Callable[[], int]:
+        def run() -> int:
+            tensors[move.name] = _check_move(files, move)
+            return move.source.size * DTYPES[move.source.dtype]
+
+        return run
+
+    moves = list(moves)
+    largest_first = sorted(moves, key=lambda move: -move.source.size)
+    in_parallel([*map(hash_task, hashed), *map(check_task, largest_first)], advance)
+    return tuple(tensors[move.name] for move in moves), records
+
+
+def hash_file(path: Path) -> FileRecord:
+    """Takes size and sha256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    buffer = bytearray(_HASH_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            size += count
+    return FileRecord(path.name, size, digest.hexdigest())
+
+
+def file_record(path: Path) -> FileRecord:
+    """Takes the size of a file only."""
+    return FileRecord(path.name, path.stat().st_size)
+
+
+def _check_move(files: Files, move: Move) -> TensorRecord:
+    digest = blake3.blake3()
+    for block in blocks([move], copy_limit=BLOCK_BYTES // 2):
+        ours, theirs = _read(files, move.source, block, "source"), _read(files, move.target, block, "target")
+        if move.source.dtype != move.target.dtype:
+            ours = cast(ours, move.target.dtype)
+        if not same_bits(ours, theirs):
+            raise _differs(move, block, ours, theirs)
+        digest.update(theirs.reshape(-1).view(np.uint8).data)
+    shape = move.target.shape if not move.to_tf else move.source.shape
+    return TensorRecord(move.name, move.target.dtype, shape, digest.hexdigest())
+
+
+def _read(files: Files, tensor: StoredTensor, block: Block, role: str) -> Array:
+    """Reads a block in PyTorch's layout, as ``read_rows`` does."""
+    move = block.move
+    in_tf = move.to_tf == (tensor is move.target)
+    data = read_rows(files, tensor, block, in_tf, role)
+    return move.layout.to_pt(data, kept.maker("turned")) if in_tf and move.layout.axes is not None else data
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two contiguous arrays of the same size hold the same bytes (NaN equals the same NaN, 0 not -0)."""
+    if a.nbytes != b.nbytes:
+        return False
+    word = np.uint64 if a.nbytes % 8 == 0 else np.uint8
+    ours, theirs = a.reshape(-1).view(word), b.reshape(-1).view(word)
+    # By pieces: the array of booleans that a comparison makes stays in the cache.
+    return all(
+        np.array_equal(ours[start : start + _COMPARED], theirs[start : start + _COMPARED])
+        for start in range(0, len(ours), _COMPARED)
+    )
+
+
+def _differs(move: Move, block: Block, ours: Array, theirs: Array) -> CheckError:
+    width = DTYPES[move.target.dtype]
+    pairs = zip(ours.reshape(-1).view(np.uint8), theirs.reshape(-1).view(np.uint8), strict=True)
+    first = next(position for position, (a, b) in enumerate(pairs) if a != b) // width
+    return CheckError(
+        f"{move.target.name}: what was written differs from the source, first at element {first:,} of the rows from "
+        f"{block.start:,}: {ours.reshape(-1)[first]!r} became {theirs.reshape(-1)[first]!r}; the disk or the memory of "
+        "this machine may be failing: convert again, elsewhere"
+    )

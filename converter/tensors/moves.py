@@ -1,0 +1,314 @@
+"""Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
+
+Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``: a conversion maps no file, and its memory
+stays the same whatever the size of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from converter.errors import CorruptCheckpoint
+from converter.specs import Extent, Shape, StoredTensor
+from converter.tensors.casts import DTYPES, numpy_dtype
+from converter.tensors.layouts import Layout, Make
+
+Array = np.ndarray[Any, Any]
+
+THREADS = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+# Source and target of one block per thread; all threads together stay below 100 MB.
+BLOCK_BYTES = 96 * 2**20 // (3 * THREADS)
+COPY_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One tensor from ``source`` to ``target``, both of which have an extent.
+
+    Attributes:
+        name: nested PyTorch name, for messages and hashes.
+        to_tf: True towards TensorFlow's layout, False towards PyTorch's.
+    """
+
+    name: str
+    source: StoredTensor
+    target: StoredTensor
+    layout: Layout
+    to_tf: bool
+
+    @property
+    def copies(self) -> bool:
+        """Whether the bytes stay as they are."""
+        return self.layout.axes is None and self.source.dtype == self.target.dtype
+
+    @property
+    def pt_shape(self) -> tuple[int, ...]:
+        """Shape in PyTorch's layout, with at least one axis."""
+        shape = self.source.shape if self.to_tf else self.target.shape
+        return shape or (1,)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of a move: those of PyTorch's first axis where the layout changes, else of the flat tensor."""
+
+    move: Move
+    start: int
+    stop: int
+
+
+class _Kept(threading.local):
+    """Memory that a thread uses again for block after block: to be given fresh pages costs as much as to fill them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def maker(self, role: str) -> Make:
+        """Makes arrays of any values for one role, each of them good until the next one is made."""
+
+        def make(shape: Shape, dtype: Any) -> Array:
+            dtype = np.dtype(dtype)
+            nbytes = math.prod(shape) * dtype.itemsize
+            held = self._held.get(role)
+            if held is None or held.nbytes < nbytes:
+                self._held.pop(role, None)
+                held = self._held[role] = np.empty(nbytes, np.uint8)
+            found: Array = held[:nbytes].view(dtype).reshape(shape)
+            return found
+
+        return make
+
+
+kept = _Kept()
+
+
+class Files:
+    """Open files by path, one descriptor each, shared by all threads. Reads and writes name their offset."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[tuple[Path, bool], int] = {}
+        self._mapped: dict[Path, mmap.mmap] = {}
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._mapped.clear()  # what is in use stays mapped
+
+    def open(self, path: Path, write: bool = False) -> int:
+        """The descriptor of a file; call it before threads start."""
+        if (path, write) not in self._descriptors:
+            self._descriptors[path, write] = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+        return self._descriptors[path, write]
+
+    def read(self, extent: Extent, start: int, into: Array) -> None:
+        """Fills a contiguous array with the bytes from ``start`` of an extent."""
+        view = into.reshape(-1).view(np.uint8).data
+        position, done = extent.offset + start, 0
+        descriptor = self._descriptors[extent.path, False]
+        while done < len(view):
+            count = os.preadv(descriptor, [view[done:]], position + done)
+            if count == 0:
+                raise _shorter(extent)
+            done += count
+
+    def mapped(self, extent: Extent, dtype: Any) -> Array:
+        """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
+
+        A file that somebody else shortens or changes meanwhile ends the process or changes the array. So this is for
+        processes that may end, and not for models that stay.
+        """
+        if extent.path not in self._mapped:
+            descriptor = self._descriptors[extent.path, False]
+            self._mapped[extent.path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        held = self._mapped[extent.path]
+        if extent.offset + extent.nbytes > len(held):
+            raise _shorter(extent)
+        found: Array = np.frombuffer(held, np.uint8, extent.nbytes, extent.offset).view(dtype)
+        return found
+
+    def write(self, extent: Extent, start: int, data: Array) -> None:
+        """Writes a contiguous array to the bytes from ``start`` of an extent."""
+        view = data.reshape(-1).view(np.uint8).data
+        descriptor, done = self._descriptors[extent.path, True], 0
+        while done < len(view):
+            done += os.pwrite(descriptor, view[done:], extent.offset + start + done)
+
+    def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
+        """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
+        reader, writer = self._descriptors[source.path, False], self._descriptors[target.path, True]
+        while start < stop:
+            try:
+                count = os.copy_file_range(reader, writer, stop - start, source.offset + start, target.offset + start)
+            except (OSError, AttributeError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_COPY:
+                    raise
+                count = 0
+            if count == 0:  # also what some kernels say of file systems that they cannot copy from
+                piece = np.empty(stop - start, np.uint8)
+                self.read(source, start, piece)
+                self.write(target, start, piece)
+                return
+            start += count
+
+
+def _shorter(extent: Extent) -> CorruptCheckpoint:
+    return CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+
+
+# What file systems and kernels say that cannot copy from file to file.
+_NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
+
+
+def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = COPY_BYTES) -> Iterator[Block]:
+    """Cuts moves into blocks of at most ``limit`` bytes on either side (but at least one row).
+
+    Args:
+        moves: to be cut.
+        limit: for what passes through memory.
+        copy_limit: for what is copied in the kernel.
+    """
+    for move in moves:
+        if move.layout.axes is None:
+            rows, width = move.source.size, max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
+            limit_here = copy_limit if move.copies else limit
+        else:
+            rows = move.pt_shape[0]
+            width = move.source.size // max(rows, 1) * max(DTYPES[move.source.dtype], DTYPES[move.target.dtype])
+            limit_here = limit
+        step = max(1, limit_here // max(width, 1))
+        for start in range(0, rows, step):
+            yield Block(move, start, min(start + step, rows))
+
+
+def write_block(files: Files, block: Block) -> int:
+    """Carries out one block; gives how many finite values the target's dtype could only hold as infinite."""
+    move = block.move
+    source, target = extent_of(move.source), extent_of(move.target)
+    if move.copies:
+        width = DTYPES[move.source.dtype]
+        files.copy(source, target, block.start * width, block.stop * width)
+        return 0
+    held = read_rows(files, move.source, block, not move.to_tf, "source")
+    data = cast(held, move.target.dtype)
+    overflowed = 0
+    if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
+        overflowed = int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
+    if move.layout.axes is not None:
+        data = (move.layout.to_tf if move.to_tf else move.layout.to_pt)(data, kept.maker("turned"))
+    _write_rows(files, move.target, block, data, columns=move.to_tf)
+    return overflowed
+
+
+def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool, role: str) -> Array:
+    """Reads the part of a stored tensor that a block is about.
+
+    Args:
+        files: with the tensor's file open.
+        tensor: source or target of the block's move.
+        block: which rows.
+        columns: whether PyTorch's rows are this tensor's last axis.
+        role: whose memory the thread uses for it.
+
+    Returns:
+        An array, flat for plain layouts, ``(rows, ...)`` or ``(..., rows)`` for the others; good until this thread reads
+        for the same role again.
+    """
+    move, count, make = block.move, block.stop - block.start, kept.maker(role)
+    extent, dtype = extent_of(tensor), numpy_dtype(tensor.dtype)
+    if move.layout.axes is None:
+        flat = make((count,), dtype)
+        files.read(extent, block.start * dtype.itemsize, flat)
+        return flat
+    rest = move.pt_shape[1:]
+    rows = move.pt_shape[0]
+    if not columns:
+        held = make((count, *rest), dtype)
+        files.read(extent, block.start * (held.nbytes // count), held)
+        return held
+    held = make((*(move.pt_shape[axis] for axis in move.layout.axes[:-1]), count), dtype)
+    if count == rows:
+        files.read(extent, 0, held)
+        return held
+    for line, into in enumerate(held.reshape(-1, count)):
+        files.read(extent, (line * rows + block.start) * dtype.itemsize, into)
+    return held
+
+
+def _write_rows(files: Files, tensor: StoredTensor, block: Block, data: Array, columns: bool) -> None:
+    extent, width = extent_of(tensor), DTYPES[tensor.dtype]
+    rows, count = block.move.pt_shape[0], block.stop - block.start
+    if block.move.layout.axes is None or not columns or count == rows:
+        files.write(extent, block.start * (data.nbytes // count), data)
+        return
+    for line, values in enumerate(data.reshape(-1, count)):
+        files.write(extent, (line * rows + block.start) * width, values)
+
+
+def cast(data: Array, dtype: str) -> Array:
+    """Casts a block; between the floats, rounding is to nearest, ties to even."""
+    wanted = numpy_dtype(dtype)
+    if data.dtype == wanted:
+        return data
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are what they shall become
+        return data.astype(wanted)
+
+
+def in_parallel(
+    tasks: Iterable[Callable[[], int]], advance: Callable[[int], None] = lambda _: None, threads: int = THREADS
+) -> None:
+    """Runs tasks on all cores; the first error stops the rest.
+
+    Args:
+        tasks: each returns how many bytes it dealt with.
+        advance: told of that number after each task, by one thread at a time.
+        threads: how many at once.
+    """
+    pending = iter(tasks)
+    lock, stop = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    return
+                done = task()
+                with lock:
+                    advance(done)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(threads) as pool:
+        workers = [pool.submit(work) for _ in range(threads)]
+        try:
+            for worker in workers:
+                worker.result()
+        finally:
+            stop.set()
+
+
+def extent_of(tensor: StoredTensor) -> Extent:
+    """Where a tensor lies that is known to be a run of bytes."""
+    if tensor.extent is None:
+        raise ValueError(f"{tensor.name} has no extent")
+    return tensor.extent

@@ -1,0 +1,33 @@
+"""Every pair that the rules serve, there and back bit for bit. The list is read from the rules, so that none is forgotten."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from converter import pt2tf, tf2pt
+from converter.names.configs import supported
+from tests.compat.towers import ALL_TEXT, ALL_VISION
+from tests.tiny import assert_same, config_of, load, tensors_of, write_checkpoint
+
+PAIRS = list(itertools.product(supported("vision"), supported("text")))
+
+
+@pytest.mark.parametrize(("vision", "text"), PAIRS, ids=["+".join(pair) for pair in PAIRS])
+def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
+    config = config_of()
+    config["vision_config"] = {"model_type": vision, **ALL_VISION[vision]}
+    config["text_config"] = {"model_type": text, **ALL_TEXT[text]}
+    tensors = tensors_of(config)
+    write_checkpoint(tmp_path / "pt", config, tensors)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    back = tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert (there.tensors, back.tensors, there.dropped, back.dropped) == (len(tensors), len(tensors), (), ())
+    found = load(tmp_path / "back" / "model.safetensors")
+    assert_same({name: array for name, array in found.items() if name not in back.restored}, tensors)
+
+
+def test_there_are_as_many_as_the_readme_says() -> None:
+    assert len(PAIRS) == 8 * 9

@@ -1,0 +1,231 @@
+"""Every tensor accounted for before any is read: what is missing, surplus, of another shape or there twice is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter.conversion.plan import Plan, make_plan
+from converter.errors import ConfigError, PlanError
+from converter.names.configs import check_config
+from converter.names.rules import compile_rules
+from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
+from tests.tiny import PAIRS, config_of
+
+FILE = Path("model.safetensors")
+QUERY = "text_model.encoder.layer.1.attention.self.query.weight"
+
+
+def shapes_of(config: Mapping[str, Any], side: Framework = "pt") -> dict[str, Shape]:
+    """Every name of a config's rules, with the shape on that side."""
+    rules = compile_rules(check_config(config))
+    if side == "pt":
+        return {rule.pt: rule.shape for rule in rules.tensors}
+    axes = {"dense": (1, 0), "conv2d": (2, 3, 1, 0)}
+    return {
+        rule.tf: (1,) if rule.layout == "scalar" else tuple(rule.shape[a] for a in axes[rule.layout])
+        if rule.layout in axes else rule.shape
+        for rule in rules.tensors
+    }  # fmt: skip
+
+
+def checkpoint(shapes: Mapping[str, Shape], side: Framework = "pt", dtype: str = "float32") -> Checkpoint:
+    """A checkpoint of the given names and shapes, in a file that nobody opens."""
+    tensors = {
+        name: StoredTensor(name, dtype, shape, Extent(FILE, 0, math.prod(shape) * 4)) for name, shape in shapes.items()
+    }
+    return Checkpoint(side, "test", tensors, (FILE,))
+
+
+def plan(
+    shapes: Mapping[str, Shape],
+    config: Mapping[str, Any],
+    target: Framework = "tf",
+    side: Framework = "pt",
+    **more: Any,
+) -> Plan:
+    return make_plan(checkpoint(shapes, side), check_config(config), target, **more)
+
+
+def refusal(shapes: Mapping[str, Shape], config: Mapping[str, Any], **more: Any) -> str:
+    with pytest.raises(PlanError) as caught:
+        plan(shapes, config, **more)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("vision", "text"), PAIRS)
+def test_plans_are_bijections(vision: str, text: str) -> None:
+    config = config_of(vision, text)
+    there = plan(shapes_of(config), config)
+    assert {tensor.source.name for tensor in there.tensors} == set(shapes_of(config))
+    assert {tensor.name: tensor.shape for tensor in there.tensors} == shapes_of(config, "tf")
+    back = plan(shapes_of(config, "tf"), config, "pt", "tf")
+    assert {tensor.name: tensor.shape for tensor in back.tensors} == shapes_of(config)
+    assert {tensor.source.name: tensor.name for tensor in back.tensors} == {
+        tensor.name: tensor.source.name for tensor in there.tensors
+    }
+    assert [tensor.name for tensor in back.tensors] == sorted(shapes_of(config))
+    assert there.dropped == back.dropped == ()
+
+
+def test_missing_and_surplus_are_both_named() -> None:
+    config = config_of()
+    shapes = shapes_of(config)
+    del shapes[QUERY], shapes["logit_scale"]
+    shapes["text_model.embeddings.extra\n"] = (3,)
+    assert refusal(shapes, config) == (
+        "model.safetensors: not the tensors that config.json describes; missing from it (2): "
+        f"{QUERY}, logit_scale, as rename_rules/bert.toml: "
+        "encoder.layer.{layer}.attention.self.query asks for; in it but not in the model that config.json describes "
+        r"(1): text_model.embeddings.extra\n; compare config.json with the one the weights were saved with"
+    )
+
+
+def test_the_first_ten_and_the_full_count() -> None:
+    config = config_of()
+    shapes = {name: shape for name, shape in shapes_of(config).items() if not name.startswith("text_model")}
+    message = refusal(shapes, config)
+    assert "missing from it (39): " in message
+    assert " and 29 more, as rename_rules/bert.toml: embeddings.word_embeddings asks for; compare" in message
+
+
+@pytest.mark.parametrize(("side", "vision", "text"), [("pt", "clip_vision_model", "albert"), ("tf", "swin", "roberta")])
+def test_no_single_tensor_can_be_missing_or_renamed(side: Framework, vision: str, text: str) -> None:
+    config = config_of(vision, text)
+    target: Framework = "tf" if side == "pt" else "pt"
+    shapes = shapes_of(config, side)
+    for name in shapes:
+        without = {other: shape for other, shape in shapes.items() if other != name}
+        assert f"missing from it (1): {name}, as rename_rules/" in refusal(without, config, target=target, side=side)
+        renamed = without | {f"{name}x": shapes[name]}
+        assert f"(1): {name}x; compare" in refusal(renamed, config, target=target, side=side)
+
+
+def test_shapes_that_are_not_those_of_the_config() -> None:
+    config = config_of()
+    shapes = shapes_of(config) | {"visual_projection.weight": (28, 26), "text_projection.weight": (26, 33)}
+    assert refusal(shapes, config) == (
+        "tensors of another shape than config.json says (2): visual_projection.weight is (28, 26), config.json says "
+        "(26, 28), text_projection.weight is (26, 33), config.json says (26, 32); compare config.json with the one the "
+        "weights were saved with"
+    )
+
+
+def test_shapes_of_tensorflow_are_those_of_tensorflow() -> None:
+    config = config_of()
+    shapes = shapes_of(config, "tf") | {"visual_projection/kernel": (26, 28)}
+    assert refusal(shapes, config, target="pt", side="tf") == (
+        "tensors of another shape than config.json says (1): visual_projection/kernel is (26, 28), config.json says "
+        "(28, 26); compare config.json with the one the weights were saved with"
+    )
+
+
+@pytest.mark.parametrize("name", ["visual_projection.weight", "text_model.pooler.dense.bias", "logit_scale"])
+def test_one_axis_more_is_another_shape(name: str) -> None:
+    config = config_of()
+    shapes = shapes_of(config)
+    shapes[name] = (*shapes[name], 1, 1)
+    assert "tensors of another shape than config.json says (1): " in refusal(shapes, config)
+
+
+@pytest.mark.parametrize("stored", [(), (1,)])
+@pytest.mark.parametrize(("side", "target", "shape"), [("pt", "tf", (1,)), ("tf", "pt", ())])
+def test_logit_scale_may_be_stored_either_way(stored: Shape, side: Framework, target: Framework, shape: Shape) -> None:
+    config = config_of()
+    made = plan(shapes_of(config, side) | {"logit_scale": stored}, config, target, side)
+    assert {tensor.name: tensor.shape for tensor in made.tensors}["logit_scale"] == shape
+
+
+def test_casts_are_counted() -> None:
+    config = config_of()
+    source = checkpoint(shapes_of(config), dtype="bfloat16")
+    source = Checkpoint("pt", "test", {**source.tensors, QUERY: StoredTensor(QUERY, "int8", (32, 32))}, (FILE,))
+    checked = check_config(config)
+    count = len(source.tensors) - 1
+    assert make_plan(source, checked, "tf").casts == {}
+    assert make_plan(source, checked, "tf", widen_bfloat16=True).casts == {"bfloat16 -> float32": count}
+    assert make_plan(source, checked, "tf", dtype="float16").casts == {"bfloat16 -> float16": count}
+
+
+def test_integers_are_never_cast() -> None:
+    config = config_of()
+    made = make_plan(checkpoint(shapes_of(config), dtype="int8"), check_config(config), "tf", dtype="float16")
+    assert {tensor.dtype for tensor in made.tensors} == {"int8"}
+
+
+def test_a_tensor_without_a_name_is_surplus() -> None:
+    config = config_of("vit", vision_fields={"qkv_bias": False})
+    assert "describes (1): ; compare" in refusal(shapes_of(config) | {"": (28,)}, config)
+    config = config_of()
+    assert "describes (1): ; compare" in refusal(
+        shapes_of(config, "tf") | {"": (1, 41)}, config, target="pt", side="tf"
+    )
+
+
+def test_no_config_makes_buffers_that_exhaust_memory() -> None:
+    config = config_of(text_fields={"max_position_embeddings": 2**31 - 1})
+    with pytest.raises(ConfigError) as caught:
+        plan(shapes_of(config), config)
+    assert str(caught.value) == (
+        "config.json: a length asks for a buffer of 2,147,483,647 elements, more than any model has; correct the config"
+    )
+    small = shapes_of(config_of())
+    assert "text_model.embeddings.position_embeddings.weight is (41, 32)" in refusal(small, config)
+
+
+POSITIONS = "text_model.embeddings.position_ids"
+
+
+def test_position_ids_are_left_out_and_said_so() -> None:
+    config = config_of()
+    made = plan(shapes_of(config) | {POSITIONS: (1, 41)}, config)
+    assert [(item.name, item.reason) for item in made.dropped] == [
+        (POSITIONS, "0, 1, 2 ..., which early versions stored; every version makes them anew")
+    ]
+    ((stored, value),) = made.expected
+    assert stored.name == POSITIONS
+    assert value.tolist() == [list(range(41))]
+
+
+def test_position_ids_of_another_length() -> None:
+    config = config_of()
+    assert refusal(shapes_of(config) | {POSITIONS: (1, 40)}, config) == (
+        f"{POSITIONS} has shape (1, 40), the config says (1, 41); the weights and config.json are not of the same model"
+    )
+
+
+SWIN_INDEX = "vision_model/swin/encoder/layers.0/blocks.1/attention/self/relative_position_index"
+
+
+def test_swins_index_is_made_anew_for_tensorflow() -> None:
+    config = config_of("swin")
+    made = plan(shapes_of(config), config)
+    assert len(made.restored) == 3
+    assert (made.restored[SWIN_INDEX].shape, made.restored[SWIN_INDEX].dtype) == ((16, 16), np.int32)
+    assert (made.dropped, made.expected) == ((), ())
+
+
+@pytest.mark.parametrize(("names", "count"), [("v4", 3), ("v5", 0)])
+def test_swins_index_is_kept_for_pytorch_4(names: Any, count: int) -> None:
+    config = config_of("swin")
+    stored = dict.fromkeys(plan(shapes_of(config), config).restored, (16, 16))
+    made = plan(shapes_of(config, "tf") | stored, config, "pt", "tf", names=names)
+    assert (len(made.restored), len(made.expected), len(made.dropped)) == (count, 3, 3 - count)
+
+
+def test_vit_without_qkv_bias() -> None:
+    """transformers' TensorFlow class has the biases all the same."""
+    config = config_of("vit", vision_fields={"qkv_bias": False})
+    made = plan(shapes_of(config), config)
+    assert len(made.restored) == 6
+    name = "vision_model/vit/encoder/layer_._1/attention/attention/key/bias"
+    assert (made.restored[name].tolist(), made.restored[name].dtype) == ([0] * 28, np.float32)
+    back = plan(shapes_of(config, "tf") | dict.fromkeys(made.restored, (28,)), config, "pt", "tf")
+    assert back.restored == {}
+    assert (len(back.dropped), len(back.expected)) == (6, 6)
+    assert {item.reason for item in back.dropped} == {"all zero: the config says that there is no such bias"}

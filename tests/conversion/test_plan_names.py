@@ -1,0 +1,114 @@
+"""PyTorch dialects and spellings: each understood, counted and written as asked for; no two names for one tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from converter.conversion.plan import Plan, make_plan
+from converter.errors import PlanError
+from converter.names.configs import check_config
+from tests.conversion.test_plan import checkpoint, shapes_of
+from tests.tiny import FIXTURES, config_of
+
+TABLES: dict[str, Any] = json.loads((FIXTURES / "names" / "pairs.json").read_text("utf-8"))
+CONFIG = config_of("clip_vision_model", "bert")
+SHAPES = shapes_of(CONFIG)
+
+
+def plan_renamed(rename: Callable[[str], str]) -> Plan:
+    return make_plan(checkpoint({rename(name): shape for name, shape in SHAPES.items()}), check_config(CONFIG), "tf")
+
+
+def flat(name: str) -> str:
+    return name.replace("vision_model.vision_model.", "vision_model.", 1)
+
+
+def gamma_beta(name: str) -> str:
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+@pytest.mark.parametrize(
+    ("rename", "dialects"),
+    [
+        (str, {"v4": 81}),
+        (flat, {"v4": 42, "v5": 39}),
+        (lambda name: f"module.{name}", {"v4, module.": 81}),
+        (lambda name: f"_orig_mod.{flat(name)}", {"v4, _orig_mod.": 42, "v5, _orig_mod.": 39}),
+        (lambda name: f"module._orig_mod.{name}", {"v4, module. _orig_mod.": 81}),
+        (gamma_beta, {"v4": 71, "v4, gamma": 5, "v4, beta": 5}),
+        (lambda name: f"module.{gamma_beta(name)}", {"v4, module.": 71, "v4, module. gamma": 5, "v4, module. beta": 5}),
+    ],
+    ids=["nested", "flat", "module", "orig_mod flat", "both", "gamma beta", "module gamma beta"],
+)
+def test_spellings(rename: Callable[[str], str], dialects: dict[str, int]) -> None:
+    made, usual = plan_renamed(rename), plan_renamed(str)
+    assert made.dialects == dialects
+    assert [(tensor.pt, tensor.name, tensor.source.shape) for tensor in made.tensors] == [
+        (tensor.pt, tensor.name, tensor.source.shape) for tensor in usual.tensors
+    ]
+    assert {tensor.pt: tensor.source.name for tensor in made.tensors} == {name: rename(name) for name in SHAPES}
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace("layer_norm1.weight", "layer_norm1.gamma"),
+        lambda name: name.replace("pooler.dense.bias", "pooler.dense.beta"),
+        lambda name: f"model.{name}",
+        lambda name: name.replace("text_model.", "text_model.bert."),
+        lambda name: name.upper(),
+    ],
+)
+def test_nothing_is_guessed(rename: Callable[[str], str]) -> None:
+    with pytest.raises(PlanError, match="missing from it"):
+        plan_renamed(rename)
+
+
+@pytest.mark.parametrize(
+    "other", [f"module.{name}" for name in list(SHAPES)[:1]] + ["vision_model.post_layernorm.bias"]
+)
+def test_two_names_of_one_tensor(other: str) -> None:
+    nested = "vision_model.vision_model.post_layernorm.bias" if "post" in other else other.removeprefix("module.")
+    with pytest.raises(PlanError) as caught:
+        make_plan(checkpoint(SHAPES | {other: SHAPES[nested]}), check_config(CONFIG), "tf")
+    assert str(caught.value) == f"{nested} and {other} are two names of one tensor, {nested}; remove one of them"
+
+
+def table_config(vision: str, text: str) -> dict[str, Any]:
+    """The config that the tables of fixtures/names were made with."""
+    shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    swin = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4}
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": 16,
+        "vision_config": {
+            "model_type": vision, "image_size": 32, **(swin if vision == "swin" else {"patch_size": 16, **shared})
+        },
+        "text_config": {"model_type": text, "vocab_size": 99, **shared},
+    }  # fmt: skip
+
+
+def test_names_of_fresh_5_are_written_as_asked_for() -> None:
+    """What `names="v5"` writes is what transformers 5.23 saves of a new model."""
+    config = table_config("clip_vision_model", "bert")
+    source, checked = checkpoint(shapes_of(config, "tf"), "tf"), check_config(config)
+    said = TABLES["clip_vision_model+bert"]
+    for names in ("v4", "v5"):
+        made = make_plan(source, checked, "pt", names=names)
+        assert {tensor.name: list(tensor.shape) for tensor in made.tensors} == said[f"pt_{names}"]
+    assert said["pt_v4"] != said["pt_v5"]
+
+
+@pytest.mark.parametrize("dialect", ["pt_v4", "pt_v5", "pt_v5_live"])
+@pytest.mark.parametrize("pair", ["clip_vision_model+bert", "vit+bert", "deit+bert", "swin+bert"])
+def test_every_writer_is_understood(pair: str, dialect: str) -> None:
+    config = table_config(*pair.split("+"))
+    given = {name: tuple(shape) for name, shape in TABLES[pair][dialect].items()}
+    made = make_plan(checkpoint(given), check_config(config), "tf")
+    expected = {name.partition("/")[2].removesuffix(":0"): shape for name, shape in TABLES[pair]["tf"].items()}
+    found = {tensor.name: list(tensor.shape) for tensor in made.tensors}
+    assert found | {name: list(value.shape) for name, value in made.restored.items()} == expected

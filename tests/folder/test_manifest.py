@@ -1,0 +1,128 @@
+"""conversion.json: every figure and hash in it, computed again from the files and from NumPy's arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+import pytest
+
+from converter import pt2tf, tf2pt
+from converter.folder.manifest import version
+from converter.publishing.evidence import option_words
+from tests.tiny import FIXTURE, Arrays, load, write_tiny
+
+
+def manifest(folder: Path) -> Any:
+    return json.loads((folder / "conversion.json").read_text("utf-8"))
+
+
+def record(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def canonical(tensors: Arrays) -> dict[str, Any]:
+    """Hashes as they are defined: BLAKE3 of the bytes in PyTorch's layout, C order, little-endian."""
+    return {
+        name: {
+            "dtype": array.dtype.name,
+            "shape": list(array.shape),
+            "blake3": blake3.blake3(np.ascontiguousarray(array).tobytes()).hexdigest(),
+        }
+        for name, array in tensors.items()
+    }
+
+
+def test_everything_in_it(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "src")
+    pt2tf(tmp_path / "src", tmp_path / "deep" / "out")
+    out = tmp_path / "deep" / "out"
+    found = manifest(out)
+    assert found.pop("tensors") == canonical(load(FIXTURE / "model.safetensors"))
+    assert found == {
+        "format": 1,
+        "made_by": f"dual-encoder-converter {version()}",
+        "direction": "pt2tf",
+        "source": {"path": "../../src", "files": [record(FIXTURE / "model.safetensors")]},
+        "options": {"format": "h5", "dtype": "keep", "max_shard_size": None},
+        "towers": {"vision": "clip_vision_model", "text": "bert"},
+        "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
+        "config_unknown": [],
+        "dropped": [],
+        "restored": [],
+        "made_new": [],
+        "casts": {},
+        "overflowed": {},
+        "dialects": {"v4": 97},
+        "checked": True,
+        "files": [
+            record(out / name)
+            for name in (
+                "tf_model.h5", "config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+            )
+        ],
+    }  # fmt: skip
+
+
+def test_a_config_from_elsewhere_is_in_it_by_name_alone(tmp_path: Path) -> None:
+    config = tmp_path / "private" / "dual config.json"
+    config.parent.mkdir()
+    shutil.copy(FIXTURE / "config.json", config)
+    pt2tf(FIXTURE, tmp_path / "out", config=config)
+    found = manifest(tmp_path / "out")
+    assert found["options"]["config"] == "dual config.json"
+    assert "private" not in json.dumps(found)
+    assert option_words(found) == ["--format h5", "--config 'dual config.json'"]
+    long = "a-name-that-is-longer-than-forty-characters-is-no-reason-to-cut-it.json"
+    assert option_words({"options": {"config": long}}) == [f"--config {long}"]
+    for odd in ("<!-- dual-encoder-converter: end -->", "```", "conf\udcff.json", "a\nb"):
+        assert option_words({"options": {"config": odd, "format": odd}}) == ["--config CONFIG", "--format FORMAT"]
+    pt2tf(FIXTURE, tmp_path / "given", config=json.loads(config.read_text()))
+    assert "config" not in manifest(tmp_path / "given")["options"]
+
+
+def test_every_file_is_in_it(tmp_path: Path) -> None:
+    result = pt2tf(FIXTURE, tmp_path / "out")
+    listed = {file["name"] for file in manifest(tmp_path / "out")["files"]}
+    assert listed | {"conversion.json"} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert [file.to_json() for file in result.files] == manifest(tmp_path / "out")["files"]
+
+
+@pytest.mark.parametrize("vision", ["clip_vision_model", "swin"])
+def test_hashes_are_the_same_in_both_frameworks(tmp_path: Path, vision: str) -> None:
+    tensors = write_tiny(tmp_path / "pt", vision)
+    pt2tf(tmp_path / "pt", tmp_path / "tf")
+    tf2pt(tmp_path / "tf", tmp_path / "back")
+    assert manifest(tmp_path / "tf")["tensors"] == canonical(tensors)
+    assert manifest(tmp_path / "back")["tensors"] == canonical(tensors)
+    assert manifest(tmp_path / "back")["source"]["files"] == [record(tmp_path / "tf" / "tf_model.h5")]
+
+
+def test_hashes_are_of_the_dtype_as_written(tmp_path: Path) -> None:
+    tensors = write_tiny(tmp_path / "pt")
+    pt2tf(tmp_path / "pt", tmp_path / "tf", dtype="float16")
+    found = manifest(tmp_path / "tf")
+    assert found["tensors"] == canonical({name: array.astype(np.float16) for name, array in tensors.items()})
+    assert found["casts"] == {"float32 -> float16": len(tensors)}
+
+
+def test_without_check_sizes_only(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "pt")
+    pt2tf(tmp_path / "pt", tmp_path / "tf", check=False)
+    found = manifest(tmp_path / "tf")
+    assert (found["checked"], found["tensors"]) == (False, {})
+    files = found["files"] + found["source"]["files"]
+    assert [sorted(file) for file in files] == [["name", "size"]] * 3
+
+
+def test_the_same_input_gives_the_same_folder(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "pt", "swin", "albert")
+    for name in ("a", "b"):
+        pt2tf(tmp_path / "pt", tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

@@ -1,0 +1,198 @@
+"""The small files: which go along, what of them is mended, and what of config.json is rewritten."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.errors import ConfigError, CorruptCheckpoint, SourceError
+from converter.folder import sidecars
+from converter.folder.sidecars import copy_sidecars, rewrite_config, write_json
+
+
+def folders(tmp_path: Path, **content: str) -> tuple[Path, Path]:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    for name, text in content.items():
+        (source / name.replace("__", ".")).write_text(text, "utf-8")
+    return source, target
+
+
+def test_takes_tokenizer_and_processor_files_only(tmp_path: Path) -> None:
+    source, target = folders(
+        tmp_path, vocab__txt="a\nb", tokenizer__json="{}", modeling_evil__py="print()", model__safetensors="x",
+        config__json="{}", conversion__json="{}", README__md="hello",
+    )  # fmt: skip
+    assert copy_sidecars((source,), target, "tf") == (("tokenizer.json", "vocab.txt"), ())
+    assert sorted(path.name for path in target.iterdir()) == ["tokenizer.json", "vocab.txt"]
+    assert (target / "vocab.txt").read_bytes() == b"a\nb"
+
+
+def test_of_two_the_tokenizer_of_the_first_and_the_pictures_of_the_second(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, vocab__txt="first", preprocessor_config__json="first")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json"):
+        (other / name).write_text("second")
+    assert copy_sidecars((source, other), target, "pt")[0] == (
+        "preprocessor_config.json", "processor_config.json", "vocab.txt",
+    )  # fmt: skip
+    assert {path.name: path.read_text() for path in target.iterdir()} == {
+        "vocab.txt": "first",
+        "preprocessor_config.json": "second",
+        "processor_config.json": "second",
+    }
+
+
+def test_of_none_nothing(tmp_path: Path) -> None:
+    assert copy_sidecars((), tmp_path, "tf") == ((), ())
+
+
+NEW = {
+    "tokenizer_class": "TokenizersBackend",
+    "extra_special_tokens": ["<s>NOTUSED", "è"],
+    "model_max_length": 64,
+}
+MENDED = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": 64,
+    "additional_special_tokens": ["<s>NOTUSED", "è"],
+}
+
+
+def test_what_5_writes_is_mended_for_4(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, tokenizer_config__json=json.dumps(NEW))
+    copied, rewritten = copy_sidecars((source,), target, "tf")
+    assert copied == ("tokenizer_config.json",)
+    assert rewritten == (
+        "tokenizer_config.json: extra_special_tokens -> additional_special_tokens",
+        "tokenizer_config.json: tokenizer_class: TokenizersBackend -> PreTrainedTokenizerFast",
+    )
+    assert json.loads((target / "tokenizer_config.json").read_text("utf-8")) == MENDED
+    assert json.loads((source / "tokenizer_config.json").read_text("utf-8")) == NEW
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tokenizer_class": "BertTokenizer"},
+        {"extra_special_tokens": {"image_token": "<img>"}},
+        {"extra_special_tokens": ["a"], "additional_special_tokens": ["b"]},
+    ],
+)
+def test_what_4_opens_is_left_alone(tmp_path: Path, config: dict[str, Any]) -> None:
+    text = json.dumps(config, indent=7)
+    source, target = folders(tmp_path, tokenizer_config__json=text)
+    assert copy_sidecars((source,), target, "tf")[1] == ()
+    assert (target / "tokenizer_config.json").read_text() == text
+
+
+def test_towards_pytorch_nothing_is_mended(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, tokenizer_config__json=json.dumps(NEW))
+    assert copy_sidecars((source,), target, "pt")[1] == ()
+    assert json.loads((target / "tokenizer_config.json").read_text("utf-8")) == NEW
+
+
+def test_a_broken_tokenizer_config(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, tokenizer_config__json="{")
+    with pytest.raises(ConfigError, match=r"tokenizer_config\.json: not JSON: .*; restore it from the original$"):
+        copy_sidecars((source,), target, "tf")
+
+
+def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecars, "MAX_SIDECAR_BYTES", 1000)
+    source, target = folders(tmp_path, vocab__txt="x" * 1001)
+    with pytest.raises(SourceError) as caught:
+        copy_sidecars((source,), target, "tf")
+    assert str(caught.value) == f"{source / 'vocab.txt'}: larger than 1,000 bytes, which no such file is; remove it"
+
+
+def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    source, target = folders(tmp_path)
+    (tmp_path / "secret").write_text("password")
+    (source / "vocab.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(CorruptCheckpoint) as caught:
+        copy_sidecars((source,), target, "tf")
+    assert str(caught.value) == (
+        f"{source / 'vocab.txt'}: a link out of its folder, to {tmp_path / 'secret'}; copy the file itself into the "
+        "folder"
+    )
+    assert list(target.iterdir()) == []
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path) -> None:
+    blobs, source, target = (tmp_path / name for name in ("m/blobs", "m/snapshots/0123", "target"))
+    for folder in (blobs, source, target):
+        folder.mkdir(parents=True)
+    (blobs / "abc").write_text("vocabulary")
+    (source / "vocab.txt").symlink_to("../../blobs/abc")
+    assert copy_sidecars((source,), target, "pt") == (("vocab.txt",), ())
+    assert (target / "vocab.txt").read_text() == "vocabulary"
+    assert not (target / "vocab.txt").is_symlink()
+
+
+def test_logit_scale_goes_into_the_config() -> None:
+    raw = {"b": 1, "logit_scale_init_value": 2.6592, "a": 2}
+    config, rewritten = rewrite_config(raw, 3.309999942779541, "float32")
+    assert list(config.items()) == [("b", 1), ("logit_scale_init_value", 3.309999942779541), ("a", 2)]
+    assert rewritten == ("config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541",)
+    assert raw["logit_scale_init_value"] == 2.6592
+
+
+def test_logit_scale_of_a_config_that_is_silent() -> None:
+    config, rewritten = rewrite_config({}, 3.5, None)
+    assert config == {"logit_scale_init_value": 3.5}
+    assert rewritten == ("config.json: logit_scale_init_value: absent -> 3.5",)
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_no_config_says_nan(scale: float) -> None:
+    assert rewrite_config({"logit_scale_init_value": 2.0}, scale, None) == ({"logit_scale_init_value": 2.0}, ())
+
+
+@pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+def test_dtype_follows_the_tensors(field: str) -> None:
+    config, rewritten = rewrite_config({field: "bfloat16", "logit_scale_init_value": 1.0}, 1.0, "float32")
+    assert config[field] == "float32"
+    assert rewritten == (f'config.json: {field}: "bfloat16" -> "float32"',)
+    assert rewrite_config({field: "bfloat16"}, math.nan, None) == ({field: "bfloat16"}, ())
+    assert rewrite_config({field: None}, math.nan, "float32") == ({field: None}, ())
+
+
+text = st.text(st.characters(), max_size=9)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+)
+
+
+@given(st.dictionaries(text, json_values, max_size=4))
+def test_json_there_and_back(tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]) -> None:
+    """Whatever JSON can say can be written, half a surrogate pair too."""
+    path = tmp_path_factory.mktemp("json") / "config.json"
+    write_json(path, value)
+    assert json.loads(path.read_text("utf-8")) == value
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_copies_are_told_from_others_and_a_mended_one_is_a_copy(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+            (tmp_path / folder / name).write_text("{}")
+    (tmp_path / "one" / "merges.txt").write_text("only here")
+    (tmp_path / "one" / "README.md").write_text("no such file")
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ()
+    (tmp_path / "one" / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
+    (tmp_path / "other" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ()
+    (tmp_path / "other" / "vocab.txt").write_text("[]")
+    (tmp_path / "other" / "tokenizer_config.json").write_text("no JSON")
+    assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ("tokenizer_config.json", "vocab.txt")

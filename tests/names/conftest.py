@@ -1,0 +1,173 @@
+"""The name tables of transformers, and the configs they belong to.
+
+A test that asks for ``pair``, ``odd`` or ``tower_type`` runs once for each.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter.names.configs import DualEncoderConfig, Side, check_config, rule_file
+from converter.names.rules import RuleSet, compile_rules, compile_tower
+
+NAMES = Path(__file__).parents[2] / "fixtures" / "names"
+ROOT_SCOPE = "tf_vision_text_dual_encoder_model/"
+
+# The configs that the tables of pairs.json were made with, where they are not transformers' defaults.
+_VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_VISION |= {"image_size": 32, "patch_size": 16}
+_TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "swin": {
+        "image_size": 32,
+        "embed_dim": 16,
+        "depths": [1, 1],
+        "num_heads": [2, 2],
+        "window_size": 4,
+        "patch_size": 4,
+    },
+    "albert": {"embedding_size": 16},
+}
+
+
+@functools.cache
+def table(name: str) -> Any:
+    """One file of fixtures/names."""
+    return json.loads((NAMES / f"{name}.json").read_text("utf-8"))
+
+
+def side_of(model_type: str) -> Side:
+    """Which tower a model type is."""
+    return "vision" if model_type in rule_file("dual_encoder")["towers"]["vision"] else "text"
+
+
+def pair_fields(vision: str, text: str) -> dict[str, Any]:
+    """The config.json of one pair of pairs.json."""
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": 16,
+        "vision_config": {"model_type": vision, **({} if vision == "swin" else _VISION), **_SPECIAL.get(vision, {})},
+        "text_config": {"model_type": text, **_TEXT, **_SPECIAL.get(text, {})},
+    }
+
+
+def pair_config(vision: str, text: str) -> DualEncoderConfig:
+    """The config of one pair of pairs.json."""
+    return check_config(pair_fields(vision, text))
+
+
+def tower_config(fields: dict[str, Any]) -> DualEncoderConfig:
+    """The config of a dual encoder with one given tower; the other is all defaults."""
+    side = side_of(fields["model_type"])
+    towers = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}, f"{side}_config": fields}
+    return check_config({"model_type": "vision-text-dual-encoder", **towers})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of pairs.json: what it is called, what transformers says, and what the rules say."""
+
+    vision: str
+    text: str
+    said: dict[str, dict[str, list[int]]]
+    config: DualEncoderConfig
+    rules: RuleSet
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A case of odd.json: the tower's side, what transformers says, and what the rules say."""
+
+    side: Side
+    said: dict[str, Any]
+    config: DualEncoderConfig
+    tower: RuleSet
+    rules: RuleSet
+
+
+@functools.cache
+def load_pair(name: str) -> Pair:
+    """Compiles one pair of pairs.json."""
+    vision, text = name.split("+")
+    config = pair_config(vision, text)
+    return Pair(vision, text, table("pairs")[name], config, compile_rules(config))
+
+
+@functools.cache
+def load_odd(name: str) -> Odd:
+    """Compiles one case of odd.json."""
+    said = table("odd")[name]
+    side = side_of(said["config"]["model_type"])
+    config = tower_config(said["config"])
+    return Odd(side, said, config, compile_tower(config.tower(side)), compile_rules(config))
+
+
+def tower_types() -> list[str]:
+    """Every model type that has rules."""
+    towers = rule_file("dual_encoder")["towers"]
+    return [*towers["vision"], *towers["text"]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test for every pair, odd config or model type that it asks for."""
+    for argument, names in (("pair", table("pairs")), ("odd", table("odd")), ("tower_type", tower_types())):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, list(names), indirect=argument != "tower_type")
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """A pair of pairs.json."""
+    return load_pair(request.param)
+
+
+@pytest.fixture
+def odd(request: pytest.FixtureRequest) -> Odd:
+    """A case of odd.json."""
+    return load_odd(request.param)
+
+
+@pytest.fixture
+def names() -> Any:
+    """The loader of the tables, and what belongs to them, for tests that are about all of them together."""
+    return _Tables
+
+
+class _Tables:
+    table = staticmethod(table)
+    tower_config = staticmethod(tower_config)
+    pair_config = staticmethod(pair_config)
+    side_of = staticmethod(side_of)
+    tower_types = staticmethod(tower_types)
+    directory = NAMES
+    root_scope = ROOT_SCOPE
+
+
+def tf_shape(layout: str, shape: tuple[int, ...]) -> list[int]:
+    """TensorFlow's shape, written out once more so that the tests do not lean on converter.tensors.layouts."""
+    if layout == "dense":
+        out, into = shape
+        return [into, out]
+    if layout == "conv2d":
+        out, into, height, width = shape
+        return [height, width, into, out]
+    return [1] if layout == "scalar" else list(shape)
+
+
+@pytest.fixture
+def said_by_rules() -> Any:
+    """``(tables of names -> shapes that a rule set gives: PyTorch's, TensorFlow's in order, stored buffers)``."""
+
+    def tables(rules: RuleSet) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
+        pt = {rule.pt: list(rule.shape) for rule in rules.tensors}
+        tf = {rule.tf: tf_shape(rule.layout, rule.shape) for rule in rules.tensors}
+        tf |= {rule.tf: list(rule.shape or ()) for rule in rules.buffers if rule.tf}
+        return pt, tf, {rule.pt: list(rule.shape or ()) for rule in rules.buffers if rule.pt}
+
+    return tables

@@ -1,0 +1,272 @@
+"""config.json: what is accepted, what is filled in, and every refusal with its message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.errors import ConfigError, ConverterError, UnsupportedOption, UnsupportedTower
+from converter.names.configs import check_config, read_config, rule_file, supported
+from tests.tiny import FIXTURE, PAIRS, config_of
+
+EXPECTED_DUAL = "config.json: expected a vision-text-dual-encoder, found "
+
+
+def refusal(config: dict[str, Any], error: type[ConfigError] = ConfigError) -> str:
+    with pytest.raises(error) as caught:
+        check_config(config)
+    assert type(caught.value) is error
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("vision", "text"), PAIRS)
+def test_pairs_are_accepted(vision: str, text: str) -> None:
+    config = check_config(config_of(vision, text))
+    assert (config.vision.model_type, config.text.model_type) == (vision, text)
+    assert config.unknown_fields == ()
+    assert config.rewritten == ()
+
+
+def test_fixture() -> None:
+    config = read_config(FIXTURE / "config.json")
+    assert config.unknown_fields == ()
+    assert config.fields == {
+        "projection_dim": 28, "logit_scale_init_value": 2.6592, "vision_width": 48, "text_width": 40,
+    }  # fmt: skip
+    assert config.tower("vision").fields["intermediate_size"] == 112
+    assert config.tower("text").family == "bert"
+
+
+def test_defaults_are_filled_in() -> None:
+    towers = {"vision_config": {"model_type": "swin"}, "text_config": {"model_type": "camembert"}}
+    config = check_config({"model_type": "vision-text-dual-encoder", **towers})
+    assert config.vision.fields["depths"] == [2, 2, 6, 2]
+    assert config.fields["vision_width"] == 768
+    assert config.text.fields["vocab_size"] == 30522
+    assert config.fields["projection_dim"] == 512
+
+
+def test_a_config_without_model_type_is_taken_by_its_towers() -> None:
+    config = config_of()
+    del config["model_type"]
+    assert check_config(config).vision.model_type == "vit"
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"model_type": "clip"}, "a full CLIP model; load it with transformers' CLIPModel"),
+        (
+            {"model_type": "clip", "vision_config": {"model_type": "clip_vision_model"}, "text_config": {}},
+            "a full CLIP model; load it with transformers' CLIPModel",
+        ),
+        ({"model_type": "siglip"}, "a full SigLIP model; load it with transformers' SiglipModel"),
+        (
+            {"model_type": "vision-encoder-decoder"},
+            "an image-to-text model; load it with transformers' VisionEncoderDecoderModel",
+        ),
+        (
+            {"model_type": "bert", "hidden_size": 8},
+            "a single bert tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual "
+            "encoder",
+        ),
+        (
+            {"model_type": "swin"},
+            "a single swin tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual "
+            "encoder",
+        ),
+        (
+            {"model_type": "vision-text-dual-encoder", "vision_config": {"model_type": "vit"}},
+            "a dual encoder without a vision_config and a text_config; restore both from the original",
+        ),
+        (
+            {"model_type": "vision-text-dual-encoder", "vision_config": [], "text_config": "bert"},
+            "a dual encoder without a vision_config and a text_config; restore both from the original",
+        ),
+        (
+            {"model_type": "gpt2"},
+            "model_type 'gpt2'; convert a folder that VisionTextDualEncoderModel's save_pretrained wrote",
+        ),
+        ({}, "model_type None; convert a folder that VisionTextDualEncoderModel's save_pretrained wrote"),
+        (
+            {"model_type": ["\x1b[31m"]},
+            r"model_type ['\x1b[31m']; convert a folder that VisionTextDualEncoderModel's save_pretrained wrote",
+        ),
+    ],
+)
+def test_other_models_are_named(config: dict[str, Any], found: str) -> None:
+    assert refusal(config) == EXPECTED_DUAL + found
+
+
+@pytest.mark.parametrize("model_type", ["resnet", None, 3, ["vit"], {"a": 1}, "VIT", "bert"])
+def test_unsupported_vision_towers(model_type: Any) -> None:
+    message = refusal(config_of(vision_fields={"model_type": model_type}), UnsupportedTower)
+    assert message == (
+        f"config.json: vision_config.model_type {model_type!r} has no rules; supported are "
+        f"{', '.join(supported('vision'))}; other towers can be added as described in README"
+    )
+
+
+def test_unsupported_text_tower() -> None:
+    message = refusal(config_of(text_fields={"model_type": "distilbert"}), UnsupportedTower)
+    assert message == (
+        "config.json: text_config.model_type 'distilbert' has no rules; supported are "
+        f"{', '.join(supported('text'))}; other towers can be added as described in README"
+    )
+
+
+def test_supported_towers_are_at_least_those_of_the_pairs() -> None:
+    assert {vision for vision, _ in PAIRS} <= set(supported("vision"))
+    assert {text for _, text in PAIRS} <= set(supported("text"))
+
+
+@pytest.mark.parametrize(("where", "place"), [("text_fields", "text_config.auto_map"), ("fields", "auto_map")])
+def test_code_of_its_own_is_refused(where: str, place: str) -> None:
+    config = config_of(**{where: {"auto_map": {"AutoModel": "modeling_evil.Evil"}}})
+    assert refusal(config, UnsupportedOption) == (
+        f"config.json: {place} asks for code of its own, which is never run; remove the field"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (
+            {"is_decoder": True},
+            "is_decoder is True, supported is False: a causal tower is another graph, and has no pooled output to "
+            "project",
+        ),
+        (
+            {"position_embedding_type": "relative_key"},
+            "position_embedding_type is 'relative_key', supported is 'absolute': relative positions were read by "
+            "transformers 4.x in PyTorch alone, and are ignored since 5.0",
+        ),
+        (
+            {"pruned_heads": {"0": [1]}},
+            "pruned_heads is {'0': [1]}, supported is {}: pruned heads change the shapes of single layers; prune after "
+            "conversion, or save without pruning",
+        ),
+    ],
+)
+def test_refused_options(fields: dict[str, Any], shown: str) -> None:
+    assert refusal(config_of(text_fields=fields), UnsupportedOption) == f"config.json: text_config.{shown}"
+
+
+@pytest.mark.parametrize(
+    ("place", "field", "value", "like"),
+    [
+        ("vision_fields", "hidden_size", "28", 768),
+        ("vision_fields", "hidden_size", True, 768),
+        ("vision_fields", "hidden_size", 28.0, 768),
+        ("vision_fields", "hidden_size", None, 768),
+        ("vision_fields", "hidden_size", 2**31, 768),
+        ("vision_fields", "hidden_size", 10**400, 768),
+        ("vision_fields", "image_size", [1, 2, 3, 4], 224),
+        ("vision_fields", "qkv_bias", 1, True),
+        ("vision_fields", "layer_norm_eps", float("nan"), 1e-12),
+        ("vision_fields", "layer_norm_eps", float("inf"), 1e-12),
+        ("vision_fields", "layer_norm_eps", "small", 1e-12),
+        ("text_fields", "hidden_act", 3, "gelu"),
+        ("text_fields", "vocab_size", {}, 30522),
+    ],
+)
+def test_wrong_types_and_sizes(place: str, field: str, value: Any, like: Any) -> None:
+    side = place.removesuffix("_fields")
+    shown = repr(value) if len(repr(value)) < 60 else f"1{'0' * 29}...{'0' * 30}"
+    assert refusal(config_of(**{place: {field: value}})) == (
+        f"config.json: {side}_config.{field} is {shown}, expected a value like {like!r}; correct the config"
+    )
+
+
+def test_wrong_type_at_the_top() -> None:
+    assert refusal(config_of(fields={"projection_dim": [512]})) == (
+        "config.json: projection_dim is [512], expected a value like 512; correct the config"
+    )
+
+
+def test_unknown_fields_are_kept_and_named() -> None:
+    config = check_config(config_of(fields={"zeta": 1}, vision_fields={"b": 1, "a": 2}, text_fields={"c": None}))
+    assert config.unknown_fields == ("zeta", "vision_config.a", "vision_config.b", "text_config.c")
+    assert config.raw["vision_config"]["a"] == 2
+
+
+def test_vision_part_of_a_full_clip_config() -> None:
+    inner = config_of("clip_vision_model")["vision_config"]
+    full = {"model_type": "clip", "vision_config": dict(inner), "text_config": {"hidden_size": 99}}
+    given = config_of(fields={"vision_config": full})
+    config = check_config(given)
+    assert config.vision.model_type == "clip_vision_model"
+    assert config.raw["vision_config"] == inner
+    assert config.rewritten == (
+        "config.json: vision_config: a full CLIP config replaced by its vision part, as transformers 4.x reads it",
+    )
+    assert given["vision_config"] == full
+
+
+def test_full_clip_config_with_a_wrong_vision_part() -> None:
+    full = {"model_type": "clip", "vision_config": [1]}
+    assert refusal(config_of(fields={"vision_config": full})) == (
+        "config.json: vision_config is a CLIP config whose own vision_config is not an object; correct the config"
+    )
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@given(
+    st.sampled_from(PAIRS),
+    st.sampled_from(["vision", "text"]),
+    st.sampled_from(["clip_vision", "bert", "swin"]),
+    values,
+)
+def test_any_value_of_a_field_is_taken_or_refused(pair: tuple[str, str], side: str, family: str, value: Any) -> None:
+    for field in rule_file(family)["config"]["honoured"]:
+        try:
+            check_config(config_of(*pair, **{f"{side}_fields": {field: value}}))
+        except ConverterError as error:
+            assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "not JSON: Expecting value: line 1 column 1 (char 0); restore it from the original"),
+        ("{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); restore it from "
+              "the original"),
+        ("[]", "expected a JSON object, found list; restore it from the original"),
+        ("3", "expected a JSON object, found int; restore it from the original"),
+    ],
+)  # fmt: skip
+def test_not_json(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert str(caught.value) == f"{path}: {problem}"
+
+
+def test_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert str(caught.value) == (
+        f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
+    )
+
+
+def test_messages_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config_of(vision_fields={"hidden_size": "wide"})))
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert str(caught.value) == (
+        f"{path}: vision_config.hidden_size is 'wide', expected a value like 768; correct the config"
+    )

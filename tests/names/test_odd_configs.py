@@ -1,0 +1,124 @@
+"""The rules under unusual configs, against the tables that transformers wrote for them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from converter.names.configs import rule_file
+
+if TYPE_CHECKING:
+    from tests.names.conftest import Odd
+
+# 4.x made room for a class token that Swin does not have, and could not run with it.
+SWIN_4 = "vision_model.embeddings.position_embeddings"
+# TensorFlow's ViT and DeiT have these biases whatever qkv_bias says; ours come last.
+ALWAYS_BIASED = re.compile(r"vision_model/(vit|deit)/encoder/layer_\._\d+/attention/attention/(query|key|value)/bias")
+
+
+def test_pytorch_4_names_and_shapes(odd: Odd, said_by_rules: Any) -> None:
+    expected = dict(odd.said["pt_v4"])
+    found, _, buffers = said_by_rules(odd.tower)
+    stored = {name: shape for name, shape in expected.items() if name in buffers}
+    assert {name: buffers[name] for name in stored} == stored
+    if odd.said["config"].get("use_absolute_embeddings"):
+        batch, rows, width = expected[SWIN_4]
+        expected[SWIN_4] = [batch, rows - 1, width]
+    assert {**found, **stored} == expected
+
+
+def test_tensorflow_names_shapes_and_order(odd: Odd, said_by_rules: Any) -> None:
+    expected = odd.said["tf"]
+    if not isinstance(expected, dict):
+        pytest.skip(expected or "transformers 4.x has no such tower in TensorFlow")
+    _, found, _ = said_by_rules(odd.tower)
+    assert found == expected
+    if odd.said["config"].get("qkv_bias") is False:
+        found, expected = ([name for name in names if not ALWAYS_BIASED.fullmatch(name)] for names in (found, expected))
+    assert list(found) == list(expected)
+
+
+@pytest.mark.parametrize("dialect", ["v5", "v5_live"])
+def test_names_of_newer_writers(odd: Odd, dialect: str, said_by_rules: Any) -> None:
+    spelled = odd.rules.dialects.get(dialect)
+    expected = join_parts(odd, dialect, odd.said[f"pt_{dialect}"])
+    canonical = {spelled[name] if spelled else name: shape for name, shape in expected.items()}
+    found, _, _ = said_by_rules(odd.tower)
+    assert canonical == found
+
+
+def test_live_tensors_are_the_saved_ones(odd: Odd) -> None:
+    """By value, not by name: exchanging query and key in a dialect would leave the set of names as it is."""
+    tables = {dialect: odd.rules.dialects.get(dialect, {}) for dialect in ("v5", "v5_live")}
+    splits = odd.config.tower(odd.side).rules.get("dialects", {}).get("v5_live", {}).get("split", ())
+    for live, saved in odd.said["pt_v5_of_live"].items():
+        if isinstance(saved, str):
+            assert tables["v5_live"].get(live, live) == tables["v5"].get(saved, saved)
+            continue
+        whole, first_row = saved
+        split = next(split for split in splits for part in split["parts"] if part in live)
+        rows = odd.said["pt_v5_live"][live][0]
+        assert live == re.sub(split["part_of"], split["parts"][first_row // rows], whole)
+
+
+def test_nested_and_saved_names_differ_by_one_level(odd: Odd) -> None:
+    """4.x's and 5.x's names of CLIP and SigLIP; other towers have one name in both."""
+    scope = f"{odd.side}_model."
+    names = odd.rules.dialects.get("v5", {}).items()
+    for saved, nested in names:
+        if nested.startswith(scope):
+            assert saved == scope + nested.removeprefix(scope).removeprefix(scope)
+
+
+def join_parts(odd: Odd, dialect: str, expected: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Puts the parts of a tensor that a dialect cuts up together again, as the rule file says."""
+    tower = odd.config.tower(odd.side)
+    for split in tower.rules.get("dialects", {}).get(dialect, {}).get("split", ()):
+        first, *others = split["parts"]
+        joined: dict[str, list[int]] = {}
+        for name, shape in expected.items():
+            if first in name:
+                parts = [shape, *(expected[name.replace(first, other)] for other in others)]
+                assert parts == [shape] * len(parts)
+                whole = name.replace(first, split["part_of"].replace("\\", ""))
+                joined[whole] = list(shape)
+                joined[whole][split["axis"]] *= len(parts)
+            elif not any(other in name for other in others):
+                joined[name] = shape
+        expected = joined
+    return expected
+
+
+def test_every_field_that_names_or_shapes_depend_on_is_tried(tower_type: str, names: Any) -> None:
+    """A field that a rule file's expressions use has a case with another value than the default."""
+    cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]
+    family = rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type]
+    rules = rule_file(family)
+    honoured = {**rules["config"]["honoured"], **rules["config"].get("defaults", {}).get(tower_type, {})}
+    used = used_fields(rules) & set(honoured)
+    assert used
+    tried = {field for field in used for case in cases if case.get(field, honoured[field]) != honoured[field]}
+    assert used == tried
+
+
+def used_fields(rules: Mapping[str, Any]) -> set[str]:
+    """Every name in the expressions of a rule file."""
+    expressions = [*rules["repeat"].values(), rules.get("width", "hidden_size")]
+    for module in [*rules["module"], *rules.get("buffer", ())]:
+        expressions += [str(axis) for axis in module["shape"]]
+        expressions += [module[key] for key in ("when", "bias") if key in module]
+    return {n.id for text in expressions for n in ast.walk(ast.parse(text, mode="eval")) if isinstance(n, ast.Name)}
+
+
+def test_both_values_of_every_condition_are_tried(tower_type: str, names: Any) -> None:
+    """A module that a config can leave out is there in one table of transformers, and is missing in another."""
+    family = rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type]
+    conditions = {m[key] for m in rule_file(family)["module"] for key in ("when", "bias") if key in m}
+    honoured = rule_file(family)["config"]["honoured"]
+    cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]
+    for field in {name for text in conditions for name in re.findall(r"[a-z_]+", text)} & set(honoured):
+        assert len({repr(case.get(field, honoured[field])) for case in cases}) > 1, field

@@ -1,0 +1,82 @@
+"""The rules of every pair against the tables that transformers wrote: exactly those names, shapes and order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from converter.names.rules import compile_tower
+
+if TYPE_CHECKING:
+    from tests.names.conftest import Pair
+
+
+def by_root_layer(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by their first component, in order: within one, TensorFlow's order counts."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layers.setdefault(name.split("/")[0], []).append(name)
+    return layers
+
+
+def test_pytorch_names_and_shapes(pair: Pair, said_by_rules: Any) -> None:
+    expected = pair.said["pt_v4"]
+    found, _, buffers = said_by_rules(pair.rules)
+    stored = {name: shape for name, shape in expected.items() if name in buffers}
+    assert {**found, **stored} == expected
+    assert {name: buffers[name] for name in stored} == stored
+    assert not set(found) & set(buffers)
+
+
+def test_tensorflow_names_shapes_and_order(pair: Pair, said_by_rules: Any, names: Any) -> None:
+    if pair.said["tf"] is None:
+        pytest.skip("transformers 4.x has no such pair in TensorFlow")
+    expected = {n.removeprefix(names.root_scope).removesuffix(":0"): s for n, s in pair.said["tf"].items()}
+    _, found, _ = said_by_rules(pair.rules)
+    assert found == expected
+    assert by_root_layer(found) == by_root_layer(expected)
+
+
+@pytest.mark.parametrize("dialect", ["v5", "v5_live"])
+def test_names_of_newer_writers(pair: Pair, dialect: str, said_by_rules: Any) -> None:
+    expected = pair.said[f"pt_{dialect}"]
+    spelled = pair.rules.dialects.get(dialect)
+    canonical = {spelled[name] if spelled else name: shape for name, shape in expected.items()}
+    found, _, _ = said_by_rules(pair.rules)
+    assert canonical == found
+
+
+def test_no_name_stands_for_two_tensors(pair: Pair) -> None:
+    rules = pair.rules
+    for side in ("pt", "tf"):
+        assert len({getattr(rule, side) for rule in rules.tensors}) == len(rules.tensors)
+    for spelled in rules.dialects.values():
+        stored = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers if rule.pt}
+        assert set(spelled.values()) == stored
+        assert len(spelled) == len(stored)
+
+
+def test_tables_tell_towers_apart(pair: Pair) -> None:
+    """The same names under another tower's config would make every test above worthless."""
+    others = [rule.pt for rule in pair.rules.tensors if not rule.pt.startswith(("vision_model.", "text_model."))]
+    assert others == ["visual_projection.weight", "text_projection.weight", "logit_scale"]
+    assert any(rule.pt.startswith("vision_model.") for rule in pair.rules.tensors)
+    assert any(rule.pt.startswith("text_model.") for rule in pair.rules.tensors)
+
+
+def test_every_supported_tower_has_a_table(names: Any) -> None:
+    tested = {model_type for pair in names.table("pairs") for model_type in pair.split("+")}
+    assert tested == set(names.tower_types())
+
+
+@pytest.mark.parametrize("model_type", ["mpnet", "clip_text_model"])
+def test_towers_that_tensorflow_has_alone(model_type: str, names: Any, said_by_rules: Any) -> None:
+    """Their names lie below the tower's scope; CLIP's table lacks the main layer that a dual encoder has."""
+    main_layer = {"mpnet": "", "clip_text_model": "clip/"}[model_type]
+    expected = names.table("standalone_tf")[model_type]
+    expected = {f"text_model/{main_layer}{n.removesuffix(':0')}": shape for n, shape in expected.items()}
+    tower = compile_tower(names.pair_config("clip_vision_model", model_type).text)
+    _, found, _ = said_by_rules(tower)
+    assert list(found.items()) == list(expected.items())

@@ -1,0 +1,241 @@
+"""Files and weights against manifest and source, without a framework; every control must fail, and name the place."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from converter import pt2tf, tf2pt
+from converter.errors import SourceError
+from converter.parity import files_and_weights as verification
+from converter.parity.files_and_weights import Finding, find_source, read_manifest, verify_files, verify_weights
+from converter.tensors.check import hash_file
+
+ROOT = "tf_vision_text_dual_encoder_model"
+
+
+@pytest.fixture
+def shipped() -> Path:
+    return Path(__file__).parents[2] / "fixtures" / "clip-bert-tiny"
+
+
+@pytest.fixture
+def source(tmp_path: Path, shipped: Path) -> Path:
+    return Path(shutil.copytree(shipped, tmp_path / "source"))
+
+
+@pytest.fixture
+def out(tmp_path: Path, source: Path) -> Path:
+    pt2tf(source, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def weights(out: Path, reference: Path | None = None) -> Finding:
+    recorded = read_manifest(out)
+    return verify_weights(out, recorded, find_source(out, recorded, [reference]))
+
+
+def change(out: Path, name: str, how: Callable[[np.ndarray[Any, Any]], None]) -> None:
+    """Changes a tensor of a tf_model.h5 and makes the manifest's sha256 fit, so that only the weights can tell."""
+    with h5py.File(out / "tf_model.h5", "r+") as file:
+        group = "top_level_model_weights" if name == "logit_scale" else name.split("/")[0]
+        dataset = file[f"{group}/{ROOT}/{name}:0"]
+        values = dataset[()]
+        how(values)
+        dataset[()] = values
+    text = (out / "conversion.json").read_text()
+    manifest = json.loads(text)
+    for record in manifest["files"]:
+        record["sha256"] = hash_file(out / record["name"]).sha256
+    (out / "conversion.json").write_text(json.dumps(manifest))
+
+
+def test_a_conversion_passes_in_both_directions(out, source, tmp_path):
+    for folder in (out, tmp_path / "back"):
+        if folder != out:
+            tf2pt(out, folder)
+        files = verify_files(folder, read_manifest(folder))
+        assert (files.status, files.compared, files.against) == ("passed", 5, "the manifest, sizes and sha256")
+        found = weights(folder)
+        assert (found.status, found.compared, found.problems) == ("passed", 97, ())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_dtype_that_was_asked_for_passes(source, tmp_path, dtype):
+    pt2tf(source, tmp_path / "out", dtype=dtype, format="safetensors")
+    assert weights(tmp_path / "out").status == "passed"
+
+
+def test_without_its_source_the_canonical_hashes_count(out, source):
+    shutil.rmtree(source)
+    found = weights(out)
+    assert (found.status, found.compared) == ("passed", 97)
+    assert found.against == "the canonical hashes of the manifest, the source being gone"
+    change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
+    assert weights(out).problems == ("text_model.pooler.dense.bias has another canonical hash than the manifest says",)
+
+
+def test_without_source_and_hashes_nothing_is_called_passed(source, tmp_path):
+    pt2tf(source, tmp_path / "out", check=False)
+    shutil.rmtree(source)
+    found = weights(tmp_path / "out")
+    assert found.status == "not checked"
+    assert found.problems == ("the source is gone and there are no canonical hashes; name it with --reference",)
+
+
+def test_a_file_of_another_size_is_not_said_to_have_had_no_sum(out):
+    config = out / "config.json"
+    size = config.stat().st_size
+    config.write_text(config.read_text() + " ")
+    found = verify_files(out, read_manifest(out))
+    assert (found.status, found.against) == ("failed", "the manifest, sizes and sha256")
+    assert found.problems == (f"config.json has {size + 1:,} bytes, the manifest says {size:,}",)
+
+
+def test_a_file_that_cannot_be_read(out, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(verification, "hash_file", refuse)
+    found = verify_files(out, read_manifest(out))
+    assert (found.status, len(found.problems)) == ("failed", 5)
+    assert found.problems[0] == "tf_model.h5 cannot be read: Permission denied"
+
+
+def test_a_folder_without_manifest(out, source):
+    (out / "conversion.json").unlink()
+    assert verify_files(out, read_manifest(out)).status == "not checked"
+    assert weights(out, source).status == "passed"
+
+
+def swap(values: np.ndarray[Any, Any]) -> None:
+    values[...] = values.T.copy()
+
+
+CONTROLS = {
+    "one weight by 1e-3": (
+        "text_model/bert/encoder/layer_._1/attention/self/value/kernel",
+        lambda values: values.__setitem__((3, 5), values[3, 5] + 1e-3),
+        "text_model.encoder.layer.1.attention.self.value.weight differs in 1 of 1,600 elements, first at (5, 3)",
+    ),
+    "a square kernel transposed": (
+        "vision_model/clip/vision_model/encoder/layers_._2/self_attn/q_proj/kernel",
+        swap,
+        "vision_model.vision_model.encoder.layers.2.self_attn.q_proj.weight differs in 2,256 of 2,304 elements",
+    ),
+    "a NaN": (
+        "visual_projection/kernel",
+        lambda values: values.__setitem__((0, 0), np.nan),
+        "visual_projection.weight differs in 1 of 1,344 elements, first at (0, 0): ",
+    ),
+    "a negative zero": (
+        "text_model/bert/embeddings/LayerNorm/beta",
+        lambda values: values.__setitem__(slice(None), -values),
+        "text_model.embeddings.LayerNorm.bias differs in 40 of 40 elements, first at (0,)",
+    ),
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_changed_weight_is_found_and_named(out, control):
+    name, how, expected = CONTROLS[control]
+    change(out, name, how)
+    assert verify_files(out, read_manifest(out)).status == "passed"
+    found = weights(out)
+    assert found.status == "failed"
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(expected)
+
+
+def test_a_scale_reset_to_the_default_is_found_twice(out):
+    change(out, "logit_scale", lambda values: values.__setitem__(0, 2.6592))
+    problems = weights(out).problems
+    assert problems[0].startswith(
+        "config.json: logit_scale_init_value is 3.309999942779541, the trained logit_scale is 2.659"
+    )
+    assert problems[1].startswith("logit_scale differs in 1 of 1 elements, first at (): 2.659")
+
+
+def test_a_config_without_the_trained_scale_is_found(out):
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 2.6592}))
+    assert verify_files(out, read_manifest(out)).problems[0].startswith("config.json has ")
+    assert weights(out).problems[0].startswith("config.json: logit_scale_init_value is 2.6592, the trained")
+
+
+def test_files_that_changed_went_or_came(out):
+    (out / "tokenizer.json").unlink()
+    with (out / "tf_model.h5").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    (out / "model.safetensors").write_bytes(b"")
+    found = verify_files(out, read_manifest(out))
+    assert found.status == "failed"
+    assert found.problems == (
+        "tf_model.h5 has another sha256 than the manifest says",
+        "tokenizer.json is missing",
+        "weights that the manifest does not know: model.safetensors",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "files": [{"name": "../x", "size": 1}], "tensors": {}, "direction": "pt2tf"}',
+        '{"format": 1, "files": [{"name": "x", "size": "many"}], "tensors": {}}',
+        '{"format": 1, "files": 3}',
+        "[" * 100_000,
+    ],
+)
+def test_a_manifest_that_lies_is_refused(out, text):
+    (out / "conversion.json").write_text(text)
+    with pytest.raises(SourceError, match=r"conversion\.json: "):
+        read_manifest(out)
+
+
+# --- several weights in one folder ----------------------------------------------------------------------------------
+
+
+def test_weights_that_were_not_compared_are_not_equal(out: Path, source: Path) -> None:
+    change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
+    shutil.copy(source / "model.safetensors", out)
+    (out / "conversion.json").unlink()
+    found = weights(out, source)
+    assert found.status == "failed"
+    assert found.problems == (
+        "there are several weights, model.safetensors, tf_model.h5, of which only model.safetensors could be compared; "
+        "leave one of them in the folder",
+    )
+
+
+@pytest.mark.parametrize("shards", [None, "100KB"])
+def test_of_a_source_with_several_weights_those_converted_are_the_source(
+    out: Path, source: Path, tmp_path: Path, shards: str | None
+) -> None:
+    both = tmp_path / "both"
+    if shards is None:
+        change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
+        shutil.copytree(out, both)
+    else:
+        pt2tf(source, both, dtype="float16", max_shard_size=shards)
+    shutil.copy(source / "model.safetensors", both)
+    tf2pt(both, tmp_path / "back")
+    name = "tf_model.h5" if shards is None else "tf_model.h5.index.json"
+    for given in (None, both):
+        found = weights(tmp_path / "back", given)
+        assert (found.status, found.against) == ("passed", f"{both / name}, bit for bit")
+    shutil.copy(source / "model.safetensors", tmp_path / "back")
+    assert weights(tmp_path / "back").status == "failed", "equal to the weights beside those that were converted"
