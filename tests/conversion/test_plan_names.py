@@ -93,7 +93,7 @@ def table_config(vision: str, text: str) -> dict[str, Any]:
 
 
 def test_names_of_fresh_5_are_written_as_asked_for() -> None:
-    """What `names="v5"` writes is what transformers 5.23 saves of a new model."""
+    """What `names="v5"` writes is what transformers 5.24 saves of a new model."""
     config = table_config("clip_vision_model", "bert")
     source, checked = checkpoint(shapes_of(config, "tf"), "tf"), check_config(config)
     said = TABLES["clip_vision_model+bert"]
