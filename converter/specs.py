@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-Framework = Literal["pt", "tf"]
+# A key of ``names.frameworks``: ``"pt"`` or ``"tf"``.
+Framework = str
 Shape = tuple[int, ...]
 MAX_NAME_CHARACTERS = 1000
 MAX_AXES = 16

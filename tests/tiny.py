@@ -45,7 +45,7 @@ def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7
     noise = np.random.default_rng(seed)
     tensors: Arrays = {}
     for rule in compile_rules(check_config(config)).tensors:
-        tensors[rule.pt] = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
+        tensors[rule.names["pt"]] = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
     tensors["logit_scale"] = np.asarray(LOGIT_SCALE, np.float32).astype(dtype)
     return tensors
 

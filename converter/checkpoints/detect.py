@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
+from converter.folder.files import inside
+from converter.names.frameworks import direction, framework_name, frameworks
 from converter.specs import Checkpoint, Framework
 
 # Weights files as transformers names them, in order of preference.
@@ -20,9 +22,6 @@ WEIGHTS: dict[Framework, tuple[str, ...]] = {
     ),
     "tf": ("tf_model.h5", "tf_model.h5.index.json", "model.safetensors", "model.safetensors.index.json"),
 }
-_COMMAND: dict[Framework, str] = {"pt": "convert tf2pt", "tf": "convert pt2tf"}
-_OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
-FRAMEWORK_NAMES = {"pt": "PyTorch", "tf": "TensorFlow"}
 
 
 def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, Path]:
@@ -50,7 +49,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
-        raise wrong_framework(checkpoint.files[0], framework)
+        raise wrong_framework(checkpoint.files[0], framework, checkpoint.framework)
     return checkpoint, folder
 
 
@@ -97,27 +96,8 @@ def read_header(path: Path) -> Checkpoint:
     raise UnsupportedContainer(f"{path}: not a weights file that is known here; known are {_KNOWN}")
 
 
-def inside(path: Path, folder: Path) -> Path:
-    """Gives back ``path`` if what it leads to lies in ``folder``, following links.
-
-    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up; that is accepted too.
-
-    Raises:
-        CorruptCheckpoint: it is a link out of the folder.
-    """
-    try:
-        real, home = path.resolve(), folder.resolve()
-    except RuntimeError:  # what Python 3.11 and 3.12 say of links that lead in a circle
-        raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
-    if real.is_relative_to(home):
-        return path
-    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
-        return path
-    raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
-
-
 def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
-    wanted: tuple[Framework, ...] = (framework,) if framework else ("pt", "tf")
+    wanted = (framework,) if framework else tuple(frameworks())
     unread: Exception | None = None
     for side in wanted:
         for name in WEIGHTS[side]:
@@ -139,8 +119,8 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
 
 def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     present = {path.name for path in folder.iterdir()}
-    if framework is not None and present.intersection(WEIGHTS[_OTHER[framework]]):
-        return wrong_framework(folder, framework)
+    if framework is not None and (other := other_framework(present, framework)):
+        return wrong_framework(folder, framework, other)
     if present & {"saved_model.pb", "keras_metadata.pb"}:
         return UnsupportedContainer(f"{folder}: {_SAVED_MODEL}")
     if any(name.endswith(".index") for name in present):
@@ -154,12 +134,18 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
     )
 
 
-def wrong_framework(where: Path | str, framework: Framework) -> WrongFramework:
-    """The error of a checkpoint that holds only the other framework's weights."""
-    other = _OTHER[framework]
+def other_framework(names: Collection[str], wanted: Framework) -> Framework | None:
+    """Whose weights there are by names of files, if they are not those that were wanted; None if there are none."""
+    others = (key for key in frameworks() if key != wanted)
+    return next((key for key in others if set(WEIGHTS[key]).intersection(names)), None)
+
+
+def wrong_framework(where: Path | str, wanted: Framework, held: Framework) -> WrongFramework:
+    """The error of a checkpoint that holds only another framework's weights."""
+    command = direction(held, frameworks()[held].converts_to)
     return WrongFramework(
-        f"{where}: holds {FRAMEWORK_NAMES[other]} weights, expected {FRAMEWORK_NAMES[framework]}; to convert them use "
-        f"`{_COMMAND[framework]}`"
+        f"{where}: holds {framework_name(held)} weights, expected {framework_name(wanted)}; to convert them use "
+        f"`convert {command}`"
     )
 
 

@@ -32,7 +32,6 @@ from converter.errors import (
     printable,
     unreadable,
 )
-from converter.names.configs import rule_file
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.layouts import ALIGNMENT
@@ -98,19 +97,19 @@ def read_here(path: Path) -> Checkpoint:
     return Checkpoint("tf", "tf_model.h5", tensors, (path,), {}, file.close)
 
 
-def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], shard: bool = False) -> dict[str, StoredTensor]:
+def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: str | None) -> dict[str, StoredTensor]:
     """Creates a ``tf_model.h5`` with every dataset allocated but not written, and says where each one's bytes go.
 
     Args:
         path: must not exist.
         tensors: name without root scope and ``:0``, dtype and shape of each, in variable-creation order.
-        shard: whether the file is one of several, which are flat.
+        root: root scope of the model; None for a file that is one of several, which are flat.
 
     Returns:
         By name.
     """
     with _system_errors(path):
-        return _write_shard(path, list(tensors)) if shard else _write_groups(path, tensors)
+        return _write_shard(path, list(tensors)) if root is None else _write_groups(path, tensors, root)
 
 
 @contextlib.contextmanager
@@ -129,8 +128,7 @@ def _create(path: Path) -> h5py.File:
     return h5py.File(path, "x", locking=False, alignment_threshold=_ALIGNED_FROM, alignment_interval=ALIGNMENT)
 
 
-def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
-    root = rule_file("dual_encoder")["root_scope"]
+def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: str) -> dict[str, StoredTensor]:
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:
         groups.setdefault(name.split("/")[0] if "/" in name else TOP_LEVEL, []).append((name, dtype, shape))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import CorruptCheckpoint, printable
+from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Framework, Shape, StoredTensor
 from converter.tensors.casts import DTYPES
 
@@ -49,14 +50,14 @@ def read_header(path: Path) -> Checkpoint:
     extents = [_check_entry(path, name, entry) for name, entry in header.items()]
     _check_cover(path, extents, size - 8 - length)
     framework = _framework(metadata, header)
+    suffix = frameworks()[framework].suffix
     tensors = {}
     for name, dtype, shape, begin, end in extents:
-        plain = name.removesuffix(":0") if framework == "tf" else name
+        plain = name.removesuffix(suffix)
         if plain in tensors:
             raise _corrupt(path, f"it holds {printable(plain)} twice")
         tensors[plain] = StoredTensor(plain, dtype, shape, Extent(path, 8 + length + begin, end - begin))
-    container = f"{'PyTorch' if framework == 'pt' else 'TensorFlow'} safetensors"
-    return Checkpoint(framework, container, tensors, (path,), metadata)
+    return Checkpoint(framework, f"{framework_name(framework)} safetensors", tensors, (path,), metadata)
 
 
 def write_header(
@@ -74,7 +75,7 @@ def write_header(
     Returns:
         By name (without ``:0``), in file order.
     """
-    suffix = ":0" if framework == "tf" else ""
+    suffix = frameworks()[framework].suffix
     ordered = sorted(tensors, key=lambda tensor: (-DTYPES[tensor[1]], tensor[0]))
     header: dict[str, Any] = {"__metadata__": {"format": framework}}
     offset = 0
@@ -187,9 +188,13 @@ def _check_cover(path: Path, extents: list[tuple[str, str, Shape, int, int]], nb
 
 def _framework(metadata: Mapping[str, str], names: Iterable[str]) -> Framework:
     declared = metadata.get("format")
-    if declared == "tf" or (declared is None and any(name.endswith(":0") for name in names)):
-        return "tf"
-    return "pt"
+    if declared in frameworks():
+        return str(declared)
+    names = tuple(names) if declared is None else ()
+    marked = (
+        key for key, rules in frameworks().items() if rules.suffix and any(n.endswith(rules.suffix) for n in names)
+    )
+    return next(marked, CANONICAL)
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConfigError, CorruptCheckpoint, TargetError, listed, printable
-from converter.names.configs import read_json, rule_file
+from converter.folder.files import read_json
+from converter.names.frameworks import frameworks
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor, is_file_name
 from converter.tensors.casts import DTYPES
 
@@ -63,15 +64,19 @@ def read_index(
     return Checkpoint(shards[0].framework, container, tensors, files, shards[0].metadata, lambda: _close(shards))
 
 
-def write_index(path: Path, shards: Mapping[str, Sequence[Named]], framework: Framework) -> None:
-    """Writes the index of shards that hold the given tensors, by file name."""
-    root = rule_file("dual_encoder")["root_scope"]
+def write_index(path: Path, shards: Mapping[str, Sequence[Named]], framework: Framework, root: str) -> None:
+    """Writes the index of shards that hold the given tensors, by file name.
+
+    Args:
+        path: must not exist.
+        shards: name, dtype and shape of the tensors of each file.
+        framework: whose names they have.
+        root: root scope of the model, which some frameworks' indices put before every name.
+    """
+    rules = frameworks()[framework]
+    before = f"{root}{rules.separator}" if rules.scoped else ""
     total = sum(math.prod(shape) * DTYPES[dtype] for tensors in shards.values() for _, dtype, shape in tensors)
-    weight_map = {
-        f"{root}/{name}:0" if framework == "tf" else name: file
-        for file, tensors in shards.items()
-        for name, _, _ in tensors
-    }
+    weight_map = {f"{before}{name}{rules.suffix}": file for file, tensors in shards.items() for name, _, _ in tensors}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -162,10 +167,9 @@ def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: di
 
 
 def _plain(name: str, shard: Checkpoint) -> str:
-    if shard.framework == "pt":
-        return name
-    plain = name.removesuffix(":0")
-    return plain if plain in shard.tensors else plain.partition("/")[2]
+    rules = frameworks()[shard.framework]
+    plain = name.removesuffix(rules.suffix)
+    return plain if plain in shard.tensors or not rules.scoped else plain.partition(rules.separator)[2]
 
 
 def _close(shards: Iterable[Checkpoint]) -> None:

@@ -245,7 +245,9 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     "--to", "target", type=click.Choice(["pt", "tf"]), default="pt", show_default=True, help="PyTorch or TensorFlow."
 )
 @click.option(
-    "--projection-dim", type=click.IntRange(1), default=512, show_default=True, help="Width of the common space."
+    "--projection-dim",
+    type=click.IntRange(1),
+    help="Width of the common space; by default that of the model that both towers are of, else 512.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the new projections.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")

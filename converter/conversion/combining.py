@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from converter.conversion.engine import Conversion, write_tensors
-from converter.conversion.streams import TensorReader, open_tower
-from converter.conversion.writing import Progress, identities, identity, small_files
+from converter.conversion.formats import default_format
+from converter.conversion.plan import Dropped
+from converter.conversion.sources import small_files
+from converter.conversion.streams import TensorReader, open_tensors, open_tower
+from converter.conversion.writing import Progress
+from converter.errors import ConfigError
+from converter.folder.files import identities, identity, read_json
 from converter.folder.staging import check_out, explained
-from converter.hub.download import obtain
-from converter.names.configs import DualEncoderConfig, Side, check_config
+from converter.hub.download import Obtained, obtain
+from converter.names.configs import TwoTowerConfig, check_config
+from converter.names.families import joined
+from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.rule_files import SIDES, Side
 from converter.names.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
-from converter.tensors.layouts import LAYOUTS
 
 Array = np.ndarray[Any, Any]
-_SIDES: tuple[Side, Side] = ("vision", "text")
 
 
 def combine(
@@ -29,23 +35,25 @@ def combine(
     text: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    target: Framework = "pt",
-    format: Literal["safetensors", "h5"] = "safetensors",
-    projection_dim: int = 512,
+    target: Framework = CANONICAL,
+    format: str | None = None,
+    projection_dim: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Joins two towers into a dual encoder whose projections are new.
+    """Joins two towers into a dual encoder.
+
+    Its projections are new, unless both towers are of one model: then its trained projections and scale are kept.
 
     Args:
-        vision: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP or SigLIP: a folder, a
+        vision: checkpoint of the vision tower, of a model with a head on it, or of a model with two towers: a folder, a
             weights file, or the id of a model on the Hub (``id@revision`` too).
         text: checkpoint of the text tower, likewise.
         out: folder to make; the tokenizer comes from ``text``, the image processor from ``vision``.
         target: whose checkpoint to write.
-        format: container; ``"h5"`` for TensorFlow only.
-        projection_dim: width of the common space.
+        format: container, for example ``"h5"`` for TensorFlow; None for the usual one.
+        projection_dim: width of the common space; None for that of the model that both towers are of, else 512.
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace ``out`` if it exists.
@@ -58,59 +66,99 @@ def combine(
         ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
     """
     check_out(Path(out), None, overwrite)  # before anything is downloaded
+    family = joined()
     with explained(Path(out)), ExitStack() as stack:
-        held = {side: obtain(source, None) for side, source in zip(_SIDES, (vision, text), strict=True)}
+        held = {side: obtain(source, None) for side, source in zip(SIDES, (vision, text), strict=True)}
         seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
-        towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in _SIDES}
+        towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in SIDES}
+        whole = _whole(held, projection_dim)
+        whole = None if whole is None else stack.enter_context(whole)
+        width = whole.config.get("projection_dim", 512) if whole is not None else projection_dim or 512
         raw = {
-            "architectures": ["VisionTextDualEncoderModel"],
+            "architectures": [family.classes[CANONICAL]],
             "logit_scale_init_value": 2.6592,
-            "model_type": "vision-text-dual-encoder",
-            "projection_dim": projection_dim,
+            "model_type": family.model_type,
+            "projection_dim": width,
             "text_config": dict(towers["text"].config),
             "vision_config": dict(towers["vision"].config),
         }
         config = check_config(raw)
         files = [file for tower in towers.values() for file in tower.files]
         found = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
-        drawn = tuple(rule.tf for rule in compile_rules(config).tensors if rule.tf not in found)
+        rules = compile_rules(config).tensors
+        if whole is not None:
+            by_name = {canonical: name for name, canonical in whole.canonical.items()}
+            found |= {r.names[KERAS]: (whole, by_name[r.name]) for r in rules if r.name in by_name and _outside(r)}
         return write_tensors(
             raw,
-            _tensors(config, found, np.random.default_rng(seed)),
+            _tensors(config, rules, found, np.random.default_rng(seed)),
             out,
-            framework="tf",
+            framework=KERAS,
             target=target,
-            format=format,
+            format=format or default_format(target),
             overwrite=overwrite,
             label=f"{held['vision'].pinned} + {held['text'].pinned}",
             sidecars=(held["text"].folder, held["vision"].folder),
             seed=seed,
-            made_new=drawn,
-            dropped=tuple(item for tower in towers.values() for item in tower.dropped),
+            made_new=tuple(rule.names[KERAS] for rule in rules if rule.names[KERAS] not in found),
+            dropped=_left_out(towers, found, same=whole is not None),
             before={file: seen.get(file) or identity(file) for file in files} | dict(small_files(seen)),
             progress=progress,
         )
 
 
+def _whole(held: Mapping[Side, Obtained], projection_dim: int | None) -> TensorReader | None:
+    """The model that both towers are of, whose trained projections then fit them; None where they are not of one."""
+    if held["vision"].path.resolve() != held["text"].path.resolve():
+        return None
+    folder = held["vision"].folder
+    raw = read_json(folder / "config.json")
+    if projection_dim is not None and projection_dim != raw.get("projection_dim", 512):
+        return None
+    try:
+        return open_tensors(held["vision"].path, KERAS)
+    except ConfigError:  # a model of which there are rules for the towers alone
+        return None
+
+
+def _outside(rule: TensorRule) -> bool:
+    return not rule.name.startswith(tuple(f"{side}_model." for side in SIDES))
+
+
+def _left_out(
+    towers: Mapping[Side, TensorReader], found: Mapping[str, tuple[TensorReader, str]], same: bool
+) -> tuple[Dropped, ...]:
+    """What no part of the new model takes; of one checkpoint the other tower does take what this one leaves."""
+    left = (item for tower in towers.values() for item in tower.dropped)
+    if not same:
+        return tuple(left)
+    used = {reader.sources[name] for reader, name in found.values()}
+    return tuple(dict.fromkeys(item for item in left if item.name not in used))
+
+
 def _tensors(
-    config: DualEncoderConfig, held: Mapping[str, tuple[TensorReader, str]], random: np.random.Generator
+    config: TwoTowerConfig,
+    rules: Sequence[TensorRule],
+    found: Mapping[str, tuple[TensorReader, str]],
+    random: np.random.Generator,
 ) -> Iterator[StoredTensor]:
-    for rule in compile_rules(config).tensors:
-        if rule.tf in held:
-            tower, name = held[rule.tf]
-            yield tower.stored(name, rule.tf)
+    for rule in rules:
+        name = rule.names[KERAS]
+        if name in found:
+            reader, of_reader = found[name]
+            yield reader.stored(of_reader, name)
         else:
             yield _new(rule, config, random)
 
 
-def _new(rule: TensorRule, config: DualEncoderConfig, random: np.random.Generator) -> StoredTensor:
+def _new(rule: TensorRule, config: TwoTowerConfig, random: np.random.Generator) -> StoredTensor:
     """A tensor that no tower has: a projection, a pooler's weight or bias, the scale."""
-    shape = LAYOUTS[rule.layout].to_tf_shape(rule.shape)
-    if rule.layout == "scalar":
+    name, shape = rule.names[KERAS], rule.shape_in(KERAS)
+    if rule.name == config.family.scale:
         value: Array = np.full(shape, config.fields["logit_scale_init_value"], np.float32)
     elif len(shape) > 1:
         bound = 1 / np.sqrt(shape[0])
         value = random.uniform(-bound, bound, shape).astype(np.float32)
     else:
-        value = np.full(shape, rule.tf.endswith("/gamma"), np.float32)
-    return StoredTensor(rule.tf, "float32", shape, None, lambda start, stop: value[start:stop])
+        value = np.full(shape, name.endswith("/gamma"), np.float32)
+    return StoredTensor(name, "float32", shape, None, lambda start, stop: value[start:stop])

@@ -10,35 +10,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from converter.checkpoints.detect import open_source
-from converter.checkpoints.memory import read_state_dict
 from converter.checkpoints.shards import INDEX, parse_size
+from converter.conversion.formats import weights_file
 from converter.conversion.plan import Dropped, Dtype, Names, Plan, make_plan
-from converter.conversion.writing import (
-    Direction,
-    Identity,
-    Job,
-    Progress,
-    Written,
-    identities,
-    identity,
-    small_files,
-    write_job,
-)
-from converter.errors import ConfigError, SourceError, TargetError
-from converter.folder.manifest import FileRecord
+from converter.conversion.sources import Source, opened
+from converter.conversion.writing import Job, Progress, Written, write_job
+from converter.errors import ConfigError, TargetError
+from converter.folder.files import FileRecord, Identity
 from converter.folder.staging import check_out, explained
-from converter.hub.download import Obtained, obtain
 from converter.hub.ids import hub_id
-from converter.names.configs import DualEncoderConfig, check_config, read_config
+from converter.names.configs import TwoTowerConfig, check_config, read_config
+from converter.names.frameworks import KERAS
 from converter.specs import Checkpoint, Framework, StoredTensor
 
-Source = str | os.PathLike[str] | Mapping[str, Any]
 Config = str | os.PathLike[str] | Mapping[str, Any]
 _log = logging.getLogger(__name__)
-_FRAMEWORKS = {"pt": "PyTorch", "tf": "TensorFlow"}
-_FORMATS = {"pt": "safetensors or bin", "tf": "safetensors or h5"}
-_WEIGHTS = {"h5": "tf_model.h5", "safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +33,7 @@ class Conversion:
 
     Attributes:
         direction: ``"pt2tf"`` or ``"tf2pt"``.
+        family: model type of the model, for example ``"clip"``.
         source: as it was given.
         commit: of a source on the Hub; None for others.
         out: the folder that was made.
@@ -71,7 +58,8 @@ class Conversion:
         plan: where every tensor went.
     """
 
-    direction: Direction
+    direction: str
+    family: str
     source: Path
     commit: str | None
     out: Path
@@ -120,7 +108,7 @@ def pt2tf(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Converts a PyTorch checkpoint of a dual encoder to TensorFlow.
+    """Converts the PyTorch checkpoint of a model with two towers to TensorFlow.
 
     Args:
         source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
@@ -144,7 +132,7 @@ def pt2tf(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("pt2tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    return _convert("pt", "tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def tf2pt(
@@ -162,7 +150,7 @@ def tf2pt(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Converts a TensorFlow checkpoint of a dual encoder to PyTorch.
+    """Converts the TensorFlow checkpoint of a model with two towers to PyTorch.
 
     Args:
         source: a folder as ``save_pretrained`` of transformers 4.x writes it, a weights file in one, or the id of a
@@ -187,11 +175,12 @@ def tf2pt(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("tf2pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    return _convert("tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
 def _convert(
-    direction: Direction,
+    framework: Framework,
+    target: Framework,
     source: Source,
     revision: str | None,
     out: Path,
@@ -202,39 +191,28 @@ def _convert(
     dry_run: bool,
     progress: Progress | None,
 ) -> Conversion:
-    started = time.perf_counter()
-    framework: Framework = "pt" if direction == "pt2tf" else "tf"
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
         options = {**options, "config": Path(config).name}
-    held: Obtained | None = None
-    before: Mapping[Path, Identity] = {}
     with explained(out):
-        if isinstance(source, Mapping):
-            _check_free(out, None, overwrite, dry_run)
-            checkpoint, folder = _open_memory(source, framework), None
-        else:
-            on_hub = hub_id(source, revision) is not None
-            _check_free(out, None if on_hub else Path(source), overwrite, dry_run)  # before anything is downloaded
-            held = obtain(source, framework, revision)
-            started = time.perf_counter() if held.hub else started  # a download is not the conversion's time
-            before = identities(held.path)
-            checkpoint, folder = open_source(held.path, framework)
-        try:
-            checked = _config(config, folder)
-            path = Path("memory" if isinstance(source, Mapping) else source)
-            job = _plan_job(direction, path, out, checkpoint, checked, options, folder, progress)
-            known = {file: before.get(file, now) for file, now in job.before.items()}
-            job = replace(job, before={**known, **small_files(before)}, origin=held if held and held.hub else None)
+        if not dry_run:  # before anything is downloaded
+            check_out(out, _local(source, revision), overwrite)
+        with opened(source, framework, revision) as held:
+            job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held.folder), options, progress)
+            sidecars = (held.folder,) if held.folder else ()
+            job = replace(job, sidecars=sidecars, before=held.before, origin=held.origin)
             _log_plan(job)
             written = Written() if dry_run else write_job(job, overwrite, check)
-        finally:
-            checkpoint.close()
-    result = _summary(job, written, dry_run, started)
+    result = _summary(job, written, dry_run, held.began)
     _log.info(
         "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
     )
     return result
+
+
+def _local(source: Source, revision: str | None) -> Path | None:
+    """Where a source lies on this machine; None for tensors in memory and models on the Hub."""
+    return None if isinstance(source, Mapping) or hub_id(source, revision) is not None else Path(source)
 
 
 def _log_plan(job: Job) -> None:
@@ -245,18 +223,7 @@ def _log_plan(job: Job) -> None:
         _log.debug("%s: left out: %s", item.name, item.reason)
 
 
-def _check_free(out: Path, source: Path | None, overwrite: bool, dry_run: bool) -> None:
-    if not dry_run:
-        check_out(out, source, overwrite)
-
-
-def _open_memory(source: Mapping[str, Any], framework: Framework) -> Checkpoint:
-    if framework != "pt":
-        raise SourceError("a state dict in memory is PyTorch's; use pt2tf")
-    return read_state_dict(source)
-
-
-def _config(config: Config | None, folder: Path | None) -> DualEncoderConfig:
+def _config(config: Config | None, folder: Path | None) -> TwoTowerConfig:
     if isinstance(config, Mapping):
         return check_config(config, "config")
     if config is not None:
@@ -271,9 +238,9 @@ def write_tensors(
     tensors: Iterable[StoredTensor],
     out: str | os.PathLike[str],
     *,
-    framework: Framework = "tf",
-    target: Framework = "tf",
-    format: Literal["h5", "safetensors", "bin"] = "h5",
+    framework: Framework = KERAS,
+    target: Framework = KERAS,
+    format: str = "h5",
     overwrite: bool = False,
     label: str = "memory",
     sidecars: tuple[Path, ...] = (),
@@ -286,7 +253,7 @@ def write_tensors(
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
 
     Args:
-        config: the dual encoder's.
+        config: the model's.
         tensors: each with ``read_rows`` or an extent, named and laid out as ``framework`` does.
         out: folder to make.
         framework: whose names and layouts ``tensors`` have.
@@ -310,12 +277,9 @@ def write_tensors(
         CorruptCheckpoint: a file of ``before`` changed meanwhile.
     """
     started = time.perf_counter()
-    if format != "safetensors" and format != {"tf": "h5", "pt": "bin"}[target]:
-        raise TargetError(f"format {format} is not one of {_FRAMEWORKS[target]}'s; choose {_FORMATS[target]}")
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
-    direction: Direction = "pt2tf" if target == "tf" else "tf2pt"
-    job = _plan_job(direction, Path(label), Path(out), held, check_config(config), options, None, progress)
+    job = _plan_job(target, Path(label), Path(out), held, check_config(config), options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {})
     for folder in sidecars or (None,):
@@ -324,37 +288,31 @@ def write_tensors(
 
 
 def _plan_job(
-    direction: Direction,
+    target: Framework,
     source: Path,
     out: Path,
     checkpoint: Checkpoint,
-    config: DualEncoderConfig,
+    config: TwoTowerConfig,
     options: Mapping[str, Any],
-    folder: Path | None,
     progress: Progress | None,
 ) -> Job:
+    weights = weights_file(target, options["format"])
     if options["format"] == "h5" and options["dtype"] == "bfloat16":
         raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
     plan = make_plan(
         checkpoint,
         config,
-        "tf" if direction == "pt2tf" else "pt",
+        target,
         dtype=options["dtype"],
         names=options.get("names", "v4"),
         widen_bfloat16=options["format"] == "h5",
     )
-    weights = _WEIGHTS[options["format"]]
-    before = {path: identity(path) for path in checkpoint.files}
-    max_bytes = parse_size(options.get("max_shard_size"))
     return Job(
-        direction=direction,
         source=source,
         out=out,
-        sidecars=(folder,) if folder else (),
         weights=weights,
-        max_shard_size=max_bytes,
+        max_shard_size=parse_size(options.get("max_shard_size")),
         checkpoint=checkpoint,
-        before=before,
         config=config,
         plan=plan,
         options=options,
@@ -366,6 +324,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
     plan = job.plan
     return Conversion(
         direction=job.direction,
+        family=job.config.family.model_type,
         source=job.source,
         commit=job.origin.commit if job.origin else None,
         out=job.out,

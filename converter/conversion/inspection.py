@@ -15,7 +15,9 @@ from converter.errors import ConverterError, reading
 from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
-from converter.names.configs import DualEncoderConfig, read_config
+from converter.names.configs import TwoTowerConfig, read_config
+from converter.names.frameworks import frameworks
+from converter.names.rule_files import SIDES, Side
 from converter.specs import Checkpoint, Framework
 from converter.tensors.casts import DTYPES
 
@@ -35,6 +37,7 @@ class CheckpointInfo:
         parameters: how many numbers they hold, by root scope (``vision_model``, ``text_model`` ...).
         dtypes: how many tensors of each.
         dialects: how many names are spelled in which way; empty when the config is not understood.
+        family: model type of the model; None when the config is not understood.
         towers: by side, what the config says of the tower.
         config_unknown: fields of config.json that are not known here.
         dropped: tensors that a conversion would leave out, and why.
@@ -52,6 +55,7 @@ class CheckpointInfo:
     parameters: Mapping[str, int]
     dtypes: Mapping[str, int]
     dialects: Mapping[str, int]
+    family: str | None
     towers: Mapping[str, Mapping[str, Any]]
     config_unknown: tuple[str, ...]
     dropped: Mapping[str, str]
@@ -73,7 +77,7 @@ def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> C
 
     Args:
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
-            (``id@revision`` too), of which headers alone are read; PyTorch's or TensorFlow's.
+            (``id@revision`` too), of which headers alone are read; of any framework.
         revision: branch, tag or commit of an id.
 
     Returns:
@@ -90,12 +94,12 @@ def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> C
         snapshot = find_snapshot(wanted)
         checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
     try:
-        config: DualEncoderConfig | None = None
+        config: TwoTowerConfig | None = None
         plan: Plan | None = None
         problem = None
         try:
             config = read_config(folder / "config.json")
-            plan = make_plan(checkpoint, config, "tf" if checkpoint.framework == "pt" else "pt")
+            plan = make_plan(checkpoint, config, frameworks()[checkpoint.framework].converts_to)
         except ConverterError as error:
             problem = str(error)
         with reading(os.fspath(source)):
@@ -108,13 +112,13 @@ def _describe(
     source: Path,
     commit: str | None,
     checkpoint: Checkpoint,
-    config: DualEncoderConfig | None,
+    config: TwoTowerConfig | None,
     plan: Plan | None,
     problem: str | None,
 ) -> CheckpointInfo:
     parameters: Counter[str] = Counter()
     dtypes: Counter[str] = Counter()
-    separator = "." if checkpoint.framework == "pt" else "/"
+    separator = frameworks()[checkpoint.framework].separator
     for tensor in checkpoint.tensors.values():
         parameters[tensor.name.split(separator)[0]] += tensor.size
         dtypes[tensor.dtype] += 1
@@ -129,7 +133,8 @@ def _describe(
         parameters=dict(parameters),
         dtypes={dtype: dtypes[dtype] for dtype in DTYPES if dtype in dtypes},
         dialects=dict(plan.dialects) if plan else {},
-        towers={} if config is None else {side: _tower(config, side) for side in ("vision", "text")},
+        family=None if config is None else config.family.model_type,
+        towers={} if config is None else {side: _tower(config, side) for side in SIDES},
         config_unknown=() if config is None else config.unknown_fields,
         dropped={item.name: item.reason for item in plan.dropped} if plan else {},
         restored=tuple(plan.restored) if plan else (),
@@ -137,8 +142,8 @@ def _describe(
     )
 
 
-def _tower(config: DualEncoderConfig, side: str) -> dict[str, Any]:
-    tower = config.vision if side == "vision" else config.text
+def _tower(config: TwoTowerConfig, side: Side) -> dict[str, Any]:
+    tower = config.tower(side)
     shown = (
         "hidden_size", "embed_dim", "num_hidden_layers", "depths", "num_attention_heads", "num_heads", "image_size",
         "patch_size", "vocab_size", "max_position_embeddings",

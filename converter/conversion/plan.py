@@ -11,12 +11,13 @@ import numpy as np
 
 from converter.errors import PlanError, listed, printable
 from converter.names.buffers import BUFFERS
-from converter.names.configs import DualEncoderConfig
+from converter.names.configs import TwoTowerConfig
 from converter.names.dialects import normalise
+from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import FLOATS
-from converter.tensors.layouts import LAYOUTS, Layout
+from converter.tensors.layouts import LAYOUTS, Layout, way
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
@@ -28,20 +29,22 @@ class PlannedTensor:
     """One tensor's way from source to target.
 
     Attributes:
-        pt: nested PyTorch name, by which reports call it.
+        canonical: PyTorch's nested name, by which reports call it.
         source: as stored.
         name: what the target calls it (TensorFlow's without root scope and ``:0``).
         dtype: in the target.
         shape: in the target.
         layout: which pair of moves applies.
+        from_pt: whether towards that layout, or from it back to PyTorch's.
     """
 
-    pt: str
+    canonical: str
     source: StoredTensor
     name: str
     dtype: str
     shape: Shape
     layout: Layout
+    from_pt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class Plan:
 
 def make_plan(
     checkpoint: Checkpoint,
-    config: DualEncoderConfig,
+    config: TwoTowerConfig,
     target: Framework,
     *,
     dtype: Dtype = "keep",
@@ -122,25 +125,26 @@ def make_plan(
         PlanError: a tensor is missing, surplus, doubly present or of another shape than the config says.
     """
     rules = compile_rules(config)
-    if checkpoint.framework == "pt":
+    source = checkpoint.framework
+    if source == CANONICAL:
         found, dialects = normalise(checkpoint.tensors, rules)
     else:
-        found, dialects = dict(checkpoint.tensors), Counter({"TensorFlow": len(checkpoint.tensors)})
-    taken = _take_buffers(found, rules, checkpoint.framework)
+        found, dialects = dict(checkpoint.tensors), Counter({framework_name(source): len(checkpoint.tensors)})
+    taken = _take_buffers(found, rules, source)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
     restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:
-        source = found[getattr(rule, checkpoint.framework)]
-        name = rule.tf if target == "tf" else spell(rule.pt, config, names)
-        shape = LAYOUTS[rule.layout].to_tf_shape(rule.shape) if target == "tf" else rule.shape
-        layout = LAYOUTS[rule.layout if checkpoint.framework != target else "plain"]
-        planned.append(PlannedTensor(rule.pt, source, name, _cast(source, dtype, widen_bfloat16), shape, layout))
-    if target == "pt":
+        stored = found[rule.names[source]]
+        name = spell(rule.name, config, names) if target == CANONICAL else rule.names[target]
+        layout, from_pt = way(LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]])
+        cast = _cast(stored, dtype, widen_bfloat16)
+        planned.append(PlannedTensor(rule.name, stored, name, cast, rule.shape_in(target), layout, from_pt))
+    if target == CANONICAL:
         planned.sort(key=lambda tensor: tensor.name)
-    behind = {rule.tf: rule.after for rule in rules.buffers if rule.tf is not None and rule.after is not None}
-    return Plan(checkpoint.framework, target, tuple(planned), restored, behind, expected, dropped, dialects)
+    behind = {rule.names[target]: rule.after[target] for rule in rules.buffers if target in rule.after}
+    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, dialects)
 
 
 def _take_buffers(
@@ -149,8 +153,7 @@ def _take_buffers(
     """Takes the buffers out of ``found``: every rule with what the source stores for it."""
     taken: list[tuple[BufferRule, StoredTensor | None]] = []
     for rule in rules.buffers:
-        name = rule.pt if source == "pt" else rule.tf
-        stored = None if name is None else found.pop(name, None)
+        stored = found.pop(rule.names[source], None) if source in rule.names else None
         if stored is not None and not _same_size(stored, rule):
             raise PlanError(
                 f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
@@ -176,10 +179,9 @@ def _plan_buffers(
             value = values[rule.compute, rule.shape]
         if stored is not None and value is not None:
             expected.append((stored, value))
-        if value is not None and target == "tf" and rule.tf is not None:
-            restored[rule.tf] = value.astype("int32") if value.dtype == np.int64 else value
-        elif value is not None and target == "pt" and rule.tf is not None and rule.pt is not None and names == "v4":
-            restored[rule.pt] = value
+        if value is not None and {target, f"{target}/{names}"}.intersection(rule.made_anew):
+            integers = frameworks()[target].integers
+            restored[rule.names[target]] = value.astype(integers) if value.dtype == np.int64 else value
         elif stored is not None:
             dropped.append(Dropped(stored.name, rule.reason))
     return restored, tuple(expected), tuple(dropped)
@@ -190,8 +192,7 @@ def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
 
 
 def _check_complete(found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
-    side = checkpoint.framework
-    expected = {getattr(rule, side): rule for rule in rules}
+    expected = {rule.names[checkpoint.framework]: rule for rule in rules}
     missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected]
     if not missing and not surplus:
@@ -210,10 +211,10 @@ def _check_complete(found: Mapping[str, Any], rules: Iterable[TensorRule], check
 def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
     wrong = []
     for rule in rules:
-        name = rule.pt if checkpoint.framework == "pt" else rule.tf
-        shape = rule.shape if checkpoint.framework == "pt" else LAYOUTS[rule.layout].to_tf_shape(rule.shape)
+        name, shape = rule.names[checkpoint.framework], rule.shape_in(checkpoint.framework)
         stored = found[name].shape
-        if stored != shape and not (rule.layout == "scalar" and stored in ((), (1,))):
+        # One number is one number, with an axis or without.
+        if stored != shape and not (rule.shape == () and stored in ((), (1,))):
             wrong.append(f"{name} is {stored}, config.json says {shape}")
     if wrong:
         raise PlanError(

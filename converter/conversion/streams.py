@@ -15,8 +15,12 @@ from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.conversion.plan import Dropped, PlannedTensor, make_plan
 from converter.conversion.tower_plan import plan_tower
 from converter.errors import SourceError, printable, reading
+from converter.folder.files import read_json
 from converter.hub.download import obtain
-from converter.names.configs import Side, check_tower_config, read_config, read_json
+from converter.names.configs import check_tower_config, read_config, tower_section
+from converter.names.families import Family
+from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.rule_files import Side
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.layouts import ALIGNMENT, empty_array
@@ -30,7 +34,8 @@ class TensorReader:
     """The tensors of one checkpoint, complete and checked against its config before any is read.
 
     Attributes:
-        config: config.json as it stands.
+        config: config.json as it stands; of a tower, the part that is its own.
+        family: of a model with two towers; None for a tower.
         dropped: tensors that are not given out, and why.
         new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
     """
@@ -39,18 +44,18 @@ class TensorReader:
         self,
         checkpoint: Checkpoint,
         config: Mapping[str, Any],
-        side: Framework,
+        family: Family | None,
         tensors: Sequence[PlannedTensor],
         dropped: tuple[Dropped, ...] = (),
         new: tuple[str, ...] = (),
         expected: tuple[tuple[StoredTensor, Array], ...] = (),
     ) -> None:
         self.config = config
+        self.family = family
         self.dropped = dropped
         self.new = new
         self._checkpoint = checkpoint
         self._expected = expected
-        self._to_tf = side == "tf"
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._files = Files()
 
@@ -79,6 +84,16 @@ class TensorReader:
     def names(self) -> tuple[str, ...]:
         """Names as the framework that was asked for has them, in its order."""
         return tuple(self._tensors)
+
+    @property
+    def canonical(self) -> Mapping[str, str]:
+        """Canonical names by those that the tensors are given out under."""
+        return {name: tensor.canonical for name, tensor in self._tensors.items()}
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """What the checkpoint calls each tensor that is given out."""
+        return {name: tensor.source.name for name, tensor in self._tensors.items()}
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -132,7 +147,7 @@ class TensorReader:
         stored = self._read_whole(tensor.source)
         if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
-        return tensor.layout.to_tf(stored) if self._to_tf else tensor.layout.to_pt(stored)
+        return tensor.layout.from_pt(stored) if tensor.from_pt else tensor.layout.to_pt(stored)
 
     def stored(self, name: str, rename: str) -> StoredTensor:
         """One tensor as a source of conversions, under another name; its bytes are read when they are asked for."""
@@ -181,12 +196,14 @@ def _free_memory() -> int | None:
         return None
 
 
-def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revision: str | None = None) -> TensorReader:
-    """Opens a dual encoder's checkpoint, PyTorch's or TensorFlow's, to read its tensors as ``side`` has them.
+def open_tensors(
+    source: str | os.PathLike[str], framework: Framework = KERAS, revision: str | None = None
+) -> TensorReader:
+    """Opens the checkpoint of a model with two towers, to read its tensors as ``framework`` has them.
 
     Args:
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
-        side: ``"tf"`` or ``"pt"``.
+        framework: whose names and layouts are wanted, whatever the checkpoint's own.
         revision: branch, tag or commit of an id.
 
     Returns:
@@ -198,11 +215,11 @@ def open_tensors(source: str | os.PathLike[str], side: Framework = "tf", revisio
     checkpoint, folder = open_source(obtain(source, None, revision).path, None)
     try:
         config = read_config(folder / "config.json")
-        plan = make_plan(checkpoint, config, side)
+        plan = make_plan(checkpoint, config, framework)
     except BaseException:
         checkpoint.close()
         raise
-    return TensorReader(checkpoint, config.raw, side, plan.tensors, plan.dropped, expected=plan.expected)
+    return TensorReader(checkpoint, config.raw, config.family, plan.tensors, plan.dropped, expected=plan.expected)
 
 
 def check_whole(source: Path, in_torch: bool = False) -> Framework:
@@ -221,17 +238,17 @@ def check_whole(source: Path, in_torch: bool = False) -> Framework:
     """
     with reading(source):
         if in_torch and source.is_dir():
-            source = next((source / name for name in WEIGHTS["pt"] if (source / name).is_file()), source)
-    with open_tensors(source, side="pt") as reader:
+            source = next((source / name for name in WEIGHTS[CANONICAL] if (source / name).is_file()), source)
+    with open_tensors(source, CANONICAL) as reader:
         return reader.framework
 
 
 def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
-    """Opens one tower, to read its tensors as TensorFlow has them.
+    """Opens one tower, to read its tensors as the models of this package have them.
 
     Args:
-        source: a checkpoint of the tower itself, with or without the base model's prefix and a head; of a full CLIP
-            or SigLIP model; or of a dual encoder. PyTorch's or TensorFlow's; a folder, a file, or an id of the Hub.
+        source: a checkpoint of the tower itself, with or without the base model's prefix and a head, or of a model with
+            two towers. Of any framework; a folder, a file, or an id of the Hub.
         side: which tower.
 
     Returns:
@@ -244,11 +261,10 @@ def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
     checkpoint, folder = open_source(obtain(source, None).path, None)
     try:
         raw = read_json(folder / "config.json")
+        section, _ = tower_section(side, raw, str(folder / "config.json"))
         tower = check_tower_config(side, raw, str(folder / "config.json"))
         plan = plan_tower(checkpoint, tower)
     except BaseException:
         checkpoint.close()
         raise
-    inner = raw.get(f"{side}_config")
-    config = {**(inner if isinstance(inner, Mapping) else raw), "model_type": tower.model_type}
-    return TensorReader(checkpoint, config, "tf", plan.tensors, plan.dropped, plan.new)
+    return TensorReader(checkpoint, section, None, plan.tensors, plan.dropped, plan.new)

@@ -10,16 +10,17 @@ from converter.conversion.plan import Dropped, PlannedTensor
 from converter.errors import PlanError, listed
 from converter.names.configs import TowerConfig
 from converter.names.dialects import respell
-from converter.names.rules import RuleSet, TensorRule, compile_tower, spell_in_tower
-from converter.specs import Checkpoint, StoredTensor
-from converter.tensors.layouts import LAYOUTS
+from converter.names.frameworks import CANONICAL, KERAS, frameworks
+from converter.names.rules import RuleSet, compile_tower, spell_in_tower
+from converter.specs import Checkpoint, Framework, StoredTensor
+from converter.tensors.layouts import LAYOUTS, way
 
 _HEAD = "not part of the tower"
 
 
 @dataclass(frozen=True)
 class TowerPlan:
-    """Where a tower's tensors are, in TensorFlow's names and layouts.
+    """Where a tower's tensors are, in the names and layouts of the framework that was asked for.
 
     Attributes:
         tensors: named from the main layer on, for example ``bert/embeddings/word_embeddings/weight``.
@@ -32,54 +33,52 @@ class TowerPlan:
     dropped: tuple[Dropped, ...]
 
 
-def plan_tower(checkpoint: Checkpoint, tower: TowerConfig) -> TowerPlan:
+def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = KERAS) -> TowerPlan:
     """Plans the reading of one tower.
 
     Args:
-        checkpoint: of either framework.
+        checkpoint: of any framework.
         tower: what its config says.
+        target: whose names and layouts are wanted.
 
     Raises:
         PlanError: a tensor of the tower is missing or has another shape than the config says.
     """
     rules = compile_tower(tower)
     found = _find(checkpoint, tower, rules)
-    scope = f"{tower.side}_model"
-    fresh = tuple(f"{scope}.{prefix}" for prefix in tower.rules.get("new_if_missing", ()))
+    source = checkpoint.framework
+    fresh = tuple(tower.rules.get("new_if_missing", ()))
     planned: list[PlannedTensor] = []
     new: list[str] = []
     missing: list[str] = []
     wrong: list[str] = []
     for rule in rules.tensors:
-        name = rule.tf.removeprefix(f"{scope}/")
-        layout = LAYOUTS[rule.layout if checkpoint.framework == "pt" else "plain"]
-        shape = LAYOUTS[rule.layout].to_tf_shape(rule.shape)
-        stored = found.get(rule.pt)
+        name = rule.names[target]
+        stored = found.get(rule.name)
         if stored is None:
-            (new if rule.pt.startswith(fresh) else missing).append(name)
-        elif stored.shape != (rule.shape if checkpoint.framework == "pt" else shape):
+            (new if rule.name.startswith(fresh) else missing).append(name)
+        elif stored.shape != rule.shape_in(source):
             wrong.append(f"{stored.name} is {stored.shape}, config.json says {rule.shape}")
         else:
-            planned.append(PlannedTensor(rule.pt, stored, name, stored.dtype, shape, layout))
+            layout, from_pt = way(LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]])
+            shape = rule.shape_in(target)
+            planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, layout, from_pt))
     if missing or wrong:
         raise PlanError(_complaint(checkpoint, tower, missing, wrong))
     used = {tensor.source.name for tensor in planned}
-    reasons = {buffer.name: reason for buffer, reason in _buffers(found, rules)}
+    reasons = {found[name].name: reason for name, reason in _buffers(rules) if name in found}
     dropped = tuple(Dropped(name, reasons.get(name, _HEAD)) for name in checkpoint.tensors if name not in used)
     return TowerPlan(tuple(planned), tuple(new), dropped)
 
 
 def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[str, StoredTensor]:
-    """The tower's tensors by nested name, under whichever prefix holds the most of them."""
-    scope = f"{tower.side}_model."
+    """The tower's tensors by canonical name, under whichever prefix holds the most of them."""
     tables = list(_spellings(checkpoint, tower, rules))
     stored = dict(_respelled(checkpoint))
     best: dict[str, StoredTensor] = {}
     for prefix in _prefixes(checkpoint, tower):
         for table in tables:
-            found = {
-                scope + pt: stored[prefix + spelled] for spelled, pt in table.items() if prefix + spelled in stored
-            }
+            found = {name: stored[prefix + spelled] for spelled, name in table.items() if prefix + spelled in stored}
             if len(found) > len(best):
                 best = found
     return best
@@ -87,41 +86,34 @@ def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[st
 
 def _respelled(checkpoint: Checkpoint) -> Iterator[tuple[str, StoredTensor]]:
     for name, tensor in checkpoint.tensors.items():
-        yield (respell(name)[0] if checkpoint.framework == "pt" else name), tensor
+        yield (respell(name)[0] if checkpoint.framework == CANONICAL else name), tensor
 
 
 def _prefixes(checkpoint: Checkpoint, tower: TowerConfig) -> tuple[str, ...]:
     """What may stand before a tower's names: nothing, the base model's name, or its scope in a dual encoder."""
-    if checkpoint.framework == "tf":
-        return ("", f"{tower.side}_model/")
-    return (
-        "",
-        *(f"{prefix}." for prefix in tower.rules.get("prefixes", (tower.rules["main_layer"],))),
-        f"{tower.side}_model.",
-    )
+    framework = frameworks()[checkpoint.framework]
+    scope = f"{tower.side}_model{framework.separator}"
+    if framework.in_main_layer:
+        return ("", scope)
+    bases = tower.rules.get("prefixes", (tower.rules["main_layer"],))
+    return ("", *(f"{base}{framework.separator}" for base in bases), scope)
 
 
 def _spellings(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> Iterator[Mapping[str, str]]:
-    """For every dialect, its names -> nested names, both without ``vision_model.`` / ``text_model.``."""
-    scope = f"{tower.side}_model."
-    names = [rule.pt for rule in rules.tensors] + [rule.pt for rule in rules.buffers if rule.pt is not None]
-    relative = [name.removeprefix(scope) for name in names]
-    if checkpoint.framework == "tf":
-        yield {_tf_name(rule): rule.pt.removeprefix(scope) for rule in rules.tensors}
+    """For every dialect, its names -> canonical names."""
+    if checkpoint.framework != CANONICAL:
+        yield {rule.names[checkpoint.framework]: rule.name for rule in rules.tensors}
         return
-    yield {name: name for name in relative}
+    names = rules.canonical
+    yield {name: name for name in names}
     for dialect in tower.rules.get("dialects", {}):
-        yield {spell_in_tower(name, tower, dialect): name for name in relative}
+        yield {spell_in_tower(name, tower, dialect): name for name in names}
 
 
-def _tf_name(rule: TensorRule) -> str:
-    return rule.tf.partition("/")[2]
-
-
-def _buffers(found: Mapping[str, StoredTensor], rules: RuleSet) -> Iterator[tuple[StoredTensor, str]]:
-    for rule in rules.buffers:
-        if rule.pt is not None and rule.pt in found:
-            yield found[rule.pt], rule.reason
+def _buffers(rules: RuleSet) -> Iterator[tuple[str, str]]:
+    for buffer in rules.buffers:
+        if CANONICAL in buffer.names:
+            yield buffer.names[CANONICAL], buffer.reason
 
 
 def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], wrong: list[str]) -> str:

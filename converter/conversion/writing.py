@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,17 @@ from converter.checkpoints.detect import read_header
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
-from converter.folder.manifest import FileRecord, TensorRecord
-from converter.folder.sidecars import SIDECARS, copy_sidecars, rewrite_config, write_json
+from converter.folder.files import FileRecord, file_record, hash_file, identity, write_json
+from converter.folder.manifest import TensorRecord
+from converter.folder.sidecars import copy_sidecars, rewrite_config
 from converter.folder.staging import explained, staged
 from converter.hub.download import Obtained
 from converter.names.buffers import Array
-from converter.names.configs import DualEncoderConfig
+from converter.names.configs import TwoTowerConfig
+from converter.names.frameworks import direction, frameworks
 from converter.specs import Checkpoint, Extent, StoredTensor
 from converter.tensors.casts import DTYPES, FLOATS, numpy_dtype
-from converter.tensors.check import check_moves, file_record, hash_file, same_bits
+from converter.tensors.check import check_moves, same_bits
 from converter.tensors.moves import (
     THREADS,
     Block,
@@ -43,7 +45,6 @@ from converter.tensors.moves import (
 )
 
 Progress = Callable[[str, int, int], None]
-Direction = Literal["pt2tf", "tf2pt"]
 Identity = tuple[int, int, int]
 _SPOOL = "spool"
 _SPOOL_ROWS_BYTES = 8 * 2**20
@@ -54,7 +55,6 @@ class Job:
     """A planned conversion.
 
     Attributes:
-        direction: for the manifest.
         source: as it was given.
         out: the folder that shall appear.
         sidecars: folders of the tokenizer and of the image processor, or one of both; none for a source in memory.
@@ -70,20 +70,24 @@ class Job:
         origin: what is known of a source on the Hub; None for others.
     """
 
-    direction: Direction
     source: Path
     out: Path
-    sidecars: tuple[Path, ...]
     weights: str
     max_shard_size: int | None
     checkpoint: Checkpoint
-    before: Mapping[Path, Identity]
-    config: DualEncoderConfig
+    config: TwoTowerConfig
     plan: Plan
     options: Mapping[str, Any]
     progress: Progress | None
+    sidecars: tuple[Path, ...] = ()
+    before: Mapping[Path, Identity] = field(default_factory=dict)
     made_new: tuple[str, ...] = ()
     origin: Obtained | None = None
+
+    @property
+    def direction(self) -> str:
+        """What this conversion is called, for example ``"pt2tf"``."""
+        return direction(self.plan.source, self.plan.target)
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,12 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
         _check_room(job, needed, staging)
         moves, logit_scale, overflowed = _write_weights(job, staging)
-        raw, rewritten = rewrite_config(job.config.raw, logit_scale, _float_dtype(moves))
+        scale = {} if job.config.family.init_scale is None else {job.config.family.init_scale: logit_scale}
+        raw, rewritten = rewrite_config(job.config.raw, scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
-        copied, mended = copy_sidecars(job.sidecars, staging, job.plan.target)
+        copied, mended = copy_sidecars(
+            job.sidecars, staging, for_version_4=not frameworks()[job.plan.target].transformers_5
+        )
         tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = hash_file if check else file_record
@@ -178,7 +185,7 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str
     sources = _spooled(job.plan, staging / _SPOOL)
     placed = _allocate(staging, job)
     moves = [
-        Move(tensor.pt, source, placed[tensor.name], tensor.layout, job.plan.target == "tf")
+        Move(tensor.canonical, source, placed[tensor.name], tensor.layout, tensor.from_pt)
         for tensor, source in zip(job.plan.tensors, sources, strict=True)
     ]
     with Files() as files:
@@ -186,7 +193,7 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str
             files.open(extent_of(move.source).path)
         for target in placed.values():
             files.open(extent_of(target).path, write=True)
-        logit_scale = _check_values(files, job.plan, moves)
+        logit_scale = _check_values(files, job, moves)
         overflowed = _move_all(files, moves, job.progress)
         for name, value in job.plan.restored.items():
             files.write(extent_of(placed[name]), 0, np.ascontiguousarray(value))
@@ -220,28 +227,29 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
     """Creates the weights files, in shards if so asked, and says where each tensor goes."""
     plan = job.plan
     files = shards.split(plan.named, job.weights, job.max_shard_size)
+    root = job.config.family.root_scope
     placed: dict[str, StoredTensor] = {}
     for name, tensors in files.items():
         if name.endswith(".h5"):
-            placed |= hdf5.write_header(staging / name, tensors, shard=len(files) > 1)
+            placed |= hdf5.write_header(staging / name, tensors, None if len(files) > 1 else root)
         elif name.endswith(".bin"):
             placed |= torch_zip.write_header(staging / name, tensors)
         else:
             placed |= safetensors.write_header(staging / name, tensors, plan.target)
     if len(files) > 1:
-        shards.write_index(staging / f"{job.weights}.index.json", files, plan.target)
+        shards.write_index(staging / f"{job.weights}.index.json", files, plan.target, root)
     return placed
 
 
-def _check_values(files: Files, plan: Plan, moves: Iterable[Move]) -> float:
-    """Compares stored buffers with what they must be; gives the trained logit_scale as it is written."""
-    for stored, value in plan.expected:
+def _check_values(files: Files, job: Job, moves: Iterable[Move]) -> float:
+    """Compares stored buffers with what they must be; gives the trained scale as it is written."""
+    for stored, value in job.plan.expected:
         if not np.array_equal(_read_small(files, stored), value):
             raise PlanError(
                 f"{printable(stored.name)}: holds other values than transformers computes, so leaving it out would "
                 "change the model; it cannot be converted"
             )
-    scale = next(move for move in moves if move.name == "logit_scale")
+    scale = next(move for move in moves if move.name == job.config.family.scale)
     return float(cast(_read_small(files, scale.source), scale.target.dtype).reshape(()))
 
 
@@ -304,7 +312,7 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
         target = written.tensors[move.target.name]
         if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
             raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
-        reopened.append(Move(move.name, move.source, target, move.layout, move.to_tf))
+        reopened.append(Move(move.name, move.source, target, move.layout, move.from_pt))
     with Files() as files:
         for move in reopened:
             files.open(extent_of(move.source).path)
@@ -319,6 +327,7 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
 
 def _manifest(job: Job, written: Written) -> dict[str, Any]:
     account = {
+        "family": job.config.family.model_type,
         "towers": {"vision": job.config.vision.model_type, "text": job.config.text.model_type},
         "config_rewritten": list(written.config_rewritten),
         "config_unknown": list(job.config.unknown_fields),
@@ -350,24 +359,3 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
 def _float_dtype(moves: Iterable[Move]) -> str | None:
     dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
     return dtypes.pop() if len(dtypes) == 1 else None
-
-
-def identity(path: Path) -> Identity:
-    """What changes when a file is replaced or written to: inode, size and time of change."""
-    held = path.stat()
-    return held.st_ino, held.st_size, held.st_mtime_ns
-
-
-def identities(source: Path) -> Mapping[Path, Identity]:
-    """Identities of a folder's files, or of those beside a file, taken before any header is read."""
-    folder = source if source.is_dir() else source.parent
-    try:
-        return {path: identity(path) for path in folder.iterdir() if path.is_file()}
-    except OSError:  # a folder that may not be listed, or files that come and go
-        return {}
-
-
-def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
-    """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
-    read = ("config.json", *SIDECARS)
-    return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(shards.INDEX)}

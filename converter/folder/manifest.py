@@ -8,21 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from converter.folder.files import FileRecord
+
 NAME = "conversion.json"
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file as it was read or written. ``sha256`` is None where it was not asked for."""
-
-    name: str
-    size: int
-    sha256: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
-        return {"name": self.name, "size": self.size, **({"sha256": self.sha256} if self.sha256 else {})}
 
 
 @dataclass(frozen=True, slots=True)

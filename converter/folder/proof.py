@@ -14,11 +14,9 @@ from typing import Any
 
 from converter.errors import ConfigError, TargetError, printable
 from converter.folder import manifest
+from converter.folder.files import hash_file, read_json, write_json
 from converter.folder.manifest import version
-from converter.folder.sidecars import write_json
 from converter.folder.staging import staged_file
-from converter.names.configs import read_json
-from converter.tensors.check import hash_file
 
 NAME = "parity.json"
 FORMAT = 1

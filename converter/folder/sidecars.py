@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.checkpoints.detect import inside
 from converter.errors import ConfigError, SourceError
-from converter.names.configs import read_json
-from converter.specs import Framework
+from converter.folder.files import inside, read_json, write_json
 
 # Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
 SIDECARS = (
@@ -27,12 +25,12 @@ MAX_SIDECAR_BYTES = 256 * 2**20
 
 
 def copy_sidecars(
-    sources: tuple[Path, ...], target: Path, framework: Framework
+    sources: tuple[Path, ...], target: Path, for_version_4: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies the tokenizer files of the first of some checkpoint folders, and the image processor's of the last.
 
     A tokenizer is many files, and CLIP's checkpoints have one too: those of two folders must not be mixed.
-    Towards TensorFlow, what transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended.
+    What transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended for a reader of version 4.
 
     Returns:
         Their names, and what was rewritten, in words.
@@ -51,7 +49,7 @@ def copy_sidecars(
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
         shutil.copyfile(inside(path, path.parent), target / name)
         copied.append(name)
-        if name == "tokenizer_config.json" and framework == "tf":
+        if name == "tokenizer_config.json" and for_version_4:
             rewritten = _mend_tokenizer_config(target / name)
     return tuple(copied), rewritten
 
@@ -102,14 +100,14 @@ def _is_copy(one: Path, other: Path) -> bool:
 
 
 def rewrite_config(
-    raw: Mapping[str, Any], logit_scale: float, float_dtype: str | None
+    raw: Mapping[str, Any], scale: Mapping[str, float], float_dtype: str | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Makes the config of the output.
 
     Args:
         raw: of the source.
-        logit_scale: the trained value. transformers 4.x does not read it from ``tf_model.h5`` but takes
-            ``logit_scale_init_value``, so that is set to it.
+        scale: the trained value by the field that it is written to. transformers 4.x does not read a dual encoder's
+            from ``tf_model.h5`` but takes ``logit_scale_init_value``. Empty where every reader takes it from the weights.
         float_dtype: what the floats of the output are; None where they are mixed.
 
     Returns:
@@ -124,16 +122,10 @@ def rewrite_config(
             rewritten.append(f"{was} -> {json.dumps(value)}")
             config[field] = value
 
-    if math.isfinite(logit_scale):
-        rewrite("logit_scale_init_value", logit_scale)
+    for field, value in scale.items():
+        if math.isfinite(value):
+            rewrite(field, value)
     for field in ("torch_dtype", "dtype"):
         if config.get(field) is not None and float_dtype is not None:
             rewrite(field, float_dtype)
     return config, tuple(rewritten)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))

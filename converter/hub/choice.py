@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from converter.checkpoints.detect import FRAMEWORK_NAMES, LIKE_WEIGHTS, WEIGHTS, wrong_framework
+from converter.checkpoints.detect import LIKE_WEIGHTS, WEIGHTS, other_framework, wrong_framework
 from converter.errors import SourceError, UnsupportedContainer, listed
+from converter.names.frameworks import framework_name, framework_names, frameworks
 from converter.specs import Framework
-
-_OTHER: dict[Framework, Framework] = {"pt": "tf", "tf": "pt"}
 
 
 def choose_weights(
@@ -29,17 +28,17 @@ def choose_weights(
         WrongFramework: only the other framework's weights are there.
         SourceError: there are none that can be read; says what there is instead.
     """
-    held: set[Framework] = set()
-    for side in (framework,) if framework else ("pt", "tf"):
+    held: list[Framework] = []
+    for side in (framework,) if framework else tuple(frameworks()):
         for name in WEIGHTS[side]:
             if name in names:
                 found = framework_of(name) if "safetensors" in name else side
                 if found == side:
                     return name
-                held.add(found)
-    if framework is not None and (held or set(names).intersection(WEIGHTS[_OTHER[framework]])):
-        raise wrong_framework(what, framework)
-    wanted = FRAMEWORK_NAMES[framework] if framework else "PyTorch or TensorFlow"
+                held.append(found)
+    if framework is not None and (other := next(iter(held), None) or other_framework(names, framework)):
+        raise wrong_framework(what, framework, other)
+    wanted = framework_name(framework) if framework else framework_names()
     present = sorted(name for name in names if name.endswith((*LIKE_WEIGHTS, ".onnx", ".safetensors", ".gguf")))
     if "flax_model.msgpack" in names:
         raise UnsupportedContainer(

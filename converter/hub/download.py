@@ -18,12 +18,13 @@ from typing import Any
 
 from converter.checkpoints import safetensors, shards
 from converter.errors import HubError, SourceError, printable
+from converter.folder.files import MAX_CONFIG_BYTES
 from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
-from converter.names.configs import MAX_CONFIG_BYTES
+from converter.names.frameworks import CANONICAL
 from converter.specs import Framework
 
 _LOG = logging.getLogger("converter.hub")
@@ -231,7 +232,7 @@ def framework_of(snapshot: Snapshot, name: str) -> Framework:
     if name.endswith(shards.INDEX):
         name = next((file for file in _shards(snapshot, name) if file in snapshot.names), "")
         if not name:
-            return "pt"
+            return CANONICAL
     return safetensors.read_header(open_header_of(snapshot, name)).framework
 
 

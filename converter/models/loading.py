@@ -22,10 +22,11 @@ from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.plan import Dropped
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.errors import ModelError, PlanError, listed
+from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.models.names import named_variables
 from converter.models.registry import SIDES, tower_class, tower_config
-from converter.names.configs import read_json
+from converter.names.frameworks import KERAS
 from converter.specs import Framework, StoredTensor
 from converter.tensors.layouts import ALIGNMENT
 
@@ -138,7 +139,7 @@ def load_dual_encoder(cls: Any, source: Source, *, in_place: bool = False, **kwa
         ConverterError: the checkpoint is not complete or not sound.
     """
     options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
-    with open_tensors(source, side="tf", revision=kwargs.pop("revision", None)) as reader:
+    with open_tensors(source, KERAS, revision=kwargs.pop("revision", None)) as reader:
         config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
         model = cls(_changed(config, kwargs), initial="empty", **options)
         model.build()

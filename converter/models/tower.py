@@ -13,7 +13,7 @@ from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
 from converter.models.remat import Seeds
-from converter.names.configs import rule_file
+from converter.names.rule_files import Side, rule_file, tower_files
 
 Tensor = Any
 
@@ -33,7 +33,7 @@ class Tower(Composite, keras.Model):
 
     model_types: ClassVar[tuple[str, ...]] = ()
     main_layer: ClassVar[str] = ""
-    side: ClassVar[str] = ""
+    side: ClassVar[Side]
     input_fields: ClassVar[tuple[str, ...]] = ()
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
@@ -188,15 +188,15 @@ class Tower(Composite, keras.Model):
         return made if asked(return_dict, self.config, "return_dict", True) else made.to_tuple()
 
 
-def refuse_options(config: Any, side: str) -> None:
+def refuse_options(config: Any, side: Side) -> None:
     """Refuses config fields whose value changes the graph in a way that is not supported, as the rule files list them.
 
     Raises:
         UnsupportedOption: names the field, what is supported and why.
     """
     fields = config.to_dict()
-    family = rule_file("dual_encoder")["towers"][side][config.model_type]
-    for field, rule in {**rule_file("common")["refused"], **rule_file(family)["config"].get("refused", {})}.items():
+    own = rule_file(f"towers/{tower_files(side)[config.model_type]}")["config"]
+    for field, rule in {**rule_file("common")["config"]["refused"], **own.get("refused", {})}.items():
         default = None if rule["default"] == "none" else rule["default"]
         value = fields.get(field, default)
         if value not in rule["allowed"] and value != default:

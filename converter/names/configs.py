@@ -1,30 +1,23 @@
-"""Reads config.json: which towers a dual encoder has, every field its rules need, and what is refused."""
+"""Reads config.json: of which family a model is, which towers it has, every field its rules need, and what is refused."""
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
-import itertools
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, printable, unreadable
+from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, listed, printable
+from converter.folder.files import read_json
 from converter.names.expressions import integer
+from converter.names.families import JOINED, Family, families, family, is_family
+from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
-Side = Literal["vision", "text"]
-# Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
-MAX_CONFIG_BYTES = 8 * 2**20
-MAX_CONFIG_DEPTH = 50
 MAX_FIELD_CHARACTERS = 10_000
 MAX_NUMBER = 2**31
 
-# What a person may have instead of a dual encoder, and where to go with it.
+# What a person may have instead of a model with two towers, and where to go with it.
 _OTHER_MODELS = {
-    "clip": "a full CLIP model; load it with transformers' CLIPModel",
     "siglip": "a full SigLIP model; load it with transformers' SiglipModel",
     "vision-encoder-decoder": "an image-to-text model; load it with transformers' VisionEncoderDecoderModel",
     "encoder-decoder": "a text-to-text model; load it with transformers' EncoderDecoderModel",
@@ -38,37 +31,39 @@ class TowerConfig:
     Attributes:
         side: which tower.
         model_type: as in config.json, for example ``"xlm-roberta"``.
-        family: name of the rule file, for example ``"roberta"``.
+        stem: of its file in ``rename_rules/towers/``, for example ``"roberta"``.
         fields: every honoured field, transformers' default where config.json is silent.
         unknown: fields that the rules do not know; they are kept and reported.
     """
 
     side: Side
     model_type: str
-    family: str
+    stem: str
     fields: Mapping[str, Any]
     unknown: tuple[str, ...]
 
     @property
     def rules(self) -> Mapping[str, Any]:
         """The tower's rule file."""
-        return rule_file(self.family)
+        return rule_file(f"towers/{self.stem}")
 
 
 @dataclass(frozen=True)
-class DualEncoderConfig:
-    """A dual encoder's config, checked.
+class TwoTowerConfig:
+    """The config of a model with two towers, checked.
 
     Attributes:
         raw: config.json as it was read, the vision part of a full CLIP config put in its place.
+        family: which kind of model it is.
         vision: the vision tower's.
         text: the text tower's.
-        fields: the dual encoder's own honoured fields and ``vision_width`` / ``text_width``.
+        fields: the model's own honoured fields and ``vision_width`` / ``text_width``.
         rewritten: changes made to ``raw`` on reading, in words.
         unknown: fields on the top level that are not known.
     """
 
     raw: Mapping[str, Any]
+    family: Family
     vision: TowerConfig
     text: TowerConfig
     fields: Mapping[str, Any]
@@ -86,83 +81,36 @@ class DualEncoderConfig:
         return (*self.unknown, *towers)
 
 
-@functools.cache
-def rule_file(name: str) -> Mapping[str, Any]:
-    """Reads one file of ``rename_rules/``: ``"common"``, ``"dual_encoder"``, or a tower's by its stem."""
-    places = {"common": "common", "dual_encoder": "families/vision_text_dual_encoder"}
-    path = f"{places.get(name, f'towers/{name}')}.toml"
-    text = importlib.resources.files("rename_rules").joinpath(path).read_text("utf-8")
-    return tomllib.loads(text)
-
-
-def supported(side: Side) -> tuple[str, ...]:
-    """Model types that have rules, sorted."""
-    return tuple(sorted(rule_file("dual_encoder")["towers"][side]))
-
-
-def read_config(path: Path) -> DualEncoderConfig:
-    """Reads and checks a dual encoder's config.json.
+def read_config(path: Path) -> TwoTowerConfig:
+    """Reads and checks the config.json of a model with two towers.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, or does not describe a dual encoder.
+        ConfigError: the file is missing, is not JSON, or does not describe such a model.
         UnsupportedTower: a tower's model type has no rules.
         UnsupportedOption: a field has a value that is refused.
     """
     return check_config(read_json(path), where=str(path))
 
 
-def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """Reads a JSON object from a file of at most ``limit`` bytes."""
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise ConfigError(f"{path}: not a file; put the original in its place")
-        with path.open("rb") as file:
-            text = file.read(limit + 1)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
-        ) from None
-    except OSError as error:
-        raise ConfigError(unreadable(path, error)) from None
-    if len(text) > limit:
-        raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config is; restore it from the original")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original")
-    if _is_nested(value, MAX_CONFIG_DEPTH):
-        raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
-    return value
-
-
-def _is_nested(value: Any, depth: int) -> bool:
-    """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
-    level = [value]
-    for _ in range(depth):
-        inner = itertools.chain.from_iterable(held.values() if isinstance(held, dict) else held for held in level)
-        level = [held for held in inner if isinstance(held, dict | list)]
-    return bool(level)
-
-
-def check_config(raw: Mapping[str, Any], where: str = "config.json") -> DualEncoderConfig:
-    """Checks a dual encoder's config, given as the dictionary that config.json holds.
+def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTowerConfig:
+    """Checks the config of a model with two towers, given as the dictionary that config.json holds.
 
     Args:
         raw: the config.
         where: what messages call it.
     """
-    _refuse_other_models(raw, where)
+    of = _family_of(raw, where)
     _refuse_code(raw, f"{where}: auto_map")
-    raw, rewritten = _unwrap_clip(raw)
-    shared = rule_file("dual_encoder")
-    towers = {side: _check_tower(side, raw[f"{side}_config"], f"{where}: {side}_config") for side in ("vision", "text")}
-    honoured = shared["config"]["honoured"]
-    fields = {name: _checked(raw.get(name, default), default, f"{where}: {name}") for name, default in honoured.items()}
-    for side in ("vision", "text"):
-        fields[f"{side}_width"] = integer(towers[side].rules.get("width", "hidden_size"), towers[side].fields)
-    return DualEncoderConfig(raw, towers["vision"], towers["text"], fields, rewritten, _unknown(raw, shared["config"]))
+    raw, rewritten = _unwrapped(raw, of)
+    vision, text = (_check_side(of, side, raw, f"{where}: {side}_config") for side in SIDES)
+    known = of.rules["config"]
+    fields = {
+        name: _checked(raw.get(name, default), default, f"{where}: {name}")
+        for name, default in known["honoured"].items()
+    }
+    for tower in (vision, text):
+        fields[f"{tower.side}_width"] = integer(tower.rules.get("width", "hidden_size"), tower.fields)
+    return TwoTowerConfig(raw, of, vision, text, fields, rewritten, _unknown(raw, known))
 
 
 def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> TowerConfig:
@@ -170,73 +118,136 @@ def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.
 
     Args:
         side: which tower is wanted.
-        raw: of a tower, a full CLIP or SigLIP model, or a dual encoder.
+        raw: of a tower, or of a model with two towers of any family.
         where: what messages call it.
 
     Raises:
         UnsupportedTower: the model type has no rules on that side.
         UnsupportedOption: a field has a value that is refused.
     """
-    inner = raw.get(f"{side}_config")
-    if isinstance(inner, Mapping):
-        raw = {**inner, "model_type": inner.get("model_type", f"{raw.get('model_type')}_{side}_model")}
-        where = f"{where}: {side}_config"
-    if raw.get("model_type") in ("clip", "siglip"):
-        raw = {**raw, "model_type": f"{raw['model_type']}_{side}_model"}
-    return _check_tower(side, raw, where)
+    raw, within = tower_section(side, raw, where)
+    return _check_tower(side, raw, within)
 
 
-def _refuse_other_models(raw: Mapping[str, Any], where: str) -> None:
+def tower_section(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> tuple[Mapping[str, Any], str]:
+    """The config of one tower, and what messages call it: of a model with two towers the section, else all of it.
+
+    Args:
+        side: which tower is wanted.
+        raw: of a tower, or of a model with two towers of any family.
+        where: what messages call ``raw``.
+    """
     model_type = raw.get("model_type")
-    has_towers = all(isinstance(raw.get(f"{side}_config"), Mapping) for side in ("vision", "text"))
-    if has_towers and model_type in (None, "vision-text-dual-encoder"):
-        return
-    if isinstance(model_type, str) and model_type in _OTHER_MODELS:
+    inside = isinstance(raw.get(f"{side}_config"), Mapping)
+    if is_family(model_type) and family(str(model_type)).default_tower(side) is not None:
+        return _section(family(str(model_type)), side, raw, f"{where}: {side}_config"), f"{where}: {side}_config"
+    if inside:
+        raw = {"model_type": f"{model_type}_{side}_model", **raw[f"{side}_config"]}
+        where = f"{where}: {side}_config"
+    # A model's name for a tower of it, as CLIP's vision_config says it in old files.
+    of_model = f"{raw.get('model_type')}_{side}_model"
+    if raw.get("model_type") not in supported(side) and of_model in supported(side):
+        raw = {**raw, "model_type": of_model}
+    return raw, where
+
+
+def _family_of(raw: Mapping[str, Any], where: str) -> Family:
+    """The family that a config is of.
+
+    Raises:
+        ConfigError: it is of none, or lacks what a model of its family cannot be without.
+    """
+    model_type = raw.get("model_type")
+    has_towers = all(isinstance(raw.get(f"{side}_config"), Mapping) for side in SIDES)
+    if model_type is None and has_towers:
+        return family(JOINED)
+    if is_family(model_type):
+        found = family(str(model_type))
+        if has_towers or all(found.default_tower(side) for side in SIDES):
+            return found
+        what = f"a {model_type} without a vision_config and a text_config; restore both from the original"
+    elif isinstance(model_type, str) and model_type in _OTHER_MODELS:
         what = _OTHER_MODELS[model_type]
     elif isinstance(model_type, str) and model_type in supported("vision") + supported("text"):
         what = (
             f"a single {model_type} tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into "
             "a dual encoder"
         )
-    elif model_type == "vision-text-dual-encoder":
-        what = "a dual encoder without a vision_config and a text_config; restore both from the original"
     else:
         what = (
-            f"model_type {printable(repr(model_type), 60)}; convert a folder that VisionTextDualEncoderModel's "
-            "save_pretrained wrote"
+            f"model_type {printable(repr(model_type), 60)}; convert a folder that save_pretrained of such a model wrote"
         )
-    raise ConfigError(f"{where}: expected a vision-text-dual-encoder, found {what}")
+    raise ConfigError(f"{where}: expected a model with two towers ({listed(tuple(families()))}), found {what}")
 
 
-def _unwrap_clip(raw: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _unwrapped(raw: Mapping[str, Any], of: Family) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Puts the vision part of a full CLIP config in its place: transformers 4.x takes it, 5.x builds all of CLIP."""
     raw = dict(raw)
-    vision = raw["vision_config"]
-    if vision.get("model_type") != "clip":
+    vision = raw.get("vision_config")
+    if (
+        of.default_tower("vision") is not None
+        or not isinstance(vision, Mapping)
+        or not is_family(vision.get("model_type"))
+    ):
+        return raw, ()
+    whole = family(str(vision["model_type"]))
+    tower = whole.default_tower("vision")
+    if tower is None:
         return raw, ()
     inner = vision.get("vision_config") or vision.get("vision_config_dict") or {}
     if not isinstance(inner, Mapping):
         raise ConfigError(
-            "config.json: vision_config is a CLIP config whose own vision_config is not an object; correct the config"
+            f"config.json: vision_config is a {whole.title} config whose own vision_config is not an object; "
+            "correct the config"
         )
-    raw["vision_config"] = {**inner, "model_type": "clip_vision_model"}
+    raw["vision_config"] = {**inner, "model_type": tower}
     return raw, (
-        "config.json: vision_config: a full CLIP config replaced by its vision part, as transformers 4.x reads it",
+        f"config.json: vision_config: a full {whole.title} config replaced by its vision part, as transformers 4.x reads it",
     )
+
+
+def _check_side(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> TowerConfig:
+    if of.default_tower(side) is None:
+        return _check_tower(side, raw[f"{side}_config"], where)
+    return _check_tower(side, _section(of, side, raw, where), where)
+
+
+def _section(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The section of a tower in the config of a family that has its own towers, as its config class reads it.
+
+    Such a class builds the family's tower whatever ``model_type`` the section says, and takes silence for defaults.
+    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included.
+    """
+    section = _object(raw.get(f"{side}_config"), where)
+    said = section.get("model_type")
+    tower = said if said in of.towers(side) else of.default_tower(side)
+    if of.config_dicts and raw.get(f"{side}_config_dict") is not None:
+        replacing = _object(raw[f"{side}_config_dict"], f"{where}_dict")
+        known = rule_file(f"towers/{tower_files(side)[str(tower)]}")["config"]
+        replaced = {*known["honoured"], *known.get("refused", {}), *rule_file("common")["config"]["refused"]}
+        section = {name: value for name, value in section.items() if name not in replaced} | dict(replacing)
+    return {**section, "model_type": tower}
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {printable(repr(value), 60)}, expected an object; correct the config")
+    return value
 
 
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
     model_type = config.get("model_type")
-    families = rule_file("dual_encoder")["towers"][side]
-    if not isinstance(model_type, str) or model_type not in families:
+    files = tower_files(side)
+    if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "
             f"{', '.join(supported(side))}; other towers can be added as described in README"
         )
     _refuse_code(config, f"{where}.auto_map")
-    family = families[model_type]
-    known = rule_file(family)["config"]
-    for name, rule in {**rule_file("common")["refused"], **known.get("refused", {})}.items():
+    known = rule_file(f"towers/{files[model_type]}")["config"]
+    for name, rule in {**rule_file("common")["config"]["refused"], **known.get("refused", {})}.items():
         default = _plain(rule["default"])
         value = config.get(name, default)
         if value not in rule["allowed"] and value != default:
@@ -249,7 +260,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
         name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
         for name, default in defaults.items()
     }
-    return TowerConfig(side, model_type, family, fields, _unknown(config, known))
+    return TowerConfig(side, model_type, files[model_type], fields, _unknown(config, known))
 
 
 def _refuse_code(config: Mapping[str, Any], where: str) -> None:
@@ -258,7 +269,7 @@ def _refuse_code(config: Mapping[str, Any], where: str) -> None:
 
 
 def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:
-    common = rule_file("common")
+    common = rule_file("common")["config"]
     listed_fields = {
         *known["honoured"], *known.get("irrelevant", ()), *known.get("refused", {}),
         *common["irrelevant"], *common["refused"],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import PlanError, listed, printable
-from converter.names.configs import rule_file
+from converter.names.rule_files import rule_file
 from converter.names.rules import RuleSet, SplitRule
 from converter.specs import Extent, StoredTensor
 from converter.tensors.casts import numpy_dtype
@@ -30,7 +30,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict
     Raises:
         PlanError: two names mean the same tensor.
     """
-    nested = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers if rule.pt is not None}
+    nested = set(rules.canonical)
     found: dict[str, StoredTensor] = {}
     dialects: Counter[str] = Counter()
     respelled = [(*respell(name), tensor) for name, tensor in tensors.items()]
@@ -49,7 +49,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict
 
 def respell(name: str) -> tuple[str, str]:
     """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
-    spellings = rule_file("dual_encoder")["spellings"]
+    spellings = rule_file("common")["spellings"]
     seen = []
     while prefix := next((prefix for prefix in spellings["prefixes"] if name.startswith(prefix)), ""):
         name = name.removeprefix(prefix)

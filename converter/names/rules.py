@@ -1,22 +1,27 @@
-"""Compiles rename_rules/ and a config into exact names: what every tensor is called on both sides, and its shape.
+"""Compiles rename_rules/ and a config into exact names: what every tensor is called in every framework, and its shape.
 
 Nothing is guessed from what a name looks like. A rule set is a bijection or it is refused, with the rule cited.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converter.errors import ConfigError
-from converter.names.configs import DualEncoderConfig, Side, TowerConfig, rule_file
+from converter.errors import ConfigError, listed
+from converter.names.configs import TowerConfig, TwoTowerConfig
 from converter.names.expressions import Value, evaluate, integer, truth
+from converter.names.families import Family
+from converter.names.families import family as get_family
+from converter.names.frameworks import CANONICAL, KERAS, frameworks
+from converter.names.rule_files import SIDES, Side, rule_file
 from converter.names.scopes import erase_main_layer
-from converter.specs import Shape
+from converter.specs import Framework, Shape
 from converter.tensors.layouts import LAYOUTS
 
 # Ten times what the largest towers have; naming them takes a second.
@@ -28,21 +33,28 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class TensorRule:
-    """One tensor, on both sides.
+    """One tensor, in every framework.
 
     Attributes:
-        pt: nested (4.x) PyTorch name.
-        tf: TensorFlow name without root scope and ``:0``.
-        layout: key of ``layouts.LAYOUTS``.
-        shape: in PyTorch layout.
+        names: by framework, without root scope and suffix; PyTorch's nested (4.x) one is what reports call it.
+        layouts: by framework, a key of ``layouts.LAYOUTS``.
+        shape: in PyTorch's layout.
         cite: where the rule stands, for messages.
     """
 
-    pt: str
-    tf: str
-    layout: str
+    names: Mapping[Framework, str]
+    layouts: Mapping[Framework, str]
     shape: Shape
     cite: str
+
+    @property
+    def name(self) -> str:
+        """Its canonical name."""
+        return self.names[CANONICAL]
+
+    def shape_in(self, framework: Framework) -> Shape:
+        """Its shape as a framework keeps it."""
+        return LAYOUTS[self.layouts[framework]].shape_from_pt(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +62,22 @@ class BufferRule:
     """A tensor that is stored but never trained, and may be missing.
 
     Attributes:
-        pt: nested PyTorch name if PyTorch stores it, else None.
-        tf: TensorFlow name if TensorFlow stores it, else None.
-        shape: the same on both sides.
+        names: by framework, of those that store it.
+        shape: the same in all of them.
         compute: key of ``buffers.BUFFERS`` when its value follows from the config, else None.
         fields: the fields that ``compute`` is given.
         reason: why it may be left out.
-        after: TensorFlow name of the tensor behind which TensorFlow creates it; None: behind all others.
+        made_anew: who is given it where a source lacks it: frameworks, or ``framework/dialect``.
+        after: by framework, name of the tensor behind which it is created; behind all others where there is none.
     """
 
-    pt: str | None
-    tf: str | None
+    names: Mapping[Framework, str]
     shape: Shape | None
     compute: str | None
     fields: Mapping[str, Value]
     reason: str
-    after: str | None = None
+    made_anew: tuple[str, ...] = ()
+    after: Mapping[Framework, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class SplitRule:
     """A tensor that some dialect keeps in parts, which follow one another along the first axis.
 
     Attributes:
-        whole: nested PyTorch name.
+        whole: canonical name.
         parts: what the dialect calls the parts, in order.
     """
 
@@ -83,12 +95,12 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Every name of one dual encoder.
+    """Every name of one model.
 
     Attributes:
         tensors: in the order in which TensorFlow creates its variables.
         buffers: likewise.
-        dialects: for every dialect other than 4.x, its names -> nested names, of both towers.
+        dialects: for every dialect of PyTorch's names other than 4.x, its names -> canonical names.
         splits: tensors that a dialect keeps in parts.
     """
 
@@ -97,45 +109,86 @@ class RuleSet:
     dialects: Mapping[str, Mapping[str, str]]
     splits: tuple[SplitRule, ...] = ()
 
+    @property
+    def canonical(self) -> list[str]:
+        """Canonical names of tensors and stored buffers."""
+        stored = [buffer.names[CANONICAL] for buffer in self.buffers if CANONICAL in buffer.names]
+        return [rule.name for rule in self.tensors] + stored
 
-def compile_rules(config: DualEncoderConfig) -> RuleSet:
-    """Compiles the rules for one dual encoder.
+
+def compile_rules(config: TwoTowerConfig) -> RuleSet:
+    """Compiles the rules for one model with two towers.
 
     Raises:
         ConfigError: the config describes no model, or one with more than ``MAX_TENSORS`` tensors.
         ValueError: a name is claimed twice (a mistake in a rule file).
     """
-    shared = rule_file("dual_encoder")
+    family = config.family
+    outside = {module[CANONICAL]: module for module in family.rules["module"]}
     tensors: list[TensorRule] = []
     buffers: list[BufferRule] = []
-    for side in _SIDES:
-        tower = compile_tower(config.tower(side))
-        tensors += tower.tensors
-        buffers += tower.buffers
-    for module in shared["module"]:
-        tensors += _expand_module(module, config.fields, "", "", "dual_encoder")
+    for item in family.order:
+        if item in family.places:
+            tower = compile_tower(config.tower("vision" if item == "vision" else "text"), family)
+            tensors += tower.tensors
+            buffers += tower.buffers
+        else:
+            prefixes = dict.fromkeys(frameworks(), "")
+            tensors += _expand_module(outside.pop(item), config.fields, prefixes, f"families/{family.stem}")
+    if outside:
+        raise ValueError(f"rename_rules/families/{family.stem}.toml: order lacks {listed(list(outside))}")
     _check_bijection(tensors)
-    return RuleSet(tuple(tensors), tuple(buffers), _dialects(config, tensors, buffers), _splits(config, tensors))
+    found = RuleSet(tuple(tensors), tuple(buffers), {})
+    return replace(found, dialects=_dialects(config, found.canonical), splits=_splits(config, tensors))
 
 
-def compile_tower(tower: TowerConfig) -> RuleSet:
-    """Compiles the rules of one tower; names include ``vision_model`` / ``text_model`` on both sides."""
-    scope = f"{tower.side}_model"
-    main_layer = tower.rules["main_layer"]
-    pt_prefix = erase_main_layer(f"{scope}.{main_layer}.")
-    tf_prefix = f"{scope}/{main_layer}/"
+def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
+    """Compiles the rules of one tower.
+
+    Args:
+        tower: its config.
+        family: where it stands; None for a tower alone, whose names begin as its own files have them: in TensorFlow
+            with the main layer.
+    """
+    if family is None:
+        layer = tower.rules["main_layer"]
+        prefixes = {key: f"{layer}{it.separator}" if it.in_main_layer else "" for key, it in frameworks().items()}
+        without: tuple[str, ...] = ()
+    else:
+        prefixes = {key: prefix(key, family, tower) for key in frameworks()}
+        without = family.places[tower.side].without
+    cite = f"towers/{tower.stem}"
     tensors: list[TensorRule] = []
     for module, fields in _occurrences(tower.rules["module"], tower):
-        tensors += _expand_module(module, fields, pt_prefix, tf_prefix, tower.family)
+        if module[CANONICAL].startswith(without):
+            continue
+        tensors += _expand_module(module, fields, prefixes, cite)
         if len(tensors) > MAX_TENSORS:
             raise ConfigError(
                 f"config.json: {tower.side}_config describes more than {MAX_TENSORS:,} tensors; correct the config"
             )
     buffers = [
-        _expand_buffer(buffer, fields, pt_prefix, tf_prefix)
+        _expand_buffer(buffer, fields, prefixes)
         for buffer, fields in _occurrences(tower.rules.get("buffer", ()), tower)
+        if not buffer.get(CANONICAL, "").startswith(without)
     ]
     return RuleSet(tuple(tensors), tuple(buffers), {})
+
+
+def prefix(framework: Framework, family: Family, tower: TowerConfig) -> str:
+    """What stands before a tower's own names in a framework's names of a family."""
+    return _prefix(framework, family.model_type, tower.side, tower.rules["main_layer"])
+
+
+@functools.cache
+def _prefix(framework: Framework, model_type: str, side: Side, main_layer: str) -> str:
+    prefixes = get_family(model_type).places[side].prefixes
+    if framework in prefixes:
+        return prefixes[framework].format(main_layer=main_layer)
+    if framework != CANONICAL:
+        return _separated(_prefix(CANONICAL, model_type, side, main_layer), framework)
+    # What tf_to_pt_weight_rename leaves of the name in TensorFlow.
+    return erase_main_layer(prefixes[KERAS].format(main_layer=main_layer).replace("/", "."))
 
 
 def _occurrences(
@@ -162,7 +215,7 @@ def _expand_group(
         return
     first, *rest = placeholders
     for has_first, group in itertools.groupby(
-        modules, lambda module: first in _PLACEHOLDER.findall(module.get("pt") or module["tf"])
+        modules, lambda module: first in _PLACEHOLDER.findall(_some_path(module))
     ):
         members = list(group)
         if not has_first:
@@ -176,98 +229,123 @@ def _expand_group(
 
 
 def _expand_module(
-    module: Mapping[str, Any], fields: Mapping[str, Value], pt_prefix: str, tf_prefix: str, family: str
+    module: Mapping[str, Any], fields: Mapping[str, Value], prefixes: Mapping[Framework, str], file: str
 ) -> Iterator[TensorRule]:
-    cite = f"rename_rules/{family}.toml: {module['pt']}"
+    cite = f"rename_rules/{file}.toml: {module[CANONICAL]}"
     shape = tuple(integer(str(axis), fields) for axis in module["shape"])
-    pt = pt_prefix + _fill(module["pt"], fields)
-    tf = tf_prefix + _fill(module["tf"], fields)
-    for part in rule_file("dual_encoder")["kinds"][module["is"]]:
+    paths = {key: before + _fill(_path_in(key, module), fields) for key, before in prefixes.items()}
+    for part in rule_file("common")["kinds"][module["is"]]:
         if part.get("optional") and not truth(module.get("bias", "true"), fields):
             continue
         part_shape = tuple(shape[axis] for axis in part["axes"]) if "axes" in part else shape
-        if LAYOUTS[part["layout"]].axes is not None and math.prod(part_shape[1:]) > MAX_ROW:
+        names = {
+            key: rules.separator.join(filter(None, (paths[key], part[key][0]))) for key, rules in frameworks().items()
+        }
+        layouts = {key: part[key][1] for key in names}
+        turned = any(LAYOUTS[layout].axes is not None for layout in layouts.values())
+        if turned and math.prod(part_shape[1:]) > MAX_ROW:
             raise ConfigError(
-                f"config.json: {pt} would have rows of {math.prod(part_shape[1:]):,} numbers, more than any model has; "
-                "correct the config"
+                f"config.json: {paths[CANONICAL]} would have rows of {math.prod(part_shape[1:]):,} numbers, more than any "
+                "model has; correct the config"
             )
-        yield TensorRule(
-            f"{pt}.{part['pt']}" if part["pt"] else pt,
-            f"{tf}/{part['tf']}" if part["tf"] else tf,
-            part["layout"],
-            part_shape,
-            cite,
-        )
+        yield TensorRule(names, layouts, part_shape, cite)
 
 
-def _expand_buffer(buffer: Mapping[str, Any], fields: dict[str, Value], pt_prefix: str, tf_prefix: str) -> BufferRule:
+def _expand_buffer(
+    buffer: Mapping[str, Any], fields: dict[str, Value], prefixes: Mapping[Framework, str]
+) -> BufferRule:
     shape = tuple(integer(str(axis), fields) for axis in buffer["shape"]) if "shape" in buffer else None
-    tf = tf_prefix + _fill(buffer["tf"], fields) if "tf" in buffer else None
-    pt = pt_prefix + _fill(buffer["pt"], fields) if "pt" in buffer else None
-    given = {**fields, "length": shape[-1]} if shape else fields
-    after = tf_prefix + _fill(buffer["after"], fields) if "after" in buffer else None
-    return BufferRule(pt, tf, shape, buffer.get("compute"), given, buffer["reason"], after)
+    return BufferRule(
+        names={key: before + _fill(buffer[key], fields) for key, before in prefixes.items() if key in buffer},
+        shape=shape,
+        compute=buffer.get("compute"),
+        fields={**fields, "length": shape[-1]} if shape else fields,
+        reason=buffer["reason"],
+        made_anew=tuple(buffer.get("made_anew", ())),
+        after={key: prefixes[key] + _fill(name, fields) for key, name in buffer.get("after", {}).items()},
+    )
+
+
+def _path_in(framework: Framework, module: Mapping[str, Any]) -> str:
+    """A module's path in a framework: its own, or the canonical one where it has none."""
+    if framework in module:
+        return str(module[framework])
+    return _separated(module[CANONICAL], framework)
+
+
+def _separated(name: str, framework: Framework) -> str:
+    return name.replace(frameworks()[CANONICAL].separator, frameworks()[framework].separator)
+
+
+def _some_path(module: Mapping[str, Any]) -> str:
+    """A path whose placeholders are those of all: a buffer may be in one framework alone."""
+    return str(next(module[key] for key in frameworks() if key in module))
 
 
 def _fill(template: str, fields: Mapping[str, Value]) -> str:
     return _PLACEHOLDER.sub(lambda match: str(evaluate(match[1], fields)), template)
 
 
-def _dialects(
-    config: DualEncoderConfig, tensors: Sequence[TensorRule], buffers: Sequence[BufferRule]
-) -> dict[str, dict[str, str]]:
-    """Names of every dialect -> nested names, for the towers that spell theirs differently."""
+def _dialects(config: TwoTowerConfig, canonical: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Names of every dialect -> canonical names, for the towers and families that spell theirs differently."""
+    known = {name for tower in _with_dialects(config) for name in tower.rules.get("dialects", {})}
     dialects: dict[str, dict[str, str]] = {}
-    for dialect in sorted({name for side in _SIDES for name in config.tower(side).rules.get("dialects", {})}):
+    for dialect in sorted(known | set(config.family.rules.get("dialects", {}))):
         names: dict[str, str] = {}
-        for pt in [rule.pt for rule in tensors] + [rule.pt for rule in buffers if rule.pt is not None]:
-            spelled = spell(pt, config, dialect)
+        for name in canonical:
+            spelled = spell(name, config, dialect)
             if spelled in names:
-                raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {pt} {spelled}")
-            names[spelled] = pt
+                raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {name} {spelled}")
+            names[spelled] = name
         dialects[dialect] = names
     return dialects
 
 
-def _splits(config: DualEncoderConfig, tensors: Sequence[TensorRule]) -> tuple[SplitRule, ...]:
+def _splits(config: TwoTowerConfig, tensors: Sequence[TensorRule]) -> tuple[SplitRule, ...]:
     """Which tensors the dialects of each tower keep in parts, and what they call those."""
     found = []
-    for side in _SIDES:
-        for dialect in config.tower(side).rules.get("dialects", {}).values():
+    for tower in _with_dialects(config):
+        before = prefix(CANONICAL, config.family, tower)
+        for dialect in tower.rules.get("dialects", {}).values():
             for split in dialect.get("split", ()):
                 if split["axis"] != 0:
                     raise ValueError(f"a split along axis {split['axis']}, which is not known here")
                 for rule in tensors:
-                    if rule.pt.startswith(f"{side}_model.") and re.search(split["part_of"], rule.pt):
-                        parts = (re.sub(split["part_of"], part, rule.pt, count=1) for part in split["parts"])
-                        found.append(SplitRule(rule.pt, tuple(parts)))
+                    if rule.name.startswith(before) and re.search(split["part_of"], rule.name):
+                        parts = (re.sub(split["part_of"], part, rule.name, count=1) for part in split["parts"])
+                        found.append(SplitRule(rule.name, tuple(parts)))
     return tuple(found)
 
 
-_SIDES: tuple[Side, Side] = ("vision", "text")
+def _with_dialects(config: TwoTowerConfig) -> list[TowerConfig]:
+    return [config.tower(side) for side in SIDES if config.family.places[side].own_dialects]
 
 
-def spell(pt: str, config: DualEncoderConfig, dialect: str) -> str:
-    """What a dialect calls the tensor with the nested name ``pt``."""
-    for side in _SIDES:
-        scope = f"{side}_model."
-        if pt.startswith(scope):
-            return scope + spell_in_tower(pt.removeprefix(scope), config.tower(side), dialect)
-    return pt
+def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
+    """What a dialect calls the tensor with a canonical name."""
+    for tower in _with_dialects(config):
+        before = prefix(CANONICAL, config.family, tower)
+        if name.startswith(before):
+            return before + spell_in_tower(name.removeprefix(before), tower, dialect)
+    return _replaced(name, config.family.rules, dialect)
 
 
 def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
-    """What a dialect calls a tower's tensor, both names without ``vision_model.`` / ``text_model.``."""
-    for pattern, replacement in tower.rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
+    """What a dialect calls a tower's tensor, both names as the tower alone has them."""
+    return _replaced(name, tower.rules, dialect)
+
+
+def _replaced(name: str, rules: Mapping[str, Any], dialect: str) -> str:
+    for pattern, replacement in rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
         name = re.sub(pattern, replacement, name, count=1)
     return name
 
 
 def _check_bijection(rules: Sequence[TensorRule]) -> None:
-    for side in ("pt", "tf"):
+    for framework in frameworks():
         claimed: dict[str, str] = {}
         for rule in rules:
-            name = getattr(rule, side)
+            name = rule.names[framework]
             if name in claimed:
                 raise ValueError(f"{name} is claimed by {claimed[name]} and by {rule.cite}")
             claimed[name] = rule.cite

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from converter.names.configs import DualEncoderConfig, rule_file
+from converter.names.configs import TwoTowerConfig
+from converter.names.families import joined
 
 
 def tf_to_pt_weight_rename(tf_weight: str) -> tuple[str]:
@@ -37,7 +38,7 @@ def erase_main_layer(tf_weight: str) -> str:
     return _erase(tf_weight, limit=1)
 
 
-def restore_main_layer(pt_weight: str, config: DualEncoderConfig) -> str:
+def restore_main_layer(pt_weight: str, config: TwoTowerConfig) -> str:
     """Puts the main layer back into a nested (4.x) PyTorch weight name: the inverse of ``erase_main_layer``.
 
     Args:
@@ -68,9 +69,9 @@ def _erase(tf_weight: str, limit: int) -> str:
 
 def _clause(name: str) -> Mapping[str, Any] | None:
     """The first clause that applies; a name that holds a scope more often than any clause says is an error."""
-    for clause in rule_file("dual_encoder")["scope"]:
+    for clause in joined().rules["scope"]:
         if clause["contains"] in name:
-            same = [c for c in rule_file("dual_encoder")["scope"] if c["contains"] == clause["contains"]]
+            same = [c for c in joined().rules["scope"] if c["contains"] == clause["contains"]]
             for candidate in same:
                 if "count" not in candidate or name.count(candidate["contains"]) == candidate["count"]:
                     found: Mapping[str, Any] = candidate

@@ -16,15 +16,16 @@ from typing import Any, Literal
 import blake3
 import numpy as np
 
-from converter.checkpoints.detect import held, inside, read_header
+from converter.checkpoints.detect import held, read_header
 from converter.conversion.streams import TensorReader, open_tensors
 from converter.errors import ConfigError, ConverterError, SourceError, listed, printable
 from converter.folder import manifest
+from converter.folder.files import hash_file, inside, read_json
 from converter.hub.download import cached
-from converter.names.configs import read_json
-from converter.specs import is_file_name
+from converter.names.frameworks import CANONICAL, frameworks
+from converter.specs import Framework, is_file_name
 from converter.tensors.casts import DTYPES, FLOATS
-from converter.tensors.check import hash_file, same_bits
+from converter.tensors.check import same_bits
 from converter.tensors.moves import cast, in_parallel
 
 Array = np.ndarray[Any, Any]
@@ -62,7 +63,9 @@ class Manifest:
     """What is needed of ``conversion.json``, checked.
 
     Attributes:
-        direction: ``"pt2tf"`` or ``"tf2pt"``.
+        direction: for example ``"pt2tf"``.
+        source_framework: whose checkpoint was converted.
+        target_framework: whose checkpoint was made.
         source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
         source_files: names of its weights files.
         hub: id of the source on the Hub; None for others.
@@ -73,6 +76,8 @@ class Manifest:
     """
 
     direction: str
+    source_framework: Framework
+    target_framework: Framework
     source: str
     source_files: tuple[str, ...]
     hub: str | None
@@ -98,7 +103,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         if raw["format"] != manifest.FORMAT:
             raise ValueError(f"format {raw['format']!r}")
-        if raw["direction"] not in ("pt2tf", "tf2pt"):
+        ends = str(raw["direction"]).split("2")
+        if len(ends) != 2 or not set(ends) <= set(frameworks()):
             raise ValueError(f"direction {raw['direction']!r}")
         files = {_file_name(item["name"]): (int(item["size"]), _hash(item.get("sha256"))) for item in raw["files"]}
         tensors = {
@@ -107,6 +113,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         source = raw["source"]
         return Manifest(
             direction=str(raw["direction"]),
+            source_framework=ends[0],
+            target_framework=ends[1],
             source=str(source["path"]),
             source_files=tuple(_file_name(item["name"]) for item in source["files"]),
             hub=None if source.get("hub") is None else str(source["hub"]),
@@ -193,7 +201,7 @@ def verify_weights(
         golden: of the weights that a golden reference file was recorded from.
     """
     try:
-        with open_tensors(folder, side="pt") as ours:
+        with open_tensors(folder, CANONICAL) as ours:
             problems = _logit_scale(ours)
             problems += ours.wrong_buffers()
             if len(held(folder)) > 1:
@@ -204,7 +212,7 @@ def verify_weights(
             against = []
             if reference is not None:
                 against.append(f"{reference}, bit for bit")
-                with open_tensors(reference, side="pt") as theirs:
+                with open_tensors(reference, CANONICAL) as theirs:
                     problems += _against_source(ours, theirs, recorded)
             hashes = canonical_hashes(ours) if golden is not None or not against else {}
             if not against and recorded is not None and recorded.tensors:

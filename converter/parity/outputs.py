@@ -15,8 +15,9 @@ from typing import Any, Self
 from converter.conversion.streams import check_whole
 from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
 from converter.folder import manifest
+from converter.folder.files import read_json
 from converter.folder.sidecars import SIDECARS, differing
-from converter.names.configs import read_config, read_json
+from converter.names.configs import read_config
 from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance

@@ -18,6 +18,7 @@ from converter.folder import manifest
 from converter.folder.proof import write_proof
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
+from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import (
     OPTIONAL_PARTS,
@@ -34,7 +35,6 @@ from converter.parity.files_and_weights import (
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
 from converter.parity.runners.reference import ask_run, start_reference
-from converter.specs import Framework
 
 _NARROW = ("float16", "bfloat16")
 _log = logging.getLogger(__name__)
@@ -202,8 +202,7 @@ def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) 
         if not Path(reference).exists():
             raise SourceError(f"{reference}: not found; name the source's folder or a golden reference file")
         return Path(reference)
-    wanted: Framework | None = None if recorded is None else "tf" if recorded.direction == "tf2pt" else "pt"
-    return obtain(reference, wanted).path
+    return obtain(reference, None if recorded is None else recorded.source_framework).path
 
 
 def record_reference(
@@ -230,7 +229,7 @@ def record_reference(
     """
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
-    checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, "pt", revision).path
+    checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, CANONICAL, revision).path
     check_whole(checkpoint, in_torch=True)
     folder = config_of(checkpoint).parent
     samples = options.samples
@@ -239,7 +238,7 @@ def record_reference(
         if reason and samples.given:
             raise ParityError(reason)
         recording = ask_run(worker, checkpoint, batches, asdict(options.reference), options.seconds)
-    with open_tensors(checkpoint, side="pt") as tensors:
+    with open_tensors(checkpoint, CANONICAL) as tensors:
         metadata = {**recording.metadata, "weights": json.dumps(asdict(sum_of(canonical_hashes(tensors))))}
     if reason:
         metadata["samples"] = f"none: {reason}"

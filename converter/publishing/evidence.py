@@ -13,12 +13,11 @@ from typing import Any
 
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
+from converter.folder.files import hash_file, read_json
 from converter.folder.proof import Proof, read_proof
 from converter.hub.ids import COMMIT, is_id
-from converter.names.configs import read_json
 from converter.parity.files_and_weights import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
 from converter.specs import Framework
-from converter.tensors.check import hash_file
 
 # What an option's value may be to stand in a card as it is.
 _PLAIN = re.compile(r"[A-Za-z0-9_. +-]{1,255}")
@@ -48,7 +47,7 @@ class Evidence:
     @property
     def framework(self) -> Framework:
         """Whose weights they are."""
-        return "tf" if self.recorded.direction == "pt2tf" else "pt"
+        return self.recorded.target_framework
 
     @property
     def is_summed(self) -> bool:

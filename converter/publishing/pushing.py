@@ -18,13 +18,13 @@ from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
+from converter.folder.files import hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
 from converter.specs import Framework
-from converter.tensors.check import hash_file
 
 _LOG = logging.getLogger("converter.publishing")
 CARD = "README.md"

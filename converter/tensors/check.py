@@ -5,7 +5,6 @@ A tensor is compared by bringing the target back into PyTorch's layout, which is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import blake3
 import numpy as np
 
 from converter.errors import CheckError
-from converter.folder.manifest import FileRecord, TensorRecord
+from converter.folder.files import FileRecord, hash_file
+from converter.folder.manifest import TensorRecord
 from converter.specs import StoredTensor
 from converter.tensors.casts import DTYPES
 from converter.tensors.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, kept, read_rows
@@ -64,22 +64,6 @@ def check_moves(
     return tuple(tensors[move.name] for move in moves), records
 
 
-def hash_file(path: Path) -> FileRecord:
-    """Takes size and sha256 of a file."""
-    digest, size = hashlib.sha256(), 0
-    buffer = bytearray(_HASH_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-            size += count
-    return FileRecord(path.name, size, digest.hexdigest())
-
-
-def file_record(path: Path) -> FileRecord:
-    """Takes the size of a file only."""
-    return FileRecord(path.name, path.stat().st_size)
-
-
 def _check_move(files: Files, move: Move) -> TensorRecord:
     digest = blake3.blake3()
     for block in blocks([move], copy_limit=BLOCK_BYTES // 2):
@@ -89,16 +73,16 @@ def _check_move(files: Files, move: Move) -> TensorRecord:
         if not same_bits(ours, theirs):
             raise _differs(move, block, ours, theirs)
         digest.update(theirs.reshape(-1).view(np.uint8).data)
-    shape = move.target.shape if not move.to_tf else move.source.shape
+    shape = move.target.shape if not move.from_pt else move.source.shape
     return TensorRecord(move.name, move.target.dtype, shape, digest.hexdigest())
 
 
 def _read(files: Files, tensor: StoredTensor, block: Block, role: str) -> Array:
     """Reads a block in PyTorch's layout, as ``read_rows`` does."""
     move = block.move
-    in_tf = move.to_tf == (tensor is move.target)
-    data = read_rows(files, tensor, block, in_tf, role)
-    return move.layout.to_pt(data, kept.maker("turned")) if in_tf and move.layout.axes is not None else data
+    turned = move.from_pt == (tensor is move.target)
+    data = read_rows(files, tensor, block, turned, role)
+    return move.layout.to_pt(data, kept.maker("turned")) if turned and move.layout.axes is not None else data
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -1,7 +1,7 @@
 """How a tensor lies in each framework: every layout is a pair of inverse moves, on shapes and on arrays.
 
-In each layout that is not plain, PyTorch's first axis (out) is TensorFlow's last one. Moves therefore work on
-blocks of PyTorch rows, which are blocks of TensorFlow columns.
+All are told from PyTorch's, which is called plain. In each other one whose elements change their order, PyTorch's first
+axis (out) is the last one. Moves therefore work on blocks of PyTorch rows, which are blocks of columns elsewhere.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ class Layout:
 
     Attributes:
         name: as rule files call it.
-        axes: TensorFlow's axes in terms of PyTorch's; None where the elements keep their order.
-        tf_shape: TensorFlow's shape where it differs though the elements keep their order.
+        axes: its axes in terms of PyTorch's; None where the elements keep their order.
+        flat_shape: its shape where that differs though the elements keep their order.
     """
 
     name: str
     axes: tuple[int, ...] | None = None
-    tf_shape: Shape | None = None
+    flat_shape: Shape | None = None
 
-    def to_tf_shape(self, shape: Shape) -> Shape:
-        """The shape in TensorFlow of what has ``shape`` in PyTorch."""
+    def shape_from_pt(self, shape: Shape) -> Shape:
+        """The shape in this layout of what has ``shape`` in PyTorch."""
         if self.axes is not None:
             return tuple(shape[axis] for axis in self.axes)
-        return shape if self.tf_shape is None else self.tf_shape
+        return shape if self.flat_shape is None else self.flat_shape
 
-    def to_tf(self, rows: Array, make: Make | None = None) -> Array:
-        """Moves a block of PyTorch rows ``(rows, ...)`` to TensorFlow's layout ``(..., rows)``; matrices as ``transpose``."""
+    def from_pt(self, rows: Array, make: Make | None = None) -> Array:
+        """Moves a block of PyTorch rows ``(rows, ...)`` to this layout ``(..., rows)``; matrices as ``transpose``."""
         if self.axes is None:
-            return rows if self.tf_shape is None else rows.reshape(self.tf_shape)
+            return rows if self.flat_shape is None else rows.reshape(self.flat_shape)
         if len(self.axes) == 2:
             return transpose(rows, make)
         return np.ascontiguousarray(rows.transpose(self.axes))
 
     def to_pt(self, columns: Array, make: Make | None = None) -> Array:
-        """Moves a block of TensorFlow columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``to_tf``."""
+        """Moves a block of columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``from_pt``."""
         if self.axes is None:
-            return columns if self.tf_shape is None else columns.reshape(())
+            return columns if self.flat_shape is None else columns.reshape(())
         if len(self.axes) == 2:
             return transpose(columns, make)
         return np.ascontiguousarray(columns.transpose(tuple(int(axis) for axis in np.argsort(self.axes))))
@@ -93,12 +93,27 @@ def empty_array(shape: Shape, dtype: Any) -> Array:
     return found
 
 
+def way(source: Layout, target: Layout) -> tuple[Layout, bool]:
+    """The pair of moves that leads from one framework's layout to another's, and whether it is ``from_pt``.
+
+    Raises:
+        ValueError: both differ from PyTorch's and from one another, for which there is no pair (a mistake in the rules).
+    """
+    if source == target:
+        return LAYOUTS["plain"], True
+    if source == LAYOUTS["plain"]:
+        return target, True
+    if target == LAYOUTS["plain"]:
+        return source, False
+    raise ValueError(f"no way leads from layout {source.name} to {target.name}")
+
+
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("plain"),  # ``(...)`` in both
-        Layout("scalar", tf_shape=(1,)),  # ``()`` in PyTorch, ``(1,)`` in TensorFlow
-        Layout("dense", axes=(1, 0)),  # ``(out, in)`` in PyTorch, ``(in, out)`` in TensorFlow
-        Layout("conv2d", axes=(2, 3, 1, 0)),  # ``(out, in, kh, kw)`` in PyTorch, ``(kh, kw, in, out)`` in TensorFlow
+        Layout("plain"),  # ``(...)`` in both, PyTorch's own
+        Layout("scalar", flat_shape=(1,)),  # ``()`` in PyTorch, ``(1,)`` elsewhere
+        Layout("dense", axes=(1, 0)),  # ``(out, in)`` in PyTorch, ``(in, out)`` elsewhere
+        Layout("conv2d", axes=(2, 3, 1, 0)),  # ``(out, in, kh, kw)`` in PyTorch, ``(kh, kw, in, out)`` elsewhere
     )
 }

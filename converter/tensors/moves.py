@@ -39,14 +39,14 @@ class Move:
 
     Attributes:
         name: nested PyTorch name, for messages and hashes.
-        to_tf: True towards TensorFlow's layout, False towards PyTorch's.
+        from_pt: True towards the layout, False from it back to PyTorch's.
     """
 
     name: str
     source: StoredTensor
     target: StoredTensor
     layout: Layout
-    to_tf: bool
+    from_pt: bool
 
     @property
     def copies(self) -> bool:
@@ -56,7 +56,7 @@ class Move:
     @property
     def pt_shape(self) -> tuple[int, ...]:
         """Shape in PyTorch's layout, with at least one axis."""
-        shape = self.source.shape if self.to_tf else self.target.shape
+        shape = self.source.shape if self.from_pt else self.target.shape
         return shape or (1,)
 
 
@@ -206,14 +206,14 @@ def write_block(files: Files, block: Block) -> int:
         width = DTYPES[move.source.dtype]
         files.copy(source, target, block.start * width, block.stop * width)
         return 0
-    held = read_rows(files, move.source, block, not move.to_tf, "source")
+    held = read_rows(files, move.source, block, not move.from_pt, "source")
     data = cast(held, move.target.dtype)
     overflowed = 0
     if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
         overflowed = int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
     if move.layout.axes is not None:
-        data = (move.layout.to_tf if move.to_tf else move.layout.to_pt)(data, kept.maker("turned"))
-    _write_rows(files, move.target, block, data, columns=move.to_tf)
+        data = (move.layout.from_pt if move.from_pt else move.layout.to_pt)(data, kept.maker("turned"))
+    _write_rows(files, move.target, block, data, columns=move.from_pt)
     return overflowed
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.checkpoints.detect import inside, open_source, read_header
+from converter.checkpoints.detect import open_source, read_header
 from converter.errors import ConverterError, CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework
+from converter.folder.files import inside
 from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
 
 RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"

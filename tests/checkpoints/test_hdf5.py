@@ -168,8 +168,8 @@ def test_tensors_begin_where_frameworks_take_them_from(tmp_path: Path) -> None:
         (f"a/{letter}", "float32", (rows, 10)) for letter, rows in zip("bcdefg", (1, 25, 26, 3, 77, 1000), strict=True)
     ]
     for name, placed in {
-        "whole": write_header(tmp_path / "tf_model.h5", names),
-        "shard": write_header(tmp_path / "tf_model-00001-of-00002.h5", names),
+        "whole": write_header(tmp_path / "tf_model.h5", names, ROOT),
+        "shard": write_header(tmp_path / "tf_model-00001-of-00002.h5", names, None),
     }.items():
         offsets = [tensor.extent.offset for tensor in placed.values() if tensor.extent and tensor.extent.nbytes >= 1024]
         assert len(offsets) == 3, name
@@ -177,7 +177,7 @@ def test_tensors_begin_where_frameworks_take_them_from(tmp_path: Path) -> None:
 
 
 def fill(path: Path, tensors: dict[str, Array]) -> None:
-    placed = write_header(path, [(name, array.dtype.name, array.shape) for name, array in tensors.items()])
+    placed = write_header(path, [(name, array.dtype.name, array.shape) for name, array in tensors.items()], ROOT)
     with path.open("r+b") as file:
         for name, array in tensors.items():
             extent = placed[name].extent
@@ -220,7 +220,7 @@ def described(path: Path) -> dict[str, Any]:
 def test_long_lists_of_names_are_split(tmp_path: Path) -> None:
     """130 KB of names do not fit into two attributes of 64,512 bytes."""
     names = [f"vision_model/vit/encoder/layer_._{number}/{'x' * 150}" for number in range(600)]
-    write_header(tmp_path / "tf_model.h5", [(name, "int8", (1,)) for name in names])
+    write_header(tmp_path / "tf_model.h5", [(name, "int8", (1,)) for name in names], ROOT)
     with h5py.File(tmp_path / "tf_model.h5") as file:
         parts = file["vision_model"].attrs
         assert sorted(parts) == ["weight_names0", "weight_names1", "weight_names2"]
@@ -235,7 +235,7 @@ def test_header_there_and_back(
 ) -> None:
     path = tmp_path_factory.mktemp("h5") / "tf_model.h5"
     tensors = [(f"layer/{number}/kernel", *entry) for number, entry in enumerate(described_as)]
-    placed = write_header(path, tensors)
+    placed = write_header(path, tensors, ROOT)
     found = read_header(path)
     assert [(name, tensor.dtype, tensor.shape) for name, tensor in found.tensors.items()] == tensors
     for name, _, shape in tensors:

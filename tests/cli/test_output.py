@@ -102,12 +102,12 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
 
 
 def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
-    (here / "src" / "config.json").write_text('{"model_type": "clip"}')
+    (here / "src" / "config.json").write_text('{"model_type": "siglip"}')
     run = convert("inspect", "src")
     assert (run.status, run.err) == (0, "")
     assert run.out.splitlines()[-1] == (
-        "  problem     cannot be converted: src/config.json: expected a vision-text-dual-encoder, found a full CLIP "
-        "model; load it with transformers' CLIPModel"
+        "  problem     cannot be converted: src/config.json: expected a model with two towers (clip, "
+        "vision-text-dual-encoder), found a full SigLIP model; load it with transformers' SiglipModel"
     )
 
 

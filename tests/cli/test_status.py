@@ -167,7 +167,7 @@ SLOW = """
 import sys, time
 from converter.conversion import writing
 real = writing.copy_sidecars
-def wait(*arguments):
+def wait(*arguments, **options):
     print("waiting", flush=True)
     time.sleep(60)
 writing.copy_sidecars = wait

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.names.configs import read_json
+from converter.folder.files import read_json
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.inputs import make_batches

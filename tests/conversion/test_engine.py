@@ -96,11 +96,11 @@ def test_source_that_is_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.M
     write_tiny(tmp_path / "pt")
     real = sidecars.copy_sidecars
 
-    def replace(*arguments: Any) -> Any:
+    def replace(*arguments: Any, **options: Any) -> Any:
         weights = tmp_path / "pt" / "model.safetensors"
         weights.write_bytes(weights.read_bytes())
         os.utime(weights, ns=(1, 1))
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(writing, "copy_sidecars", replace)
     error = refusal(tmp_path / "pt", tmp_path / "tf")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.names.configs import supported
+from converter.names.rule_files import supported
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.tiny import assert_same, config_of, load, tensors_of, write_checkpoint
 

@@ -23,17 +23,18 @@ def in_tensorflow(config: dict[str, Any], tensors: Arrays) -> Arrays:
     axes = {"dense": (1, 0), "conv2d": (2, 3, 1, 0)}
     found: Arrays = {}
     for rule in compile_rules(check_config(config)).tensors:
-        array: Array = tensors[rule.pt]
-        found[rule.tf] = array.reshape(1) if rule.layout == "scalar" else array.transpose(axes.get(rule.layout))
-        if rule.layout not in axes and rule.layout != "scalar":
-            found[rule.tf] = array
+        array: Array = tensors[rule.names["pt"]]
+        name, layout = rule.names["tf"], rule.layouts["tf"]
+        found[name] = array.reshape(1) if layout == "scalar" else array.transpose(axes.get(layout))
+        if layout not in axes and layout != "scalar":
+            found[name] = array
     return found
 
 
 def restored(config: dict[str, Any]) -> Arrays:
     """Buffers that the target gets besides."""
     checked = check_config(config)
-    held = {rule.pt: rule.shape for rule in compile_rules(checked).tensors}
+    held = {rule.names["pt"]: rule.shape for rule in compile_rules(checked).tensors}
     source = Checkpoint("pt", "t", {name: StoredTensor(name, "float32", shape) for name, shape in held.items()}, ())
     return dict(make_plan(source, checked, "tf").restored)
 

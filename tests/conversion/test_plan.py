@@ -25,11 +25,11 @@ def shapes_of(config: Mapping[str, Any], side: Framework = "pt") -> dict[str, Sh
     """Every name of a config's rules, with the shape on that side."""
     rules = compile_rules(check_config(config))
     if side == "pt":
-        return {rule.pt: rule.shape for rule in rules.tensors}
+        return {rule.names["pt"]: rule.shape for rule in rules.tensors}
     axes = {"dense": (1, 0), "conv2d": (2, 3, 1, 0)}
     return {
-        rule.tf: (1,) if rule.layout == "scalar" else tuple(rule.shape[a] for a in axes[rule.layout])
-        if rule.layout in axes else rule.shape
+        rule.names["tf"]: (1,) if rule.layouts["tf"] == "scalar" else tuple(rule.shape[a] for a in axes[rule.layouts["tf"]])
+        if rule.layouts["tf"] in axes else rule.shape
         for rule in rules.tensors
     }  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_missing_and_surplus_are_both_named() -> None:
     shapes["text_model.embeddings.extra\n"] = (3,)
     assert refusal(shapes, config) == (
         "model.safetensors: not the tensors that config.json describes; missing from it (2): "
-        f"{QUERY}, logit_scale, as rename_rules/bert.toml: "
+        f"{QUERY}, logit_scale, as rename_rules/towers/bert.toml: "
         "encoder.layer.{layer}.attention.self.query asks for; in it but not in the model that config.json describes "
         r"(1): text_model.embeddings.extra\n; compare config.json with the one the weights were saved with"
     )
@@ -91,7 +91,7 @@ def test_the_first_ten_and_the_full_count() -> None:
     shapes = {name: shape for name, shape in shapes_of(config).items() if not name.startswith("text_model")}
     message = refusal(shapes, config)
     assert "missing from it (39): " in message
-    assert " and 29 more, as rename_rules/bert.toml: embeddings.word_embeddings asks for; compare" in message
+    assert " and 29 more, as rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; compare" in message
 
 
 @pytest.mark.parametrize(("side", "vision", "text"), [("pt", "clip_vision_model", "albert"), ("tf", "swin", "roberta")])

@@ -47,10 +47,10 @@ def gamma_beta(name: str) -> str:
 def test_spellings(rename: Callable[[str], str], dialects: dict[str, int]) -> None:
     made, usual = plan_renamed(rename), plan_renamed(str)
     assert made.dialects == dialects
-    assert [(tensor.pt, tensor.name, tensor.source.shape) for tensor in made.tensors] == [
-        (tensor.pt, tensor.name, tensor.source.shape) for tensor in usual.tensors
+    assert [(tensor.canonical, tensor.name, tensor.source.shape) for tensor in made.tensors] == [
+        (tensor.canonical, tensor.name, tensor.source.shape) for tensor in usual.tensors
     ]
-    assert {tensor.pt: tensor.source.name for tensor in made.tensors} == {name: rename(name) for name in SHAPES}
+    assert {tensor.canonical: tensor.source.name for tensor in made.tensors} == {name: rename(name) for name in SHAPES}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_everything_in_it(tmp_path: Path) -> None:
         "direction": "pt2tf",
         "source": {"path": "../../src", "files": [record(FIXTURE / "model.safetensors")]},
         "options": {"format": "h5", "dtype": "keep", "max_shard_size": None},
+        "family": "vision-text-dual-encoder",
         "towers": {"vision": "clip_vision_model", "text": "bert"},
         "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
         "config_unknown": [],

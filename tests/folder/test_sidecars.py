@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError
 from converter.folder import sidecars
-from converter.folder.sidecars import copy_sidecars, rewrite_config, write_json
+from converter.folder.files import write_json
+from converter.folder.sidecars import copy_sidecars, rewrite_config
 
 
 def folders(tmp_path: Path, **content: str) -> tuple[Path, Path]:
@@ -30,7 +31,7 @@ def test_takes_tokenizer_and_processor_files_only(tmp_path: Path) -> None:
         tmp_path, vocab__txt="a\nb", tokenizer__json="{}", modeling_evil__py="print()", model__safetensors="x",
         config__json="{}", conversion__json="{}", README__md="hello",
     )  # fmt: skip
-    assert copy_sidecars((source,), target, "tf") == (("tokenizer.json", "vocab.txt"), ())
+    assert copy_sidecars((source,), target, for_version_4=True) == (("tokenizer.json", "vocab.txt"), ())
     assert sorted(path.name for path in target.iterdir()) == ["tokenizer.json", "vocab.txt"]
     assert (target / "vocab.txt").read_bytes() == b"a\nb"
 
@@ -41,7 +42,7 @@ def test_of_two_the_tokenizer_of_the_first_and_the_pictures_of_the_second(tmp_pa
     other.mkdir()
     for name in ("vocab.txt", "merges.txt", "preprocessor_config.json", "processor_config.json"):
         (other / name).write_text("second")
-    assert copy_sidecars((source, other), target, "pt")[0] == (
+    assert copy_sidecars((source, other), target, for_version_4=False)[0] == (
         "preprocessor_config.json", "processor_config.json", "vocab.txt",
     )  # fmt: skip
     assert {path.name: path.read_text() for path in target.iterdir()} == {
@@ -52,7 +53,7 @@ def test_of_two_the_tokenizer_of_the_first_and_the_pictures_of_the_second(tmp_pa
 
 
 def test_of_none_nothing(tmp_path: Path) -> None:
-    assert copy_sidecars((), tmp_path, "tf") == ((), ())
+    assert copy_sidecars((), tmp_path, for_version_4=True) == ((), ())
 
 
 NEW = {
@@ -69,7 +70,7 @@ MENDED = {
 
 def test_what_5_writes_is_mended_for_4(tmp_path: Path) -> None:
     source, target = folders(tmp_path, tokenizer_config__json=json.dumps(NEW))
-    copied, rewritten = copy_sidecars((source,), target, "tf")
+    copied, rewritten = copy_sidecars((source,), target, for_version_4=True)
     assert copied == ("tokenizer_config.json",)
     assert rewritten == (
         "tokenizer_config.json: extra_special_tokens -> additional_special_tokens",
@@ -90,27 +91,27 @@ def test_what_5_writes_is_mended_for_4(tmp_path: Path) -> None:
 def test_what_4_opens_is_left_alone(tmp_path: Path, config: dict[str, Any]) -> None:
     text = json.dumps(config, indent=7)
     source, target = folders(tmp_path, tokenizer_config__json=text)
-    assert copy_sidecars((source,), target, "tf")[1] == ()
+    assert copy_sidecars((source,), target, for_version_4=True)[1] == ()
     assert (target / "tokenizer_config.json").read_text() == text
 
 
 def test_towards_pytorch_nothing_is_mended(tmp_path: Path) -> None:
     source, target = folders(tmp_path, tokenizer_config__json=json.dumps(NEW))
-    assert copy_sidecars((source,), target, "pt")[1] == ()
+    assert copy_sidecars((source,), target, for_version_4=False)[1] == ()
     assert json.loads((target / "tokenizer_config.json").read_text("utf-8")) == NEW
 
 
 def test_a_broken_tokenizer_config(tmp_path: Path) -> None:
     source, target = folders(tmp_path, tokenizer_config__json="{")
     with pytest.raises(ConfigError, match=r"tokenizer_config\.json: not JSON: .*; restore it from the original$"):
-        copy_sidecars((source,), target, "tf")
+        copy_sidecars((source,), target, for_version_4=True)
 
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sidecars, "MAX_SIDECAR_BYTES", 1000)
     source, target = folders(tmp_path, vocab__txt="x" * 1001)
     with pytest.raises(SourceError) as caught:
-        copy_sidecars((source,), target, "tf")
+        copy_sidecars((source,), target, for_version_4=True)
     assert str(caught.value) == f"{source / 'vocab.txt'}: larger than 1,000 bytes, which no such file is; remove it"
 
 
@@ -119,7 +120,7 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("password")
     (source / "vocab.txt").symlink_to(tmp_path / "secret")
     with pytest.raises(CorruptCheckpoint) as caught:
-        copy_sidecars((source,), target, "tf")
+        copy_sidecars((source,), target, for_version_4=True)
     assert str(caught.value) == (
         f"{source / 'vocab.txt'}: a link out of its folder, to {tmp_path / 'secret'}; copy the file itself into the "
         "folder"
@@ -133,37 +134,40 @@ def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     (blobs / "abc").write_text("vocabulary")
     (source / "vocab.txt").symlink_to("../../blobs/abc")
-    assert copy_sidecars((source,), target, "pt") == (("vocab.txt",), ())
+    assert copy_sidecars((source,), target, for_version_4=False) == (("vocab.txt",), ())
     assert (target / "vocab.txt").read_text() == "vocabulary"
     assert not (target / "vocab.txt").is_symlink()
 
 
 def test_logit_scale_goes_into_the_config() -> None:
     raw = {"b": 1, "logit_scale_init_value": 2.6592, "a": 2}
-    config, rewritten = rewrite_config(raw, 3.309999942779541, "float32")
+    config, rewritten = rewrite_config(raw, {"logit_scale_init_value": 3.309999942779541}, "float32")
     assert list(config.items()) == [("b", 1), ("logit_scale_init_value", 3.309999942779541), ("a", 2)]
     assert rewritten == ("config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541",)
     assert raw["logit_scale_init_value"] == 2.6592
 
 
 def test_logit_scale_of_a_config_that_is_silent() -> None:
-    config, rewritten = rewrite_config({}, 3.5, None)
+    config, rewritten = rewrite_config({}, {"logit_scale_init_value": 3.5}, None)
     assert config == {"logit_scale_init_value": 3.5}
     assert rewritten == ("config.json: logit_scale_init_value: absent -> 3.5",)
 
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf])
 def test_no_config_says_nan(scale: float) -> None:
-    assert rewrite_config({"logit_scale_init_value": 2.0}, scale, None) == ({"logit_scale_init_value": 2.0}, ())
+    assert rewrite_config({"logit_scale_init_value": 2.0}, {"logit_scale_init_value": scale}, None) == (
+        {"logit_scale_init_value": 2.0},
+        (),
+    )
 
 
 @pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
 def test_dtype_follows_the_tensors(field: str) -> None:
-    config, rewritten = rewrite_config({field: "bfloat16", "logit_scale_init_value": 1.0}, 1.0, "float32")
+    config, rewritten = rewrite_config({field: "bfloat16", "logit_scale_init_value": 1.0}, {}, "float32")
     assert config[field] == "float32"
     assert rewritten == (f'config.json: {field}: "bfloat16" -> "float32"',)
-    assert rewrite_config({field: "bfloat16"}, math.nan, None) == ({field: "bfloat16"}, ())
-    assert rewrite_config({field: None}, math.nan, "float32") == ({field: None}, ())
+    assert rewrite_config({field: "bfloat16"}, {}, None) == ({field: "bfloat16"}, ())
+    assert rewrite_config({field: None}, {}, "float32") == ({field: None}, ())
 
 
 text = st.text(st.characters(), max_size=9)

@@ -19,7 +19,7 @@ from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import read_header
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError
-from converter.names.configs import DualEncoderConfig, read_config
+from converter.names.configs import TwoTowerConfig, read_config
 from converter.names.rules import MAX_TENSORS, RuleSet, compile_rules
 from converter.parity.files_and_weights import find_source, read_manifest, verify_files, verify_weights
 from converter.parity.runners.golden import read_recording
@@ -157,12 +157,12 @@ def _read_config(path: Path) -> None:
         _plan_both_ways(config, rules)
 
 
-def _plan_both_ways(config: DualEncoderConfig, rules: RuleSet) -> None:
+def _plan_both_ways(config: TwoTowerConfig, rules: RuleSet) -> None:
     """Plans for a checkpoint that holds what the config asks for, and all of it must arrive."""
     sides: tuple[Framework, ...] = ("pt", "tf")
     for source, target in itertools.permutations(sides):
         held = {
-            getattr(rule, source): LAYOUTS[rule.layout].to_tf_shape(rule.shape) if source == "tf" else rule.shape
+            rule.names[source]: LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape) if source == "tf" else rule.shape
             for rule in rules.tensors
         }
         tensors = {name: StoredTensor(name, "float32", shape) for name, shape in held.items()}

@@ -11,7 +11,7 @@ import pytest
 
 from converter import pt2tf
 from converter.errors import ConfigError, ConverterError, CorruptCheckpoint, PlanError, UnsupportedOption
-from converter.names.configs import MAX_CONFIG_BYTES
+from converter.folder.files import MAX_CONFIG_BYTES
 from tests.hostile.conftest import Refused
 from tests.tiny import config_of, tensors_of, write_checkpoint
 

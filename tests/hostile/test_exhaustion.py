@@ -87,7 +87,7 @@ def sparse(folder: Path, **fields: int) -> Path:
     header, end = {}, 0
     for rule in compile_rules(check_config(config)).tensors:
         begin, end = end, end + 4 * math.prod(rule.shape)
-        header[rule.pt] = {"dtype": "F32", "shape": list(rule.shape), "data_offsets": [begin, end]}
+        header[rule.names["pt"]] = {"dtype": "F32", "shape": list(rule.shape), "data_offsets": [begin, end]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(safetensors_bytes(header))
     with (folder / "model.safetensors").open("ab") as file:

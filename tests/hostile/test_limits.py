@@ -99,7 +99,7 @@ def _limits_set(tree: ast.AST) -> list[str]:
 def test_the_largest_models_are_far_from_them(tmp_path: Path) -> None:
     rules = compile_rules(check_config(LARGEST)).tensors
     assert 1000 < len(rules) < MAX_TENSORS / 20
-    names = [(rule.pt, "float32", (1,) * len(rule.shape)) for rule in rules]
+    names = [(rule.names["pt"], "float32", (1,) * len(rule.shape)) for rule in rules]
     assert max(len(name) for name, _, _ in names) < MAX_NAME_CHARACTERS / 8
     safetensors.write_header(tmp_path / "x.safetensors", names, "pt")
     with (tmp_path / "x.safetensors").open("rb") as file:

@@ -14,7 +14,8 @@ from transformers import VisionTextDualEncoderConfig
 from converter.errors import ModelError
 from converter.models import TFVisionTextDualEncoderModel, build_tower, named_variables
 from converter.models.registry import TEXT, VISION
-from converter.names.configs import check_config, supported
+from converter.names.configs import check_config
+from converter.names.rule_files import supported
 from converter.names.rules import compile_rules
 from converter.tensors.layouts import LAYOUTS
 
@@ -93,7 +94,7 @@ def test_names_shapes_and_order_are_those_of_the_rules(pair: str) -> None:
     model = TFVisionTextDualEncoderModel(config)
     model.build()
     rules = compile_rules(check_config(config.to_dict()))
-    named = [(rule.tf, list(LAYOUTS[rule.layout].to_tf_shape(rule.shape))) for rule in rules.tensors]
+    named = [(rule.names["tf"], list(LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape))) for rule in rules.tensors]
     assert list(shapes(model).items()) == named
     assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name, _ in named]
 

@@ -19,6 +19,7 @@ from converter.models import build_tower, load_tower, named_variables
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
 from converter.names.configs import check_tower_config
+from converter.names.families import joined
 from converter.names.rules import compile_tower
 from converter.tensors.layouts import LAYOUTS
 from tests.models import reference
@@ -293,8 +294,10 @@ def test_names_of_odd_configs(name: str) -> None:
     tower = build_tower(config)
     tower.build()
     found = [(f"vision_model/{n}", list(v.shape)) for n, v in named_variables(tower).items()]
-    rules = compile_tower(check_tower_config("vision", config.to_dict()))
-    assert found == [(rule.tf, list(LAYOUTS[rule.layout].to_tf_shape(rule.shape))) for rule in rules.tensors]
+    rules = compile_tower(check_tower_config("vision", config.to_dict()), joined())
+    assert found == [
+        (rule.names["tf"], list(LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape))) for rule in rules.tensors
+    ]
     if isinstance(case["tf"], dict):
         buffers = {buffer.tf for buffer in rules.buffers}
         assert dict(found) == {n: shape for n, shape in case["tf"].items() if n not in buffers}

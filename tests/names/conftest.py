@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from converter.names.configs import DualEncoderConfig, Side, check_config, rule_file
+from converter.names.configs import TwoTowerConfig, check_config
+from converter.names.families import joined
+from converter.names.rule_files import Side, tower_files
 from converter.names.rules import RuleSet, compile_rules, compile_tower
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
@@ -44,7 +46,7 @@ def table(name: str) -> Any:
 
 def side_of(model_type: str) -> Side:
     """Which tower a model type is."""
-    return "vision" if model_type in rule_file("dual_encoder")["towers"]["vision"] else "text"
+    return "vision" if model_type in tower_files("vision") else "text"
 
 
 def pair_fields(vision: str, text: str) -> dict[str, Any]:
@@ -57,12 +59,12 @@ def pair_fields(vision: str, text: str) -> dict[str, Any]:
     }
 
 
-def pair_config(vision: str, text: str) -> DualEncoderConfig:
+def pair_config(vision: str, text: str) -> TwoTowerConfig:
     """The config of one pair of pairs.json."""
     return check_config(pair_fields(vision, text))
 
 
-def tower_config(fields: dict[str, Any]) -> DualEncoderConfig:
+def tower_config(fields: dict[str, Any]) -> TwoTowerConfig:
     """The config of a dual encoder with one given tower; the other is all defaults."""
     side = side_of(fields["model_type"])
     towers = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}, f"{side}_config": fields}
@@ -76,7 +78,7 @@ class Pair:
     vision: str
     text: str
     said: dict[str, dict[str, list[int]]]
-    config: DualEncoderConfig
+    config: TwoTowerConfig
     rules: RuleSet
 
 
@@ -86,7 +88,7 @@ class Odd:
 
     side: Side
     said: dict[str, Any]
-    config: DualEncoderConfig
+    config: TwoTowerConfig
     tower: RuleSet
     rules: RuleSet
 
@@ -105,13 +107,12 @@ def load_odd(name: str) -> Odd:
     said = table("odd")[name]
     side = side_of(said["config"]["model_type"])
     config = tower_config(said["config"])
-    return Odd(side, said, config, compile_tower(config.tower(side)), compile_rules(config))
+    return Odd(side, said, config, compile_tower(config.tower(side), joined()), compile_rules(config))
 
 
 def tower_types() -> list[str]:
     """Every model type that has rules."""
-    towers = rule_file("dual_encoder")["towers"]
-    return [*towers["vision"], *towers["text"]]
+    return [*tower_files("vision"), *tower_files("text")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -165,9 +166,9 @@ def said_by_rules() -> Any:
     """``(tables of names -> shapes that a rule set gives: PyTorch's, TensorFlow's in order, stored buffers)``."""
 
     def tables(rules: RuleSet) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
-        pt = {rule.pt: list(rule.shape) for rule in rules.tensors}
-        tf = {rule.tf: tf_shape(rule.layout, rule.shape) for rule in rules.tensors}
-        tf |= {rule.tf: list(rule.shape or ()) for rule in rules.buffers if rule.tf}
-        return pt, tf, {rule.pt: list(rule.shape or ()) for rule in rules.buffers if rule.pt}
+        pt = {rule.names["pt"]: list(rule.shape) for rule in rules.tensors}
+        tf = {rule.names["tf"]: tf_shape(rule.layouts["tf"], rule.shape) for rule in rules.tensors}
+        tf |= {rule.names["tf"]: list(rule.shape or ()) for rule in rules.buffers if "tf" in rule.names}
+        return pt, tf, {rule.names["pt"]: list(rule.shape or ()) for rule in rules.buffers if "pt" in rule.names}
 
     return tables

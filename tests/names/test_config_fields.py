@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from converter.errors import UnsupportedOption, UnsupportedTower
-from converter.names.configs import rule_file, supported
+from converter.names.rule_files import SIDES, rule_file, supported, tower_files
 
 VERSIONS = ["4.57.6", "5.24.0"]
 
 
 def family_of(tower_type: str, names: Any) -> Mapping[str, Any]:
-    return rule_file(rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type])
+    return rule_file(f"towers/{tower_files(names.side_of(tower_type))[tower_type]}")
 
 
 def sorted_out(tower_type: str, names: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """What the rule files say of each field: (honoured with default, refused with rule, irrelevant)."""
-    config, common = family_of(tower_type, names)["config"], rule_file("common")
+    config, common = family_of(tower_type, names)["config"], rule_file("common")["config"]
     honoured = {**config["honoured"], **config.get("defaults", {}).get(tower_type, {})}
     refused = {n: r for n, r in {**common["refused"], **config.get("refused", {})}.items() if n not in honoured}
     return honoured, refused, {*config["irrelevant"], *common["irrelevant"]} - set(honoured) - set(refused)
@@ -51,7 +51,7 @@ def test_no_field_is_sorted_twice(tower_type: str, names: Any) -> None:
     config = family_of(tower_type, names)["config"]
     groups = [*config["honoured"], *config["irrelevant"], *config.get("refused", {})]
     assert len(set(groups)) == len(groups)
-    common = [*rule_file("common")["irrelevant"], *rule_file("common")["refused"]]
+    common = [*rule_file("common")["config"]["irrelevant"], *rule_file("common")["config"]["refused"]]
     assert len(set(common)) == len(common)
 
 
@@ -107,11 +107,11 @@ def test_field_of_no_version_is_reported(tower_type: str, names: Any) -> None:
 
 
 def test_rule_files_serve_what_they_say(names: Any) -> None:
-    towers = rule_file("dual_encoder")["towers"]
-    for side in ("vision", "text"):
-        assert supported(side) == tuple(sorted(towers[side]))
-        for model_type, family in towers[side].items():
-            rules = rule_file(family)
+    for side in SIDES:
+        towers = tower_files(side)
+        assert supported(side) == tuple(sorted(towers))
+        for model_type, stem in towers.items():
+            rules = rule_file(f"towers/{stem}")
             assert rules["side"] == side
             assert model_type in rules["model_types"]
-            assert {towers[side].get(served) for served in rules["model_types"]} == {family}
+            assert {towers.get(served) for served in rules["model_types"]} == {stem}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converter.names.configs import rule_file
+from converter.names.rule_files import rule_file, tower_files
 
 if TYPE_CHECKING:
     from tests.names.conftest import Odd
@@ -96,7 +96,7 @@ def join_parts(odd: Odd, dialect: str, expected: dict[str, list[int]]) -> dict[s
 def test_every_field_that_names_or_shapes_depend_on_is_tried(tower_type: str, names: Any) -> None:
     """A field that a rule file's expressions use has a case with another value than the default."""
     cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]
-    family = rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type]
+    family = f"towers/{tower_files(names.side_of(tower_type))[tower_type]}"
     rules = rule_file(family)
     honoured = {**rules["config"]["honoured"], **rules["config"].get("defaults", {}).get(tower_type, {})}
     used = used_fields(rules) & set(honoured)
@@ -116,7 +116,7 @@ def used_fields(rules: Mapping[str, Any]) -> set[str]:
 
 def test_both_values_of_every_condition_are_tried(tower_type: str, names: Any) -> None:
     """A module that a config can leave out is there in one table of transformers, and is missing in another."""
-    family = rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type]
+    family = f"towers/{tower_files(names.side_of(tower_type))[tower_type]}"
     conditions = {m[key] for m in rule_file(family)["module"] for key in ("when", "bias") if key in m}
     honoured = rule_file(family)["config"]["honoured"]
     cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converter.names.families import joined
 from converter.names.rules import compile_tower
 
 if TYPE_CHECKING:
@@ -51,19 +52,25 @@ def test_names_of_newer_writers(pair: Pair, dialect: str, said_by_rules: Any) ->
 def test_no_name_stands_for_two_tensors(pair: Pair) -> None:
     rules = pair.rules
     for side in ("pt", "tf"):
-        assert len({getattr(rule, side) for rule in rules.tensors}) == len(rules.tensors)
+        assert len({rule.names[side] for rule in rules.tensors}) == len(rules.tensors)
     for spelled in rules.dialects.values():
-        stored = {rule.pt for rule in rules.tensors} | {rule.pt for rule in rules.buffers if rule.pt}
+        stored = {rule.names["pt"] for rule in rules.tensors} | {
+            rule.names["pt"] for rule in rules.buffers if "pt" in rule.names
+        }
         assert set(spelled.values()) == stored
         assert len(spelled) == len(stored)
 
 
 def test_tables_tell_towers_apart(pair: Pair) -> None:
     """The same names under another tower's config would make every test above worthless."""
-    others = [rule.pt for rule in pair.rules.tensors if not rule.pt.startswith(("vision_model.", "text_model."))]
+    others = [
+        rule.names["pt"]
+        for rule in pair.rules.tensors
+        if not rule.names["pt"].startswith(("vision_model.", "text_model."))
+    ]
     assert others == ["visual_projection.weight", "text_projection.weight", "logit_scale"]
-    assert any(rule.pt.startswith("vision_model.") for rule in pair.rules.tensors)
-    assert any(rule.pt.startswith("text_model.") for rule in pair.rules.tensors)
+    assert any(rule.names["pt"].startswith("vision_model.") for rule in pair.rules.tensors)
+    assert any(rule.names["pt"].startswith("text_model.") for rule in pair.rules.tensors)
 
 
 def test_every_supported_tower_has_a_table(names: Any) -> None:
@@ -77,6 +84,6 @@ def test_towers_that_tensorflow_has_alone(model_type: str, names: Any, said_by_r
     main_layer = {"mpnet": "", "clip_text_model": "clip/"}[model_type]
     expected = names.table("standalone_tf")[model_type]
     expected = {f"text_model/{main_layer}{n.removesuffix(':0')}": shape for n, shape in expected.items()}
-    tower = compile_tower(names.pair_config("clip_vision_model", model_type).text)
+    tower = compile_tower(names.pair_config("clip_vision_model", model_type).text, joined())
     _, found, _ = said_by_rules(tower)
     assert list(found.items()) == list(expected.items())

@@ -19,8 +19,8 @@ from converter.names.scopes import erase_main_layer, restore_main_layer
 def bert(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """BERT's rules, to make mistakes in."""
     original = configs.rule_file
-    changed = copy.deepcopy(dict(original("bert")))
-    monkeypatch.setattr(configs, "rule_file", lambda name: changed if name == "bert" else original(name))
+    changed = copy.deepcopy(dict(original("towers/bert")))
+    monkeypatch.setattr(configs, "rule_file", lambda name: changed if name == "towers/bert" else original(name))
     return changed
 
 
@@ -38,7 +38,9 @@ def test_rules_as_they_are(bert: dict[str, Any], names: Any) -> None:
 
 def test_tensorflow_name_claimed_twice(bert: dict[str, Any], names: Any) -> None:
     module(bert, "self.query")["tf"] = module(bert, "self.key")["tf"]
-    with pytest.raises(ValueError, match=r"self/key/kernel is claimed by rename_rules/bert\.toml: .*query and by"):
+    with pytest.raises(
+        ValueError, match=r"self/key/kernel is claimed by rename_rules/towers/bert\.toml: .*query and by"
+    ):
         compile_bert(names)
 
 
@@ -117,9 +119,11 @@ def test_any_config_gives_a_bijection(
         {"model_type": "vision-text-dual-encoder", "vision_config": vision, "text_config": text}
     )
     rules = compile_rules(config)
-    stored = [rule.pt for rule in rules.tensors + rules.buffers if rule.pt]
+    stored = [rule.names["pt"] for rule in rules.tensors + rules.buffers if "pt" in rule.names]
     assert len(set(stored)) == len(stored)
-    written = [rule.tf for rule in rules.tensors] + [rule.tf for rule in rules.buffers if rule.tf]
+    written = [rule.names["tf"] for rule in rules.tensors] + [
+        rule.names["tf"] for rule in rules.buffers if "tf" in rule.names
+    ]
     assert len(set(written)) == len(written)
     for spelled in rules.dialects.values():
         assert sorted(spelled.values()) == sorted(stored)

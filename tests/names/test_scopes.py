@@ -39,12 +39,12 @@ LEAVES["positional_embeddings"] = "position_embeddings"
 def test_erase_gives_the_pytorch_name(pair: Pair) -> None:
     """Up to the leaves: so no two tensors of one shape have been exchanged."""
     for rule in pair.rules.tensors:
-        assert in_pytorch(rule.tf) == rule.pt
+        assert in_pytorch(rule.names["tf"]) == rule.names["pt"]
 
 
 def test_erase_gives_the_pytorch_name_of_odd_configs(odd: Odd) -> None:
     for rule in odd.tower.tensors:
-        assert in_pytorch(rule.tf) == rule.pt
+        assert in_pytorch(rule.names["tf"]) == rule.names["pt"]
 
 
 def in_pytorch(tf_name: str) -> str:
@@ -54,7 +54,7 @@ def in_pytorch(tf_name: str) -> str:
 
 def test_restore_is_the_inverse_of_erase(pair: Pair) -> None:
     for rule in pair.rules.tensors:
-        name = dotted(rule.tf)
+        name = dotted(rule.names["tf"])
         assert restore_main_layer(erase_main_layer(name), pair.config) == name
 
 
@@ -69,7 +69,7 @@ def test_erase_is_the_inverse_of_restore(pair: Pair) -> None:
 def test_seed_rule_agrees_but_for_clip_text(pair: Pair) -> None:
     """The original replaces every match: on CLIP's text tower it takes one level too many."""
     for rule in pair.rules.tensors:
-        name = dotted(rule.tf)
+        name = dotted(rule.names["tf"])
         if pair.text == "clip_text_model" and name.startswith("text_model."):
             assert tf_to_pt_weight_rename(name) != (erase_main_layer(name),)
         else:

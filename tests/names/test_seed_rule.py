@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.names.configs import DualEncoderConfig, check_config
+from converter.names.configs import TwoTowerConfig, check_config
 from converter.names.scopes import erase_main_layer, restore_main_layer, tf_to_pt_weight_rename
 from tests.tiny import FIXTURES
 
@@ -84,7 +84,7 @@ def test_conversions_replace_the_first_match_only() -> None:
     assert erase_main_layer("text_model.clip.text_model.embeddings.x") == "text_model.text_model.embeddings.x"
 
 
-def config(pair: str) -> DualEncoderConfig:
+def config(pair: str) -> TwoTowerConfig:
     vision, text = pair.split("+")
     towers = {"vision_config": {"model_type": vision}, "text_config": {"model_type": text}}
     return check_config({"model_type": "vision-text-dual-encoder", **towers})

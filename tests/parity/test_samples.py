@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converter.errors import ParityError
-from converter.names.configs import read_json
+from converter.folder.files import read_json
 from converter.parity.samples import MAX_SAMPLES, SHIPPED, find_samples, is_of_samples, sample_batch
 
 

@@ -16,7 +16,8 @@ from converter import pt2tf, tf2pt
 from converter.checkpoints import detect
 from converter.conversion import writing
 from converter.errors import CheckError
-from converter.tensors.check import file_record, hash_file, same_bits
+from converter.folder.files import file_record, hash_file
+from converter.tensors.check import same_bits
 from tests.tiny import load, write_tiny
 
 LARGE = "text_model/bert/embeddings/word_embeddings/weight"

@@ -23,14 +23,14 @@ def numbered(*shape: int, dtype: str = "int64") -> Any:
 
 def test_dense_at_known_positions() -> None:
     pt = numbered(2, 3)  # out = 2, in = 3: element (o, i) is 3 o + i
-    tf = LAYOUTS["dense"].to_tf(pt)
+    tf = LAYOUTS["dense"].from_pt(pt)
     assert tf.tolist() == [[0, 3], [1, 4], [2, 5]]
     assert LAYOUTS["dense"].to_pt(tf).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_conv2d_at_known_positions() -> None:
     pt = numbered(2, 3, 4, 5)  # out, in, kh, kw: element (o, i, y, x) is 60 o + 20 i + 5 y + x
-    tf = LAYOUTS["conv2d"].to_tf(pt)
+    tf = LAYOUTS["conv2d"].from_pt(pt)
     assert tf.shape == (4, 5, 3, 2)
     assert tf[0, 0, 0, 0] == 0
     assert tf[1, 0, 0, 0] == 5
@@ -42,7 +42,7 @@ def test_conv2d_at_known_positions() -> None:
 
 
 def test_scalar_at_known_positions() -> None:
-    tf = LAYOUTS["scalar"].to_tf(np.array(3.31))
+    tf = LAYOUTS["scalar"].from_pt(np.array(3.31))
     assert tf.tolist() == [3.31]
     pt = LAYOUTS["scalar"].to_pt(tf)
     assert pt.shape == ()
@@ -51,28 +51,28 @@ def test_scalar_at_known_positions() -> None:
 
 def test_plain_at_known_positions() -> None:
     pt = numbered(2, 3)
-    assert LAYOUTS["plain"].to_tf(pt).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert LAYOUTS["plain"].from_pt(pt).tolist() == [[0, 1, 2], [3, 4, 5]]
     assert LAYOUTS["plain"].to_pt(pt).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @given(sizes, sizes, sizes, sizes, st.sampled_from(DTYPES))
 def test_conv2d_is_numpys_transpose(out: int, inner: int, height: int, width: int, dtype: str) -> None:
     pt = numbered(out, inner, height, width, dtype=dtype)
-    tf = LAYOUTS["conv2d"].to_tf(pt)
+    tf = LAYOUTS["conv2d"].from_pt(pt)
     np.testing.assert_array_equal(tf, pt.transpose(2, 3, 1, 0), strict=True)
     np.testing.assert_array_equal(LAYOUTS["conv2d"].to_pt(tf), pt, strict=True)
     assert tf.flags.c_contiguous
-    assert tf.shape == LAYOUTS["conv2d"].to_tf_shape(pt.shape)
+    assert tf.shape == LAYOUTS["conv2d"].shape_from_pt(pt.shape)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(DTYPES))
 def test_dense_is_numpys_transpose(out: int, inner: int, dtype: str) -> None:
     pt = numbered(out, inner, dtype=dtype)
-    tf = LAYOUTS["dense"].to_tf(pt)
+    tf = LAYOUTS["dense"].from_pt(pt)
     np.testing.assert_array_equal(tf, pt.T, strict=True)
     np.testing.assert_array_equal(LAYOUTS["dense"].to_pt(tf), pt, strict=True)
     assert tf.flags.c_contiguous
-    assert tf.shape == LAYOUTS["dense"].to_tf_shape(pt.shape)
+    assert tf.shape == LAYOUTS["dense"].shape_from_pt(pt.shape)
 
 
 @pytest.mark.parametrize("shape", [(127, 63), (128, 64), (129, 65), (257, 129), (1, 500), (500, 1), (0, 3), (3, 0)])
@@ -101,7 +101,7 @@ def test_transpose_keeps_every_bit_of_a_nan() -> None:
     ],
 )
 def test_shapes(name: str, pt: tuple[int, ...], tf: tuple[int, ...]) -> None:
-    assert LAYOUTS[name].to_tf_shape(pt) == tf
+    assert LAYOUTS[name].shape_from_pt(pt) == tf
 
 
 def test_every_layout_has_a_position_test() -> None:
@@ -111,11 +111,11 @@ def test_every_layout_has_a_position_test() -> None:
 def test_a_wrong_pair_would_be_found() -> None:
     """A transpose of the wrong axes keeps the shape of a square kernel: positions tell."""
     pt = numbered(3, 3)
-    assert LAYOUTS["dense"].to_tf(pt).tolist() != pt.tolist()
+    assert LAYOUTS["dense"].from_pt(pt).tolist() != pt.tolist()
     square = numbered(2, 2, 2, 2)
     wrong = square.transpose(3, 2, 1, 0)
-    assert wrong.shape == LAYOUTS["conv2d"].to_tf(square).shape
-    assert wrong.tolist() != LAYOUTS["conv2d"].to_tf(square).tolist()
+    assert wrong.shape == LAYOUTS["conv2d"].from_pt(square).shape
+    assert wrong.tolist() != LAYOUTS["conv2d"].from_pt(square).tolist()
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (7, 5), (300, 301)])

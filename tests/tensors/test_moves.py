@@ -36,23 +36,23 @@ def moved(
     pt: Array,
     layout: str,
     *,
-    to_tf: bool,
+    from_pt: bool,
     limit: int,
     copy_limit: int = 64,
     dtype: str | None = None,
     reverse: bool = False,
 ) -> Array:
     """Moves an array by blocks from file to file; checks that nothing beside the target's extent was written."""
-    tf = pt.reshape(LAYOUTS[layout].to_tf_shape(pt.shape)) if LAYOUTS[layout].axes is None else None
+    tf = pt.reshape(LAYOUTS[layout].shape_from_pt(pt.shape)) if LAYOUTS[layout].axes is None else None
     tf = np.ascontiguousarray(pt.transpose(LAYOUTS[layout].axes)) if tf is None else tf
-    before, after = (pt, tf) if to_tf else (tf, pt)
+    before, after = (pt, tf) if from_pt else (tf, pt)
     wanted = dtype or before.dtype.name
     expected = after if dtype is None else after.astype(numpy_dtype(dtype))
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(GUARD[:GAP].ljust(GAP, b"x") + before.tobytes() + GUARD)
     target.write_bytes(b"y" * GAP + b"\xee" * expected.nbytes + GUARD)
     move = Move(
-        "t", stored(source, before, before.dtype.name), stored(target, expected, wanted), LAYOUTS[layout], to_tf
+        "t", stored(source, before, before.dtype.name), stored(target, expected, wanted), LAYOUTS[layout], from_pt
     )
     cut = list(blocks([move], limit, copy_limit))
     with Files() as files:
@@ -72,21 +72,21 @@ def noise(*shape: int, dtype: Any = np.float32) -> Array:
     return np.asarray(np.random.default_rng(5).standard_normal(shape) * 9, np.float32).astype(dtype)
 
 
-@pytest.mark.parametrize("to_tf", [True, False])
+@pytest.mark.parametrize("from_pt", [True, False])
 @pytest.mark.parametrize("limit", [1, 50, 120, 1000, 10**6])
 @pytest.mark.parametrize(
     ("layout", "shape"),
     [("dense", (11, 7)), ("dense", (1, 9)), ("dense", (9, 1)), ("conv2d", (7, 3, 5, 2)), ("conv2d", (1, 1, 1, 1))],
 )
-def test_transposed_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], limit: int, to_tf: bool) -> None:
-    moved(tmp_path, noise(*shape), layout, to_tf=to_tf, limit=limit)
+def test_transposed_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], limit: int, from_pt: bool) -> None:
+    moved(tmp_path, noise(*shape), layout, from_pt=from_pt, limit=limit)
 
 
-@pytest.mark.parametrize("to_tf", [True, False])
+@pytest.mark.parametrize("from_pt", [True, False])
 @pytest.mark.parametrize("copy_limit", [1, 5, 64, 10**6])
 @pytest.mark.parametrize(("layout", "shape"), [("plain", (11, 7)), ("plain", (5,)), ("scalar", ())])
-def test_copied_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], copy_limit: int, to_tf: bool) -> None:
-    moved(tmp_path, noise(*shape), layout, to_tf=to_tf, limit=64, copy_limit=copy_limit)
+def test_copied_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], copy_limit: int, from_pt: bool) -> None:
+    moved(tmp_path, noise(*shape), layout, from_pt=from_pt, limit=64, copy_limit=copy_limit)
 
 
 @settings(max_examples=40)
@@ -103,29 +103,29 @@ def test_any_shape_limit_and_cast(
     layout: str,
     sizes: list[int],
     limit: int,
-    to_tf: bool,
+    from_pt: bool,
     dtype: str | None,
     source: Any,
 ) -> None:
     shape = sizes[: {"dense": 2, "conv2d": 4, "plain": 3}[layout]]
     folder = tmp_path_factory.mktemp("moves")
-    moved(folder, noise(*shape, dtype=source), layout, to_tf=to_tf, limit=limit, dtype=dtype)
+    moved(folder, noise(*shape, dtype=source), layout, from_pt=from_pt, limit=limit, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "bool"])
 def test_integers(tmp_path: Path, dtype: str) -> None:
     data = np.arange(77).reshape(11, 7).astype(dtype)
-    moved(tmp_path, data, "dense", to_tf=True, limit=40)
-    moved(tmp_path, data, "plain", to_tf=False, limit=40)
+    moved(tmp_path, data, "dense", from_pt=True, limit=40)
+    moved(tmp_path, data, "plain", from_pt=False, limit=40)
 
 
 def test_order_of_blocks_does_not_matter(tmp_path: Path) -> None:
-    moved(tmp_path, noise(12, 5), "dense", to_tf=True, limit=60, reverse=True)
+    moved(tmp_path, noise(12, 5), "dense", from_pt=True, limit=60, reverse=True)
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
 def test_nothing_to_move(tmp_path: Path, shape: tuple[int, int]) -> None:
-    moved(tmp_path, noise(*shape), "dense", to_tf=True, limit=60)
+    moved(tmp_path, noise(*shape), "dense", from_pt=True, limit=60)
 
 
 @pytest.mark.parametrize("limit", [1, 100, 10**6])
@@ -149,21 +149,21 @@ def test_copies_without_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.delattr(os, "copy_file_range", raising=False)
     else:
         monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-    moved(tmp_path, noise(11, 7), "plain", to_tf=True, limit=64, copy_limit=40)
+    moved(tmp_path, noise(11, 7), "plain", from_pt=True, limit=64, copy_limit=40)
 
 
 def test_a_copy_that_stops_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.copy_file_range
     monkeypatch.setattr(os, "copy_file_range", lambda a, b, count, *rest: real(a, b, min(count, 7), *rest))
-    moved(tmp_path, noise(11, 7), "plain", to_tf=True, limit=64, copy_limit=100)
+    moved(tmp_path, noise(11, 7), "plain", from_pt=True, limit=64, copy_limit=100)
 
 
 def test_reads_and_writes_that_stop_short_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preadv, pwrite = os.preadv, os.pwrite
     monkeypatch.setattr(os, "preadv", lambda fd, views, offset, *flags: preadv(fd, [views[0][:5]], offset))
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:3], offset))
-    moved(tmp_path, noise(11, 7), "dense", to_tf=True, limit=64)
-    moved(tmp_path, noise(11, 7), "dense", to_tf=False, limit=64)
+    moved(tmp_path, noise(11, 7), "dense", from_pt=True, limit=64)
+    moved(tmp_path, noise(11, 7), "dense", from_pt=False, limit=64)
 
 
 def test_other_failures_of_a_copy_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_other_failures_of_a_copy_are_not_hidden(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "copy_file_range", fail, raising=False)
     with pytest.raises(OSError, match="I/O error"):
-        moved(tmp_path, noise(11, 7), "plain", to_tf=True, limit=64)
+        moved(tmp_path, noise(11, 7), "plain", from_pt=True, limit=64)
 
 
 @pytest.mark.parametrize("layout", ["plain", "dense"])

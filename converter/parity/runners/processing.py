@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ParityError, printable
-from converter.names.configs import read_json
+from converter.folder.files import read_json
 from converter.parity.inputs import read_vocabulary
 from converter.parity.runners.golden import Recording, write_recording
 from converter.parity.samples import sample_batch

@@ -1,0 +1,34 @@
+"""Which containers a checkpoint of each framework can be written in, and what their files are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from converter.errors import TargetError, printable
+from converter.names.frameworks import framework_name
+from converter.specs import Framework
+
+# By framework, the word for each container and the name of its file; the first is what silence means.
+FORMATS: Mapping[Framework, Mapping[str, str]] = {
+    "pt": {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"},
+    "tf": {"h5": "tf_model.h5", "safetensors": "model.safetensors"},
+}
+
+
+def default_format(framework: Framework) -> str:
+    """The container that a framework's checkpoints are written in when nobody says."""
+    return next(iter(FORMATS[framework]))
+
+
+def weights_file(framework: Framework, format: str) -> str:
+    """Name of the weights file in a container.
+
+    Raises:
+        TargetError: the framework has no such container.
+    """
+    if format not in FORMATS[framework]:
+        raise TargetError(
+            f"format {printable(format, 60)} is not one of {framework_name(framework)}'s; choose "
+            f"{' or '.join(FORMATS[framework])}"
+        )
+    return FORMATS[framework][format]

@@ -1,0 +1,85 @@
+"""Opens what a conversion reads: obtained if it lies on the Hub, its files' identities taken, then its headers read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.checkpoints.detect import open_source
+from converter.checkpoints.memory import read_state_dict
+from converter.checkpoints.shards import INDEX
+from converter.errors import SourceError
+from converter.folder.files import Identity, identities, identity
+from converter.folder.sidecars import SIDECARS
+from converter.hub.download import Obtained, obtain
+from converter.names.frameworks import CANONICAL, direction, framework_name, frameworks
+from converter.specs import Checkpoint, Framework
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose headers have been read.
+
+    Attributes:
+        path: as it was given; ``memory`` for tensors in memory.
+        checkpoint: what it holds.
+        folder: where config.json and the small files are; None for tensors in memory.
+        origin: what is known of a source on the Hub; None for others.
+        before: identity of each weights file before its header was read, and of the small ones beside them.
+        began: ``time.perf_counter()`` when reading began: a download is not the conversion's time.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    folder: Path | None
+    origin: Obtained | None
+    before: Mapping[Path, Identity]
+    began: float
+
+
+@contextmanager
+def opened(source: Source, framework: Framework, revision: str | None = None) -> Iterator[Opened]:
+    """Opens a source, and closes it.
+
+    Args:
+        source: a folder, a weights file in one, the id of a model on the Hub, or tensors in memory by name.
+        framework: whose weights are wanted.
+        revision: branch, tag or commit of an id.
+
+    Raises:
+        SourceError: there is nothing that can be read, or only another framework's weights.
+        HubError: the Hub refuses, or cannot be reached.
+    """
+    began = time.perf_counter()
+    if isinstance(source, Mapping):
+        if framework != CANONICAL:
+            target = frameworks()[CANONICAL].converts_to
+            raise SourceError(
+                f"a state dict in memory is {framework_name(CANONICAL)}'s; use {direction(CANONICAL, target)}"
+            )
+        checkpoint = read_state_dict(source)
+        yield Opened(Path("memory"), checkpoint, None, None, {}, began)
+        return
+    held = obtain(source, framework, revision)
+    began = time.perf_counter() if held.hub else began
+    seen = identities(held.path)
+    checkpoint, folder = open_source(held.path, framework)
+    try:
+        before = {file: seen.get(file) or identity(file) for file in checkpoint.files}
+        origin = held if held.hub else None
+        yield Opened(Path(source), checkpoint, folder, origin, {**before, **small_files(seen)}, began)
+    finally:
+        checkpoint.close()
+
+
+def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
+    """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
+    read = ("config.json", *SIDECARS)
+    return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(INDEX)}

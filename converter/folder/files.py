@@ -1,0 +1,125 @@
+"""Single files: what they hold as JSON, what they are, and whether they lie where they seem to."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConfigError, CorruptCheckpoint, printable, unreadable
+
+# Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
+MAX_CONFIG_BYTES = 8 * 2**20
+MAX_CONFIG_DEPTH = 50
+_HASH_BYTES = 2**20
+# What changes when a file is replaced or written to: inode, size and time of change.
+Identity = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file as it was read or written. ``sha256`` is None where it was not asked for."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return {"name": self.name, "size": self.size, **({"sha256": self.sha256} if self.sha256 else {})}
+
+
+def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """Reads a JSON object from a file of at most ``limit`` bytes."""
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise ConfigError(f"{path}: not a file; put the original in its place")
+        with path.open("rb") as file:
+            text = file.read(limit + 1)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
+        ) from None
+    except OSError as error:
+        raise ConfigError(unreadable(path, error)) from None
+    if len(text) > limit:
+        raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config is; restore it from the original")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original")
+    if _is_nested(value, MAX_CONFIG_DEPTH):
+        raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
+    return value
+
+
+def _is_nested(value: Any, depth: int) -> bool:
+    """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
+    level = [value]
+    for _ in range(depth):
+        inner = itertools.chain.from_iterable(held.values() if isinstance(held, dict) else held for held in level)
+        level = [held for held in inner if isinstance(held, dict | list)]
+    return bool(level)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def hash_file(path: Path) -> FileRecord:
+    """Takes size and sha256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    buffer = bytearray(_HASH_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            size += count
+    return FileRecord(path.name, size, digest.hexdigest())
+
+
+def file_record(path: Path) -> FileRecord:
+    """Takes the size of a file only."""
+    return FileRecord(path.name, path.stat().st_size)
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """Gives back ``path`` if what it leads to lies in ``folder``, following links.
+
+    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up; that is accepted too.
+
+    Raises:
+        CorruptCheckpoint: it is a link out of the folder.
+    """
+    try:
+        real, home = path.resolve(), folder.resolve()
+    except RuntimeError:  # what Python 3.11 and 3.12 say of links that lead in a circle
+        raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
+    if real.is_relative_to(home):
+        return path
+    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
+        return path
+    raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
+
+
+def identity(path: Path) -> Identity:
+    """The identity of a file as it is now."""
+    held = path.stat()
+    return held.st_ino, held.st_size, held.st_mtime_ns
+
+
+def identities(source: Path) -> Mapping[Path, Identity]:
+    """Identities of a folder's files, or of those beside a file, taken before any header is read."""
+    folder = source if source.is_dir() else source.parent
+    try:
+        return {path: identity(path) for path in folder.iterdir() if path.is_file()}
+    except OSError:  # a folder that may not be listed, or files that come and go
+        return {}

@@ -1,0 +1,59 @@
+"""Reads ``rename_rules/``: one TOML per family, one per tower, and what is common to all."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+Side = Literal["vision", "text"]
+SIDES: tuple[Side, Side] = ("vision", "text")
+
+
+@functools.cache
+def rule_file(path: str) -> Mapping[str, Any]:
+    """Reads one file of ``rename_rules/`` by its path without suffix, for example ``"towers/bert"``."""
+    return tomllib.loads(_text(path))
+
+
+@functools.cache
+def tower_files(side: Side) -> Mapping[str, str]:
+    """Which file serves which model type of a tower.
+
+    Returns:
+        Model type -> stem of its file in ``rename_rules/towers/``, sorted.
+    """
+    found: dict[str, str] = {}
+    for stem in _stems("towers"):
+        # All that is asked for stands above the first table: a file is not parsed to learn that it is not needed.
+        head = tomllib.loads(_text(f"towers/{stem}").partition("\n[")[0])
+        if head["side"] == side:
+            for model_type in head["model_types"]:
+                if model_type in found:
+                    raise ValueError(
+                        f"{model_type} is served by towers/{found[model_type]}.toml and towers/{stem}.toml"
+                    )
+                found[model_type] = stem
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def family_files() -> tuple[str, ...]:
+    """Stems of the files in ``rename_rules/families/``, sorted."""
+    return tuple(_stems("families"))
+
+
+def supported(side: Side) -> tuple[str, ...]:
+    """Model types of towers that have rules, sorted."""
+    return tuple(tower_files(side))
+
+
+def _stems(folder: str) -> Iterator[str]:
+    names = (entry.name for entry in importlib.resources.files("rename_rules").joinpath(folder).iterdir())
+    yield from sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def _text(path: str) -> str:
+    return importlib.resources.files("rename_rules").joinpath(f"{path}.toml").read_text("utf-8")
