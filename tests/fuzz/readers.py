@@ -20,12 +20,12 @@ from converter.checkpoints.detect import read_header
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError
 from converter.names.configs import TwoTowerConfig, read_config
+from converter.names.frameworks import frameworks
 from converter.names.rules import MAX_TENSORS, RuleSet, compile_rules
 from converter.parity.files_and_weights import find_source, read_manifest, verify_files, verify_weights
 from converter.parity.runners.golden import read_recording
-from converter.specs import Checkpoint, Framework, StoredTensor
+from converter.specs import Checkpoint, StoredTensor
 from converter.tensors.casts import DTYPES
-from converter.tensors.layouts import LAYOUTS
 from tests.fuzz import mutators, seeds
 from tests.fuzz.mutators import Mutator
 from tests.fuzz.watch import nothing_else
@@ -149,8 +149,8 @@ def _read_config(path: Path) -> None:
     config = read_config(path)
     rules = compile_rules(config)
     assert len(rules.tensors) <= 2 * MAX_TENSORS + 10
-    for side in ("pt", "tf"):
-        names = [getattr(rule, side) for rule in rules.tensors]
+    for side in frameworks():
+        names = [rule.names[side] for rule in rules.tensors]
         assert len(set(names)) == len(names) > 0
     assert all(type(size) is int and size >= 0 for rule in rules.tensors for size in rule.shape)
     if len(rules.tensors) <= 300:
@@ -159,12 +159,8 @@ def _read_config(path: Path) -> None:
 
 def _plan_both_ways(config: TwoTowerConfig, rules: RuleSet) -> None:
     """Plans for a checkpoint that holds what the config asks for, and all of it must arrive."""
-    sides: tuple[Framework, ...] = ("pt", "tf")
-    for source, target in itertools.permutations(sides):
-        held = {
-            rule.names[source]: LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape) if source == "tf" else rule.shape
-            for rule in rules.tensors
-        }
+    for source, target in itertools.permutations(frameworks(), 2):
+        held = {rule.names[source]: rule.shape_in(source) for rule in rules.tensors}
         tensors = {name: StoredTensor(name, "float32", shape) for name, shape in held.items()}
         plan = make_plan(Checkpoint(source, "made up", tensors, ()), config, target)
         assert len(plan.tensors) == len(tensors)

@@ -89,7 +89,7 @@ def test_reference_runs_what_was_fetched(hub: Hub, published: str, tmp_path: Pat
     monkeypatch.setattr(module, "write_recording", lambda *_, **__: None)
     recording = module.record_reference(ID, tmp_path / "golden.safetensors", revision="main")
     assert [(path.parent.name, path.name) for path in ran] == [(hub.repositories[ID].refs["main"], "model.safetensors")]
-    with open_tensors(FIXTURE, side="pt") as tensors:
+    with open_tensors(FIXTURE, "pt") as tensors:
         assert json.loads(recording.metadata["weights"]) == asdict(sum_of(canonical_hashes(tensors)))
     assert "tf_model.h5" not in fetched(hub)
 

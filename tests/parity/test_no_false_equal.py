@@ -251,7 +251,7 @@ def test_a_golden_file_that_was_not_pulled_is_called_so(pair: Path) -> None:
 
 
 def test_a_golden_file_is_of_these_weights_or_of_others(pair: Path) -> None:
-    with open_tensors(FIXTURE, side="pt") as tensors:
+    with open_tensors(FIXTURE, "pt") as tensors:
         right = sum_of(canonical_hashes(tensors))
     said = {"blake3": right.blake3, "dtypes": right.dtypes}
     wrong = {**said, "blake3": "0" * 64}

@@ -58,7 +58,7 @@ def test_there_and_back_bit_for_bit(dual_encoder, minilm, tmp_path):
     for name, tensor in original.items():
         if name != "embeddings.position_ids":
             np.testing.assert_array_equal(ours[f"text_model.{name}"].view(np.uint32), tensor.view(np.uint32))
-    with open_tensors(dual_encoder, side="pt") as before:
+    with open_tensors(dual_encoder, "pt") as before:
         assert set(ours) == set(before.names)
         for name in before.names:
             np.testing.assert_array_equal(ours[name].view(np.uint32), before.read(name).view(np.uint32))
