@@ -19,6 +19,7 @@ class Place:
     Attributes:
         towers: model types that the tower may have; the first is what silence means. Empty: every one with rules, and
             silence means nothing.
+        in_transformers_4: by framework, the towers that its class of transformers 4 could have beside PyTorch's.
         prefixes: by framework, what stands before the tower's own names; ``{side}`` and ``{main_layer}`` are filled in.
             Where the canonical framework has none, the family's scope rules say it.
         without: beginnings of canonical names that the tower has alone, but not here.
@@ -26,6 +27,7 @@ class Place:
     """
 
     towers: tuple[str, ...]
+    in_transformers_4: Mapping[Framework, tuple[str, ...]]
     prefixes: Mapping[Framework, str]
     without: tuple[str, ...] = ()
     own_dialects: bool = False
@@ -40,7 +42,6 @@ class Family:
         model_type: as in config.json.
         classes: by framework, the name of its class in transformers; the one for TensorFlow is ours, too.
         config_class: of transformers.
-        in_transformers_4: frameworks beside PyTorch in which transformers 4 had it.
         root_scope: first level of its variables' names in TensorFlow.
         order: ``"vision"``, ``"text"`` and the modules outside them, as TensorFlow creates their variables.
         scale: canonical name of the trained temperature.
@@ -55,7 +56,6 @@ class Family:
     model_type: str
     classes: Mapping[Framework, str]
     config_class: str
-    in_transformers_4: tuple[Framework, ...]
     root_scope: str
     order: tuple[str, ...]
     scale: str
@@ -72,6 +72,12 @@ class Family:
     def towers(self, side: Side) -> tuple[str, ...]:
         """Model types that a tower may have."""
         return self.places[side].towers or supported(side)
+
+    def is_in_transformers_4(self, framework: Framework, towers: Mapping[Side, str]) -> bool:
+        """Whether transformers 4 loads such a model in a framework."""
+        return framework == CANONICAL or all(
+            towers.get(side) in place.in_transformers_4.get(framework, ()) for side, place in self.places.items()
+        )
 
     def default_tower(self, side: Side) -> str | None:
         """The tower that a config means which does not say; None where it has to say."""
@@ -97,14 +103,17 @@ def family(model_type: str) -> Family:
         KeyError: there is none.
     """
     stem = model_type.replace("-", "_")
-    if stem not in family_files():
+    if stem not in family_files() or (found := _read(stem)).model_type != model_type:
         raise KeyError(model_type)
-    return _read(stem)
+    return found
 
 
 def is_family(model_type: Any) -> bool:
     """Whether there is a family of this model type."""
-    return isinstance(model_type, str) and model_type.replace("-", "_") in family_files()
+    try:
+        return isinstance(model_type, str) and family(model_type) is not None
+    except KeyError:
+        return False
 
 
 def joined() -> Family:
@@ -119,7 +128,6 @@ def _read(stem: str) -> Family:
         model_type=rules["model_type"],
         classes=rules["classes"],
         config_class=rules["config_class"],
-        in_transformers_4=tuple(rules["in_transformers_4"]),
         root_scope=rules["root_scope"],
         order=tuple(rules["order"]),
         scale=rules["scale"],
@@ -132,5 +140,9 @@ def _read(stem: str) -> Family:
 
 def _place(rules: Mapping[str, Any]) -> Place:
     return Place(
-        tuple(rules["towers"]), rules["prefixes"], tuple(rules.get("without", ())), rules.get("own_dialects", False)
+        tuple(rules["towers"]),
+        {key: tuple(towers) for key, towers in rules.get("in_transformers_4", {}).items()},
+        rules["prefixes"],
+        tuple(rules.get("without", ())),
+        rules.get("own_dialects", False),
     )

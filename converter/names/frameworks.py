@@ -22,6 +22,7 @@ class FrameworkRules:
     Attributes:
         key: for example ``"pt"``.
         name: for people, for example ``"PyTorch"``.
+        tag: what the Hub calls it.
         separator: between the levels of a name.
         suffix: what its files add to every name, for example ``":0"``.
         scoped: whether its files put the root scope of the model in front of every name.
@@ -33,6 +34,7 @@ class FrameworkRules:
 
     key: Framework
     name: str
+    tag: str
     separator: str
     suffix: str
     scoped: bool

@@ -12,25 +12,19 @@ from typing import Any
 
 from converter.errors import SourceError, printable
 from converter.folder import proof
+from converter.names.frameworks import framework_name, frameworks
 from converter.publishing.evidence import Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
-_FRAMEWORK = {"tf": "TensorFlow", "pt": "PyTorch"}
-_TAG = {"tf": "tf", "pt": "pytorch"}
 # From the last mark that begins before one that ends: a mark alone, in an example say, is not ours.
 _SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 _METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _PARTS = 12
-# The towers that a dual encoder of transformers 4 can have in TensorFlow.
-IN_TRANSFORMERS_4 = {
-    "vision": ("clip_vision_model", "deit", "swin", "vit"),
-    "text": ("albert", "bert", "camembert", "roberta", "xlm-roberta"),
-}
 
 
 def title(evidence: Evidence) -> str:
     """The title of a pull request."""
-    return f"Add {_FRAMEWORK[evidence.framework]} weights"
+    return f"Add {framework_name(evidence.framework)} weights"
 
 
 def marker(evidence: Evidence) -> str:
@@ -63,7 +57,7 @@ def section(evidence: Evidence, repository: str) -> str:
         "",
     ]
     lines = [
-        f"## {_FRAMEWORK[evidence.framework]} weights",
+        f"## {framework_name(evidence.framework)} weights",
         "",
         f"{described} by `{_code(raw.get('made_by'))}`.",
         "",
@@ -129,7 +123,7 @@ def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dic
         "library_name": held.get("library_name") or "transformers",
         "tags": [
             *listed,
-            *(tag for tag in ("vision-text-dual-encoder", _TAG[evidence.framework]) if tag not in listed),
+            *(tag for tag in (evidence.family.model_type, frameworks()[evidence.framework].tag) if tag not in listed),
         ],
     }
     source = evidence.recorded.hub
@@ -215,15 +209,13 @@ def _runs(run: Any) -> str:
 
 def _loading(evidence: Evidence, repository: str) -> list[str]:
     of = ""
-    if evidence.framework == "pt":
-        home, name = "transformers", "VisionTextDualEncoderModel"
-        if evidence.raw["options"].get("names") == "v5":
-            of = "  # 5.6 or later"
-    else:
-        home, name = "converter", "TFVisionTextDualEncoderModel"
-        towers = evidence.raw.get("towers")
-        if isinstance(towers, Mapping) and all(towers.get(side) in known for side, known in IN_TRANSFORMERS_4.items()):
+    home, name = "transformers", evidence.family.classes[evidence.framework]
+    if not frameworks()[evidence.framework].transformers_5:
+        home, towers = "converter", evidence.raw.get("towers")
+        if isinstance(towers, Mapping) and evidence.family.is_in_transformers_4(evidence.framework, towers):
             of = "  # or from transformers 4.x"
+    elif evidence.raw["options"].get("names") == "v5" and any(p.own_dialects for p in evidence.family.places.values()):
+        of = "  # 5.6 or later"
     return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']
 
 

@@ -16,6 +16,7 @@ from converter.folder import manifest, proof
 from converter.folder.files import hash_file, read_json
 from converter.folder.proof import Proof, read_proof
 from converter.hub.ids import COMMIT, is_id
+from converter.names.families import JOINED, Family, family, is_family
 from converter.parity.files_and_weights import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
 from converter.specs import Framework
 
@@ -48,6 +49,11 @@ class Evidence:
     def framework(self) -> Framework:
         """Whose weights they are."""
         return self.recorded.target_framework
+
+    @property
+    def family(self) -> Family:
+        """Which kind of model it is; manifests of version 0.1 know one kind only."""
+        return family(self.raw.get("family", JOINED))
 
     @property
     def is_summed(self) -> bool:
@@ -96,6 +102,11 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
         if name == "README.md":
             raise TargetError(f"{folder}: {manifest.NAME} lists a README.md, which no conversion writes; convert again")
     raw = read_json(folder / manifest.NAME, MAX_MANIFEST_BYTES)
+    if not is_family(raw.get("family", JOINED)):
+        raise SourceError(
+            f"{folder}: {manifest.NAME} names a family that is not known here: {printable(repr(raw['family']), 60)}; convert "
+            "again, or update this program"
+        )
     source = _source(folder, recorded, raw)
     return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), source)
 

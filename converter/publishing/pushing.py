@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
+from converter.conversion.formats import FORMATS
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
 from converter.folder.files import hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
+from converter.names.frameworks import framework_name
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
 from converter.specs import Framework
@@ -34,7 +36,6 @@ MAX_CARD_BYTES = 8 * 2**20
 # huggingface_hub has one switch for the whole process: pushes of several threads that want no bars hold it together.
 _SWITCH, _SILENT = threading.Lock(), list[object]()
 Action = Literal["pull request", "update", "commit", "nothing"]
-_SHOWN = {"tf": "TensorFlow", "pt": "PyTorch"}
 
 
 @dataclass(frozen=True)
@@ -257,10 +258,10 @@ def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence
             continue
         theirs = _framework_there(repository, target, name)
         if theirs != ours:
-            other = "h5" if ours == "tf" else "bin"
+            other = next(format for format, file in FORMATS[ours].items() if file != "model.safetensors")
             raise TargetError(
-                f"{repository}: its {name} is {_SHOWN[theirs]}'s, which {_SHOWN[ours]}'s would replace; convert again "
-                f"with --format {other}, which lies beside it"
+                f"{repository}: its {name} is {framework_name(theirs)}'s, which {framework_name(ours)}'s would replace; "
+                f"convert again with --format {other}, which lies beside it"
             )
 
 
