@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from converter.cli.group import Command
-from converter.cli.options import conversion_options, revision_option
-from converter.cli.printing import describe, echo, print_conversion, print_text
+from converter.cli.options import conversion_options, json_option, overwrite_option, quiet_option, revision_option
+from converter.cli.printing import checkpoint_lines, echo, print_conversion, print_json
 from converter.cli.progress import progress_bar, warnings_shown
 
 if TYPE_CHECKING:
@@ -80,9 +79,9 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     "--projection-dim", type=click.IntRange(1), default=512, show_default=True, help="Width of the common space."
 )
 @click.option("--seed", default=0, show_default=True, help="Of the new projections.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@overwrite_option
+@json_option
+@quiet_option
 def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target: Framework, **options: Any) -> None:
     """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained."""
     from converter.conversion.combining import combine as join
@@ -105,9 +104,9 @@ def inspect(source: str, revision: str | None, as_json: bool) -> None:
 
     info = look(source, revision=revision)
     if as_json:
-        print_text(json.dumps(info.to_json(), indent=2))
+        print_json(info)
     else:
-        echo(describe(info))
+        echo(checkpoint_lines(info))
 
 
 def _run_conversion(

@@ -5,26 +5,39 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from converter.errors import ConverterError, listed, printable
+from converter.folding import fold
 
 if TYPE_CHECKING:
     from converter.conversion.engine import Conversion
     from converter.conversion.inspection import CheckpointInfo
+    from converter.parity.runners.golden import Recording
     from converter.publishing.pushing import Publication
 
 LONG_LINE = 20_000
 
 
+class _Result(Protocol):
+    """What every function of the library returns that a command prints."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
 def print_conversion(result: Conversion, as_json: bool, quiet: bool) -> None:
     """Prints what a conversion did, or would do."""
     if as_json:
-        print_text(json.dumps(result.to_json(), indent=2))
+        print_json(result)
     elif not quiet:
         echo([*(_plan_lines(result) if result.dry_run else ()), *_summary_lines(result)])
+
+
+def print_json(result: _Result) -> None:
+    """Prints a result whole, for another program."""
+    print_text(json.dumps(result.to_json(), indent=2))
 
 
 def echo(lines: Iterable[str]) -> None:
@@ -43,8 +56,6 @@ def print_text(text: str) -> None:
 
 
 def _plan_lines(result: Conversion) -> Iterator[str]:
-    from converter.folding import fold
-
     pairs = [(tensor.source.name, tensor.name, tensor.layout.name) for tensor in result.plan.tensors]
     for line, count in fold(f"{source} -> {name}  [{layout}]" for source, name, layout in pairs):
         yield f"{count:5}  {printable(line, 300)}"
@@ -59,8 +70,6 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     yield f"  {vision} + {text}, {result.tensors} tensors, {result.parameters:,} parameters {done}"
     for cast, count in result.casts.items():
         yield f"  {count} tensors {cast}"
-    from converter.folding import fold
-
     if result.overflowed:
         names = listed([name for name, _ in fold(result.overflowed)], limit=3)
         yield f"  {sum(result.overflowed.values()):,} values became infinite, out of the new dtype's range: {names}"
@@ -84,7 +93,7 @@ def _summary_lines(result: Conversion) -> Iterator[str]:
     yield f"next: convert verify {result.out}, or back again: convert {back} {result.out} OUT"
 
 
-def published(result: Publication) -> Iterator[str]:
+def publication_lines(result: Publication) -> Iterator[str]:
     """What publishing a checkpoint did, or would do."""
     made = "would be made, and " if result.dry_run else "made, and "
     what = {
@@ -108,23 +117,30 @@ def published(result: Publication) -> Iterator[str]:
         yield result.url
 
 
+def recording_lines(out: str, recording: Recording) -> Iterator[str]:
+    """What was recorded of a reference, in the file ``out``."""
+    from converter.parity.reports.terminal import described_run
+
+    taps = sum(len(batch.taps) for batch in recording.batches)
+    yield f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}"
+    if "samples" in recording.metadata:
+        yield f"without texts and pictures: {printable(recording.metadata['samples'], 500)}"
+    yield f"next: convert verify OUT --reference {out}"
+
+
 def _at(commit: str | None) -> str:
     return "" if commit is None else f" (commit {commit[:12]})"
 
 
 def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
     """A line per reason: how many tensors, which, and why."""
-    from converter.folding import fold
-
     for reason in dict.fromkeys(dropped.values()):
         names = [name for name, why in dropped.items() if why == reason]
         yield f"{label} {listed([name for name, _ in fold(names)], limit=3)} ({len(names)}): {reason}"
 
 
-def describe(info: CheckpointInfo) -> Iterator[str]:
+def checkpoint_lines(info: CheckpointInfo) -> Iterator[str]:
     """What a checkpoint is."""
-    from converter.folding import fold
-
     files = ", ".join(name for name, _ in fold(info.files))
     yield f"{info.source}{_at(info.commit)}: {info.container}, {info.nbytes / 1e6:,.1f} MB in {printable(files)}"
     for side, tower in info.towers.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from converter.cli.group import Command
-from converter.cli.printing import echo, print_text, published
+from converter.cli.options import json_option
+from converter.cli.printing import echo, print_json, publication_lines
 
 
 @click.command(
@@ -26,13 +26,13 @@ from converter.cli.printing import echo, print_text, published
 @click.option("--message", metavar="TEXT", help="Title of the pull request or commit.")
 @click.option("--allow-unverified", is_flag=True, help="Publish what does not match its manifest or was not verified.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
     """Publish the converted and verified checkpoint OUT on the Hugging Face Hub, in the model REPO."""
     from converter.publishing.pushing import push as publish
 
     result = publish(out, repository, **options)
     if as_json:
-        print_text(json.dumps(result.to_json(), indent=2))
+        print_json(result)
     else:
-        echo(published(result))
+        echo(publication_lines(result))

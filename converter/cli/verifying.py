@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import click
 
 from converter.cli.group import Command
-from converter.cli.options import revision_option, run_options
-from converter.cli.printing import echo, print_text
+from converter.cli.options import json_option, revision_option, run_options
+from converter.cli.printing import echo, print_json, print_text, recording_lines
 from converter.cli.progress import stages
-from converter.errors import printable
 
 
 @click.command(
@@ -42,7 +40,7 @@ from converter.errors import printable
 @click.option(
     "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def verify(
     out: str,
     reference: str | None,
@@ -69,7 +67,10 @@ def verify(
             record=record,
             progress=progress,
         )
-    print_text(json.dumps(found.to_json(), indent=2) if as_json else verification_text(found).rstrip("\n"))
+    if as_json:
+        print_json(found)
+    else:
+        print_text(verification_text(found).rstrip("\n"))
     for path in reports:
         write_report(found, path)
     add_to_job_summary(found)
@@ -88,12 +89,7 @@ def verify(
 def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
     """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
     from converter.parity.outputs import VerifyOptions
-    from converter.parity.reports.terminal import described_run
     from converter.parity.verify import record_reference
 
     recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
-    taps = sum(len(batch.taps) for batch in recording.batches)
-    said = [f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}"]
-    if "samples" in recording.metadata:
-        said.append(f"without texts and pictures: {printable(recording.metadata['samples'], 500)}")
-    echo([*said, f"next: convert verify OUT --reference {out}"])
+    echo(recording_lines(out, recording))
