@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from converter.conversion.streams import check_whole
 from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
@@ -22,18 +20,12 @@ from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.files_and_weights import Finding, Status
 from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.runners.candidate import CandidateOptions, start_candidate
+from converter.parity.runners.asking import ask_run, ask_samples, run_together
+from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import (
-    ReferenceOptions,
-    ask_run,
-    ask_samples,
-    check_device,
-    read_answer,
-    start_reference,
-    write_request,
-)
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions, check_device
+from converter.parity.runners.reference import start_reference
 from converter.parity.samples import Samples, find_samples, is_of_samples
 
 _log = logging.getLogger(__name__)
@@ -322,35 +314,3 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if theirs == "tf":
         raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
     return source, folder
-
-
-def run_together(
-    sides: Mapping[str, tuple[Worker, Path, dict[str, Any]]], batches: Sequence[Batch], seconds: float
-) -> tuple[Recording, Recording]:
-    """Asks two workers for a run on the same inputs, at the same time.
-
-    Args:
-        sides: ``"reference"`` and ``"candidate"``: a worker, the checkpoint it loads, and its options.
-        batches: what both run on.
-        seconds: how long each may take.
-
-    Returns:
-        The reference's recording and the candidate's.
-
-    Raises:
-        ParityError: one or both failed; says how.
-    """
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        requests, recordings, errors = {}, {}, []
-        for side, (worker, source, options) in sides.items():
-            Path(folder, side).mkdir()
-            requests[side] = write_request(Path(folder, side), source, batches, options)
-            worker.send(requests[side])
-        for side, (worker, _, _) in sides.items():
-            try:  # what the first one answered is read while the other is still at work
-                recordings[side] = read_answer(requests[side], worker.receive(seconds), batches)
-            except ParityError as error:
-                errors.append(str(error))
-        if errors:
-            raise ParityError("\n".join(errors))
-        return recordings["reference"], recordings["candidate"]

@@ -32,8 +32,9 @@ from converter.parity.files_and_weights import (
     verify_weights,
 )
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
+from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
-from converter.parity.runners.reference import ask_run, start_reference
+from converter.parity.runners.reference import start_reference
 from converter.specs import Framework
 
 _NARROW = ("float16", "bfloat16")

@@ -25,9 +25,9 @@ from converter.parity.comparison import Tolerance
 from converter.parity.files_and_weights import Finding, canonical_hashes, read_manifest, sum_of
 from converter.parity.inputs import check_golden_inputs, make_batches
 from converter.parity.outputs import VerifyOptions
+from converter.parity.runners.asking import read_answer
 from converter.parity.runners.golden import Recording, read_metadata, write_recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import read_answer
 from converter.parity.taps import required_taps
 from converter.parity.verify import _with_reason
 from tests.parity.samples import METADATA, inputs, recording, taps

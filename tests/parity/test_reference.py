@@ -19,9 +19,11 @@ from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
 from converter.parity.inputs import make_batches
+from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import METADATA, Recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import ReferenceOptions, ask_run, run_reference, start_reference
+from converter.parity.runners.options import ReferenceOptions
+from converter.parity.runners.reference import run_reference, start_reference
 from converter.parity.taps import INNER, is_inner
 
 pytestmark = pytest.mark.torch

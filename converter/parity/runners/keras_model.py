@@ -21,13 +21,13 @@ from converter.models.blocks import Block
 from converter.models.loading import load_dual_encoder
 from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
-from converter.parity.runners.candidate import CandidateOptions
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
+from converter.parity.runners.options import CandidateOptions
 from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs one model: request and recording as ``reference.write_request`` has them."""
+    """Runs one model: request and recording as ``asking.write_request`` has them."""
     options = CandidateOptions(**request["options"])
     if keras.backend.backend() != options.backend:
         raise ParityError(f"Keras runs on {keras.backend.backend()} here; start another process for {options.backend}")

@@ -19,7 +19,7 @@ from transformers import VisionTextDualEncoderModel
 from converter.errors import ParityError, listed
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
-from converter.parity.runners.reference import ReferenceOptions
+from converter.parity.runners.options import ReferenceOptions
 from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
@@ -42,7 +42,7 @@ _BRANCH_ENDS = {
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs one model: request and recording as ``reference.write_request`` has them."""
+    """Runs one model: request and recording as ``asking.write_request`` has them."""
     options = ReferenceOptions(**request["options"])
     source = Path(request["source"])
     set_precision()
