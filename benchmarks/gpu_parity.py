@@ -28,7 +28,8 @@ from converter.errors import ParityError  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
 from converter.parity.inputs import make_batches  # noqa: E402
-from converter.parity.reports.terminal import described_run, figure, to_text  # noqa: E402
+from converter.parity.reports.terminal import to_text  # noqa: E402
+from converter.parity.reports.words import described_run, figure  # noqa: E402
 from converter.parity.runners.asking import run_together  # noqa: E402
 from converter.parity.runners.candidate import start_candidate  # noqa: E402
 from converter.parity.runners.isolation import Worker  # noqa: E402

@@ -119,7 +119,7 @@ def publication_lines(result: Publication) -> Iterator[str]:
 
 def recording_lines(out: str, recording: Recording) -> Iterator[str]:
     """What was recorded of a reference, in the file ``out``."""
-    from converter.parity.reports.terminal import described_run
+    from converter.parity.reports.words import described_run
 
     taps = sum(len(batch.taps) for batch in recording.batches)
     yield f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}"

@@ -53,7 +53,7 @@ def verify(
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
     from converter.parity.outputs import VerifyOptions
     from converter.parity.reports.files import add_to_job_summary, check_report_path, write_report
-    from converter.parity.reports.findings import verification_text
+    from converter.parity.reports.terminal import verification_text
     from converter.parity.verify import verify as check
 
     for path in reports:
