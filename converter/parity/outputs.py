@@ -18,7 +18,7 @@ from converter.names.configs import read_config, read_json
 from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.files_and_weights import Finding, Status
+from converter.parity.finding import Finding, Status
 from converter.parity.inputs import check_golden_inputs, make_batches
 from converter.parity.runners.asking import ask_run, ask_samples, run_together
 from converter.parity.runners.candidate import start_candidate

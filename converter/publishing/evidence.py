@@ -13,10 +13,11 @@ from typing import Any
 
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
+from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
 from converter.hub.ids import COMMIT, is_id
 from converter.names.configs import read_json
-from converter.parity.files_and_weights import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
+from converter.parity.files_and_weights import verify_files
 from converter.specs import Framework
 from converter.tensors.check import hash_file
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.files_and_weights import OPTIONAL_PARTS
+from converter.parity.finding import OPTIONAL_PARTS
 from converter.parity.reports.words import compared, figure, figure_above, remark
 from converter.parity.taps import HEAD, TOWERS, in_words, tower_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.files_and_weights import Finding
+from converter.parity.finding import Finding
 from converter.parity.reports.words import (
     compared,
     described_precision,

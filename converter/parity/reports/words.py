@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.files_and_weights import Finding
+from converter.parity.finding import Finding
 from converter.parity.taps import is_state, tower_of
 
 if TYPE_CHECKING:
