@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from converter.errors import ParityError  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
-from converter.parity.inputs import make_batches  # noqa: E402
+from converter.parity.making import make_batches  # noqa: E402
 from converter.parity.reports.terminal import to_text  # noqa: E402
 from converter.parity.reports.words import described_run, figure  # noqa: E402
 from converter.parity.runners.asking import run_together  # noqa: E402

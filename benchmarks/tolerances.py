@@ -26,7 +26,7 @@ from converter import pt2tf, tf2pt  # noqa: E402
 from converter.parity.batches import Batch  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import Tolerance  # noqa: E402
-from converter.parity.inputs import make_batches  # noqa: E402
+from converter.parity.making import make_batches  # noqa: E402
 from converter.parity.runners.asking import ask_run  # noqa: E402
 from converter.parity.runners.candidate import start_candidate  # noqa: E402
 from converter.parity.runners.golden import Recording  # noqa: E402

@@ -51,7 +51,7 @@ def verify(
     **options: Any,
 ) -> None:
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
-    from converter.parity.outputs import VerifyOptions
+    from converter.parity.options import VerifyOptions
     from converter.parity.reports.files import add_to_job_summary, check_report_path, write_report
     from converter.parity.reports.terminal import verification_text
     from converter.parity.verify import verify as check
@@ -88,7 +88,7 @@ def verify(
 @run_options
 def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
     """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
-    from converter.parity.outputs import VerifyOptions
+    from converter.parity.options import VerifyOptions
     from converter.parity.verify import record_reference
 
     recording = record_reference(source, out, VerifyOptions(**options), revision=revision)

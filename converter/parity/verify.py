@@ -22,7 +22,8 @@ from converter.hub.ids import hub_id
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import OPTIONAL_PARTS, Finding
-from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
+from converter.parity.options import VerifyOptions
+from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, write_recording
 from converter.parity.runners.reference import start_reference

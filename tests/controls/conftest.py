@@ -11,7 +11,7 @@ import pytest
 from converter.names.configs import read_json
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.inputs import make_batches
+from converter.parity.making import make_batches
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording

@@ -24,8 +24,9 @@ from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
 from converter.parity.finding import Finding
-from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.outputs import VerifyOptions
+from converter.parity.inputs import check_golden_inputs
+from converter.parity.making import make_batches
+from converter.parity.options import VerifyOptions
 from converter.parity.runners.asking import read_answer
 from converter.parity.runners.golden import Recording, read_metadata, write_recording
 from converter.parity.runners.isolation import Worker

@@ -18,7 +18,7 @@ from converter.errors import ParityError
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.inputs import make_batches
+from converter.parity.making import make_batches
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import METADATA, Recording
 from converter.parity.runners.isolation import Worker
