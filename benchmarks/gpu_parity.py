@@ -27,12 +27,14 @@ sys.path.insert(0, str(ROOT))
 from converter.errors import ParityError  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
-from converter.parity.inputs import make_batches  # noqa: E402
-from converter.parity.outputs import run_together  # noqa: E402
-from converter.parity.reports.terminal import described_run, figure, to_text  # noqa: E402
-from converter.parity.runners.candidate import CandidateOptions, start_candidate  # noqa: E402
+from converter.parity.making import make_batches  # noqa: E402
+from converter.parity.reports.terminal import to_text  # noqa: E402
+from converter.parity.reports.words import described_run, figure  # noqa: E402
+from converter.parity.runners.asking import run_together  # noqa: E402
+from converter.parity.runners.candidate import start_candidate  # noqa: E402
 from converter.parity.runners.isolation import Worker  # noqa: E402
-from converter.parity.runners.reference import ReferenceOptions, start_reference  # noqa: E402
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions  # noqa: E402
+from converter.parity.runners.reference import start_reference  # noqa: E402
 
 SECONDS = 300.0
 COLUMNS = {

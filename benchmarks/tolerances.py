@@ -26,11 +26,13 @@ from converter import pt2tf, tf2pt  # noqa: E402
 from converter.parity.batches import Batch  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import Tolerance  # noqa: E402
-from converter.parity.inputs import make_batches  # noqa: E402
-from converter.parity.runners.candidate import CandidateOptions, start_candidate  # noqa: E402
+from converter.parity.making import make_batches  # noqa: E402
+from converter.parity.runners.asking import ask_run  # noqa: E402
+from converter.parity.runners.candidate import start_candidate  # noqa: E402
 from converter.parity.runners.golden import Recording  # noqa: E402
 from converter.parity.runners.isolation import Worker  # noqa: E402
-from converter.parity.runners.reference import ReferenceOptions, ask_run, start_reference  # noqa: E402
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions  # noqa: E402
+from converter.parity.runners.reference import start_reference  # noqa: E402
 from converter.parity.taps import is_state  # noqa: E402
 
 # What is compared with what. Weights are rounded, and everything after that is computed in float64.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
     from converter.names.scopes import tf_to_pt_weight_rename
-    from converter.parity.outputs import VerifyOptions
+    from converter.parity.options import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
     from converter.publishing.pushing import Publication, push
 
@@ -28,7 +28,7 @@ _HOMES = {
     "Publication": "converter.publishing.pushing",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
-    "VerifyOptions": "converter.parity.outputs",
+    "VerifyOptions": "converter.parity.options",
     "combine": "converter.conversion.combining",
     "inspect": "converter.conversion.inspection",
     "pt2tf": "converter.conversion.engine",

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-# A key of ``names.frameworks``: ``"pt"`` or ``"tf"``.
+# A key of ``FRAMEWORKS``; what each of them is to names and layouts, rename_rules/common.toml says.
 Framework = str
+FRAMEWORKS: tuple[Framework, ...] = ("pt", "tf")
 Shape = tuple[int, ...]
 MAX_NAME_CHARACTERS = 1000
 MAX_AXES = 16

@@ -20,7 +20,7 @@ from converter.folder.files import FileRecord, Identity
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, check_config, read_config
-from converter.names.frameworks import KERAS
+from converter.names.frameworks import KERAS, direction, frameworks
 from converter.specs import Checkpoint, Framework, StoredTensor
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
@@ -82,6 +82,12 @@ class Conversion:
     dry_run: bool
     seconds: float
     plan: Plan = field(repr=False, compare=False)
+
+    @property
+    def back(self) -> str:
+        """The command that converts ``out`` in its turn, for example ``"tf2pt"``."""
+        target = self.plan.target
+        return direction(target, frameworks()[target].converts_to)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the plan, ready for ``json.dumps``."""

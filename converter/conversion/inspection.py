@@ -16,7 +16,7 @@ from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, read_config
-from converter.names.frameworks import frameworks
+from converter.names.frameworks import direction, frameworks
 from converter.names.rule_files import SIDES, Side
 from converter.specs import Checkpoint, Framework
 from converter.tensors.casts import DTYPES
@@ -66,6 +66,11 @@ class CheckpointInfo:
     def nbytes(self) -> int:
         """Size of all weights files."""
         return sum(self.files.values())
+
+    @property
+    def command(self) -> str:
+        """The command that converts it, for example ``"pt2tf"``."""
+        return direction(self.framework, frameworks()[self.framework].converts_to)
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dumps``."""

@@ -72,7 +72,8 @@ def opened(source: Source, framework: Framework, revision: str | None = None) ->
     seen = identities(held.path)
     checkpoint, folder = open_source(held.path, framework)
     try:
-        before = {file: seen.get(file) or identity(file) for file in checkpoint.files}
+        now = {file: identity(file) for file in checkpoint.files}
+        before = {file: seen.get(file, held_now) for file, held_now in now.items()}
         origin = held if held.hub else None
         yield Opened(Path(source), checkpoint, folder, origin, {**before, **small_files(seen)}, began)
     finally:

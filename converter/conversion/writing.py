@@ -86,8 +86,9 @@ class Job:
 
     @property
     def direction(self) -> str:
-        """What this conversion is called, for example ``"pt2tf"``."""
-        return direction(self.plan.source, self.plan.target)
+        """What this conversion is called, for example ``"pt2tf"``; of a model's own tensors as if they came from afar."""
+        source, target = self.plan.source, self.plan.target
+        return direction(frameworks()[target].converts_to if source == target else source, target)
 
 
 @dataclass(frozen=True)

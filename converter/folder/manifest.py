@@ -8,10 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from converter.folder.files import FileRecord
+from converter.errors import ConfigError, SourceError, printable
+from converter.folder.files import FileRecord, inside, read_json
+from converter.specs import FRAMEWORKS, Framework, is_file_name
 
 NAME = "conversion.json"
 FORMAT = 1
+MAX_MANIFEST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,89 @@ def make_manifest(
         "files": [record.to_json() for record in files],
         "tensors": {record.name: record.to_json() for record in tensors},
     }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is needed of ``conversion.json``, checked.
+
+    Attributes:
+        direction: for example ``"pt2tf"``.
+        source_framework: whose checkpoint was converted.
+        target_framework: whose checkpoint was made.
+        source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
+        source_files: names of its weights files.
+        hub: id of the source on the Hub; None for others.
+        commit: of the source on the Hub.
+        dtype: what floats were asked to become.
+        files: size and sha256 (or None) of each file, by name.
+        tensors: dtype and canonical hash of each tensor, by nested PyTorch name.
+    """
+
+    direction: str
+    source_framework: Framework
+    target_framework: Framework
+    source: str
+    source_files: tuple[str, ...]
+    hub: str | None
+    commit: str | None
+    dtype: str
+    files: Mapping[str, tuple[int, str | None]]
+    tensors: Mapping[str, tuple[str, str]]
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Reads and checks ``conversion.json``; None where there is none.
+
+    Raises:
+        SourceError: it is not what this program writes.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        raw = read_json(inside(path, folder), MAX_MANIFEST_BYTES)
+    except ConfigError as error:
+        raise SourceError(str(error)) from None
+    try:
+        if raw["format"] != FORMAT:
+            raise ValueError(f"format {raw['format']!r}")
+        ends = str(raw["direction"]).split("2")
+        if len(ends) != 2 or not set(ends) <= set(FRAMEWORKS):
+            raise ValueError(f"direction {raw['direction']!r}")
+        files = {_file_name(item["name"]): (int(item["size"]), _hash(item.get("sha256"))) for item in raw["files"]}
+        tensors = {
+            str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
+        }
+        source = raw["source"]
+        return Manifest(
+            direction=str(raw["direction"]),
+            source_framework=ends[0],
+            target_framework=ends[1],
+            source=str(source["path"]),
+            source_files=tuple(_file_name(item["name"]) for item in source["files"]),
+            hub=None if source.get("hub") is None else str(source["hub"]),
+            commit=None if source.get("commit") is None else str(source["commit"]),
+            dtype=str(raw["options"]["dtype"]),
+            files=files,
+            tensors=tensors,
+        )
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise SourceError(
+            f"{path}: not a manifest that this version writes ({printable(str(error), 80)}); convert again"
+        ) from None
+
+
+def _file_name(name: Any) -> str:
+    if not is_file_name(name):
+        raise ValueError(f"file name {name!r}")
+    return str(name)
+
+
+def _hash(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) != 64):
+        raise ValueError("a hash of another length")
+    return value
 
 
 def version() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converter.names.rule_files import rule_file
-from converter.specs import Framework
+from converter.specs import FRAMEWORKS, Framework
 
 # The framework in whose names and layouts everything is said: rules, hashes, reports.
 CANONICAL: Framework = "pt"
@@ -47,7 +47,8 @@ class FrameworkRules:
 @functools.cache
 def frameworks() -> Mapping[Framework, FrameworkRules]:
     """Every framework by its key, in order of preference."""
-    return {key: FrameworkRules(key, **rules) for key, rules in rule_file("common")["frameworks"].items()}
+    said = rule_file("common")["frameworks"]
+    return {key: FrameworkRules(key, **said[key]) for key in FRAMEWORKS}
 
 
 def framework_name(key: Framework) -> str:

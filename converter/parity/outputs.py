@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
-import tempfile
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from converter.conversion.streams import check_whole
 from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
@@ -21,87 +18,21 @@ from converter.names.configs import read_config
 from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.files_and_weights import Finding, Status
-from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.runners.candidate import CandidateOptions, start_candidate
+from converter.parity.finding import Finding, Status
+from converter.parity.inputs import check_golden_inputs
+from converter.parity.making import make_batches
+from converter.parity.options import VerifyOptions
+from converter.parity.runners.asking import ask_run, ask_samples, run_together
+from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import (
-    ReferenceOptions,
-    ask_run,
-    ask_samples,
-    check_device,
-    read_answer,
-    start_reference,
-    write_request,
-)
-from converter.parity.samples import Samples, find_samples, is_of_samples
+from converter.parity.runners.reference import start_reference
+from converter.parity.samples import Samples, is_of_samples
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
 NO_SOURCE_SAID = f"there is no {manifest.NAME} that says what the source is; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """How outputs are compared.
-
-    Attributes:
-        atol: absolute tolerance of every tap.
-        rtol: relative tolerance of every tap.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``, for PyTorch, and for Keras where its backend
-            sees a GPU.
-        backend: Keras backend of the candidate, ``"tensorflow"`` or ``"jax"``.
-        float64: compute in float64 on both sides, which separates a wrong layout from rounding.
-        seed: of the inputs.
-        seconds: how long each side may take.
-        reference_python: interpreter of another environment for PyTorch.
-        texts: a file with a text per line, to go through the checkpoint's tokenizer; by default some that ship with
-            this package.
-        images: pictures, and folders of them, to go through its image processor; likewise.
-    """
-
-    atol: float = 1e-4
-    rtol: float = 0.0
-    device: str = "auto"
-    backend: str = "tensorflow"
-    float64: bool = False
-    seed: int = 0
-    seconds: float = 600.0
-    reference_python: Path | None = None
-    texts: Path | None = None
-    images: tuple[Path, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
-
-        Raises:
-            ParityError: they make no sense.
-        """
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
-        if self.seed < 0:
-            raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
-        check_device(self.device)
-
-    @property
-    def reference(self) -> ReferenceOptions:
-        """How PyTorch runs."""
-        return ReferenceOptions(self.device, "float64" if self.float64 else "float32", "sdpa", loss=True)
-
-    def candidate(self, dtype: str) -> CandidateOptions:
-        """How Keras runs, in the precision of its reference."""
-        return CandidateOptions(self.backend, self.device, dtype, loss=True)
-
-    @property
-    def samples(self) -> Samples:
-        """Texts and pictures.
-
-        Raises:
-            ParityError: they cannot be read.
-        """
-        return find_samples(self.texts, self.images)
 
 
 class Outputs:
@@ -323,35 +254,3 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if theirs == "tf":
         raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
     return source, folder
-
-
-def run_together(
-    sides: Mapping[str, tuple[Worker, Path, dict[str, Any]]], batches: Sequence[Batch], seconds: float
-) -> tuple[Recording, Recording]:
-    """Asks two workers for a run on the same inputs, at the same time.
-
-    Args:
-        sides: ``"reference"`` and ``"candidate"``: a worker, the checkpoint it loads, and its options.
-        batches: what both run on.
-        seconds: how long each may take.
-
-    Returns:
-        The reference's recording and the candidate's.
-
-    Raises:
-        ParityError: one or both failed; says how.
-    """
-    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        requests, recordings, errors = {}, {}, []
-        for side, (worker, source, options) in sides.items():
-            Path(folder, side).mkdir()
-            requests[side] = write_request(Path(folder, side), source, batches, options)
-            worker.send(requests[side])
-        for side, (worker, _, _) in sides.items():
-            try:  # what the first one answered is read while the other is still at work
-                recordings[side] = read_answer(requests[side], worker.receive(seconds), batches)
-            except ParityError as error:
-                errors.append(str(error))
-        if errors:
-            raise ParityError("\n".join(errors))
-        return recordings["reference"], recordings["candidate"]

@@ -190,8 +190,8 @@ def stage_depths(config: Any) -> dict[str, list[int]]:
 
 def collect_taps(
     output: Any,
-    image_features: Any,
-    text_features: Any,
+    pooled: Mapping[str, Any],
+    projected: Mapping[str, Any],
     attentions: bool,
     to_numpy: Callable[[Any], Array],
     inner: Mapping[str, Any] = MappingProxyType({}),
@@ -200,9 +200,9 @@ def collect_taps(
 
     Args:
         output: has ``vision_model_output`` and ``text_model_output`` with ``hidden_states``, ``attentions``,
-            ``last_hidden_state`` and ``pooler_output``, and the fields of a CLIP output.
-        image_features: ``(images, projection)``, projected and not yet normalised.
-        text_features: ``(texts, projection)``, likewise.
+            and ``last_hidden_state``, and the fields of a CLIP output.
+        pooled: by tower ``(batch, width)``, what is projected.
+        projected: by tower ``(batch, projection)``, not yet normalised.
         attentions: whether attention maps were asked for.
         to_numpy: turns one tensor of the framework into an array.
         inner: what lies inside the layers, by name, as ``InnerTaps`` has it.
@@ -213,9 +213,10 @@ def collect_taps(
     Raises:
         ParityError: the model returned no hidden states, attention maps or pooled output where they were asked for.
     """
-    taps: dict[str, Any] = {"image_features": image_features, "text_features": text_features, **inner}
+    taps: dict[str, Any] = {"image_features": projected["vision"], "text_features": projected["text"], **inner}
     for tower in TOWERS:
         taps.update(_tower_taps(tower, getattr(output, f"{tower}_model_output"), attentions))
+        taps[f"{tower}.pooled"] = _there(pooled.get(tower), "pooled output", tower)
     for name in HEAD[2:]:
         if name != "loss" or getattr(output, "loss", None) is not None:
             taps[name] = getattr(output, name)
@@ -227,7 +228,6 @@ def _tower_taps(tower: str, output: Any, attentions: bool) -> dict[str, Any]:
     taps = {f"{tower}.embeddings": hidden[0]}
     taps.update(_numbered(f"{tower}.layers", hidden[1:]))
     taps[f"{tower}.last_hidden_state"] = _present(output, "last_hidden_state", tower)
-    taps[f"{tower}.pooled"] = _present(output, "pooler_output", tower)
     if attentions:
         taps.update(_numbered(f"{tower}.attentions", _present(output, "attentions", tower)))
     return taps
@@ -242,6 +242,11 @@ def _numbered(series: str, tensors: Iterable[Any]) -> dict[str, Any]:
 
 def _present(output: Any, field: str, tower: str) -> Any:
     value = getattr(output, field, None)
-    if value is None or (field == "hidden_states" and len(value) < 2) or (field == "attentions" and not len(value)):
-        raise ParityError(f"{tower} tower: the model returned no {field}, so that there is nothing to compare")
+    empty = (field == "hidden_states" and len(value or ()) < 2) or (field == "attentions" and not len(value or ()))
+    return _there(None if empty else value, field, tower)
+
+
+def _there(value: Any, what: str, tower: str) -> Any:
+    if value is None:
+        raise ParityError(f"{tower} tower: the model returned no {what}, so that there is nothing to compare")
     return value

@@ -15,26 +15,21 @@ from converter.checkpoints.detect import held, read_header
 from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, printable, reading
 from converter.folder import manifest
+from converter.folder.manifest import Manifest, read_manifest
 from converter.folder.proof import write_proof
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
-from converter.parity.files_and_weights import (
-    OPTIONAL_PARTS,
-    Finding,
-    Manifest,
-    WeightsSum,
-    canonical_hashes,
-    find_source,
-    read_manifest,
-    sum_of,
-    verify_files,
-    verify_weights,
-)
-from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, VerifyOptions, all_batches
-from converter.parity.runners.golden import Recording, check_recording_path, config_of, read_metadata, write_recording
-from converter.parity.runners.reference import ask_run, start_reference
+from converter.parity.files_and_weights import verify_files, verify_weights
+from converter.parity.finding import OPTIONAL_PARTS, Finding
+from converter.parity.options import VerifyOptions
+from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
+from converter.parity.runners.asking import ask_run
+from converter.parity.runners.golden import Recording, check_recording_path, config_of, write_recording
+from converter.parity.runners.reference import start_reference
+from converter.parity.sources import find_source
+from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
 
 _NARROW = ("float16", "bfloat16")
 _log = logging.getLogger(__name__)
@@ -118,7 +113,7 @@ def verify(
 
     with reading(folder), contextlib.nullcontext() if weights_only else outputs:
         add(verify_files(folder, recorded))
-        add(verify_weights(folder, recorded, source, None if golden is None else _weights_of(golden)))
+        add(verify_weights(folder, recorded, source, None if golden is None else sum_recorded_in(golden)))
         if not weights_only:
             new, report = outputs.compare()
             add(*(_with_reason(finding, recorded) for finding in new))
@@ -172,15 +167,6 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
     if problem and given is not None:
         raise SourceError(problem)
     return (None, problem) if problem else (source, "")
-
-
-def _weights_of(golden: Path) -> WeightsSum | None:
-    """What a golden reference file says of the weights that it was recorded from; None where it says nothing of use."""
-    try:
-        said = json.loads(read_metadata(golden)["weights"])
-        return WeightsSum(str(said["blake3"]), {str(name): int(count) for name, count in said["dtypes"].items()})
-    except (ParityError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # if the file cannot be read at all, the comparison of outputs says so
 
 
 def _no_reference(recorded: Manifest | None) -> str:

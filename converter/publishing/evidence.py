@@ -14,10 +14,11 @@ from typing import Any
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
 from converter.folder.files import hash_file, read_json
+from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
 from converter.hub.ids import COMMIT, is_id
 from converter.names.families import JOINED, Family, family, is_family
-from converter.parity.files_and_weights import MAX_MANIFEST_BYTES, Manifest, read_manifest, verify_files
+from converter.parity.files_and_weights import verify_files
 from converter.specs import Framework
 
 # What an option's value may be to stand in a card as it is.

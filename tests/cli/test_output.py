@@ -129,6 +129,7 @@ def test_inspect_for_machines(convert: Convert, here: Path) -> None:
         },
         "dtypes": {"float32": 97},
         "dialects": {"v4": 97},
+        "family": "vision-text-dual-encoder",
         "towers": {
             "vision": {
                 "model_type": "clip_vision_model", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3,
@@ -156,6 +157,7 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
     assert found.pop("files") == manifest["files"]
     assert found == {
         "direction": "pt2tf",
+        "family": "vision-text-dual-encoder",
         "source": "src",
         "commit": None,
         "out": "tf",
@@ -189,8 +191,12 @@ def test_names_that_would_take_over_a_terminal(convert: Convert, here: Path) -> 
 
 def test_what_was_combined_is_not_sent_to_verify(convert: Convert, here: Path) -> None:
     """It has no source that it could be equal to."""
-    said = convert("combine", "src", "src", "both").out
+    write_tiny(here / "other")
+    said = convert("combine", "src", "other", "both").out
     assert said.endswith("\nnext: train it; convert pt2tf both OUT converts it\n")
+    said = convert("combine", "src", "src", "same", "--to", "tf").out
+    assert "drawn at random" not in said
+    assert said.endswith("\nnext: convert tf2pt same OUT converts it\n")
     assert convert("pt2tf", "both", "tf").status == 0
 
 

@@ -126,7 +126,7 @@ def run_module(*arguments: str, **options: Any) -> subprocess.CompletedProcess[s
 
 
 def test_the_module_is_the_program(here: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[2])}
     run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith("src -> tf/tf_model.h5\n")
@@ -139,7 +139,7 @@ def test_the_module_is_the_program(here: Path) -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_standard_streams_that_are_closed(here: Path, closed: str) -> None:
     """Files that are opened would get their numbers, and what is said be written into them."""
-    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[2])}
     program = [sys.executable, "-m", "converter"]
     for words, status in (
         (("pt2tf", "src", "tf"), 0),
@@ -185,7 +185,7 @@ main()
     ],
 )
 def test_signals(here: Path, number: signal.Signals, status: int, said: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[2])}
     command = [sys.executable, "-c", SLOW, "pt2tf", "src", "out"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=here, env=environment) as process:

@@ -11,11 +11,13 @@ import pytest
 from converter.folder.files import read_json
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.inputs import make_batches
-from converter.parity.runners.candidate import CandidateOptions, start_candidate
+from converter.parity.making import make_batches
+from converter.parity.runners.asking import ask_run
+from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import ReferenceOptions, ask_run, start_reference
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions
+from converter.parity.runners.reference import start_reference
 
 SECONDS = 300.0
 REFERENCE = ReferenceOptions("cpu", loss=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from converter.folder.manifest import read_manifest
 from converter.parity.comparison import ParityReport
-from converter.parity.files_and_weights import read_manifest, verify_files, verify_weights
+from converter.parity.files_and_weights import verify_files, verify_weights
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.controls.faults import SIDES, Fault, faults_of, pair_config, write_faulty, write_pair
 from tests.controls.make_table import PAIRS

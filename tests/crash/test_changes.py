@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from converter import combine, pt2tf, tf2pt
-from converter.conversion import engine
+from converter.conversion import sources
 from converter.errors import ConverterError, CorruptCheckpoint
 
 KINDS = ("pt", "pt-bin", "pt-shards", "tf", "tf-shards", "tf-safetensors", "tf-chunked")
@@ -99,14 +99,14 @@ def test_without_a_change_it_is_converted(source: Path, tmp_path: Path) -> None:
 def test_changed_between_header_and_plan(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    file, real = weights(source), engine.open_source
+    file, real = weights(source), sources.open_source
 
     def opened(*arguments: object) -> object:
         found = real(*arguments)  # type: ignore[arg-type]
         CHANGES[name](file)
         return found
 
-    monkeypatch.setattr(engine, "open_source", opened)
+    monkeypatch.setattr(sources, "open_source", opened)
     with pytest.raises(ConverterError) as caught:
         convert(source, tmp_path / "out")
     gone = f"{file}: cannot be read: No such file or directory; see to it that you may read it; nothing was left behind"

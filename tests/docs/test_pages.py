@@ -13,7 +13,7 @@ import pytest
 from benchmarks.tolerances import REAL, table
 from converter.cli import cli
 from converter.names.rule_files import supported
-from converter.parity.outputs import VerifyOptions
+from converter.parity.options import VerifyOptions
 from tests.docs.pages import PAGES, ROOT, command_lines, inline_code, name_of, prose, slug
 
 FOLDERS = r"(?:converter|docs|examples|tests|fixtures|benchmarks|rename_rules|constraints|\.ci)/"

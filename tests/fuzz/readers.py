@@ -19,11 +19,13 @@ from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import read_header
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError
+from converter.folder.manifest import read_manifest
 from converter.names.configs import TwoTowerConfig, read_config
 from converter.names.frameworks import frameworks
 from converter.names.rules import MAX_TENSORS, RuleSet, compile_rules
-from converter.parity.files_and_weights import find_source, read_manifest, verify_files, verify_weights
+from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.runners.golden import read_recording
+from converter.parity.sources import find_source
 from converter.specs import Checkpoint, StoredTensor
 from converter.tensors.casts import DTYPES
 from tests.fuzz import mutators, seeds

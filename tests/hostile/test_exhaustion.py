@@ -20,7 +20,7 @@ from converter.checkpoints.safetensors import MAX_HEADER_BYTES
 from converter.errors import ConfigError, ParityError
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
-from converter.parity.inputs import make_batches
+from converter.parity.making import make_batches
 from converter.parity.runners import processing
 from converter.parity.samples import MAX_TEXT_BYTES, find_samples
 from tests.hdf5_files import read_all, sound_file, write_h5

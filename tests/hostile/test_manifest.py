@@ -12,7 +12,8 @@ import pytest
 
 from converter import pt2tf, verify
 from converter.errors import SourceError
-from converter.parity.files_and_weights import read_manifest, verify_files
+from converter.folder.manifest import read_manifest
+from converter.parity.files_and_weights import verify_files
 from tests.cli.conftest import Convert
 from tests.cli.conftest import convert as convert  # a fixture
 from tests.tiny import FIXTURE

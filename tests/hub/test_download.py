@@ -14,7 +14,8 @@ from safetensors.numpy import load as load_bytes
 
 from converter import combine, inspect, pt2tf, tf2pt
 from converter.errors import ConverterError, HubError, SourceError, UnsupportedContainer, WrongFramework
-from converter.parity.files_and_weights import find_source, read_manifest
+from converter.folder.manifest import read_manifest
+from converter.parity.sources import find_source
 from tests.hub.conftest import ID, fetched, files_of, forget_sessions, point_at, set_constants
 from tests.hub.loopback import TOKEN, Answer, Hub
 from tests.hub.repositories import Repository
@@ -119,7 +120,10 @@ def test_a_path_wins(hub: Hub, published: str, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "source", ["./org/clip", "/org/clip", "../clip", "org/clip/", "a/b/c", "clip.safetensors", "~/x"]
 )
-def test_what_looks_like_a_path_is_never_asked_for(hub: Hub, tmp_path: Path, source: str) -> None:
+def test_what_looks_like_a_path_is_never_asked_for(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError) as caught:
         pt2tf(source, tmp_path / "out")
     assert str(caught.value) == (

@@ -18,7 +18,7 @@ from converter.folder.proof import write_proof
 from converter.hub.explained import UPLOADED, explained
 from converter.names.families import joined
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
-from converter.parity.files_and_weights import Finding
+from converter.parity.finding import Finding
 from converter.parity.verify import Verification
 from converter.publishing import pushing
 from converter.publishing.card import BEGIN, END, metadata

@@ -17,8 +17,9 @@ from converter.conversion.streams import open_tensors
 from converter.errors import HubError
 from converter.folder.proof import Proof, read_proof
 from converter.parity import verify as module
-from converter.parity.files_and_weights import Finding, canonical_hashes, sum_of
+from converter.parity.finding import Finding
 from converter.parity.runners.golden import Recording
+from converter.parity.sums import canonical_hashes, sum_of
 from tests.hub.conftest import ID, fetched
 from tests.hub.loopback import Hub
 from tests.hub.test_push import verification

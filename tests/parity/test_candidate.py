@@ -14,11 +14,13 @@ from converter.errors import ParityError
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.inputs import make_batches
-from converter.parity.runners.candidate import CandidateOptions, run_candidate, start_candidate
+from converter.parity.making import make_batches
+from converter.parity.runners.asking import ask_run
+from converter.parity.runners.candidate import run_candidate, start_candidate
 from converter.parity.runners.golden import METADATA, Recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import ReferenceOptions, ask_run, start_reference
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions
+from converter.parity.runners.reference import start_reference
 
 SECONDS = 240.0
 BACKENDS = [pytest.param("tensorflow", marks=pytest.mark.tf), pytest.param("jax", marks=pytest.mark.jax)]

@@ -417,7 +417,7 @@ def test_figures_of_plain_blocks_are_those_of_any(data: st.DataObject) -> None:
     tolerance = Tolerance(data.draw(st.sampled_from([0.0, 1.0, 100.0])), data.draw(st.sampled_from([0.0, 0.1])))
     found = compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converter.parity.compare._figures_of_plain_block", lambda *_: None)
+        patch.setattr("converter.parity.figures._figures_of_plain_block", lambda *_: None)
         assert compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance) == found
 
 
@@ -428,5 +428,5 @@ def test_figures_do_not_depend_on_where_blocks_end(data: st.DataObject) -> None:
     tolerance = Tolerance(0.5, data.draw(st.sampled_from([0.0, 0.1])))
     whole = compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("converter.parity.compare._BLOCK", data.draw(st.integers(1, 9)))
+        patch.setattr("converter.parity.figures._BLOCK", data.draw(st.integers(1, 9)))
         assert compare_tap("logits_per_image", 0, ours, theirs, ALL, tolerance) == whole

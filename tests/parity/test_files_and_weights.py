@@ -16,8 +16,11 @@ import pytest
 from converter import pt2tf, tf2pt
 from converter.errors import SourceError
 from converter.folder.files import hash_file
+from converter.folder.manifest import read_manifest
 from converter.parity import files_and_weights as verification
-from converter.parity.files_and_weights import Finding, find_source, read_manifest, verify_files, verify_weights
+from converter.parity.files_and_weights import verify_files, verify_weights
+from converter.parity.finding import Finding
+from converter.parity.sources import find_source
 
 ROOT = "tf_vision_text_dual_encoder_model"
 

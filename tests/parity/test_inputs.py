@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from converter.errors import ParityError
 from converter.parity.batches import check_inputs
-from converter.parity.inputs import (
-    EXTREME_PIXEL,
-    MAX_SEQUENCE,
-    TEXT_DEFAULTS,
-    VISION_DEFAULTS,
-    make_batches,
-    read_vocabulary,
-)
+from converter.parity.inputs import MAX_SEQUENCE, TEXT_DEFAULTS, VISION_DEFAULTS, read_vocabulary
+from converter.parity.making import EXTREME_PIXEL, make_batches
 
 VISION = {"model_type": "vit", "image_size": 12, "num_channels": 3}
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")

@@ -18,16 +18,19 @@ import pytest
 from converter import pt2tf, tf2pt, verify
 from converter.conversion.streams import open_tensors
 from converter.errors import CorruptCheckpoint, ParityError, SourceError, WorkerError
+from converter.folder.manifest import read_manifest
 from converter.parity import outputs as module
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.files_and_weights import Finding, canonical_hashes, read_manifest, sum_of
-from converter.parity.inputs import check_golden_inputs, make_batches
-from converter.parity.outputs import VerifyOptions
+from converter.parity.finding import Finding
+from converter.parity.inputs import check_golden_inputs
+from converter.parity.making import make_batches
+from converter.parity.options import VerifyOptions
+from converter.parity.runners.asking import read_answer
 from converter.parity.runners.golden import Recording, read_metadata, write_recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import read_answer
+from converter.parity.sums import canonical_hashes, sum_of
 from converter.parity.taps import required_taps
 from converter.parity.verify import _with_reason
 from tests.parity.samples import METADATA, inputs, recording, taps

@@ -18,10 +18,12 @@ from converter.errors import ParityError
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.inputs import make_batches
+from converter.parity.making import make_batches
+from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import METADATA, Recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import ReferenceOptions, ask_run, run_reference, start_reference
+from converter.parity.runners.options import ReferenceOptions
+from converter.parity.runners.reference import run_reference, start_reference
 from converter.parity.taps import INNER, is_inner
 
 pytestmark = pytest.mark.torch
@@ -228,7 +230,7 @@ def test_folders_that_are_none_are_refused(worker: Worker, tiny_folder: Path, tm
     shutil.copy(tiny_folder / "config.json", tmp_path)
     message = refusal(worker, tmp_path, batches)
     assert message.startswith(f"PyTorch reference: {tmp_path}: transformers ")
-    assert "cannot load it as a PyTorch dual encoder" in message
+    assert "cannot load it as VisionTextDualEncoderModel" in message
     with pytest.raises(ParityError, match="there is no batch to run"):
         run(worker, tiny_folder, ())
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.reports.terminal import described_run, figure_above, to_text, tower_line
+from converter.parity.reports.terminal import to_text
+from converter.parity.reports.words import described_run, figure_above, tower_line
 from tests.parity.samples import changed, recording, taps
 
 RUN = "PyTorch, float32, cpu, torch 2.0, attention eager and sdpa"

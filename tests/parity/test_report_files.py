@@ -18,12 +18,11 @@ import pytest
 from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
-from converter.parity.files_and_weights import Finding
-from converter.parity.reports.files import KINDS, add_to_job_summary, check_report_path, to_page, write_report
-from converter.parity.reports.findings import verification_junit, verification_markdown
-from converter.parity.reports.html import to_html
-from converter.parity.reports.junit import to_junit
-from converter.parity.reports.markdown import to_markdown
+from converter.parity.finding import Finding
+from converter.parity.reports.files import KINDS, add_to_job_summary, check_report_path, write_report
+from converter.parity.reports.html import to_html, to_page
+from converter.parity.reports.junit import to_junit, verification_junit
+from converter.parity.reports.markdown import to_markdown, verification_markdown
 from converter.parity.runners.golden import Recording
 from converter.parity.verify import Verification
 from tests.parity.samples import METADATA, changed, recording, taps

@@ -103,9 +103,7 @@ def output(**changes: Any) -> Any:
     def tower(start: int) -> Any:
         hidden = tuple(np.full((1, 2, 3), start + n) for n in range(3))
         maps = (np.zeros((1, 1, 2, 2)),) * 2
-        return SimpleNamespace(
-            hidden_states=hidden, last_hidden_state=hidden[-1] + 0.5, pooler_output=hidden[0][:, 0], attentions=maps
-        )
+        return SimpleNamespace(hidden_states=hidden, last_hidden_state=hidden[-1] + 0.5, attentions=maps)
 
     fields = {"image_embeds": 1, "text_embeds": 2, "logits_per_image": 3, "logits_per_text": 4, "loss": None}
     made = SimpleNamespace(vision_model_output=tower(10), text_model_output=tower(20), **fields)
@@ -114,24 +112,34 @@ def output(**changes: Any) -> Any:
     return made
 
 
+POOLED, PROJECTED = {"vision": 7, "text": 8}, {"vision": 5, "text": 6}
+
+
 def test_layers_are_the_hidden_states_after_the_first() -> None:
-    found = collect_taps(output(), 5, 6, attentions=True, to_numpy=np.asarray)
+    found = collect_taps(output(), POOLED, PROJECTED, attentions=True, to_numpy=np.asarray)
     assert list(found) == sorted(found, key=model_order)
     hidden = [float(found[f"text.{name}"][0, 0, 0]) for name in ("embeddings", "layers.0", "layers.1")]
     assert hidden == [20, 21, 22]
     assert found["text.last_hidden_state"][0, 0, 0] == 22.5
     assert [int(found[name]) for name in ("image_features", "text_features", "image_embeds")] == [5, 6, 1]
+    assert [int(found[name]) for name in ("vision.pooled", "text.pooled")] == [7, 8]
     assert "text.layers.2" not in found
     assert "text.attentions.1" in found
     assert "loss" not in found
-    assert "text.attentions.1" not in collect_taps(output(), 5, 6, attentions=False, to_numpy=np.asarray)
+    assert "text.attentions.1" not in collect_taps(output(), POOLED, PROJECTED, attentions=False, to_numpy=np.asarray)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"hidden_states": None}, {"hidden_states": ()}, {"hidden_states": (1,)}, {"pooler_output": None},
+    [{"hidden_states": None}, {"hidden_states": ()}, {"hidden_states": (1,)},
      {"last_hidden_state": None}, {"attentions": None}, {"attentions": ()}, {"attentions": (None, None)}],
 )  # fmt: skip
 def test_an_output_without_what_was_asked_for_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ParityError, match="text"):
-        collect_taps(output(**changes), 5, 6, attentions=True, to_numpy=np.asarray)
+        collect_taps(output(**changes), POOLED, PROJECTED, attentions=True, to_numpy=np.asarray)
+
+
+@pytest.mark.parametrize("pooled", [{}, {"vision": 7}, {"vision": 7, "text": None}])
+def test_a_projection_that_was_given_nothing_is_refused(pooled: dict[str, Any]) -> None:
+    with pytest.raises(ParityError, match="tower: the model returned no pooled output"):
+        collect_taps(output(), pooled, PROJECTED, attentions=True, to_numpy=np.asarray)

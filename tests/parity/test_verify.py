@@ -10,7 +10,7 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.errors import ParityError
-from converter.parity.outputs import VerifyOptions
+from converter.parity.options import VerifyOptions
 from converter.parity.samples import is_of_samples
 from converter.parity.verify import record_reference, verify
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,21 +13,14 @@ from converter.errors import ParityError, printable
 from converter.folder import manifest, proof
 from converter.folder.sidecars import SIDECARS
 from converter.folder.staging import check_place_of_file, staged_file
-from converter.parity.reports.findings import verdict, verification_junit, verification_markdown, verification_text
-from converter.parity.reports.html import to_html
+from converter.parity.reports.html import to_page
+from converter.parity.reports.json import to_json_text
+from converter.parity.reports.junit import verification_junit
+from converter.parity.reports.markdown import verification_markdown
+from converter.parity.reports.terminal import verification_text
 
 if TYPE_CHECKING:
     from converter.parity.verify import Verification
-
-
-def to_json_text(found: Verification) -> str:
-    """A JSON file with every figure of every tap and batch; ``docs/report.schema.json`` describes it."""
-    return json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_page(found: Verification) -> str:
-    """An HTML page of its own."""
-    return to_html(found.report, found.findings, verdict(found), found.passed)
 
 
 KINDS: Mapping[str, Callable[[Verification], str]] = {

@@ -1,4 +1,4 @@
-"""A parity report as one HTML page that needs nothing else: each layer's error on a log scale, and every figure."""
+"""What verifying found as one HTML page that needs nothing else: each layer's error on a log scale, and every figure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.files_and_weights import Finding
-from converter.parity.reports.terminal import described_precision, described_run, figure, figure_above, remark
+from converter.parity.finding import Finding
+from converter.parity.reports.words import (
+    described_precision,
+    described_run,
+    figure,
+    figure_above,
+    problems,
+    remark,
+    verdict,
+)
 from converter.parity.taps import TOWERS, is_state, tower_of
+
+if TYPE_CHECKING:
+    from converter.parity.verify import Verification
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 300, 70, 90, 30, 84
 _LOWEST, _HIGHEST = -10, 2
 _LOWEST_FLOAT64 = -18
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-_SHOWN = 10  # problems of one part; the JSON report has them all
 _HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out")
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --faint: #4a5057; --rule: #d9dde1; --line: #2c5fb3;
@@ -47,6 +58,11 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 """
 
 
+def to_page(found: Verification) -> str:
+    """An HTML page of its own."""
+    return to_html(found.report, found.findings, verdict(found), found.passed)
+
+
 def to_html(
     report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "", passed: bool | None = None
 ) -> str:
@@ -64,11 +80,11 @@ def to_html(
     if passed is None:
         passed = report is not None and report.passed
     title = title or (report.verdict if report is not None else "nothing was compared")
-    verdict = "equal" if passed else "different"
+    kind = "equal" if passed else "different"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Parity</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        f'<h1 class="{verdict}">{_text(title)}</h1>{_parts(findings)}{_figures(report)}</body></html>\n'
+        f'<h1 class="{kind}">{_text(title)}</h1>{_parts(findings)}{_figures(report)}</body></html>\n'
     )
 
 
@@ -76,14 +92,12 @@ def _parts(findings: Sequence[Finding]) -> str:
     rows = []
     for finding in findings:
         kind = ' class="failed"' if finding.status == "failed" else ""
-        problems = "".join(f"<li>{_text(problem)}</li>" for problem in finding.problems[:_SHOWN])
-        more = len(finding.problems) - _SHOWN
-        problems += f"<li>and {more} more</li>" if more > 0 else ""
+        said = "".join(f"<li>{_text(problem)}</li>" for problem in problems(finding))
         cells = {"": finding.status, ' data-name="compared"': f"{finding.compared:,}" if finding.compared else ""}
         cells[' data-name="against"'] = finding.against
         row = "".join(f"<td{name}>{_text(cell)}</td>" for name, cell in cells.items())
         row = f"<td>{_text(finding.part)}</td>{row}"
-        rows.append(f"<tr{kind}>{row}<td>{f'<ul>{problems}</ul>' if problems else ''}</td></tr>")
+        rows.append(f"<tr{kind}>{row}<td>{f'<ul>{said}</ul>' if said else ''}</td></tr>")
     if not rows:
         return ""
     head = "".join(f"<th>{name}</th>" for name in ("part", "result", "compared", "against", ""))
@@ -104,12 +118,12 @@ def _figures(report: ParityReport | None) -> str:
         "batches": "; ".join(f"{number}: {title}" for number, title in enumerate(report.batches)),
     }
     listed_facts = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
-    problems = "".join(f"<li>{_text(text)}</li>" for text in (*report.problems, *report.notes))
+    said = "".join(f"<li>{_text(text)}</li>" for text in (*report.problems, *report.notes))
     plots = "".join(
         f'<h2>{tower.capitalize()} tower</h2><div class="wide">{_plot(report, tower)}</div>' for tower in TOWERS
     )
     return (
-        f"<dl>{listed_facts}</dl>{f'<ul>{problems}</ul>' if problems else ''}{plots}"
+        f"<dl>{listed_facts}</dl>{f'<ul>{said}</ul>' if said else ''}{plots}"
         f"<h2>All taps, each at its furthest, counted over all batches</h2>{_table(report.worst)}"
     )
 

@@ -1,16 +1,38 @@
-"""A parity report as JUnit XML, which CI systems show: one test case per tower and per output of the model."""
+"""What verifying found as JUnit XML, which CI systems show: one test case per part, per tower and per output of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.reports.terminal import figure, figure_above, remark
+from converter.parity.finding import OPTIONAL_PARTS
+from converter.parity.reports.words import compared, figure, figure_above, remark
 from converter.parity.taps import HEAD, TOWERS, in_words, tower_of
 
+if TYPE_CHECKING:
+    from converter.parity.verify import Verification
+
 _CLASS = "parity"
+
+
+def verification_junit(found: Verification) -> str:
+    """JUnit XML: a suite with a test case per part, and one with a case per tower and output."""
+    suite = ElementTree.Element("testsuite", name="verify")
+    counts = {"failures": 0, "skipped": 0}
+    for finding in found.findings:
+        case = ElementTree.SubElement(suite, "testcase", classname="verify", name=finding.part)
+        if finding.status == "passed":
+            ElementTree.SubElement(case, "system-out").text = f"{finding.status}{compared(finding)}"
+            continue
+        kind = "skipped" if finding.status == "not checked" and finding.part in OPTIONAL_PARTS else "failure"
+        counts["skipped" if kind == "skipped" else "failures"] += 1
+        message = f"{finding.status}: {printable('; '.join(finding.problems), 4000)}"
+        ElementTree.SubElement(case, kind, message=message)
+    suite.attrib |= {"tests": str(len(found.findings)), **{k: str(n) for k, n in counts.items()}, "errors": "0"}
+    return to_xml([suite, *([] if found.report is None else [junit_suite(found.report)])])
 
 
 def to_junit(report: ParityReport) -> str:

@@ -1,24 +1,49 @@
-"""A parity report as Markdown: fits a model card, a pull request and the summary of a CI job."""
+"""What verifying found as Markdown: fits a model card, a pull request and the summary of a CI job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.reports.terminal import (
+from converter.parity.reports.words import (
     described_precision,
     described_run,
     figure,
     figure_above,
+    problems,
     remark,
     tower_line,
+    verdict,
 )
 from converter.parity.taps import TOWERS
+
+if TYPE_CHECKING:
+    from converter.parity.verify import Verification
 
 _HEADER = ("tap", "greatest difference", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
 # What would otherwise be markup, a link or the end of a table's cell.
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#|!~"} | {"&": "&amp;"})
+
+
+def verification_markdown(found: Verification) -> str:
+    """A section for a model card, a pull request or the summary of a CI job; the figures of the outputs below it."""
+    lines = [
+        f"## {'✅' if found.passed else '❌'} {escaped(verdict(found))}",
+        "",
+        "| part | result | compared | against |",
+        "|---|---|---:|---|",
+    ]
+    for finding in found.findings:
+        status = finding.status if finding.status == "passed" else f"**{finding.status}**"
+        lines.append(f"| {finding.part} | {status} | {finding.compared:,} | {escaped(finding.against)} |")
+    for finding in found.findings:
+        lines += [
+            *([""] if finding.problems else []),
+            *(f"- {finding.part}: {escaped(problem)}" for problem in problems(finding)),
+        ]
+    return "\n".join(lines) + "\n" + ("" if found.report is None else f"\n{to_markdown(found.report)}")
 
 
 def to_markdown(report: ParityReport) -> str:

@@ -7,59 +7,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ParityError, printable
-from converter.parity.batches import PRECISIONS, Batch
+from converter.parity.batches import Batch
+from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import ask_run, check_device
+from converter.parity.runners.options import SHARED_ENVIRONMENT, CandidateOptions
 from converter.parity.runners.serving import hide, remember_models, serve
 
-BACKENDS = ("tensorflow", "jax")
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
+    **SHARED_ENVIRONMENT,
     # a folder of the process's own: the user's keras.json may change the epsilon or the order of axes
     "KERAS_HOME": "keras",
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "TF_DETERMINISTIC_OPS": "1",
-    "NVIDIA_TF32_OVERRIDE": "0",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateOptions:
-    """How the candidate runs.
-
-    Attributes:
-        backend: of Keras, ``"tensorflow"`` or ``"jax"``; fixed when the process starts.
-        device: ``"auto"`` (a GPU where the backend sees one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``; whether
-            there is a GPU at all is fixed when the process starts.
-        dtype: ``"float32"`` or ``"float64"``; fixed when the process starts where the backend is JAX.
-        attentions: whether to record attention maps.
-        loss: whether to record the contrastive loss, of batches with as many images as texts.
-
-    Raises:
-        ParityError: an option is none of these.
-    """
-
-    backend: str = "tensorflow"
-    device: str = "auto"
-    dtype: str = "float32"
-    attentions: bool = False
-    loss: bool = False
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-        for name, allowed in (("dtype", PRECISIONS), ("backend", BACKENDS)):
-            if getattr(self, name) not in allowed:
-                raise ParityError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
 
 
 def start_candidate(options: CandidateOptions, python: Path | None = None, log: Path | None = None) -> Worker:

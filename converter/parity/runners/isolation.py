@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-import converter
 from converter.errors import ParityError, WorkerError, printable
 
 LOG_LINES = 20
+_PACKAGE = Path(__file__).resolve().parents[2]
 _FATAL = "Fatal Python error"
 _POLL = 0.02
 # Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
@@ -77,8 +77,7 @@ class Worker:
         self._sent_at = 0.0
         self._waiting: Path | None = None
         self._ended_for = ""
-        init = Path(converter.__file__).resolve()
-        program = _START.format(init=str(init), folder=str(init.parent), module=module)
+        program = _START.format(init=str(_PACKAGE / "__init__.py"), folder=str(_PACKAGE), module=module)
         # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
         interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:

@@ -21,13 +21,13 @@ from converter.models.blocks import Block
 from converter.models.loading import load_dual_encoder
 from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
-from converter.parity.runners.candidate import CandidateOptions
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
+from converter.parity.runners.options import CandidateOptions
 from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs one model: request and recording as ``reference.write_request`` has them."""
+    """Runs one model: request and recording as ``asking.write_request`` has them."""
     options = CandidateOptions(**request["options"])
     if keras.backend.backend() != options.backend:
         raise ParityError(f"Keras runs on {keras.backend.backend()} here; start another process for {options.backend}")
@@ -150,10 +150,10 @@ def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
             return_dict=True,
             training=False,
         )
-    image_features = model.visual_projection(output.vision_model_output.pooler_output)
-    text_features = model.text_projection(output.text_model_output.pooler_output)
+    pooled = {tower: getattr(output, f"{tower}_model_output").pooler_output for tower in TOWERS}
+    projected = {"vision": model.visual_projection(pooled["vision"]), "text": model.text_projection(pooled["text"])}
     found = inner.named(stage_depths(model.config))
-    taps = collect_taps(output, image_features, text_features, options.attentions, _to_numpy, found)
+    taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
     if "loss" in taps:
         # (1,) as TFCLIPOutput has it, where PyTorch's loss is a scalar; reshape refuses more than one value
         taps["loss"] = taps["loss"].reshape(())

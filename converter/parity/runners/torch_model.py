@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import VisionTextDualEncoderModel
 
 from converter.errors import ParityError, listed
+from converter.names.configs import read_config
+from converter.names.families import Family
+from converter.names.frameworks import CANONICAL
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
-from converter.parity.runners.reference import ReferenceOptions
+from converter.parity.runners.options import ReferenceOptions
 from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
@@ -42,14 +44,14 @@ _BRANCH_ENDS = {
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Runs one model: request and recording as ``reference.write_request`` has them."""
+    """Runs one model: request and recording as ``asking.write_request`` has them."""
     options = ReferenceOptions(**request["options"])
     source = Path(request["source"])
     set_precision()
     device = choose_device(options.device)
     batches = read_recording(Path(request["inputs"]), taps=False).batches
     with _folder_of(source) as folder:
-        model, left_out = load_model(folder, options)
+        model, left_out = load_model(folder, options, read_config(folder / "config.json").family)
     model = model.to(device)
     ran = tuple(_run(model, batch, options, device) for batch in batches)
     metadata = {**describe_run(model, source, options, device), "left_out": json.dumps(sorted(left_out))}
@@ -101,8 +103,13 @@ def _folder_of(source: Path) -> Iterator[Path]:
         yield Path(made)
 
 
-def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:
-    """Loads a dual encoder from a folder, every weight from its files.
+def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple[Any, set[str]]:
+    """Loads a model with two towers from a folder, every weight from its files.
+
+    Args:
+        source: the folder.
+        options: precision and attention count.
+        family: which kind of model it is.
 
     Returns:
         The model on the CPU in evaluation mode, and the names of tensors in the files that were left out because they
@@ -111,7 +118,7 @@ def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:
     Raises:
         ParityError: a weight is missing, left over or of another shape, or transformers cannot load the folder.
     """
-    model, info = _load_with_attention(source, options)
+    model, info = _load_with_attention(source, options, family)
     derived = {name for name in info["unexpected_keys"] if name.endswith(_DERIVED)}
     wrong = {
         "missing from the files": [name for name in info["missing_keys"] if not name.endswith(_DERIVED)],
@@ -128,19 +135,22 @@ def load_model(source: Path, options: ReferenceOptions) -> tuple[Any, set[str]]:
     return model.eval(), derived
 
 
-def _load_with_attention(source: Path, options: ReferenceOptions) -> tuple[Any, dict[str, Any]]:
+def _load_with_attention(source: Path, options: ReferenceOptions, family: Family) -> tuple[Any, dict[str, Any]]:
     """Loads with the attention that was asked for, in the other tower alone where one has only eager (MPNet)."""
     # "dtype" is called "torch_dtype" up to 4.55
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
     dtype = {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
-    asked = options.attention
+    asked, name = options.attention, family.classes[CANONICAL]
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ParityError(f"{source}: transformers {transformers.__version__} has no {name}; name a newer environment")
     choices: list[Any] = [asked]
     if asked != "eager":
         choices += [{"": asked, "vision_config": asked, "text_config": "eager"}]
         choices += [{"": asked, "vision_config": "eager", "text_config": asked}, "eager"]
     for choice in choices:
         try:
-            found: tuple[Any, dict[str, Any]] = VisionTextDualEncoderModel.from_pretrained(
+            found: tuple[Any, dict[str, Any]] = kind.from_pretrained(
                 str(source),
                 local_files_only=True,
                 trust_remote_code=False,
@@ -155,7 +165,7 @@ def _load_with_attention(source: Path, options: ReferenceOptions) -> tuple[Any, 
             if not (isinstance(error, ValueError) and "scaled_dot_product_attention" in str(error)):
                 break
     raise ParityError(
-        f"{source}: transformers {transformers.__version__} cannot load it as a PyTorch dual encoder: {refusal}"
+        f"{source}: transformers {transformers.__version__} cannot load it as {name}: {refusal}"
     ) from refusal
 
 
@@ -172,10 +182,11 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     inputs = {name: torch.from_numpy(array).to(device) for name, array in batch.inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(getattr(torch, options.dtype))
     projected: dict[str, torch.Tensor] = {}
+    pooled: dict[str, torch.Tensor] = {}
     inner = InnerTaps()
     hooks = [
-        getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, projected, name))
-        for name in ("visual", "text")
+        getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, pooled, projected, tower))
+        for tower, name in (("vision", "visual"), ("text", "text"))
     ]
     hooks += [hook for tower in TOWERS for hook in _hook_layers(model, tower, inner)]
     try:
@@ -191,12 +202,20 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         for hook in hooks:
             hook.remove()
     found = inner.named(stage_depths(model.config))
-    taps = collect_taps(output, projected["visual"], projected["text"], options.attentions, _to_numpy, found)
+    taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
     return Batch(batch.title, batch.inputs, taps)
 
 
-def _keep_projection(kept: dict[str, torch.Tensor], name: str, _module: Any, _inputs: Any, result: Any) -> None:
-    kept[name] = result
+def _keep_projection(
+    pooled: dict[str, torch.Tensor],
+    projected: dict[str, torch.Tensor],
+    tower: str,
+    _module: Any,
+    inputs: tuple[torch.Tensor, ...],
+    result: torch.Tensor,
+) -> None:
+    """What a projection is given is the pooled output, which CLIP's output of transformers 5 no longer holds."""
+    pooled[tower], projected[tower] = inputs[0], result
 
 
 def _hook_layers(model: Any, tower: str, inner: InnerTaps) -> list[Any]:

@@ -1,0 +1,54 @@
+"""What every command has in common: how it starts, and how its errors are printed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from converter.cli.printing import LONG_LINE
+from converter.cli.signals import INTERRUPTED_STATUS, Stop
+from converter.errors import INTERRUPTED, ConverterError, printable
+
+_MULTIPLYING = "OPENBLAS_NUM_THREADS"
+
+
+class Command(click.Command):
+    """Imports NumPy without the threads that it would multiply matrices with, of which there are none here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what it starts finds the environment as it was."""
+        if _MULTIPLYING not in os.environ:
+            os.environ[_MULTIPLYING] = "1"
+            try:
+                import numpy  # noqa: F401 - it starts them when it is imported, which takes 40 ms
+            finally:
+                del os.environ[_MULTIPLYING]
+        return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """Prints errors of the library in one line and keeps the traceback of bugs."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        """In the order in which they were added."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except ConverterError as error:
+            if isinstance(ctx.obj, Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
+                raise SystemExit(ctx.obj.status) from None
+            click.echo(printable(f"convert: {error}", LONG_LINE), err=True)
+            ctx.exit(1)
+        except MemoryError:
+            click.echo("convert: this machine has too little memory for that; take one with more", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:  # before click does, which prints an empty line first
+            click.echo(INTERRUPTED, err=True)
+            ctx.exit(INTERRUPTED_STATUS)

@@ -1,0 +1,101 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from converter.errors import ConverterError
+
+_Command = Callable[..., None]
+_Decorator = Callable[[_Command], _Command]
+
+revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def _all_of(*decorators: _Decorator) -> _Decorator:
+    """One decorator of several; the help shows them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _check_size(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A size that is none is wrong usage, and known before a model is downloaded."""
+    if value is not None:
+        from converter.checkpoints.shards import parse_size
+
+        try:
+            parse_size(value)
+        except ConverterError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+# Source, target and what both directions of a conversion can be told.
+conversion_options = _all_of(
+    click.argument("source", metavar="SRC", type=click.Path(readable=False)),
+    click.argument("out", metavar="OUT", type=click.Path(readable=False)),
+    revision_option,
+    click.option(
+        "--dtype",
+        type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
+        default="keep",
+        show_default=True,
+        help="What float tensors become.",
+    ),
+    click.option(
+        "--max-shard-size",
+        metavar="SIZE",
+        callback=_check_size,
+        help="Cut the weights into files of SIZE, e.g. 5GB.",
+    ),
+    click.option(
+        "--config",
+        type=click.Path(readable=False),
+        metavar="FILE",
+        help="A config.json that is not beside SRC.",
+    ),
+    overwrite_option,
+    click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
+    click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
+    json_option,
+    quiet_option,
+)
+
+
+# How models run, and on what.
+run_options = _all_of(
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--float64", is_flag=True, help="Compute in float64: what remains is no rounding."),
+    click.option("--seed", default=0, show_default=True, help="Of the inputs."),
+    click.option("--seconds", default=600.0, show_default=True, help="How long each side may take."),
+    click.option(
+        "--reference-python",
+        metavar="PATH",
+        type=click.Path(path_type=Path),
+        help="Interpreter of another environment for PyTorch.",
+    ),
+    click.option(
+        "--texts",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Texts, one per line, to put through the tokenizer beside made-up ids.",
+    ),
+    click.option(
+        "--images",
+        metavar="PATH",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Picture, or folder of pictures, to put through the image processor; may be given more than once.",
+    ),
+)

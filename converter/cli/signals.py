@@ -1,0 +1,76 @@
+"""How the program ends: by itself, by a signal, or with a standard stream that was closed before it began."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from converter.errors import INTERRUPTED
+
+INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell expects of a program that ends by a signal
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up.
+
+    The status is kept, for the exception may not arrive: HDF5 calls back, and what is raised in there comes out as an
+    error of another kind, or not at all.
+    """
+
+    status: int | None = None
+
+    def __call__(self, number: int, _: object) -> NoReturn:
+        """Handles a signal."""
+        _ignore_signals()
+        self.status = 128 + number
+        raise SystemExit(self.status)
+
+
+def _ignore_signals() -> None:
+    for each in _STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+
+
+def run(group: click.Group) -> NoReturn:
+    """Runs a command line and exits with its status, also where a signal ends it."""
+    _fill_standard_streams()
+    stop = Stop()
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it in the background, and nohup
+            signal.signal(number, stop)
+    status: Any = None
+    try:
+        status = group.main(prog_name="convert", standalone_mode=False, obj=stop)  # status of ctx.exit, or None
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except SystemExit as stopped:
+        status = stopped.code
+    except (click.Abort, KeyboardInterrupt):
+        stop.status = INTERRUPTED_STATUS
+    except Exception:
+        if stop.status is None:
+            raise
+    _ignore_signals()  # all is said and done: Python would complain while it shuts down
+    if stop.status is not None:
+        gc.collect()  # what was raised on the threshold of a `with` leaves its generator suspended: now it cleans up
+    if stop.status == INTERRUPTED_STATUS:
+        click.echo(INTERRUPTED, err=True)
+    sys.exit(status if stop.status is None else stop.status)
+
+
+def _fill_standard_streams() -> None:
+    """Opens what is closed of stdin, stdout and stderr: files opened later would get their numbers, and be written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs

@@ -1,0 +1,95 @@
+"""Commands that show a checkpoint to be its source: verify, reference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.cli.group import Command
+from converter.cli.options import json_option, revision_option, run_options
+from converter.cli.printing import echo, print_json, print_text, recording_lines
+from converter.cli.progress import stages
+
+
+@click.command(
+    cls=Command,
+    short_help="Compare files, weights and every layer with the source.",
+    epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html",
+)
+@click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
+@click.option(
+    "--reference",
+    metavar="SRC|FILE",
+    type=click.Path(readable=False),
+    help="The source, or a file of `convert reference`.",
+)
+@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of every output.")
+@click.option("--rtol", default=0.0, show_default=True, help="Relative tolerance of every output.")
+@click.option("--weights-only", is_flag=True, help="Compare files and weights, start no framework.")
+@run_options
+@click.option(
+    "--backend", type=click.Choice(["tensorflow", "jax"]), default="tensorflow", show_default=True, help="Of Keras."
+)
+@click.option(
+    "--report", "reports", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
+    help="Write figures to FILE: .json .md .html .xml or .txt; may be given more than once.",
+)  # fmt: skip
+@click.option(
+    "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
+)
+@json_option
+def verify(
+    out: str,
+    reference: str | None,
+    weights_only: bool,
+    record: bool,
+    reports: tuple[Path, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
+    from converter.parity.options import VerifyOptions
+    from converter.parity.reports.files import add_to_job_summary, check_report_path, write_report
+    from converter.parity.reports.terminal import verification_text
+    from converter.parity.verify import verify as check
+
+    for path in reports:
+        check_report_path(path, Path(out))
+    with stages("files", as_json) as progress:
+        found = check(
+            out,
+            reference=reference,
+            weights_only=weights_only,
+            options=VerifyOptions(**options),
+            record=record,
+            progress=progress,
+        )
+    if as_json:
+        print_json(found)
+    else:
+        print_text(verification_text(found).rstrip("\n"))
+    for path in reports:
+        write_report(found, path)
+    add_to_job_summary(found)
+    sys.exit(0 if found.passed else 1)
+
+
+@click.command(
+    cls=Command,
+    short_help="Run PyTorch once, to verify with elsewhere.",
+    epilog="Example: convert reference clip-italian/ -o golden.safetensors --device cuda",
+)
+@click.argument("source", metavar="SRC", type=click.Path(readable=False))
+@click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
+@revision_option
+@run_options
+def reference(source: str, out: str, revision: str | None, **options: Any) -> None:
+    """Run PyTorch on the checkpoint SRC and keep inputs and outputs, to verify with on another machine."""
+    from converter.parity.options import VerifyOptions
+    from converter.parity.verify import record_reference
+
+    recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
+    echo(recording_lines(out, recording))

@@ -1,0 +1,126 @@
+"""Makes the batches on which both sides run. Decides which inputs find faults, and which would only find noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converter.parity.batches import Batch
+from converter.parity.inputs import Vocabulary, image_shape, read_vocabulary
+from converter.parity.taps import Array
+
+# A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
+EXTREME_PIXEL = 3.0
+
+
+def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
+    """Makes five batches that between them meet what implementations get wrong: 8 images, 9 texts.
+
+    No more than that: at the size of a base model these passes are a third of the time that verifying takes.
+
+    Args:
+        config: a dual encoder's config.json; fields it omits have transformers' defaults.
+        seed: the same seed makes the same batches with the same NumPy; golden reference files carry their own.
+
+    Returns:
+        Batches with ragged masks, more images than texts and fewer, as many (so that there is a loss), padding on the
+        left, no mask, a mask with holes, explicit token types and positions, one position, all, extreme pixels.
+
+    Raises:
+        ParityError: the config lacks a field, or a vocabulary too small to make texts from.
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    text, images = read_vocabulary(config), image_shape(config)
+    middle = min(text.longest, 11)
+    return (
+        _ragged(draw, text, images, middle),
+        _left_padded(draw, text, images, min(text.longest, 9)),
+        _explicit(draw, text, images, middle),
+        _shortest(draw, text, images),
+        _longest(draw, text, images),
+    )
+
+
+def _ragged(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    lengths = [length, max(1, length // 2)]
+    ids, mask = _texts(draw, text, lengths, length)
+    return Batch(
+        "ragged masks, more images than texts",
+        {"pixel_values": _noise(draw, 3, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    lengths = [max(1, length // 3), length, max(1, length - 2)]
+    ids, mask = _texts(draw, text, lengths, length, left=text.pads_left)
+    mask[1, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
+    return Batch(
+        f"padding on the {'left' if text.pads_left else 'right'}, holes in a mask, more texts than images",
+        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+    ids, _ = _texts(draw, text, [length] * 2, length)
+    positions = _integers(draw, text.positions, ids.shape)
+    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids}
+    if text.types:
+        inputs["token_type_ids"] = _integers(draw, text.types, ids.shape)
+    return Batch(
+        "explicit token types and positions, no mask, as many images as texts",
+        {**inputs, "position_ids": positions},
+    )
+
+
+def _shortest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+    ids, mask = _texts(draw, text, [1], 1)
+    return Batch(
+        "one image, one text of one position",
+        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
+    )
+
+
+def _longest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+    # one text: at the full length of a base-sized tower a second would cost more than all other batches together
+    ids, _ = _texts(draw, text, [text.longest], text.longest)
+    channels, height, width = images
+    rows, columns = np.mgrid[0:height, 0:width]
+    lower, right = rows >= height // 2, columns >= width // 2
+    chequered = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)
+    # a quarter each: white, black, chequered and zero
+    quarters = np.where(lower, np.where(right, 0.0, chequered), np.where(right, -EXTREME_PIXEL, EXTREME_PIXEL))
+    pixels = np.broadcast_to(quarters.astype(np.float32), (1, channels, height, width)).copy()
+    return Batch("longest sequence without a mask, extreme pixels", {"pixel_values": pixels, "input_ids": ids})
+
+
+def _texts(
+    draw: np.random.Generator, text: Vocabulary, lengths: list[int], length: int, left: bool = False
+) -> tuple[Array, Array]:
+    """Token ids and mask, int64 ``(len(lengths), length)``, the padding on one side."""
+    ids = np.full((len(lengths), length), text.pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, count in enumerate(lengths):
+        start = length - count if left else 0
+        ids[row, start : start + count] = _plain_ids(draw, text, count)
+        if text.end is not None:
+            ids[row, start + count - 1] = text.end
+        mask[row, start : start + count] = 1
+    return ids, mask
+
+
+def _plain_ids(draw: np.random.Generator, text: Vocabulary, count: int) -> Array:
+    """Token ids that mean nothing special; no list of all of them is made, for a config can ask for billions."""
+    ids = _integers(draw, text.size - len(text.special), (count,))
+    for special in text.special:
+        ids += ids >= special
+    return ids
+
+
+def _integers(draw: np.random.Generator, below: int, shape: tuple[int, ...]) -> Array:
+    return np.asarray(draw.integers(0, below, shape, dtype=np.int64))
+
+
+def _noise(draw: np.random.Generator, count: int, images: tuple[int, ...]) -> Array:
+    return draw.standard_normal((count, *images), dtype=np.float32)

@@ -1,0 +1,72 @@
+"""How outputs are compared: what a person may choose, and what follows for each side."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import ParityError
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions, check_device
+from converter.parity.samples import Samples, find_samples
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How outputs are compared.
+
+    Attributes:
+        atol: absolute tolerance of every tap.
+        rtol: relative tolerance of every tap.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``, for PyTorch, and for Keras where its backend
+            sees a GPU.
+        backend: Keras backend of the candidate, ``"tensorflow"`` or ``"jax"``.
+        float64: compute in float64 on both sides, which separates a wrong layout from rounding.
+        seed: of the inputs.
+        seconds: how long each side may take.
+        reference_python: interpreter of another environment for PyTorch.
+        texts: a file with a text per line, to go through the checkpoint's tokenizer; by default some that ship with
+            this package.
+        images: pictures, and folders of them, to go through its image processor; likewise.
+    """
+
+    atol: float = 1e-4
+    rtol: float = 0.0
+    device: str = "auto"
+    backend: str = "tensorflow"
+    float64: bool = False
+    seed: int = 0
+    seconds: float = 600.0
+    reference_python: Path | None = None
+    texts: Path | None = None
+    images: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
+
+        Raises:
+            ParityError: they make no sense.
+        """
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
+        if self.seed < 0:
+            raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
+        check_device(self.device)
+
+    @property
+    def reference(self) -> ReferenceOptions:
+        """How PyTorch runs."""
+        return ReferenceOptions(self.device, "float64" if self.float64 else "float32", "sdpa", loss=True)
+
+    def candidate(self, dtype: str) -> CandidateOptions:
+        """How Keras runs, in the precision of its reference."""
+        return CandidateOptions(self.backend, self.device, dtype, loss=True)
+
+    @property
+    def samples(self) -> Samples:
+        """Texts and pictures.
+
+        Raises:
+            ParityError: they cannot be read.
+        """
+        return find_samples(self.texts, self.images)
