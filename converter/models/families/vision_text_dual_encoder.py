@@ -80,7 +80,7 @@ class TFVisionTextDualEncoderModel(TwoTowers, model_type="vision-text-dual-encod
             setattr(config, f"{side}_config", tower_config(getattr(config, f"{side}_config"), side))
         return config
 
-    def get_text_features(
+    def get_text_features(  # type: ignore[override]  # token types stand where transformers 4 had them
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
@@ -113,7 +113,7 @@ class TFVisionTextDualEncoderModel(TwoTowers, model_type="vision-text-dual-encod
         given = {"attention_mask": attention_mask, "position_ids": position_ids, "token_type_ids": token_type_ids}
         return self._text_features(input_ids, training, **given)
 
-    def call(
+    def call(  # type: ignore[override]  # likewise
         self,
         input_ids: Tensor = None,
         pixel_values: Tensor = None,
