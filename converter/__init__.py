@@ -10,11 +10,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from converter.models import ports
+
 if TYPE_CHECKING:
     from converter.conversion.combining import combine
     from converter.conversion.engine import Conversion, pt2tf, tf2pt
     from converter.conversion.inspection import CheckpointInfo, inspect
     from converter.errors import ConverterError
+    from converter.models.auto import AutoTwoTower
+    from converter.models.families.clip import TFCLIPModel
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
     from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.options import VerifyOptions
@@ -22,10 +26,12 @@ if TYPE_CHECKING:
     from converter.publishing.pushing import Publication, push
 
 _HOMES = {
+    "AutoTwoTower": "converter.models",
     "CheckpointInfo": "converter.conversion.inspection",
     "Conversion": "converter.conversion.engine",
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
+    "TFCLIPModel": "converter.models",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
     "VerifyOptions": "converter.parity.options",
@@ -40,10 +46,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoTwoTower",
     "CheckpointInfo",
     "Conversion",
     "ConverterError",
     "Publication",
+    "TFCLIPModel",
     "TFVisionTextDualEncoderModel",
     "Verification",
     "VerifyOptions",
@@ -68,3 +76,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _export(model: Any, path: Any, format: str) -> None:
+    from converter.exporting.savedmodel import export_saved_model
+
+    export_saved_model(model, path, format)
+
+
+ports.provide("export", _export)
+ports.register_with_keras()

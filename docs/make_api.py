@@ -18,8 +18,8 @@ INTRODUCTION = """# The library
 
 Made by `make docs` from the docstrings; edit those. `from converter import ...` gives every name of this page.
 
-- Importing `converter` imports no framework: each name is loaded when it is first used, and only
-  `TFVisionTextDualEncoderModel` needs Keras (`verify` starts the frameworks in processes of their own).
+- Importing `converter` imports no framework: each name is loaded when it is first used, and only the models
+  (`AutoTwoTower` and `TF...Model`) need Keras (`verify` starts the frameworks in processes of their own).
 - Results are frozen dataclasses; `to_json()` gives what `json.dumps` takes.
 - Nothing is printed. `progress` is called from the thread that works; `logging.getLogger("converter")` tells at
   `INFO` what is being done, and at `DEBUG` what is left out.
@@ -28,6 +28,9 @@ Made by `make docs` from the docstrings; edit those. `from converter import ...`
 - Every error that is not a bug is a `ConverterError`, whose message ends with the next step.
 - Names on this page stay; what is not on it may change with any version.
 """
+
+# The class of which inherited methods are told; the others' say where to read.
+IN_FULL = "TFVisionTextDualEncoderModel"
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -41,10 +44,23 @@ def homes() -> dict[str, str]:
     raise LookupError("converter/__init__.py has no _HOMES")
 
 
+def file_of(module: str) -> Path:
+    """Where a module is written."""
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def home(name: str, module: str) -> str:
+    """The module that defines a name which a package passes on."""
+    for node in ast.parse(file_of(module).read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and name in ast.dump(node.value):
+            return f"{module}.{ast.literal_eval(node.value)[name]}"
+    return module
+
+
 def definition(name: str, module: str) -> Definition:
     """Finds a function or class, through packages that only pass it on."""
-    path = ROOT / module.replace(".", "/")
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    file = file_of(module)
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return node
@@ -116,11 +132,37 @@ def code_spans(text: str) -> str:
     return text.replace("``", "`")
 
 
-def methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
+def methods(node: ast.ClassDef) -> list[ast.FunctionDef]:
     """Public methods and properties that say what they are."""
-    for member in node.body:
-        if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member):
-            yield member
+    return [
+        member
+        for member in node.body
+        if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member)
+    ]
+
+
+def inherited(node: ast.ClassDef, module: str) -> list[ast.FunctionDef]:
+    """Public methods of the bases that belong to a model with two towers, as Python finds them, those of the class left out."""
+    found = {member.name: member for member in methods(node)}
+    own = len(found)
+    for base, where in bases(node, module):
+        for member in [*methods(base), *inherited(base, where)]:
+            found.setdefault(member.name, member)
+    return list(found.values())[own:]
+
+
+def bases(node: ast.ClassDef, module: str) -> Iterator[tuple[ast.ClassDef, str]]:
+    """The bases of a class that ``converter/models`` defines, but for those of layers."""
+    tree = ast.parse(file_of(module).read_text("utf-8"))
+    imports = {
+        alias.name: str(line.module) for line in tree.body if isinstance(line, ast.ImportFrom) for alias in line.names
+    }
+    for base in node.bases:
+        where = imports.get(base.id, "") if isinstance(base, ast.Name) else ""
+        if isinstance(base, ast.Name) and where.startswith("converter.models.") and where != "converter.models.parts":
+            found = definition(base.id, where)
+            if isinstance(found, ast.ClassDef):
+                yield found, where
 
 
 def section(name: str, module: str) -> Iterator[str]:
@@ -134,7 +176,11 @@ def section(name: str, module: str) -> Iterator[str]:
         yield f"```python\n{signature(node)}\n```\n"
     yield from described(docstring)
     if isinstance(node, ast.ClassDef):
-        for member in methods(node):
+        further = inherited(node, home(name, module))
+        if further and name != IN_FULL:
+            names = ", ".join(f"`{member.name}`" for member in further)
+            yield f"The rest is as in [{IN_FULL}](#{IN_FULL.lower()}): {names}.\n"
+        for member in [*methods(node), *(further if name == IN_FULL else ())]:
             marks = "".join(f"@{ast.unparse(decorator)}\n" for decorator in member.decorator_list)
             yield f"### {name}.{member.name}\n"
             yield f"```python\n{marks}{signature(member)}\n```\n"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,3 +68,25 @@ def test_saved_model_gives_the_outputs_of_the_golden_file() -> None:
     batch = read_recording(GOLDEN).batches[0]
     made = served(**{name: tf.constant(array) for name, array in batch.inputs.items()})
     np.testing.assert_allclose(made["logits_per_text"], batch.taps["logits_per_text"], rtol=0, atol=1e-5)
+
+
+_LOAD = """
+import {imports}
+import json, sys
+import numpy as np
+from converter.parity.runners.golden import read_recording
+from pathlib import Path
+model = keras.saving.load_model(sys.argv[1])
+batch = read_recording(Path(sys.argv[2])).batches[0]
+made = np.asarray(model(**batch.inputs).logits_per_text)
+print(json.dumps(float(np.abs(made - batch.taps["logits_per_text"]).max())))
+"""
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("imports", ["converter, keras", "keras, converter"])
+def test_keras_file_after_import_converter_alone(imports: str) -> None:
+    command: list[Any] = [sys.executable, "-c", _LOAD.format(imports=imports), WRITTEN / "model.keras", GOLDEN]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert json.loads(run.stdout) < 1e-5

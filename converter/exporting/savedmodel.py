@@ -15,13 +15,14 @@ Tensor = Any
 
 
 def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
-    """Writes the dual encoder as a SavedModel with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
+    """Writes a model with two towers as a SavedModel with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
 
     ``similarity`` is also the default signature. Ids are int64, as tokenizers give them, and pixel values float32; the
-    number of images, of texts and of tokens is free, and images and texts may differ in number.
+    number of images, of texts and of tokens is free, and images and texts may differ in number. What a text consists
+    of, the model says: ``serving_fields``.
 
     Args:
-        model: a dual encoder.
+        model: of any family.
         path: folder to make.
         format: ``"tf_saved_model"``; there is no other.
 
@@ -42,17 +43,20 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
     model.build()
     vision = model.config.vision_config
     pixels = tf.TensorSpec((None, vision.num_channels, *pair(vision.image_size)), tf.float32, name="pixel_values")
-    texts = [tf.TensorSpec((None, None), tf.int64, name=name) for name in ("input_ids", "attention_mask")]
+    fields = model.serving_fields
+    texts = [tf.TensorSpec((None, None), tf.int64, name=name) for name in fields]
 
-    def similarity(input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor) -> dict[str, Tensor]:
-        found = model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, return_dict=True)
+    # As many arguments as there are specs, whose names are those of the signature.
+    def similarity(*given: Tensor) -> dict[str, Tensor]:
+        *text, images = given
+        found = model(**dict(zip(fields, text, strict=True)), pixel_values=images, return_dict=True)
         return {name: found[name] for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")}
 
     def encode_image(pixel_values: Tensor) -> dict[str, Tensor]:
         return {"image_embeds": unit(model.get_image_features(pixel_values))}
 
-    def encode_text(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        return {"text_embeds": unit(model.get_text_features(input_ids, attention_mask))}
+    def encode_text(*given: Tensor) -> dict[str, Tensor]:
+        return {"text_embeds": unit(model.get_text_features(**dict(zip(fields, given, strict=True))))}
 
     archive = keras.export.ExportArchive()
     archive.track(model)

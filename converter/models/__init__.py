@@ -1,4 +1,4 @@
-"""The TensorFlow dual encoder on Keras 3; nothing is imported until it is asked for."""
+"""Models with two towers on Keras 3; nothing is imported until it is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
+    "TFCLIPModel": "families.clip",
     "TFVisionTextDualEncoderModel": "families.vision_text_dual_encoder",
+    "AutoTwoTower": "auto",
     "DualEncoderOutput": "outputs",
     "TowerOutput": "outputs",
     "LoadingReport": "loading",

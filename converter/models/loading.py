@@ -1,4 +1,4 @@
-"""Weights in and out of models, one tensor at a time; finding, checking and writing files is the engine's business."""
+"""Checkpoints in and out of models; finding, checking and writing files is the engine's business."""
 
 from __future__ import annotations
 
@@ -7,33 +7,29 @@ import gc
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
-import numpy as np
 from keras import ops
-from transformers import AutoConfig, VisionTextDualEncoderConfig
+from transformers import AutoConfig
 
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.plan import Dropped
-from converter.conversion.streams import TensorReader, open_tensors, open_tower
-from converter.errors import ModelError, PlanError, listed
+from converter.conversion.streams import open_tensors, open_tower
+from converter.errors import ModelError, listed
 from converter.folder.files import read_json
 from converter.hub.download import obtain
+from converter.models.assigning import assign, stored
 from converter.models.names import named_variables
-from converter.models.registry import SIDES, tower_class, tower_config
-from converter.names.frameworks import KERAS
-from converter.specs import Framework, StoredTensor
-from converter.tensors.layouts import ALIGNMENT
+from converter.models.registry import SIDES, family_class, tower_class, tower_config
+from converter.names.families import Family
+from converter.names.frameworks import CANONICAL, KERAS
+from converter.specs import Framework
 
 Source = str | os.PathLike[str]
 _LOG = logging.getLogger("converter.models")
-# Threads that read and transpose, and so many tensors, and one more, that wait to be taken.
-_READERS = 2
 # Arguments of transformers' from_pretrained that choose among files or kinds of file, which is found out here anyway.
 _NO_MEANING = ("from_pt", "from_tf", "use_safetensors", "load_weight_prefix", "low_cpu_mem_usage", "trust_remote_code")
 
@@ -111,7 +107,7 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
         tower.build()
         variables = named_variables(tower)
         unused = [Dropped(name, "the tower was made without it") for name in reader.names if name not in variables]
-        _assign(variables, reader, {name for name in reader.new if name in variables})
+        assign(variables, reader, {name for name in reader.new if name in variables})
         new = tuple(name for name in reader.new if name in variables)
         for name in new:
             variables[name].assign(_fresh(name, variables[name].shape, getattr(config, "initializer_range", 0.02)))
@@ -121,40 +117,66 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
 
 
 @_without_collection()
-def load_dual_encoder(cls: Any, source: Source, *, in_place: bool = False, **kwargs: Any) -> Any:
-    """Loads a dual encoder of either framework, in any container that the engine reads.
+def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwargs: Any) -> Any:
+    """Loads a model with two towers of either framework, from any container that the engine reads.
 
     Args:
-        cls: class of the model.
+        cls: class of the model; None: that of the checkpoint's family.
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
             process that may end: whoever changes the file changes the model, or ends it.
         **kwargs: ``revision`` of an id; ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model;
-            fields of the config to change. ``from_pt`` is taken and means nothing: what kind of checkpoint it is, is seen.
+            fields of the config to change. ``from_pt`` is accepted and ignored: what kind of checkpoint it is, is
+            detected.
 
     Returns:
         The model, built.
 
     Raises:
-        ConverterError: the checkpoint is not complete or not sound.
+        ConverterError: the checkpoint is of another family than ``cls``, not complete or not sound.
     """
     options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
     with open_tensors(source, KERAS, revision=kwargs.pop("revision", None)) as reader:
-        config = kwargs.pop("config", None) or VisionTextDualEncoderConfig.from_dict(dict(reader.config))
-        model = cls(_changed(config, kwargs), initial="empty", **options)
+        kind = _class_for(reader.family, cls, source)
+        config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
+        model = kind(_changed(config, kwargs), initial="empty", **options)
         model.build()
-        _assign(named_variables(model), reader, set(), in_place)
+        assign(named_variables(model), reader, set(), in_place)
     return model
 
 
-def save_dual_encoder(
+# The name that `converter/parity` knows it by.
+load_dual_encoder = load_two_towers
+
+
+def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
+    """The class to load a checkpoint into: the one that was asked for, if it is of the same family."""
+    if of is None:
+        raise ValueError("the checkpoint of a tower has no family")
+    if cls is None:
+        return family_class(of)
+    if cls.family.model_type != of.model_type:
+        right = of.classes.get(KERAS)
+        raise ModelError(
+            f"{source}: {cls.__name__} loads {cls.family.title} checkpoints; this one is {of.title} "
+            f"(model_type {of.model_type!r}). "
+            + (
+                f"Use {right}.from_pretrained, or AutoTwoTower.from_pretrained."
+                if right
+                else "There is no class for it."
+            )
+        )
+    return cls
+
+
+def save_two_towers(
     model: Any, out: Source, framework: Framework, container: Literal["h5", "safetensors"], overwrite: bool
 ) -> Conversion:
-    """Saves a built dual encoder; see ``TFVisionTextDualEncoderModel.save_pretrained``."""
+    """Saves a built model with two towers; see ``Pretrained.save_pretrained``."""
     config = json.loads(model.config.to_json_string(use_diff=False))
-    config["architectures"] = [type(model).__name__.removeprefix("TF")]
-    tensors = [_stored(name, variable) for name, variable in named_variables(model).items()]
-    return write_tensors(config, tensors, out, framework="tf", target=framework, format=container, overwrite=overwrite)
+    config["architectures"] = [model.family.classes[CANONICAL]]
+    tensors = [stored(name, variable) for name, variable in named_variables(model).items()]
+    return write_tensors(config, tensors, out, framework=KERAS, target=framework, format=container, overwrite=overwrite)
 
 
 def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any, **kwargs: Any) -> Any:
@@ -189,7 +211,7 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         towers[side] = tower
     configs = {side: tower.config for side, tower in towers.items()}
     kwargs = {name: value for name, value in kwargs.items() if name not in _NO_MEANING}
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(configs["vision"], configs["text"], **kwargs)
+    config = cls.config_class.from_vision_text_configs(configs["vision"], configs["text"], **kwargs)
     model = cls(config=config, vision_model=towers["vision"], text_model=towers["text"])
     model.build()
     _LOG.warning("visual_projection, text_projection and logit_scale are new: train this model before using it")
@@ -200,75 +222,6 @@ def _fresh(name: str, shape: Any, std: float) -> Any:
     if name.endswith("/kernel"):
         return keras.initializers.RandomNormal(stddev=std)(shape)
     return ops.ones(shape) if name.endswith("/gamma") else ops.zeros(shape)
-
-
-def _assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str], in_place: bool = False) -> None:
-    """Gives every variable its tensor; beside the variables there are never more than a few tensors in memory."""
-    shapes = reader.shapes
-    missing = sorted(variables.keys() - shapes.keys() - new)
-    wrong = [name for name, v in variables.items() if name in shapes and tuple(v.shape) != tuple(shapes[name])]
-    if missing or wrong:
-        raise PlanError(
-            f"The model and the checkpoint disagree; not in the checkpoint: {listed(missing)}; of another shape: "
-            f"{listed(wrong)}. Leave config= out, or give the config that the weights were saved with."
-        )
-    for name, array in _read_ahead(reader, [name for name in reader.names if name in variables], in_place):
-        variables[name].assign(_cast(array, variables[name].dtype))
-
-
-def _read_ahead(
-    reader: TensorReader, names: Sequence[str], in_place: bool
-) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Reads tensors in order, the next ones while the last one is being made use of."""
-    if not reader.has_extents:  # HDF5 reads chunks one after the other, whoever asks
-        yield from ((name, reader.read(name)) for name in names)
-        return
-    with ThreadPoolExecutor(_READERS) as pool:
-        under_way = deque[tuple[str, Future[np.ndarray[Any, Any]]]]()
-        for name in names:
-            under_way.append((name, pool.submit(reader.read, name, in_place)))
-            if len(under_way) > _READERS:
-                yield _first(under_way)
-        while under_way:
-            yield _first(under_way)
-
-
-def _first(
-    under_way: deque[tuple[str, Future[np.ndarray[Any, Any]]]],
-) -> tuple[str, np.ndarray[Any, Any]]:
-    name, array = under_way.popleft()
-    return name, array.result()
-
-
-def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
-    """An array that nobody else holds, as what a variable of the dtype takes, without a copy where that can be."""
-    if array.dtype.name != dtype:
-        return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
-    if keras.backend.backend() != "tensorflow" or not _can_be_taken_over(array):
-        return array
-    import tensorflow as tf
-
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # TensorFlow copies an array that it is given, twice
-
-
-def _can_be_taken_over(array: np.ndarray[Any, Any]) -> bool:
-    """TensorFlow believes that what it is given by DLPack is aligned, and ends the process where it finds that it is not."""
-    aligned = array.__array_interface__["data"][0] % ALIGNMENT == 0
-    return (
-        aligned
-        and array.size > 0
-        and array.flags.c_contiguous
-        and array.dtype.name in ("float64", "float32", "float16")
-    )
-
-
-def _stored(name: str, variable: Any) -> StoredTensor:
-    def read_rows(start: int, stop: int) -> np.ndarray[Any, Any]:
-        rows: np.ndarray[Any, Any] = ops.convert_to_numpy(variable.value[start:stop])
-        return rows
-
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    return StoredTensor(name, dtype, tuple(int(size) for size in variable.shape), None, read_rows)
 
 
 def _side_of(model_type: Any) -> str:

@@ -16,12 +16,12 @@ def named_variables(layer: Any) -> dict[str, Any]:
     """Names every variable that a checkpoint holds.
 
     Args:
-        layer: a dual encoder, a tower, or a layer of ours.
+        layer: a model with two towers, a tower, or a layer of ours.
 
     Returns:
         Keras variables by name, in the order in which transformers 4.x creates them: from a dual encoder
-        ``vision_model/clip/...``, from a tower ``bert/embeddings/word_embeddings/weight``. State that no checkpoint
-        holds, such as dropout's, is not among them.
+        ``vision_model/clip/...``, from a CLIP ``clip/vision_model/...``, from a tower
+        ``bert/embeddings/word_embeddings/weight``. State that no checkpoint holds, such as dropout's, is not among them.
 
     Raises:
         ModelError: the layer is not built.
@@ -31,5 +31,5 @@ def named_variables(layer: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path, held in layer.held.items():
         inner = named_variables(held) if isinstance(held, Composite) else held.weights
-        found.update({f"{path}/{name}" if name else path: variable for name, variable in inner.items()})
+        found.update({layer.named(path, name): variable for name, variable in inner.items()})
     return found

@@ -191,7 +191,7 @@ class Composite:
         if self.built:
             return
         for path, held in self.held.items():
-            *scopes, last = path.split("/")
+            *scopes, last = self.scopes(path)
             if isinstance(held, Composite):
                 held.initial = self.initial
                 with _scopes(scopes):
@@ -204,6 +204,14 @@ class Composite:
         if not self.trainable:  # Locked before there were variables: Keras would train those made since.
             for variable in self.variables_held:
                 variable.trainable = False
+
+    def named(self, path: str, name: str) -> str:
+        """The checkpoint name of a variable that is called ``name`` in what is held under a path; ``""`` is a bare one."""
+        return f"{path}/{name}" if name else path
+
+    def scopes(self, path: str) -> list[str]:
+        """The levels of Keras' paths of variables under a path."""
+        return path.split("/")
 
     def _maker(self, last: str) -> Make:
         def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:

@@ -1,11 +1,15 @@
-"""Which tower serves which model type. A further tower is its file under ``towers`` and a line here."""
+"""Which class serves which family and which tower. A further tower is its file under ``towers`` and a line here."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from converter.errors import ConfigError, UnsupportedTower, listed, printable
+from converter.errors import ConfigError, ModelError, UnsupportedTower, listed, printable
+from converter.names.families import Family, families
+from converter.names.frameworks import CANONICAL, KERAS
 
 VISION = {
     "beit": "beit:BeitTower",
@@ -73,3 +77,33 @@ def tower_class(config: Any, side: str) -> type[Any]:
     module, name = SIDES[side][model_type].split(":")
     found: type[Any] = getattr(import_module(f"converter.models.towers.{module}"), name)
     return found
+
+
+def family_class(of: Family) -> type[Any]:
+    """The class of a family: the one that its file names, in the module that is called as that file.
+
+    Raises:
+        ModelError: it has none yet.
+    """
+    module = f"converter.models.families.{of.stem}"
+    if KERAS not in of.classes or find_spec(module) is None:
+        raise ModelError(
+            f"{of.title} has no Keras model here, only rules. Convert it, and run it with transformers' "
+            f"{of.classes[CANONICAL]}."
+        )
+    found: type[Any] = getattr(import_module(module), of.classes[KERAS])
+    return found
+
+
+def family_places() -> Iterator[tuple[str, str]]:
+    """Name and module of every family's class; nothing is imported."""
+    for of in families().values():
+        if KERAS in of.classes:
+            yield of.classes[KERAS], f"converter.models.families.{of.stem}"
+
+
+def tower_places() -> Iterator[tuple[str, str]]:
+    """Name and module of every tower's class; nothing is imported."""
+    for place in {*VISION.values(), *TEXT.values()}:
+        module, _, name = place.partition(":")
+        yield name, f"converter.models.towers.{module}"

@@ -37,6 +37,8 @@ class Tower(Composite, keras.Model):
     input_fields: ClassVar[tuple[str, ...]] = ()
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
+    # Keras' path of the main layer inside a model, which says it before it builds the tower.
+    place: str | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -114,6 +116,20 @@ class Tower(Composite, keras.Model):
         """Builds; the saved shapes do not matter."""
         del config
         self.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates all variables; does nothing when that is done."""
+        if self.built or self.place is None:
+            super().build(input_shape)
+            return
+        parent, _, last = self.place.rpartition("/")
+        with keras.name_scope(last, override_parent=parent):
+            super().build(input_shape)
+
+    def scopes(self, path: str) -> list[str]:
+        """The levels of Keras' paths; inside a model the main layer is in ``place``."""
+        levels = super().scopes(path)
+        return levels if self.place is None else levels[1:]
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Keras' ``compile``, on a model that is built."""

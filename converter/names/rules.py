@@ -177,7 +177,12 @@ def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
 
 def prefix(framework: Framework, family: Family, tower: TowerConfig) -> str:
     """What stands before a tower's own names in a framework's names of a family."""
-    return _prefix(framework, family.model_type, tower.side, tower.rules["main_layer"])
+    return tower_prefix(framework, family, tower.side, tower.rules["main_layer"])
+
+
+def tower_prefix(framework: Framework, family: Family, side: Side, main_layer: str) -> str:
+    """What stands before the own names of the tower that a family has on a side."""
+    return _prefix(framework, family.model_type, side, main_layer)
 
 
 @functools.cache
@@ -233,7 +238,7 @@ def _expand_module(
 ) -> Iterator[TensorRule]:
     cite = f"rename_rules/{file}.toml: {module[CANONICAL]}"
     shape = tuple(integer(str(axis), fields) for axis in module["shape"])
-    paths = {key: before + _fill(_path_in(key, module), fields) for key, before in prefixes.items()}
+    paths = {key: before + _fill(path_in(key, module), fields) for key, before in prefixes.items()}
     for part in rule_file("common")["kinds"][module["is"]]:
         if part.get("optional") and not truth(module.get("bias", "true"), fields):
             continue
@@ -266,7 +271,7 @@ def _expand_buffer(
     )
 
 
-def _path_in(framework: Framework, module: Mapping[str, Any]) -> str:
+def path_in(framework: Framework, module: Mapping[str, Any]) -> str:
     """A module's path in a framework: its own, or the canonical one where it has none."""
     if framework in module:
         return str(module[framework])

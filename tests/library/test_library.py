@@ -18,7 +18,7 @@ from converter import CheckpointInfo, Conversion, ConverterError, inspect, pt2tf
 from converter.errors import TargetError
 
 FRAMEWORKS = ["tensorflow", "tf_keras", "keras", "torch", "transformers", "jax"]
-NEEDS_KERAS = {"TFVisionTextDualEncoderModel"}
+NEEDS_KERAS = {"AutoTwoTower", "TFCLIPModel", "TFVisionTextDualEncoderModel"}
 
 
 def run(program: str, *arguments: Path) -> str:

@@ -10,8 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest
 
 from tests.models import reference
+from tests.models.families import FAMILIES, Kind, config_of, kind_of, make_dual
 
-PAIRS = [(vision, text) for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
+PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
 
 
 class Case(NamedTuple):
@@ -23,17 +24,35 @@ class Case(NamedTuple):
     inputs: dict[str, Any]
     tensors: dict[str, Any]
 
+    @property
+    def kind(self) -> Kind:
+        """Its family."""
+        return kind_of(self.config)
 
-@pytest.fixture(scope="session", params=PAIRS, ids="+".join)
+
+@pytest.fixture(scope="session", params=[*PAIRS, "clip"])
 def case(request: pytest.FixtureRequest) -> Case:
-    """Each of the four pairs in float32."""
-    return make_case(reference.make_config(*request.param))
+    """Each of the four pairs, and a CLIP, in float32."""
+    return make_case(config_of(request.param))
+
+
+@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each family."""
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=FAMILIES.values(), ids=FAMILIES)
+def one(request: pytest.FixtureRequest) -> Case:
+    """One model of each family, for what does not depend on the towers."""
+    return make_case(request.param.make())
 
 
 @pytest.fixture(scope="session")
-def one() -> Case:
-    """One pair, for what does not depend on the towers."""
-    return make_case(reference.make_config("vit", "bert"))
+def dual() -> Case:
+    """A dual encoder, for what only that has."""
+    return make_case(make_dual())
 
 
 def make_case(config: Any) -> Case:

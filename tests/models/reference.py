@@ -205,14 +205,35 @@ def randomise(model: Any, seed: int = 0) -> Any:
 
 
 def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float32, seed: int = 0) -> Any:
-    """The PyTorch dual encoder of a config with random weights."""
-    config = VisionTextDualEncoderConfig.from_dict(config.to_dict())
+    """The PyTorch model of a config with random weights."""
+    config = type(config).from_dict(config.to_dict())
+    if config.model_type != "vision-text-dual-encoder":
+        model = transformers.AutoModel.from_config(config, attn_implementation=attention)
+        return randomise(keeping_pooled(model), seed).to(dtype)
     towers = {}
     for side in ("vision", "text"):
         own = getattr(config, f"{side}_config")
         kind = "eager" if own.model_type == "mpnet" else attention  # MPNet has no other
         towers[f"{side}_model"] = transformers.AutoModel.from_config(own, attn_implementation=kind)
     return randomise(VisionTextDualEncoderModel(config, **towers), seed).to(dtype)
+
+
+def keeping_pooled(model: Any) -> Any:
+    """A model whose towers' outputs keep what is projected, where transformers 5 puts the projection."""
+    pooled: dict[str, Any] = {}
+
+    def keep(side: str) -> Any:
+        return lambda module, given: pooled.update({side: given[0]})
+
+    def restore(module: Any, given: Any, output: Any) -> Any:
+        for side, value in pooled.items():
+            output[f"{side}_model_output"].pooler_output = value
+        return output
+
+    model.visual_projection.register_forward_pre_hook(keep("vision"))
+    model.text_projection.register_forward_pre_hook(keep("text"))
+    model.register_forward_hook(restore)
+    return model
 
 
 def saved_tensors(model: Any) -> dict[str, np.ndarray]:
@@ -232,6 +253,9 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
 
 def pt_name(tf_name: str, config: Any) -> str:
     """The PyTorch name, as 5.x saves it, of a TensorFlow checkpoint name."""
+    if config.model_type == "clip":
+        *path, leaf = tf_name.removeprefix("clip/").replace("_._", "/").split("/")
+        return ".".join([*path, LEAVES.get(leaf, leaf)])
     side, _, rest = tf_name.partition("/")
     if side not in ("vision_model", "text_model"):
         return {"logit_scale": "logit_scale"}.get(tf_name, tf_name.replace("/kernel", ".weight"))
@@ -244,7 +268,7 @@ def pt_name(tf_name: str, config: Any) -> str:
 
 def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:
     """A PyTorch tensor in TensorFlow's layout."""
-    if tf_name == "logit_scale":
+    if tf_name.endswith("logit_scale"):
         return array.reshape(1)
     if tf_name.endswith("/kernel"):
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
@@ -252,7 +276,7 @@ def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:
 
 
 def assign(model: Any, tensors: dict[str, np.ndarray]) -> None:
-    """Gives a Keras dual encoder the tensors of a PyTorch file; every tensor and every variable exactly once."""
+    """Gives a Keras model the tensors of a PyTorch file; every tensor and every variable exactly once."""
     from converter.models import named_variables
 
     model.build()
@@ -265,11 +289,11 @@ def assign(model: Any, tensors: dict[str, np.ndarray]) -> None:
 
 
 def keras_model(config: Any, tensors: dict[str, np.ndarray], dtype: str = "float32") -> Any:
-    """The Keras dual encoder of a config with the tensors of a PyTorch file."""
-    from converter.models import TFVisionTextDualEncoderModel
+    """The Keras model of a config with the tensors of a PyTorch file."""
+    from converter.models import AutoTwoTower
 
-    copied = VisionTextDualEncoderConfig.from_dict(config.to_dict())
-    model = TFVisionTextDualEncoderModel(copied, initial="zeros", dtype=dtype)
+    copied = type(config).from_dict(config.to_dict())
+    model = AutoTwoTower.from_config(copied, initial="zeros", dtype=dtype)
     assign(model, tensors)
     return model
 

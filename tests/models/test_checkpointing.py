@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from converter.models import TFVisionTextDualEncoderModel, named_variables
+from converter.models import AutoTwoTower, named_variables
 from converter.models.blocks import Block
 from converter.models.remat import Seeds
 from tests.models import reference
+from tests.models.families import Kind, make_clip
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -23,28 +24,32 @@ import tensorflow as tf  # noqa: E402
 
 SCOPES: list[dict[str, Any]] = [
     {"mode": "full"},
-    {"mode": "list_of_layers", "layer_names": ["layer_._0", "layer_._1", "blocks.0"]},
+    {"mode": "list_of_layers", "layer_names": ["layer_._0", "layer_._1", "blocks.0", "layers_._0"]},
 ]
-# Blocks that know a grid and give attention weights (Swin), and blocks that serve twice (ALBERT).
-CONFIG = reference.make_config("swin", "albert", text_hidden_dropout_prob=0.2, vision_drop_path_rate=0.3)
-INPUTS = reference.make_inputs(CONFIG, 4, 4)
+CONFIGS = {
+    # Blocks that know a grid and give attention weights (Swin), and blocks that serve twice (ALBERT).
+    "swin+albert": reference.make_config("swin", "albert", text_hidden_dropout_prob=0.2, vision_drop_path_rate=0.3),
+    "clip": make_clip(text_attention_dropout=0.2, vision_attention_dropout=0.3),
+}
+of_each = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
-def model_in(scope: dict[str, Any] | None) -> Any:
-    tensors = reference.saved_tensors(reference.torch_model(CONFIG))
+def model_in(config: Any, scope: dict[str, Any] | None) -> Any:
+    tensors = reference.saved_tensors(reference.torch_model(config))
     with keras.RematScope(**scope) if scope else contextlib.nullcontext():
-        return reference.keras_model(CONFIG, tensors, "float64")
+        return reference.keras_model(config, tensors, "float64")
 
 
 def gradients_and_loss(model: Any, training: bool) -> tuple[list[np.ndarray], Callable[[], float]]:
     """Gradients by every variable, and a function that computes the loss again with the same dropout."""
     seeds = [tower.seeds for tower in (model.vision_model, model.text_model)]
     states = [np.asarray(seed.state.value) for seed in seeds]
+    inputs = reference.make_inputs(model.config, 4, 4)
 
     def loss() -> Any:
         for seed, state in zip(seeds, states, strict=True):
             seed.state.assign(state)
-        return model(INPUTS, return_loss=True, training=training).loss[0]
+        return model(inputs, return_loss=True, training=training).loss[0]
 
     variables = [variable.value for variable in named_variables(model).values()]
     with tf.GradientTape() as tape:
@@ -54,13 +59,14 @@ def gradients_and_loss(model: Any, training: bool) -> tuple[list[np.ndarray], Ca
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: scope["mode"])
-def test_gradients_are_those_without(scope: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@of_each
+def test_gradients_are_those_without(config: Any, scope: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
     mlp = Block.mlp
     monkeypatch.setattr(Block, "mlp", lambda block, x: (runs.append(block.name), mlp(block, x))[1])
-    wanted = gradients_and_loss(model_in(None), False)[0]
+    wanted = gradients_and_loss(model_in(config, None), False)[0]
     once = len(runs)
-    found = gradients_and_loss(model_in(scope), False)[0]
+    found = gradients_and_loss(model_in(config, scope), False)[0]
     listed = scope.get("layer_names", runs)
     assert len(runs) - once == once + sum(name in listed for name in runs[:once]) > once
     for got, want in zip(found, wanted, strict=True):
@@ -82,17 +88,18 @@ def slope_error(model: Any) -> float:
     return abs((values[0] - values[1]) / 2 - slope) / abs(slope)
 
 
-def test_a_second_run_drops_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slope_error(model_in(SCOPES[0])) < 1e-6
+@of_each
+def test_a_second_run_drops_the_same(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slope_error(model_in(config, SCOPES[0])) < 1e-6
     monkeypatch.setattr(Seeds, "following", lambda seeds, first: contextlib.nullcontext())
-    assert slope_error(model_in(SCOPES[0])) > 1e-3
+    assert slope_error(model_in(config, SCOPES[0])) > 1e-3
 
 
-def test_fit_with_checkpointing_and_dropout() -> None:
+def test_fit_with_checkpointing_and_dropout(kind: Kind) -> None:
     keras.utils.set_random_seed(3)
-    small = {"vision_num_hidden_layers": 1, "text_num_hidden_layers": 1, "text_hidden_dropout_prob": 0.1}
+    small = {"vision_num_hidden_layers": 1, "text_num_hidden_layers": 1, **kind.text_dropout}
     with keras.RematScope("full"):
-        model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", **small))
+        model = AutoTwoTower.from_config(kind.make(**small))
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
     losses = model.fit(reference.make_inputs(model.config, 4, 4), batch_size=4, epochs=20, verbose=0).history["loss"]
     assert np.isfinite(losses).all()

@@ -1,4 +1,4 @@
-"""The Keras dual encoder computes what PyTorch computes: every tap, the loss and every gradient."""
+"""The Keras models compute what PyTorch computes: every tap, the loss and every gradient."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ import torch
 from converter.models import named_variables
 from tests.models import reference
 from tests.models.conftest import PAIRS, Case, make_case
+from tests.models.families import CLIPS, config_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 # Each further tower once.
 FURTHER = [
-    ("deit", "xlm-roberta"),
-    ("dinov2", "camembert"),
-    ("siglip_vision_model", "albert"),
-    ("beit", "mpnet"),
-    ("swin", "clip_text_model"),
-    ("vit", "xlm-roberta-xl"),
-    ("dinov2_with_registers", "ernie"),
+    "deit+xlm-roberta",
+    "dinov2+camembert",
+    "siglip_vision_model+albert",
+    "beit+mpnet",
+    "swin+clip_text_model",
+    "vit+xlm-roberta-xl",
+    "dinov2_with_registers+ernie",
 ]
+ODD_CLIPS = [name for name in CLIPS if name != "clip"]  # which the fixture `case` has
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 
 
@@ -36,23 +38,25 @@ def run_torch(model: Any, inputs: dict[str, Any], dtype: Any = torch.float32, **
 def test_every_tap_in_float32(case: Case) -> None:
     found = reference.taps(case.keras(case.inputs, **FLAGS))
     wanted = run_torch(case.torch, case.inputs, **FLAGS)
-    assert len([name for name in wanted if "attentions" in name]) == 5
+    assert len([name for name in wanted if "attentions" in name]) == (6 if case.config.model_type == "clip" else 5)
     reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
 
 
 def test_a_wrong_weight_shows(case: Case) -> None:
     swapped = dict(case.tensors)
-    name = next(n for n in swapped if n.startswith("text_model") and n.endswith("query.weight"))
-    swapped[name], swapped[name.replace("query", "key")] = swapped[name.replace("query", "key")], swapped[name]
+    query, key = case.kind.query
+    name = next(n for n in swapped if n.startswith("text_model") and n.endswith(query))
+    other = name.replace(query, key)
+    swapped[name], swapped[other] = swapped[other], swapped[name]
     model = reference.keras_model(case.config, swapped)
     wanted = run_torch(case.torch, case.inputs, **FLAGS)
     with pytest.raises(AssertionError, match=r"text\.layers\.0"):
         reference.assert_same(reference.taps(model(case.inputs, **FLAGS)), wanted, 1e-5, case.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("pair", FURTHER, ids="+".join)
-def test_every_tap_of_further_towers_in_float32(pair: tuple[str, str]) -> None:
-    case = make_case(reference.make_config(*pair))
+@pytest.mark.parametrize("name", [*FURTHER, *ODD_CLIPS])
+def test_every_tap_of_further_towers_in_float32(name: str) -> None:
+    case = make_case(config_of(name))
     found = reference.taps(case.keras(case.inputs, **FLAGS))
     wanted = run_torch(case.torch, case.inputs, **FLAGS)
     assert [name for name in wanted if "vision.attentions" in name]
@@ -60,9 +64,9 @@ def test_every_tap_of_further_towers_in_float32(pair: tuple[str, str]) -> None:
     reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("pair", [*PAIRS, *FURTHER], ids="+".join)
-def test_every_tap_in_float64(pair: tuple[str, str]) -> None:
-    config = reference.make_config(*pair)
+@pytest.mark.parametrize("name", [*PAIRS, *FURTHER, *CLIPS])
+def test_every_tap_in_float64(name: str) -> None:
+    config = config_of(name)
     model = reference.torch_model(config, "sdpa", torch.float64)
     ours = reference.keras_model(config, reference.saved_tensors(model), "float64")
     inputs = reference.make_inputs(config)
@@ -81,8 +85,9 @@ def test_explicit_positions_and_types_and_no_mask(case: Case) -> None:
         "input_ids": rng.integers(3, text.vocab_size, shape),
         "pixel_values": case.inputs["pixel_values"],
         "position_ids": rng.integers(0, text.max_position_embeddings, shape),
-        "token_type_ids": rng.integers(0, text.type_vocab_size, shape),
     }
+    if "token_type_ids" in case.keras.fields:
+        inputs["token_type_ids"] = rng.integers(0, text.type_vocab_size, shape)
     reference.assert_same(reference.taps(case.keras(inputs, **FLAGS)), run_torch(case.torch, inputs, **FLAGS), 1e-5)
 
 
@@ -119,14 +124,16 @@ def gradients_of(model: Any, inputs: dict[str, Any]) -> list[np.ndarray | None]:
     return [None if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) for gradient in found]
 
 
-@pytest.mark.parametrize("pair", [*PAIRS, *FURTHER], ids="+".join)
-def test_gradient_of_every_weight(pair: tuple[str, str]) -> None:
-    config = reference.make_config(*pair)
+@pytest.mark.parametrize("config_name", [*PAIRS, *FURTHER, *CLIPS])
+def test_gradient_of_every_weight(config_name: str) -> None:
+    config = config_of(config_name)
     model = reference.torch_model(config, "sdpa", torch.float64)
     ours = reference.keras_model(config, reference.saved_tensors(model), "float64")
     inputs = reference.make_inputs(config, images=4, texts=4)
     found = gradients_of(ours, inputs)
-    model(**reference.torch_inputs(inputs, torch.float64), return_loss=True).loss.backward()
+    loss = model(**reference.torch_inputs(inputs, torch.float64), return_loss=True).loss
+    np.testing.assert_allclose(ours(inputs, return_loss=True).loss[0], loss.detach(), rtol=0, atol=1e-10)
+    loss.backward()
     wanted = reference.gradients(model)
     seen = 0
     for name, gradient in zip(named_variables(ours), found, strict=True):

@@ -10,7 +10,7 @@ import transformers
 from transformers import BertConfig, VisionTextDualEncoderConfig, ViTConfig
 
 from converter.errors import ConfigError, ConverterError, ModelError, UnsupportedOption, UnsupportedTower
-from converter.models import TFVisionTextDualEncoderModel, build_tower
+from converter.models import TFCLIPModel, TFVisionTextDualEncoderModel, build_tower
 from tests.models import reference
 from tests.models.conftest import Case
 
@@ -39,11 +39,19 @@ def test_only_one_of_two_towers() -> None:
     assert isinstance(ModelError(""), ValueError)
 
 
-def test_a_config_of_another_kind() -> None:
-    assert refusal(ConfigError, TFVisionTextDualEncoderModel, BertConfig()) == (
-        "config is a BertConfig; it has to be of type VisionTextDualEncoderConfig. "
-        "Make one with VisionTextDualEncoderConfig.from_vision_text_configs(vision_config, text_config)."
-    )
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (
+            TFVisionTextDualEncoderModel,
+            "VisionTextDualEncoderConfig. "
+            "Make one with VisionTextDualEncoderConfig.from_vision_text_configs(vision_config, text_config).",
+        ),
+        (TFCLIPModel, "CLIPConfig. Make one with CLIPConfig(text_config=..., vision_config=...)."),
+    ],
+)
+def test_a_config_of_another_kind(cls: Any, message: str) -> None:
+    assert refusal(ConfigError, cls, BertConfig()) == f"config is a BertConfig; it has to be of type {message}"
 
 
 def test_a_tower_that_is_not_ours() -> None:
@@ -101,9 +109,11 @@ def test_roberta_without_padding() -> None:
 
 
 def test_a_text_that_is_too_long(one: Case) -> None:
-    inputs = reference.make_inputs(one.config, length=32)
+    limit = one.config.text_config.max_position_embeddings
+    inputs = reference.make_inputs(one.config, length=limit + 1)
     assert refusal(ModelError, one.keras, inputs) == (
-        "input_ids has 32 tokens in a row; this text tower has positions for 31 (max_position_embeddings = 31). "
+        f"input_ids has {limit + 1} tokens in a row; this text tower has positions for {limit} "
+        f"(max_position_embeddings = {limit}). "
         "Truncate when tokenizing."
     )
 
@@ -122,9 +132,10 @@ def test_roberta_counts_its_tokens_not_its_padding() -> None:
 
 
 def test_an_image_that_does_not_fit(one: Case) -> None:
+    size = one.config.vision_config.image_size
     pixels = np.zeros((2, 3, 18, 24), np.float32)
     assert refusal(ModelError, one.keras.get_image_features, pixels) == (
-        "pixel_values is 18 x 24; image_size is 18 x 18. "
+        f"pixel_values is 18 x 24; image_size is {size} x {size}. "
         "Resize the images with the image processor that belongs to this vision tower."
     )
     assert refusal(ModelError, one.keras.get_image_features, np.zeros((2, 18, 18, 3))) == (
@@ -138,19 +149,25 @@ def test_an_image_that_does_not_fit(one: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "option", "negative"),
     [
-        ("input_ids", 97, "input_ids[2, 1] is 97; expected 0 to 96 (vocab_size = 97)."),
-        ("input_ids", -1, "input_ids[2, 1] is -1; expected 0 to 96 (vocab_size = 97)."),
-        ("token_type_ids", 3, "token_type_ids[2, 1] is 3; expected 0 to 2 (type_vocab_size = 3)."),
-        ("position_ids", 31, "position_ids[2, 1] is 31; expected 0 to 30 (max_position_embeddings = 31)."),
+        ("input_ids", "vocab_size", False),
+        ("input_ids", "vocab_size", True),
+        ("token_type_ids", "type_vocab_size", False),
+        ("position_ids", "max_position_embeddings", False),
     ],
 )
-def test_ids_out_of_range(one: Case, field: str, value: int, message: str) -> None:
+def test_ids_out_of_range(one: Case, field: str, option: str, negative: bool) -> None:
+    if field not in one.keras.fields:
+        return
+    size = getattr(one.config.text_config, option)
+    value = -1 if negative else size
     inputs = {**one.inputs, field: np.zeros((4, 9), np.int64)}
     inputs[field][2, 1] = value
-    expected = f"{message} Use the tokenizer that belongs to this text tower."
-    assert refusal(ModelError, one.keras, inputs) == expected
+    assert refusal(ModelError, one.keras, inputs) == (
+        f"{field}[2, 1] is {value}; expected 0 to {size - 1} ({option} = {size}). "
+        "Use the tokenizer that belongs to this text tower."
+    )
 
 
 def test_loss_of_unequal_batches(one: Case) -> None:
@@ -166,7 +183,7 @@ def test_loss_of_unequal_batches(one: Case) -> None:
         ({"pixel_values": None}, "pixel_values missing; the dual encoder needs texts and images. "
          "Use get_text_features or get_image_features for one of them alone."),
         ({"labels": [1]}, "The dictionary of inputs has labels; expected keys among input_ids, pixel_values, "
-         "attention_mask, position_ids, return_loss, token_type_ids. Remove what is not an input, or rename it."),
+         "attention_mask, position_ids, return_loss"),
         ({"input_ids": [5, 6, 7]}, "input_ids has shape (3,); expected (batch, length). "
          "For one text, pass it in a list of one."),
         ({"input_ids": [[5, 6], [7]]}, "input_ids cannot be read as an array"),

@@ -11,11 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from transformers import VisionTextDualEncoderConfig
+from transformers import CLIPConfig, VisionTextDualEncoderConfig
 
 from converter.errors import ModelError
 from converter.models import (
+    AutoTwoTower,
     DualEncoderOutput,
+    TFCLIPModel,
     TFVisionTextDualEncoderModel,
     TowerOutput,
     build_tower,
@@ -25,14 +27,28 @@ from converter.models import (
 )
 from tests.models import reference
 from tests.models.conftest import Case
+from tests.models.families import Kind
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 
-def test_class_attributes() -> None:
-    assert TFVisionTextDualEncoderModel.config_class is VisionTextDualEncoderConfig
-    assert TFVisionTextDualEncoderModel.base_model_prefix == "vision_text_dual_encoder"
-    assert TFVisionTextDualEncoderModel.load_weight_prefix == "tf_vision_text_dual_encoder_model"
+@pytest.mark.parametrize(
+    ("cls", "config", "prefix", "root"),
+    [
+        (
+            TFVisionTextDualEncoderModel,
+            VisionTextDualEncoderConfig,
+            "vision_text_dual_encoder",
+            "tf_vision_text_dual_encoder_model",
+        ),
+        (TFCLIPModel, CLIPConfig, "clip", "tfclip_model"),
+    ],
+)
+def test_class_attributes(cls: Any, config: Any, prefix: str, root: str) -> None:
+    assert cls.config_class is config
+    assert cls.base_model_prefix == prefix
+    assert cls.load_weight_prefix == root
+    assert keras.saving.get_registered_name(cls) == f"converter>{cls.__name__}"
 
 
 def test_fresh_weights_are_as_transformers_starts() -> None:
@@ -66,12 +82,15 @@ def test_build_returns_at_once_when_built(one: Case) -> None:
     assert list(map(id, one.keras.variables)) == before
 
 
-def test_towers_share_the_joint_config() -> None:
-    config = reference.make_config("vit", "bert")
-    model = TFVisionTextDualEncoderModel(config)
+def test_towers_share_the_joint_config(kind: Kind) -> None:
+    config = kind.make()
+    model = AutoTwoTower.from_config(config)
+    assert type(model).__name__ == kind.keras
+    assert model.config is config
     assert model.vision_model.config is config.vision_config
     assert model.text_model.config is config.text_config
-    assert (model.vision_embed_dim, model.text_embed_dim, model.projection_dim) == (28, 40, 23)
+    widths = (config.vision_config.hidden_size, config.text_config.hidden_size, 23)
+    assert (model.vision_embed_dim, model.text_embed_dim, model.projection_dim) == widths
 
 
 def test_two_towers_make_a_config() -> None:
@@ -129,12 +148,12 @@ def test_plain_tuple(one: Case) -> None:
     assert len(one.keras(inputs, return_dict=False)) == 6
 
 
-def test_what_the_config_says_is_returned() -> None:
-    config = reference.make_config("vit", "bert", text_output_hidden_states=True)
-    model = TFVisionTextDualEncoderModel(config)
+def test_what_the_config_says_is_returned(kind: Kind) -> None:
+    config = kind.make(text_output_hidden_states=True)
+    model = AutoTwoTower.from_config(config)
     output = model(model.dummy_inputs)
     assert output.vision_model_output.hidden_states is None
-    assert len(output.text_model_output.hidden_states) == 3
+    assert len(output.text_model_output.hidden_states) == config.text_config.num_hidden_layers + 1
     assert output.text_model_output.attentions is None
     assert model(model.dummy_inputs, output_hidden_states=False).text_model_output.hidden_states is None
     config.return_dict = False
@@ -182,7 +201,7 @@ def test_losses_by_hand() -> None:
 def test_dummy_inputs(one: Case) -> None:
     dummy = one.keras.dummy_inputs
     assert np.asarray(dummy["input_ids"]).tolist() == [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]]
-    assert tuple(dummy["pixel_values"].shape) == (3, 3, 18, 18)
+    assert tuple(dummy["pixel_values"].shape) == (3, 3, *[one.config.vision_config.image_size] * 2)
     assert tuple(one.keras(dummy).logits_per_image.shape) == (3, 3)
 
 
@@ -200,9 +219,9 @@ def test_weight_renames_are_inverse(pair: tuple[str, str]) -> None:
         assert model.pt_to_tf_weight_rename(there) == (dotted,)
 
 
-def test_weight_rename_refuses_a_third_vision_model(one: Case) -> None:
+def test_weight_rename_refuses_a_third_vision_model(dual: Case) -> None:
     with pytest.raises(ValueError, match=r"vision_model\.clip\.vision_model\.vision_model"):
-        one.keras.tf_to_pt_weight_rename("vision_model.clip.vision_model.vision_model.x")
+        dual.keras.tf_to_pt_weight_rename("vision_model.clip.vision_model.vision_model.x")
 
 
 IMPORTS = """

@@ -13,6 +13,7 @@ import pytest
 from tests.torture import FULL
 
 pytestmark = [pytest.mark.jax, pytest.mark.slow]
+of_each = pytest.mark.parametrize("family", ["vision-text-dual-encoder", "clip"])
 HERE = Path(__file__).parent
 SAMPLE = ("test_equal_to_pytorch.py",)  # every tower, tap and gradient
 FILES = (*SAMPLE, "test_options.py", "test_names.py", "test_vision_towers.py") if FULL else SAMPLE
@@ -29,14 +30,17 @@ def test_everything_on_jax() -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
-def test_predict_and_fit_on_jax() -> None:
+@of_each
+def test_predict_and_fit_on_jax(family: str) -> None:
     import numpy as np
 
-    from converter.models import DualEncoderOutput, TFVisionTextDualEncoderModel
+    from converter.models import AutoTwoTower, DualEncoderOutput
     from tests.models import reference
+    from tests.models.families import FAMILIES
 
     keras.utils.set_random_seed(5)
-    model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", text_hidden_dropout_prob=0.1))
+    kind = FAMILIES[family]
+    model = AutoTwoTower.from_config(kind.make(**kind.text_dropout))
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
     inputs = reference.make_inputs(model.config, 4, 4)
     found = model.predict(inputs, verbose=0)
@@ -47,16 +51,19 @@ def test_predict_and_fit_on_jax() -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
-def test_lit_with_checkpointing_on_jax() -> None:
+@of_each
+def test_lit_with_checkpointing_on_jax(family: str) -> None:
     import numpy as np
 
-    from converter.models import TFVisionTextDualEncoderModel, named_variables
+    from converter.models import AutoTwoTower, named_variables
     from tests.models import reference
+    from tests.models.families import FAMILIES
 
     keras.utils.set_random_seed(5)
-    small = {"vision_num_hidden_layers": 1, "text_num_hidden_layers": 1, "text_hidden_dropout_prob": 0.1}
+    kind = FAMILIES[family]
+    small = {"vision_num_hidden_layers": 1, "text_num_hidden_layers": 1, **kind.text_dropout}
     with keras.RematScope("full"):
-        model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert", **small))
+        model = AutoTwoTower.from_config(kind.make(**small))
     model.vision_model.trainable = False
     model.compile(optimizer=keras.optimizers.Adam(3e-3))
     locked = {name: np.array(variable.value) for name, variable in named_variables(model.vision_model).items()}

@@ -12,13 +12,14 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from transformers import VisionTextDualEncoderModel
 
+import converter.models
 from converter.errors import ConverterError, ModelError, PlanError, TargetError
-from converter.models import TFVisionTextDualEncoderModel, load_tower, named_variables
+from converter.models import AutoTwoTower, TFVisionTextDualEncoderModel, load_tower, named_variables
 from converter.models.towers.bert import BertTower
 from tests.models import reference
 from tests.models.conftest import Case
+from tests.models.families import CLIPS, Kind, config_of, make_clip
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -73,16 +74,19 @@ def test_save_and_load_again(case: Case, tmp_path: Path, options: dict[str, Any]
     case.keras.save_pretrained(tmp_path / "out", **options)
     assert (tmp_path / "out" / file).is_file()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["architectures"] == ["VisionTextDualEncoderModel"]
-    assert config["logit_scale_init_value"] == pytest.approx(1.3)
-    loaded = TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "out")
+    assert config["model_type"] == case.config.model_type
+    assert config["architectures"] == [case.kind.torch]
+    # 1.3 is the trained scale, which the dual encoder's config carries; CLIP's keeps what a new model begins with.
+    assert config["logit_scale_init_value"] == pytest.approx(1.7 if case.config.model_type == "clip" else 1.3)
+    loaded = type(case.keras).from_pretrained(tmp_path / "out")
     assert_equal_weights(loaded, case.keras)
     np.testing.assert_array_equal(loaded(case.inputs).logits_per_image, case.keras(case.inputs).logits_per_image)
 
 
 def test_pytorch_reads_what_we_save(case: Case, tmp_path: Path) -> None:
     case.keras.save_pretrained(tmp_path / "out", framework="pt")
-    model, report = VisionTextDualEncoderModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    kind = getattr(transformers, case.kind.torch)
+    model, report = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     with torch.no_grad():
@@ -93,27 +97,31 @@ def test_pytorch_reads_what_we_save(case: Case, tmp_path: Path) -> None:
 
 def test_we_read_what_pytorch_saves(case: Case, tmp_path: Path) -> None:
     case.torch.save_pretrained(tmp_path)
-    assert_equal_weights(TFVisionTextDualEncoderModel.from_pretrained(str(tmp_path), from_pt=True), case.keras)
+    assert_equal_weights(type(case.keras).from_pretrained(str(tmp_path), from_pt=True), case.keras)
+    assert_equal_weights(AutoTwoTower.from_pretrained(tmp_path / "model.safetensors"), case.keras)
 
 
 def test_options_of_from_pretrained(one: Case, tmp_path: Path) -> None:
     one.torch.save_pretrained(tmp_path)
-    model = TFVisionTextDualEncoderModel.from_pretrained(tmp_path, dtype="float64", name="mine", return_dict=False)
+    cls = type(one.keras)
+    model = cls.from_pretrained(tmp_path, dtype="float64", name="mine", return_dict=False)
     assert model.name == "mine"
     output = model(one.inputs)
     assert type(output) is tuple
     assert output[0].dtype == "float64"
-    with pytest.raises(
-        ModelError, match=r"^nonsense is neither an argument of from_pretrained here nor a field of Vis"
-    ):
-        TFVisionTextDualEncoderModel.from_pretrained(tmp_path, nonsense=1)
+    with pytest.raises(ModelError) as caught:
+        cls.from_pretrained(tmp_path, nonsense=1)
+    assert str(caught.value) == (
+        "nonsense is neither an argument of from_pretrained here nor a field of "
+        f"{type(one.config).__name__}. Remove it."
+    )
 
 
 def test_half_precision_checkpoints(one: Case, tmp_path: Path) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         model = reference.torch_model(one.config).to(dtype)
         model.save_pretrained(tmp_path / str(dtype))
-        loaded = values(TFVisionTextDualEncoderModel.from_pretrained(tmp_path / str(dtype)))
+        loaded = values(type(one.keras).from_pretrained(tmp_path / str(dtype)))
         wanted = reference.saved_tensors(model.to(torch.float32))
         for name, value in loaded.items():
             assert value.dtype == np.float32
@@ -122,11 +130,11 @@ def test_half_precision_checkpoints(one: Case, tmp_path: Path) -> None:
 
 def test_a_config_of_other_sizes_is_refused(one: Case, tmp_path: Path) -> None:
     one.torch.save_pretrained(tmp_path)
-    other = reference.make_config("vit", "bert", text_num_hidden_layers=3, vision_intermediate_size=53)
+    changes, missing, wrong = one.kind.deeper
     with pytest.raises(PlanError) as caught:
-        TFVisionTextDualEncoderModel.from_pretrained(tmp_path, config=other)
-    assert "not in the checkpoint: text_model/bert/encoder/layer_._2/" in str(caught.value)
-    assert "of another shape: vision_model/vit/encoder/layer_._0/intermediate/dense/kernel" in str(caught.value)
+        type(one.keras).from_pretrained(tmp_path, config=one.kind.make(**changes))
+    assert f"not in the checkpoint: {missing}" in str(caught.value)
+    assert wrong in str(caught.value).split("of another shape: ")[1]
 
 
 def test_an_existing_folder_is_kept(one: Case, tmp_path: Path) -> None:
@@ -172,8 +180,8 @@ def test_a_new_norm_scales_by_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(new["beta"], np.zeros_like(new["beta"]))
 
 
-def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
-    places = save_towers(one, tmp_path)
+def test_two_bare_towers(dual: Case, tmp_path: Path) -> None:
+    places = save_towers(dual, tmp_path)
     model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(
         places["vision bare"],
         str(places["text bare"]),
@@ -184,7 +192,7 @@ def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
     assert model.built
     assert model.vision_model.loading_report.left_out == ()
     assert model.text_model.loading_report.new == ()
-    wanted = values(one.keras)
+    wanted = values(dual.keras)
     found = values(model)
     assert list(found) == list(wanted)
     for name, value in found.items():
@@ -193,13 +201,13 @@ def test_two_bare_towers(one: Case, tmp_path: Path) -> None:
     assert found["text_projection/kernel"].shape == (40, 19)
     assert found["text_projection/kernel"].std() > 0.01
     assert found["logit_scale"] == np.array([0.5], np.float32)
-    output = model(one.inputs)
-    plain = one.keras(one.inputs)
+    output = model(dual.inputs)
+    plain = dual.keras(dual.inputs)
     np.testing.assert_array_equal(output.text_model_output.pooler_output, plain.text_model_output.pooler_output)
 
 
-def test_towers_inside_models_with_heads(one: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    places = save_towers(one, tmp_path)
+def test_towers_inside_models_with_heads(dual: Case, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    places = save_towers(dual, tmp_path)
     caplog.set_level(logging.WARNING, "converter.models")
     model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(places["vision head"], places["text head"])
     text, vision = model.text_model.loading_report, model.vision_model.loading_report
@@ -208,7 +216,7 @@ def test_towers_inside_models_with_heads(one: Case, tmp_path: Path, caplog: pyte
     assert text.new == ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
     assert "2 tensors left out: classifier.bias, classifier.weight" in caplog.text
     assert "made anew: bert/pooler/dense/kernel" in caplog.text
-    wanted, found = values(one.keras), values(model)
+    wanted, found = values(dual.keras), values(model)
     for name, value in found.items():
         if "pooler" in name:
             kernel = name.endswith("kernel")
@@ -238,19 +246,19 @@ def test_a_full_clip_gives_its_vision_tower(tmp_path: Path) -> None:
         load_tower(tmp_path)
 
 
-def test_a_tower_of_a_dual_encoder_and_one_without_pooling(one: Case, tmp_path: Path) -> None:
-    one.keras.save_pretrained(tmp_path / "tf")
+def test_a_tower_of_a_dual_encoder_and_one_without_pooling(dual: Case, tmp_path: Path) -> None:
+    dual.keras.save_pretrained(tmp_path / "tf")
     tower = BertTower.from_pretrained(tmp_path / "tf", add_pooling_layer=False, name="mine")
     assert tower.name == "mine"
     assert not [name for name in named_variables(tower) if "pooler" in name]
-    ids, mask = one.inputs["input_ids"], one.inputs["attention_mask"]
+    ids, mask = dual.inputs["input_ids"], dual.inputs["attention_mask"]
     np.testing.assert_array_equal(
-        tower(ids, mask).last_hidden_state, one.keras(one.inputs).text_model_output.last_hidden_state
+        tower(ids, mask).last_hidden_state, dual.keras(dual.inputs).text_model_output.last_hidden_state
     )
 
 
-def test_towers_given_as_models(one: Case, tmp_path: Path) -> None:
-    places = save_towers(one, tmp_path)
+def test_towers_given_as_models(dual: Case, tmp_path: Path) -> None:
+    places = save_towers(dual, tmp_path)
     text = load_tower(places["text bare"])
     model = TFVisionTextDualEncoderModel.from_vision_text_pretrained(places["vision bare"], text_model=text)
     assert model.text_model is text
@@ -258,12 +266,12 @@ def test_towers_given_as_models(one: Case, tmp_path: Path) -> None:
         places["vision bare"],
         places["text bare"],
         text_output_hidden_states=True,
-        vision_config=one.config.vision_config,
+        vision_config=dual.config.vision_config,
     )
     assert changed.config.text_config.output_hidden_states
 
 
-def test_a_missing_tower(one: Case, tmp_path: Path) -> None:
+def test_a_missing_tower(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         TFVisionTextDualEncoderModel.from_vision_text_pretrained(None, tmp_path)
     assert str(caught.value) == (
@@ -271,3 +279,45 @@ def test_a_missing_tower(one: Case, tmp_path: Path) -> None:
     )
     with pytest.raises(ConverterError):
         TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [*CLIPS, "vit+bert"])
+@pytest.mark.parametrize(
+    "options", [{}, {"safe_serialization": True}, {"framework": "pt"}], ids=["h5", "tf safetensors", "pt"]
+)
+def test_the_class_is_picked_by_the_family(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    made = AutoTwoTower.from_config(config_of(name))
+    made.build()
+    made.save_pretrained(tmp_path / "out", **options)
+    loaded = AutoTwoTower.from_pretrained(tmp_path / "out", name="mine")
+    assert (type(loaded), loaded.name) == (type(made), "mine")
+    assert_equal_weights(loaded, made)
+
+
+def test_a_checkpoint_of_another_family(kind: Kind, tmp_path: Path) -> None:
+    model = AutoTwoTower.from_config(kind.make())
+    model.build()
+    model.save_pretrained(tmp_path / "out")
+    other = next(name for name in ("TFCLIPModel", "TFVisionTextDualEncoderModel") if name != kind.keras)
+    titles = {"TFCLIPModel": "CLIP", "TFVisionTextDualEncoderModel": "VisionTextDualEncoder"}
+    with pytest.raises(ModelError) as caught:
+        getattr(converter.models, other).from_pretrained(tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: {other} loads {titles[other]} checkpoints; this one is {titles[kind.keras]} "
+        f"(model_type {model.config.model_type!r}). Use {kind.keras}.from_pretrained, or AutoTwoTower.from_pretrained."
+    )
+
+
+def test_a_full_clip_on_either_side_of_a_dual_encoder(tmp_path: Path) -> None:
+    clip = reference.torch_model(make_clip())
+    clip.save_pretrained(tmp_path / "pt")
+    full = AutoTwoTower.from_pretrained(tmp_path / "pt")
+    full.save_pretrained(tmp_path / "tf")
+    for vision, text in (("pt", "tf"), ("tf", "pt")):
+        joined = TFVisionTextDualEncoderModel.from_vision_text_pretrained(tmp_path / vision, tmp_path / text)
+        found, wanted = values(joined), values(full)
+        for name, value in wanted.items():
+            if "_model/" in name:  # clip/text_model/... is text_model/clip/text_model/... there
+                side = name.split("/")[1]
+                np.testing.assert_array_equal(found.pop(f"{side}/{name}"), value, err_msg=name)
+        assert sorted(found) == ["logit_scale", "text_projection/kernel", "visual_projection/kernel"]

@@ -12,12 +12,14 @@ import transformers
 from transformers import VisionTextDualEncoderConfig
 
 from converter.errors import ModelError
-from converter.models import TFVisionTextDualEncoderModel, build_tower, named_variables
+from converter.models import AutoTwoTower, TFVisionTextDualEncoderModel, build_tower, named_variables
 from converter.models.registry import TEXT, VISION
 from converter.names.configs import check_config
 from converter.names.rule_files import supported
 from converter.names.rules import compile_rules
 from converter.tensors.layouts import LAYOUTS
+from tests.models.families import CLIPS, Kind
+from tests.models.families import config_of as other_config_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -88,15 +90,26 @@ def test_names_shapes_and_order_are_those_of_transformers_4(pair: str) -> None:
     assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name in wanted(pair)]
 
 
-@pytest.mark.parametrize("pair", [*(f"{v}+bert" for v in VISION), *(f"vit+{t}" for t in TEXT if t != "bert")])
-def test_names_shapes_and_order_are_those_of_the_rules(pair: str) -> None:
-    config = config_of(pair)
-    model = TFVisionTextDualEncoderModel(config)
+@pytest.mark.parametrize("name", [*(f"{v}+bert" for v in VISION), *(f"vit+{t}" for t in TEXT if t != "bert"), *CLIPS])
+def test_names_shapes_and_order_are_those_of_the_rules(name: str) -> None:
+    config = other_config_of(name) if name in CLIPS else config_of(name)
+    model = AutoTwoTower.from_config(config)
     model.build()
+    root = f"{model.load_weight_prefix}/"
     rules = compile_rules(check_config(config.to_dict()))
     named = [(rule.names["tf"], list(LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape))) for rule in rules.tensors]
     assert list(shapes(model).items()) == named
-    assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name, _ in named]
+    assert [variable.path for variable in named_variables(model).values()] == [root + name for name, _ in named]
+
+
+def test_the_names_of_clip_begin_and_end_as_transformers_4_creates_them() -> None:
+    model = AutoTwoTower.from_config(other_config_of("clip"))
+    model.build()
+    names = list(shapes(model))
+    assert names[:2] == ["clip/logit_scale", "clip/text_model/embeddings/token_embedding/weight"]
+    towers = [name.split("/")[1] for name in names[1:-2]]
+    assert towers == sorted(towers)  # all of the text tower, then all of the vision tower
+    assert names[-2:] == ["clip/visual_projection/kernel", "clip/text_projection/kernel"]
 
 
 def test_registry_and_rules_serve_the_same_towers() -> None:
@@ -126,28 +139,39 @@ def test_towers_built_alone_and_joined_have_the_same_names() -> None:
     assert [variable.path for variable in named_variables(text).values()] == paths
 
 
-def test_a_second_model_in_the_process_has_the_same_names() -> None:
-    models = [TFVisionTextDualEncoderModel(config_of("vit+bert")) for _ in range(2)]
+def test_a_second_model_in_the_process_has_the_same_names(kind: Kind) -> None:
+    models = [AutoTwoTower.from_config(kind.make()) for _ in range(2)]
     for model in models:
         model.build()
-        assert list(shapes(model)) == list(wanted("vit+bert"))
-        assert next(iter(named_variables(model).values())).path.startswith(ROOT)
+        assert list(shapes(model)) == list(shapes(models[0]))
+        root = f"{model.load_weight_prefix}/"
+        assert [v.path for v in named_variables(model).values()] == [root + name for name in shapes(model)]
 
 
-def test_names_survive_a_keras_file(tmp_path: Path) -> None:
-    model = TFVisionTextDualEncoderModel(config_of("vit+bert"))
+def test_a_name_of_the_users_is_in_keras_paths_only(kind: Kind) -> None:
+    plain, named = (AutoTwoTower.from_config(kind.make(), name=name) for name in (None, "mine"))
+    plain.build()
+    named.build()
+    assert shapes(named) == shapes(plain)
+    assert [v.path for v in named_variables(named).values()] == [f"mine/{name}" for name in shapes(plain)]
+
+
+def test_names_survive_a_keras_file(kind: Kind, tmp_path: Path) -> None:
+    model = AutoTwoTower.from_config(kind.make())
     model.build()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert list(shapes(loaded).items()) == list(wanted("vit+bert").items())
-    assert [v.path for v in named_variables(loaded).values()] == [ROOT + name for name in wanted("vit+bert")]
+    assert list(shapes(loaded).items()) == list(shapes(model).items())
+    root = f"{model.load_weight_prefix}/"
+    assert [v.path for v in named_variables(loaded).values()] == [root + name for name in shapes(model)]
 
 
-def test_only_dropout_state_is_outside_the_checkpoint() -> None:
-    model = TFVisionTextDualEncoderModel(config_of("vit+bert"))
+def test_only_dropout_state_is_outside_the_checkpoint(kind: Kind) -> None:
+    model = AutoTwoTower.from_config(kind.make(**kind.text_dropout))
     model.build()
     held = {id(variable) for variable in named_variables(model).values()}
-    assert [v.path for v in model.variables if id(v) not in held] == ["dropout_seed/seed_generator_state"]
+    rest = {v.path for v in model.variables if id(v) not in held}
+    assert rest == {"dropout_seed/seed_generator_state"}
     assert len(model.trainable_variables) == len(held)
 
 

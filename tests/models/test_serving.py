@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from converter.errors import ModelError
-from converter.models import TFVisionTextDualEncoderModel
+from converter.models import AutoTwoTower
 from tests.models import reference
 from tests.models.conftest import Case, make_case
+from tests.models.families import Kind, config_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -43,9 +44,10 @@ FOUND = [
 ]  # fmt: skip
 
 
-def test_a_process_without_us_gives_the_same(tmp_path: Path) -> None:
-    # Neither tower is trivial: CLIP has a flat table of positions, RoBERTa counts after padding.
-    case = make_case(reference.make_config("clip_vision_model", "roberta"))
+# Neither tower is trivial: CLIP has a flat table of positions, RoBERTa counts after padding.
+@pytest.mark.parametrize("name", ["clip_vision_model+roberta", "clip"])
+def test_a_process_without_us_gives_the_same(name: str, tmp_path: Path) -> None:
+    case = make_case(config_of(name))
     case.keras.export(tmp_path / "saved")
     batches = [reference.make_inputs(case.config, *shape) for shape in ((3, 4, 9), (2, 1, 5))]
     for number, inputs in enumerate(batches):
@@ -59,8 +61,8 @@ def test_a_process_without_us_gives_the_same(tmp_path: Path) -> None:
         wanted = case.keras(inputs)
         with np.load(tmp_path / f"found-{number}.npz") as found:
             assert sorted(found) == FOUND
-            for name, value in found.items():
-                np.testing.assert_allclose(value, wanted[name.partition(".")[2]], atol=1e-5, rtol=0, err_msg=name)
+            for key, value in found.items():
+                np.testing.assert_allclose(value, wanted[key.partition(".")[2]], atol=1e-5, rtol=0, err_msg=key)
 
 
 def test_another_format_is_refused(one: Case, tmp_path: Path) -> None:
@@ -81,8 +83,8 @@ def test_signatures_are_not_for_choosing(one: Case, tmp_path: Path) -> None:
     )
 
 
-def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = TFVisionTextDualEncoderModel(reference.make_config("vit", "bert"))
+def test_another_backend_is_refused(kind: Kind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = AutoTwoTower.from_config(kind.make())
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ModelError) as caught:
         model.export(tmp_path / "out")

@@ -16,9 +16,8 @@ import numpy as np
 import transformers
 
 from converter.errors import ParityError
-from converter.models import TFVisionTextDualEncoderModel
 from converter.models.blocks import Block
-from converter.models.loading import load_dual_encoder
+from converter.models.loading import load_two_towers
 from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
@@ -38,7 +37,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     gpu = choose_gpu(options.device)
     batches = read_recording(Path(request["inputs"]), taps=False).batches
     with contextlib.nullcontext() if gpu is None else keras.device(f"gpu:{gpu}"):
-        model = load_dual_encoder(TFVisionTextDualEncoderModel, str(source), in_place=True)
+        model = load_two_towers(None, str(source), in_place=True)
         ran = tuple(_run(model, batch, options) for batch in batches)
     metadata = {
         "framework": f"Keras on {options.backend}",

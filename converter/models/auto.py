@@ -1,0 +1,81 @@
+"""Picks the class of a model by the family that its config says."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from converter.errors import ModelError, listed, printable
+from converter.models.registry import family_class
+from converter.models.two_towers import TwoTowers
+from converter.names.families import families, family, is_family
+
+
+class AutoTwoTower:
+    """Makes a model of whatever family a config or a checkpoint is of; it has no instances of its own.
+
+    Raises:
+        ModelError: it was called; use ``from_pretrained`` or ``from_config``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+        raise ModelError(
+            "AutoTwoTower only picks a class. "
+            "Use AutoTwoTower.from_pretrained(source) or AutoTwoTower.from_config(config)."
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        config: Any = None,
+        from_pt: bool = False,
+        **kwargs: Any,
+    ) -> TwoTowers:
+        """Loads a checkpoint of either framework and of any family with a model here.
+
+        Args:
+            source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+                (``id@revision`` too).
+            revision: branch, tag or commit, where ``source`` is an id.
+            config: of transformers, instead of the checkpoint's.
+            from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
+            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change.
+
+        Returns:
+            The model, built: of the class that the family of its config.json has, for example ``TFCLIPModel``.
+
+        Raises:
+            ConverterError: the checkpoint is of no such family, not complete or not sound, or the Hub refuses.
+        """
+        from converter.models.loading import load_two_towers
+
+        loaded: TwoTowers = load_two_towers(None, source, revision=revision, config=config, from_pt=from_pt, **kwargs)
+        return loaded
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> TwoTowers:
+        """Makes a model with fresh weights.
+
+        Args:
+            config: of transformers.
+            **kwargs: of the class: ``name``, ``dtype``, ``trainable`` and ``initial``.
+
+        Returns:
+            The model, not built yet.
+
+        Raises:
+            ModelError: the config is of no family with a model here.
+            ConfigError: it says a model type that is not its own.
+        """
+        model_type = getattr(config, "model_type", None)
+        if not is_family(model_type):
+            raise ModelError(
+                f"config has model_type {printable(repr(model_type), 60)}; expected one of {listed(tuple(families()))}. "
+                "Give the config of a model with two towers."
+            )
+        made: TwoTowers = family_class(family(str(model_type)))(config, **kwargs)
+        return made

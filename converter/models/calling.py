@@ -1,0 +1,183 @@
+"""How a model with two towers is called: what it takes, how it scores every pair, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from converter.errors import ModelError
+from converter.models.embeddings import pair
+from converter.models.features import Features
+from converter.models.inputs import unpacked
+from converter.models.losses import clip_loss
+from converter.models.outputs import DualEncoderOutput
+from converter.models.parts import unit, widened
+
+Tensor = Any
+
+FLAGS = ("output_attentions", "output_hidden_states", "return_dict", "training")
+DUMMY_IDS = ((7, 6, 0, 0, 1), (1, 2, 3, 0, 0), (0, 0, 0, 4, 5))
+
+
+class Calling(Features, keras.Model):
+    """A model with a ``vision_model`` and a ``text_model``; a family overrides ``score`` and ``loss_of``.
+
+    Attributes:
+        fields: what a call takes, in the order of its arguments; ``FLAGS`` follow.
+        serving_fields: what a text is to a server.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("input_ids", "pixel_values", "attention_mask", "position_ids", "return_loss")
+    serving_fields: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+
+    config: Any
+    logit_scale: Any
+
+    def score(self, text_units: Tensor, image_units: Tensor) -> Tensor:
+        """Scores every text against every image.
+
+        Args:
+            text_units: ``(texts, projection_dim)``, each of length 1.
+            image_units: ``(images, projection_dim)``, each of length 1.
+
+        Returns:
+            Logits ``(texts, images)``: the cosines, times ``exp(logit_scale)``.
+        """
+        scale = ops.cast(ops.convert_to_tensor(self.logit_scale), text_units.dtype)
+        return ops.matmul(text_units, ops.transpose(image_units)) * ops.exp(scale)
+
+    def loss_of(self, logits_per_text: Tensor) -> Tensor:
+        """The loss of ``(n, n)`` logits, of which text i belongs to image i; a scalar."""
+        return clip_loss(logits_per_text)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model on inputs of any accepted kind; see ``call``."""
+        self.build()
+        kwargs |= dict(zip((*self.fields, *FLAGS)[1:], args[1:], strict=False))
+        given = {field: kwargs.pop(field, None) for field in self.fields}
+        for field in set(self.text_model.input_fields).difference(self.fields):
+            if kwargs.pop(field, None) is not None:
+                raise ModelError(f"{type(self).__name__} takes no {field}: its texts have none. Leave it out.")
+        inputs = unpacked(args[0] if args else None, given, self.fields)
+        return super().__call__(**self._tensors(inputs), **kwargs)
+
+    def _tensors(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        missing = [field for field in ("input_ids", "pixel_values") if field not in inputs]
+        if missing:
+            raise ModelError(
+                f"{' and '.join(missing)} missing; the dual encoder needs texts and images. "
+                "Use get_text_features or get_image_features for one of them alone."
+            )
+        pixels = self.vision_model.checked({"pixel_values": inputs["pixel_values"]})["pixel_values"]
+        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in ("pixel_values", "return_loss")})
+        images, texts = pixels.shape[0], ids["input_ids"].shape[0]
+        loss = bool(inputs.get("return_loss", False))
+        if loss and images is not None and texts is not None and images != texts:
+            raise ModelError(
+                f"return_loss with {images} images and {texts} texts: the loss pairs text i with image i. "
+                "Give as many texts as images, or leave return_loss out."
+            )
+        return {**ids, "pixel_values": pixels, "return_loss": loss}
+
+    def call(
+        self,
+        input_ids: Tensor = None,
+        pixel_values: Tensor = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool = False,
+    ) -> Any:
+        """Scores every text against every image.
+
+        Args:
+            input_ids: ``(texts, length)``, or one dictionary of all inputs.
+            pixel_values: ``(images, channels, height, width)``.
+            attention_mask: ``(texts, length)``, 1 where a token is; None: all are tokens.
+            position_ids: ``(texts, length)``; None: counted as the tower counts.
+            return_loss: whether to return the loss; needs as many images as texts.
+            output_attentions: whether the towers return attention weights; None: as their configs say.
+            output_hidden_states: whether the towers return hidden states; None: as their configs say.
+            return_dict: whether to return a ``DualEncoderOutput`` or a plain tuple; None: as the config says.
+            training: whether dropout is on.
+
+        Returns:
+            The fields of ``DualEncoderOutput``; ``loss`` has shape ``(1,)`` and is there with ``return_loss`` only.
+
+        Raises:
+            ModelError: an input is missing or does not fit the config.
+        """
+        if isinstance(input_ids, Mapping):
+            return self(input_ids, training=training)
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        return self._matched(texts, pixel_values, return_loss, return_dict, training=training, **asked)
+
+    def _matched(
+        self, texts: Mapping[str, Any], pixel_values: Tensor, return_loss: Any, return_dict: bool | None, **flags: Any
+    ) -> Any:
+        """What ``call`` returns: of the texts' inputs by name, the images, and the flags that both towers take."""
+        as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
+        vision = self.vision_model.run(pixel_values=pixel_values, **flags, return_dict=True)
+        text = self.text_model.run(**texts, **flags, return_dict=True)
+        # Half precision is rounded at the end only: scores are differences of numbers near each other.
+        image_units = unit(widened(self.project("vision", vision)))
+        text_units = unit(widened(self.project("text", text)))
+        scores = self.score(text_units, image_units)
+        image_embeds, text_embeds, logits_per_text = (
+            ops.cast(made, self.compute_dtype) for made in (image_units, text_units, scores)
+        )
+        made = DualEncoderOutput.of(
+            loss=ops.reshape(self.loss_of(logits_per_text), (1,)) if return_loss else None,
+            logits_per_image=ops.transpose(logits_per_text),
+            logits_per_text=logits_per_text,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            text_model_output=text,
+            vision_model_output=vision,
+        )
+        return made if as_dict else made.to_tuple()
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole model."""
+        del args, kwargs
+        return layer_call
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        """The family's own loss, so that ``fit`` works on pairs of images and texts without labels.
+
+        Args:
+            x: the inputs.
+            y: labels; only looked at where ``compile`` was given a loss.
+            y_pred: what ``call`` returned.
+            sample_weight: for a loss given to ``compile``.
+            training: passed on.
+
+        Returns:
+            A scalar.
+        """
+        if getattr(self, "_compile_loss", None) is not None and y is not None:
+            given = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
+            return super().compute_loss(**given, training=training)
+        loss = self.loss_of(y_pred["logits_per_text"])
+        return ops.sum(ops.stack([loss, *(ops.cast(extra, loss.dtype) for extra in self.losses)]))
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """Three short texts and three random images that the model accepts."""
+        vision = self.config.vision_config
+        ids = np.array(DUMMY_IDS, "int32") % self.config.text_config.vocab_size
+        shape = (len(DUMMY_IDS), vision.num_channels, *pair(vision.image_size))
+        return {
+            "pixel_values": keras.random.uniform(shape, dtype=self.compute_dtype),
+            "input_ids": ops.convert_to_tensor(ids),
+        }

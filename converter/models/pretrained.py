@@ -1,0 +1,99 @@
+"""Checkpoints of a model with two towers, in and out, and what a server gets: each is one call to whoever does it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from converter.errors import ModelError, listed
+from converter.models import ports
+
+if TYPE_CHECKING:
+    from converter.conversion.engine import Conversion
+    from converter.specs import Framework
+
+
+class Pretrained:
+    """Mixin of models with two towers."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        config: Any = None,
+        from_pt: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads a checkpoint of either framework, in any container that the converter reads.
+
+        Args:
+            source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+                (``id@revision`` too).
+            revision: branch, tag or commit, where ``source`` is an id.
+            config: of transformers, instead of the checkpoint's.
+            from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
+            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change.
+
+        Returns:
+            The model, built.
+
+        Raises:
+            ConverterError: the checkpoint is of another family, not complete or not sound, or the Hub refuses.
+        """
+        from converter.models.loading import load_two_towers
+
+        loaded: Self = load_two_towers(cls, source, revision=revision, config=config, from_pt=from_pt, **kwargs)
+        return loaded
+
+    def save_pretrained(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        format: Literal["h5", "safetensors"] | None = None,
+        framework: Framework = "tf",
+        safe_serialization: bool = False,
+        overwrite: bool = False,
+    ) -> Conversion:
+        """Saves the model as a checkpoint folder, of either framework.
+
+        Args:
+            out: folder to make.
+            format: container; None: ``tf_model.h5`` for TensorFlow, safetensors for PyTorch.
+            framework: whose checkpoint to write, ``"tf"`` or ``"pt"``.
+            safe_serialization: safetensors for TensorFlow too, as in transformers 4; PyTorch's are always.
+            overwrite: replace ``out`` if it exists.
+
+        Returns:
+            What was written.
+
+        Raises:
+            TargetError: ``out`` exists, or cannot be written.
+        """
+        from converter.models.loading import save_two_towers
+
+        container = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
+        return save_two_towers(self, out, framework, container, overwrite)
+
+    def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes a SavedModel with the signatures ``similarity`` (the default), ``encode_image`` and ``encode_text``.
+
+        Ids are int64, as tokenizers give them, and pixel values float32; the number of images, of texts and of tokens is
+        free, and images and texts may differ in number.
+
+        Args:
+            filepath: folder to make.
+            format: ``"tf_saved_model"``; there is no other.
+            **kwargs: ``verbose`` is accepted for compatibility, ignored; the signatures are what they are.
+
+        Raises:
+            ModelError: another format, a backend other than TensorFlow, or an argument that means nothing here.
+        """
+        kwargs.pop("verbose", None)
+        if kwargs:
+            raise ModelError(
+                f"export has no {listed(sorted(kwargs))}: its signatures are similarity, encode_image and encode_text. "
+                "Leave it out, or use keras.export.ExportArchive for signatures of your own."
+            )
+        ports.provided("export")(self, filepath, format)

@@ -1,0 +1,126 @@
+"""What the tests of models run over, in one table: every family, and configs of each at odd values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from transformers import CLIPConfig
+
+from tests.models import reference
+
+
+def make_clip(**changes: Any) -> Any:
+    """A CLIP config; ``vision_x=`` and ``text_x=`` change the towers' fields, others its own."""
+    towers = {
+        side: table | {n.removeprefix(f"{side}_"): value for n, value in changes.items() if n.startswith(f"{side}_")}
+        for side, table in (
+            ("vision", reference.VISION["clip_vision_model"]),
+            ("text", reference.TEXT["clip_text_model"]),
+        )
+    }
+    rest = {name: value for name, value in changes.items() if not name.startswith(("vision_", "text_"))}
+    return CLIPConfig(
+        vision_config=towers["vision"],
+        text_config=towers["text"],
+        **{"projection_dim": reference.PROJECTION, "logit_scale_init_value": 1.7, **rest},
+    )
+
+
+def make_dual(**changes: Any) -> Any:
+    """A dual encoder config of the two plainest towers."""
+    return reference.make_config("vit", "bert", **changes)
+
+
+class Kind(NamedTuple):
+    """One family.
+
+    Attributes:
+        make: a config of it, with changes.
+        torch: its class in PyTorch.
+        keras: its class here.
+        query: how the weights of queries end in PyTorch, and those of keys.
+        vision_dropout: fields that drop something in the vision tower.
+        text_dropout: in the text tower.
+        no_dropout: fields that drop nothing anywhere.
+        deeper: a text tower with more layers and a vision tower of other width inside, and what names and shapes differ.
+    """
+
+    make: Callable[..., Any]
+    torch: str
+    keras: str
+    query: tuple[str, str]
+    vision_dropout: dict[str, float]
+    text_dropout: dict[str, float]
+    no_dropout: dict[str, float]
+    deeper: tuple[dict[str, int], str, str]
+
+
+FAMILIES = {
+    "vision-text-dual-encoder": Kind(
+        make_dual,
+        "VisionTextDualEncoderModel",
+        "TFVisionTextDualEncoderModel",
+        ("query.weight", "key.weight"),
+        {"vision_hidden_dropout_prob": 0.2},
+        {"text_hidden_dropout_prob": 0.1},
+        {"text_hidden_dropout_prob": 0.0, "text_attention_probs_dropout_prob": 0.0},
+        (
+            {"text_num_hidden_layers": 3, "vision_intermediate_size": 53},
+            "text_model/bert/encoder/layer_._2/",
+            "vision_model/vit/encoder/layer_._0/intermediate/dense/kernel",
+        ),
+    ),
+    "clip": Kind(
+        make_clip,
+        "CLIPModel",
+        "TFCLIPModel",
+        ("q_proj.weight", "k_proj.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_attention_dropout": 0.2},
+        {},
+        (
+            {"text_num_hidden_layers": 4, "vision_intermediate_size": 53},
+            "clip/text_model/encoder/layers_._3/",
+            "clip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+    ),
+}
+# Of CLIP: quick_gelu and gelu, the end of the text as the highest id and as the first of its own, sides that leave a rest.
+CLIPS: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "clip of old files": {
+        "vision_hidden_act": "gelu",
+        "text_hidden_act": "gelu",
+        "text_eos_token_id": 2,
+        "vision_image_size": 22,
+        "vision_patch_size": 4,
+    },
+    "clip of other sizes": {
+        "vision_hidden_size": 30,
+        "vision_num_attention_heads": 5,
+        "vision_num_channels": 1,
+        "text_hidden_size": 42,
+        "text_num_attention_heads": 7,
+        "text_num_hidden_layers": 2,
+        "text_eos_token_id": 500,
+        "projection_dim": 11,
+    },
+}
+
+
+def config_of(name: str) -> Any:
+    """A config by its name: of ``CLIPS``, or ``vision+text`` for a dual encoder of these towers."""
+    if name in CLIPS:
+        return make_clip(**CLIPS[name])
+    return reference.make_config(*name.split("+"))
+
+
+def kind_of(config: Any) -> Kind:
+    """The family of a config."""
+    return FAMILIES[config.model_type]
+
+
+def prefix_of(model: Any, side: str) -> str:
+    """What the names of a tower's variables begin with in a model."""
+    return {"clip": f"clip/{side}_model/"}.get(model.config.model_type, f"{side}_model/")
