@@ -1,7 +1,7 @@
 """Makes the checkpoints that the benchmarks convert: `python benchmarks/checkpoints.py NAME FOLDER`.
 
-CLIP + BERT of any size, seeded random float32 values, written tensor by tensor with NumPy alone. Prints how many
-tensors and bytes they are, as JSON.
+CLIP + BERT of any size and full CLIP, seeded random float32 values, written tensor by tensor with NumPy alone. Prints
+how many tensors and bytes they are, as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 SEED = 11
 CHUNK = 1 << 22  # elements
 LOGIT_SCALE = 2.6592
+TRAINED_SCALE = 4.6  # near where CLIP's training ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,17 @@ class Size:
 
     Attributes:
         vision: fields of the CLIP vision config.
-        text: fields of the BERT config.
+        text: fields of the BERT config, of full CLIP those of its text tower.
         projection: width of the common space.
         shard: bytes of data per file at most; None for one file.
+        full_clip: whether it is a CLIPModel instead of a dual encoder of CLIP's vision tower and BERT.
     """
 
     vision: dict[str, int]
     text: dict[str, int]
     projection: int
     shard: int | None = None
+    full_clip: bool = False
 
 
 SIZES = {
@@ -58,6 +61,28 @@ SIZES = {
             "max_position_embeddings": 512,
         },
         512,
+    ),
+    # As openai/clip-vit-base-patch32, a full CLIPModel: 398 tensors, 605 MB.
+    "clip-vit-b-32": Size(
+        {
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "image_size": 224,
+            "patch_size": 32,
+        },
+        {
+            "vocab_size": 49408,
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 8,
+            "max_position_embeddings": 77,
+            "eos_token_id": 49407,
+        },
+        512,
+        full_clip=True,
     ),
     # CLIP ViT-L and BERT-large with some more layers and XLM-R's vocabulary: 4.05 GB in shards of at most 1 GB.
     "4gb": Size(
@@ -126,20 +151,34 @@ SIZES = {
 
 def tensors(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Lists the nested PyTorch names and shapes of a checkpoint."""
-    yield from _vision(size.vision)
-    yield from _text(size.text)
+    level = "" if size.full_clip else "vision_model."
+    yield from _vision(size.vision, f"{level}vision_model")
+    yield from _clip_text(size.text) if size.full_clip else _text(size.text)
     yield "visual_projection.weight", (size.projection, size.vision["hidden_size"])
     yield "text_projection.weight", (size.projection, size.text["hidden_size"])
     yield "logit_scale", ()
 
 
-def _vision(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    width, inner, patch = config["hidden_size"], config["intermediate_size"], config["patch_size"]
-    root = "vision_model.vision_model"
+def _vision(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, patch = config["hidden_size"], config["patch_size"]
     yield f"{root}.embeddings.class_embedding", (width,)
     yield f"{root}.embeddings.position_embedding.weight", (1 + (config["image_size"] // patch) ** 2, width)
     yield f"{root}.embeddings.patch_embedding.weight", (width, 3, patch, patch)
     yield from _module(f"{root}.pre_layrnorm", (width,))
+    yield from _clip_layers(config, root)
+    yield from _module(f"{root}.post_layernorm", (width,))
+
+
+def _clip_text(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = config["hidden_size"]
+    yield "text_model.embeddings.token_embedding.weight", (config["vocab_size"], width)
+    yield "text_model.embeddings.position_embedding.weight", (config["max_position_embeddings"], width)
+    yield from _clip_layers(config, "text_model")
+    yield from _module("text_model.final_layer_norm", (width,))
+
+
+def _clip_layers(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, inner = config["hidden_size"], config["intermediate_size"]
     for layer in range(config["num_hidden_layers"]):
         at = f"{root}.encoder.layers.{layer}"
         for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
@@ -148,7 +187,6 @@ def _vision(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from _module(f"{at}.mlp.fc1", (inner, width))
         yield from _module(f"{at}.mlp.fc2", (width, inner))
         yield from _module(f"{at}.layer_norm2", (width,))
-    yield from _module(f"{root}.post_layernorm", (width,))
 
 
 def _text(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -196,7 +234,7 @@ def write(size: Size, folder: Path) -> dict[str, int]:
     nbytes = 0
     for number, shapes in enumerate(files, 1):
         name = f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"
-        nbytes += _write_file(folder / name, shapes, noise)
+        nbytes += _write_file(folder / name, shapes, noise, TRAINED_SCALE if size.full_clip else LOGIT_SCALE)
         weight_map |= dict.fromkeys(shapes, name)
     if len(files) > 1:
         index = {"metadata": {"total_size": nbytes}, "weight_map": weight_map}
@@ -205,7 +243,7 @@ def write(size: Size, folder: Path) -> dict[str, int]:
     return {"tensors": len(weight_map), "bytes": nbytes}
 
 
-def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random.Generator) -> int:
+def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random.Generator, scale: float) -> int:
     """Writes one safetensors file (header length, JSON header, tensors in order); gives its bytes of data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -217,7 +255,7 @@ def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes.items():
-            mean = np.float32(_mean(name))
+            mean = np.float32(scale if name == "logit_scale" else _mean(name))
             for left in range(math.prod(shape), 0, -CHUNK):
                 file.write((mean + 0.04 * noise.standard_normal(min(left, CHUNK), dtype=np.float32)).tobytes())
     return end
@@ -225,19 +263,17 @@ def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random
 
 def _mean(name: str) -> float:
     """What values lie around. A norm scales by about 1: with less every text comes out alike, layer after layer."""
-    if name == "logit_scale":
-        return LOGIT_SCALE
     return 1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0
 
 
 def _write_config(size: Size, folder: Path) -> None:
     config = {
-        "architectures": ["VisionTextDualEncoderModel"],
-        "model_type": "vision-text-dual-encoder",
+        "architectures": ["CLIPModel" if size.full_clip else "VisionTextDualEncoderModel"],
+        "model_type": "clip" if size.full_clip else "vision-text-dual-encoder",
         "projection_dim": size.projection,
         "logit_scale_init_value": LOGIT_SCALE,
         "vision_config": {"model_type": "clip_vision_model", **size.vision},
-        "text_config": {"model_type": "bert", **size.text},
+        "text_config": {"model_type": "clip_text_model" if size.full_clip else "bert", **size.text},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -30,6 +30,7 @@ CASES = ("h5", "bin", "tf-safetensors", "help", "peer")
 # Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
 SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "clip-italian": (4, 8, CASES),
+    "clip-vit-b-32": (4, 8, ("h5", "peer")),
     "4gb": (3, 6, ("h5",)),
     "20000-tensors": (None, None, CASES[:-1]),
     "tiny": (None, None, CASES[:-1]),
@@ -95,7 +96,7 @@ class Run:
 def main() -> None:
     """Times every size in turn."""
     parser = argparse.ArgumentParser(description="Times conversions against cp and transformers 4.57.6.")
-    sizes = ["clip-italian", "20000-tensors", "4gb"]
+    sizes = ["clip-italian", "clip-vit-b-32", "20000-tensors", "4gb"]
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=sizes, metavar="SIZE", help=", ".join(SIZES))
     parser.add_argument(
         "--cases", nargs="+", choices=CASES, metavar="CASE", help=f"{', '.join(CASES)}; default: by size"

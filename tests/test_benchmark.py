@@ -66,6 +66,7 @@ def test_bounds_are_those_of_the_size(tmp_path: Path) -> None:
     }
     assert bounds == {
         "clip-italian": {"pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8},
+        "clip-vit-b-32": {"pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8},
         "4gb": {"pt2tf --no-check": 3, "pt2tf": 6, "tf2pt --no-check": 3, "tf2pt": 6},
         "20000-tensors": {},
         "tiny": {},
