@@ -9,10 +9,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing it takes longer than all of `converter`
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
@@ -62,7 +64,7 @@ def _classes() -> Iterator[tuple[str, str]]:
     yield from tower_places()
 
 
-class _AfterKeras(MetaPathFinder):
+class _AfterKeras:
     """Finds Keras as the other finders do, and registers once it is imported."""
 
     def find_spec(
@@ -71,18 +73,21 @@ class _AfterKeras(MetaPathFinder):
         """The spec of Keras with a loader that registers; None for everything else."""
         if fullname != "keras":
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Registering(spec.loader, self)
+            spec.loader = _Registering(spec.loader, self)  # type: ignore[assignment]
         return spec
 
 
-class _Registering(Loader):
+class _Registering:
     """Another loader, and what comes after it."""
 
-    def __init__(self, loader: Loader, finder: MetaPathFinder) -> None:
+    def __init__(self, loader: Loader, finder: _AfterKeras) -> None:
         self._loader, self._finder = loader, finder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
