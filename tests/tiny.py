@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every pair and family, written with NumPy and the safetensors library: random, non-default values everywhere."""
+"""Tiny checkpoints of every pair and family, written with NumPy and the safetensors library: random values everywhere."""
 
 from __future__ import annotations
 

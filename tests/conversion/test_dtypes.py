@@ -15,7 +15,17 @@ from converter.errors import TargetError
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from tests.hdf5_files import read_all
-from tests.tiny import BFLOAT16, OF_FAMILIES, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import (
+    BFLOAT16,
+    OF_FAMILIES,
+    Arrays,
+    assert_same,
+    config_of,
+    load,
+    tensors_of,
+    write_checkpoint,
+    write_tiny,
+)
 
 COUNT = len(tensors_of(config_of()))
 COUNTS = {family: len(tensors_of(config)) for family, config in OF_FAMILIES.items()}
@@ -66,7 +76,9 @@ def test_hdf5_has_no_bfloat16(tmp_path: Path) -> None:
     ("dtype", "numpy"), [("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16), ("float32", np.float32)]
 )
 @pytest.mark.parametrize("source", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
-def test_casts_are_those_of_numpy_and_ml_dtypes(tmp_path: Path, source: Any, dtype: Any, numpy: Any, family: str) -> None:
+def test_casts_are_those_of_numpy_and_ml_dtypes(
+    tmp_path: Path, source: Any, dtype: Any, numpy: Any, family: str
+) -> None:
     tensors = write_tiny(tmp_path / "pt", dtype=source, family=family)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors", dtype=dtype)
     assert there.casts == ({} if source == numpy else {f"{np.dtype(source).name} -> {dtype}": COUNTS[family]})

@@ -18,7 +18,17 @@ from converter.names.families import families
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, StoredTensor
 from tests.hdf5_files import read_all, write_h5
-from tests.tiny import MODELS, OF_FAMILIES, Array, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import (
+    MODELS,
+    OF_FAMILIES,
+    Array,
+    Arrays,
+    assert_same,
+    load,
+    tensors_of,
+    write_checkpoint,
+    write_tiny,
+)
 
 SOME = ["clip_vision_model+bert", "swin+bert", *(name for name in MODELS if "+" not in name)]
 
@@ -160,7 +170,9 @@ def test_from_big_endian_datasets_of_another_root(tmp_path: Path, model: str) ->
     (tmp_path / "tf").mkdir()
     (tmp_path / "tf" / "config.json").write_text(json.dumps(config))
     big = {name: array.astype(">f4") for name, array in in_tensorflow(config, tensors).items()}
-    write_h5(tmp_path / "tf" / "tf_model.h5", big, root=f"{check_config(config).family.root_scope}_3", attribute_bytes=4000)
+    write_h5(
+        tmp_path / "tf" / "tf_model.h5", big, root=f"{check_config(config).family.root_scope}_3", attribute_bytes=4000
+    )
     tf2pt(tmp_path / "tf", tmp_path / "pt")
     assert_same(load(tmp_path / "pt" / "model.safetensors"), tensors)
 
@@ -170,7 +182,9 @@ def test_query_and_key_exchanged_are_found(tmp_path: Path, model: str) -> None:
     """The comparison of this file fails where it must: shapes and names are those of a right answer."""
     config = MODELS[model]
     tensors = tensors_of(config)
-    query = next(name for name in tensors if name.startswith("text_model") and re.search(r"q(uery|_proj)\.weight$", name))
+    query = next(
+        name for name in tensors if name.startswith("text_model") and re.search(r"q(uery|_proj)\.weight$", name)
+    )
     key = query.replace("query", "key").replace("q_proj", "k_proj")
     write_checkpoint(tmp_path / "wrong", config, tensors | {query: tensors[key], key: tensors[query]})
     pt2tf(tmp_path / "wrong", tmp_path / "tf")
