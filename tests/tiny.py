@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every pair, written with NumPy and the safetensors library: random, non-default values everywhere."""
+"""Tiny checkpoints of every pair and family, written with NumPy and the safetensors library: random values everywhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from converter.names.configs import check_config
+from converter.names.families import JOINED
 from converter.names.rules import compile_rules
-from tests.compat.towers import LOGIT_SCALE, PROJECTION, TEXT, VISION
+from tests.compat.towers import FAMILIES, LOGIT_SCALE, PROJECTION, TEXT, VISION
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -23,14 +24,28 @@ PAIRS = [(vision, text) for vision in VISION for text in TEXT]
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 FIXTURE = FIXTURES / "clip-bert-tiny"
 EXPECTED = FIXTURES / "clip-bert-tiny-expected"
+_TOWERS = ("vision_config", "text_config")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def config_of(vision: str = "vit", text: str = "bert", /, **changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a tiny pair; ``changes`` are ``vision_fields``, ``text_fields`` or (top-level) ``fields``."""
+def config_of(
+    vision: str = "vit", text: str = "bert", /, *, family: str = JOINED, **changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config of a tiny pair, or of another family, which has towers of its own.
+
+    Args:
+        vision: model type, for the dual encoder.
+        text: model type, for the dual encoder.
+        family: model type of the whole.
+        **changes: ``vision_fields``, ``text_fields`` or (top-level) ``fields``.
+    """
+    if family != JOINED:
+        whole = FAMILIES[family]
+        towers = {side: {**whole[side], **changes.get(side.replace("config", "fields"), {})} for side in _TOWERS}
+        return copy.deepcopy({"model_type": family, **whole, **towers, **changes.get("fields", {})})
     return copy.deepcopy(
         {
-            "model_type": "vision-text-dual-encoder",
+            "model_type": JOINED,
             "projection_dim": PROJECTION,
             "logit_scale_init_value": 2.6592,
             "vision_config": {"model_type": vision, **VISION[vision], **changes.get("vision_fields", {})},
@@ -40,13 +55,23 @@ def config_of(vision: str = "vit", text: str = "bert", /, **changes: Mapping[str
     )
 
 
+# Every pair of the dual encoder and every other family, for tests that hold for all of them.
+MODELS: dict[str, dict[str, Any]] = {"+".join(pair): config_of(*pair) for pair in PAIRS} | {
+    family: config_of(family=family) for family in FAMILIES
+}
+# One of each family.
+OF_FAMILIES: dict[str, dict[str, Any]] = {JOINED: config_of(), **{name: config_of(family=name) for name in FAMILIES}}
+
+
 def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7) -> Arrays:
-    """Random tensors under nested PyTorch names, each as its config says; ``logit_scale`` is off its default."""
+    """Random tensors under nested PyTorch names, each as its config says; the temperature is off its default."""
     noise = np.random.default_rng(seed)
     tensors: Arrays = {}
-    for rule in compile_rules(check_config(config)).tensors:
+    checked = check_config(config)
+    for rule in compile_rules(checked).tensors:
         tensors[rule.names["pt"]] = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
-    tensors["logit_scale"] = np.asarray(LOGIT_SCALE, np.float32).astype(dtype)
+    scale = tensors[checked.family.scale]
+    tensors[checked.family.scale] = np.full(scale.shape, LOGIT_SCALE, np.float32).astype(dtype)
     return tensors
 
 
@@ -60,9 +85,11 @@ def write_checkpoint(
     return folder
 
 
-def write_tiny(folder: Path, vision: str = "vit", text: str = "bert", dtype: Any = np.float32) -> Arrays:
-    """Writes a tiny PyTorch checkpoint and gives its tensors."""
-    config = config_of(vision, text)
+def write_tiny(
+    folder: Path, vision: str = "vit", text: str = "bert", dtype: Any = np.float32, family: str = JOINED
+) -> Arrays:
+    """Writes a tiny PyTorch checkpoint of a pair, or of another family, and gives its tensors."""
+    config = config_of(vision, text, family=family)
     tensors = tensors_of(config, dtype)
     write_checkpoint(folder, config, tensors)
     return tensors

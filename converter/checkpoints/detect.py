@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from converter.checkpoints import hdf5, safetensors, shards, torch_legacy, torch_zip
+from converter.checkpoints import hdf5, modules, safetensors, shards, torch_legacy, torch_zip
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
@@ -28,7 +28,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
     """Finds and reads the header of the weights that a person means.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` or sentence-transformers writes it, or a weights file in one.
         framework: whose weights are wanted; None takes what there is.
 
     Returns:
@@ -44,6 +44,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
             )
         if not source.is_dir() and not source.is_file():
             raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
+        source = model_folder(source)
         folder = source if source.is_dir() else source.parent
         inside(folder / "config.json", folder)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
@@ -57,6 +58,26 @@ def held(folder: Path) -> tuple[str, ...]:
     """Names of the weights in a folder, each of them whole by itself: a file, or the index of shards."""
     names = dict.fromkeys(name for side in WEIGHTS.values() for name in side)
     return tuple(name for name in names if (folder / name).is_file())
+
+
+def model_folder(source: Path) -> Path:
+    """Where a source's model lies: in itself, or in the folder of it that modules.json leads to.
+
+    Args:
+        source: a file or a folder. One that has no modules.json, or has a config.json or weights of its own, is given
+            back.
+
+    Raises:
+        ConfigError: modules.json is not sound, or leads out of the folder.
+        CorruptCheckpoint: a link leads out of it.
+        SourceError: no module has a config.json.
+    """
+    with reading(source):
+        path = source / modules.NAME
+        if not source.is_dir() or not path.exists() or (source / "config.json").exists() or held(source):
+            return source
+        found = modules.first_model(inside(path, source), lambda name: (source / name / "config.json").exists())
+        return inside(source / found, source)
 
 
 def read_header(path: Path) -> Checkpoint:

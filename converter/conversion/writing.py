@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from converter.checkpoints import hdf5, safetensors, shards, torch_zip
-from converter.checkpoints.detect import read_header
+from converter.checkpoints.detect import model_folder, read_header
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
@@ -343,7 +343,7 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
     if hub is not None and job.origin is not None:
         source = Path(job.origin.pinned)
     else:
-        source = Path(os.path.relpath(job.source.resolve(), job.out.resolve())) if job.checkpoint.files else job.source
+        source = _seen_from(job.out, model_folder(job.source)) if job.checkpoint.files else job.source
     return manifest.make_manifest(
         direction=job.direction,
         source=source,
@@ -360,3 +360,7 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
 def _float_dtype(moves: Iterable[Move]) -> str | None:
     dtypes = {move.target.dtype for move in moves if move.target.dtype in FLOATS}
     return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _seen_from(out: Path, source: Path) -> Path:
+    return Path(os.path.relpath(source.resolve(), out.resolve()))

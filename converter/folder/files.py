@@ -35,6 +35,21 @@ class FileRecord:
 
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Reads a JSON object from a file of at most ``limit`` bytes."""
+    value = _read(path, limit)
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original")
+    return value
+
+
+def read_json_list(path: Path, limit: int) -> list[Any]:
+    """Reads a JSON list from a file of at most ``limit`` bytes."""
+    value = _read(path, limit)
+    if not isinstance(value, list):
+        raise ConfigError(f"{path}: expected a JSON list, found {type(value).__name__}; restore it from the original")
+    return value
+
+
+def _read(path: Path, limit: int) -> Any:
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise ConfigError(f"{path}: not a file; put the original in its place")
@@ -52,14 +67,12 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(value).__name__}; restore it from the original")
-    if _is_nested(value, MAX_CONFIG_DEPTH):
+    if isinstance(value, dict | list) and _is_nested(value, MAX_CONFIG_DEPTH):
         raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
     return value
 
 
-def _is_nested(value: Any, depth: int) -> bool:
+def _is_nested(value: dict[str, Any] | list[Any], depth: int) -> bool:
     """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
     level = [value]
     for _ in range(depth):
@@ -94,7 +107,8 @@ def file_record(path: Path) -> FileRecord:
 def inside(path: Path, folder: Path) -> Path:
     """Gives back ``path`` if what it leads to lies in ``folder``, following links.
 
-    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up; that is accepted too.
+    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up, from a folder in it three; that is
+    accepted too.
 
     Raises:
         CorruptCheckpoint: it is a link out of the folder.
@@ -105,8 +119,9 @@ def inside(path: Path, folder: Path) -> Path:
         raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
     if real.is_relative_to(home):
         return path
-    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
-        return path
+    for snapshot in (home, home.parent):
+        if snapshot.parent.name == "snapshots" and real.parent == snapshot.parent.parent / "blobs":
+            return path
     raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
 
 

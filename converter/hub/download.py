@@ -1,23 +1,26 @@
 """Turns a source into files on this disk: a path as it is, an id by way of the cache of huggingface_hub.
 
-Fetched are config.json, tokenizer and processor files, and one set of weights. The cache is huggingface_hub's own, at
-its place and under its rules, so that every other program shares it.
+Fetched are config.json, tokenizer and processor files, and one set of weights, of the top level or of the folder that
+modules.json leads to. The cache is huggingface_hub's own, at its place and under its rules, so that every other program
+shares it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from converter.checkpoints import safetensors, shards
-from converter.errors import HubError, SourceError, printable
+from converter.checkpoints import modules, safetensors, shards
+from converter.checkpoints.detect import model_folder
+from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.files import MAX_CONFIG_BYTES
 from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
@@ -41,7 +44,8 @@ class Obtained:
     """A source on this disk.
 
     Attributes:
-        path: the path that was given, or the weights file of a snapshot in the cache.
+        path: the path that was given, of a folder with a modules.json the one that it leads to; or the weights file of
+            a snapshot in the cache.
         label: what messages and results call it: the path, or ``id@revision`` as it was given.
         hub: the id; None for a path.
         commit: of the Hub; None for a path.
@@ -72,9 +76,10 @@ class Snapshot:
     Attributes:
         hub: the id as it was given.
         commit: that its revision stands for.
-        folder: of the snapshot in the cache; config.json is there.
-        names: sizes of the files on its top level; of those that are in the cache where the Hub is not reached.
+        folder: of the model in the snapshot in the cache; config.json is there.
+        names: sizes of the files beside it; of those that are in the cache where the Hub is not reached.
         unreached: why the Hub was not reached; None where it was.
+        within: what stands in the repository before their names, for example ``"0_CLIPModel/"``; empty for the top level.
     """
 
     hub: HubId
@@ -82,6 +87,7 @@ class Snapshot:
     folder: Path
     names: Mapping[str, int]
     unreached: Exception | None = None
+    within: str = ""
 
     @property
     def local(self) -> bool:
@@ -103,7 +109,7 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     """
     wanted = hub_id(source, revision)
     if wanted is None:
-        return Obtained(Path(source), os.fspath(source))
+        return Obtained(model_folder(Path(source)), os.fspath(source))
     snapshot = find_snapshot(wanted)
     main = choose(snapshot, framework)
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
@@ -147,13 +153,12 @@ def find_snapshot(wanted: HubId) -> Snapshot:
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
+        SourceError: there is no config.json, or one that no model has.
     """
     api = hub_api()
     names, listed_at, unreached = _listed(api, wanted, wanted.revision)
-    if names.get("config.json", 0) > MAX_CONFIG_BYTES:
-        raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
-    config = _config_of(api, wanted, unreached)
-    commit = config.parent.name
+    path = _config_or_modules(api, wanted, names, unreached)
+    commit = path.parent.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
     if unreached is None and listed_at != commit:  # the branch moved in between
@@ -162,21 +167,50 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         asked_for = isinstance(unreached, _offline_error())
         level = logging.INFO if asked_for else logging.WARNING
         _LOG.log(level, "%s: the Hub is not reached; what is in the cache is used", wanted)
-        names = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
-    return Snapshot(wanted, commit, config.parent, names, unreached)
+        names = _files_in(path.parent)
+    root = Snapshot(wanted, commit, path.parent, _within(names, ""), unreached)
+    return root if path.name != modules.NAME else _in_module(root, names, path)
 
 
-def _config_of(api: Any, wanted: HubId, unreached: Exception | None) -> Path:
-    """config.json in the cache, fetched where the Hub is reached."""
+def _in_module(root: Snapshot, names: Mapping[str, int], path: Path) -> Snapshot:
+    """The model that modules.json leads to, its config.json fetched.
+
+    Args:
+        root: the repository's top level.
+        names: sizes of all files of the repository.
+        path: of modules.json.
+    """
+    where = f"{root.hub}/{modules.NAME}"
+    within = f"{modules.first_model(path, lambda name: f'{name}/config.json' in names, where)}/"
+    found = replace(root, folder=root.folder / within, names=_within(names, within), within=within)
+    _check_config(root.hub, found.names)
+    _download(found, ("config.json",))
+    return found
+
+
+def _within(names: Mapping[str, int], folder: str) -> dict[str, int]:
+    """Of a repository's files those in one of its folders, by their names there; deeper ones are left out."""
+    inner = {name.removeprefix(folder): size for name, size in names.items() if name.startswith(folder)}
+    return {name: size for name, size in inner.items() if "/" not in name}
+
+
+def _files_in(folder: Path) -> dict[str, int]:
+    """Sizes of the files of a snapshot in the cache, and of those one folder below, as the Hub lists them."""
+    found = (path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+
+
+def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreached: Exception | None) -> Path:
+    """config.json in the cache, or modules.json where there is none, fetched where the Hub is reached."""
     with explained(str(wanted), wanted.revision):
         if unreached is not None:
-            held = _cached_config(wanted)
+            held = _cached(wanted)
             if held is None:
                 raise unreached
             return held
         try:
             # By the revision, not its commit: so the cache learns what the revision stands for.
-            return Path(api.hf_hub_download(wanted.id, "config.json", revision=wanted.revision))
+            return Path(api.hf_hub_download(wanted.id, _first(wanted, names), revision=wanted.revision))
         except Exception as error:
             if _is_missing_file(error):
                 raise SourceError(
@@ -185,21 +219,44 @@ def _config_of(api: Any, wanted: HubId, unreached: Exception | None) -> Path:
             raise
 
 
-def _cached_config(wanted: HubId) -> Path | None:
+def _first(wanted: HubId, names: Mapping[str, int]) -> str:
+    """What says where the model is: config.json, or modules.json where there is none; not too large to be fetched."""
+    _check_config(wanted, names)
+    if "config.json" in names or modules.NAME not in names:
+        return "config.json"
+    if names[modules.NAME] > modules.MAX_MODULES_BYTES:
+        raise SourceError(
+            f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, which no such file has; not fetched"
+        )
+    return modules.NAME
+
+
+def _check_config(wanted: HubId, names: Mapping[str, int]) -> None:
+    if names.get("config.json", 0) > MAX_CONFIG_BYTES:
+        raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
+
+
+def _cached(wanted: HubId) -> Path | None:
+    """config.json in the cache, or else modules.json."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    held = try_to_load_from_cache(
-        wanted.id, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=wanted.revision or "main"
-    )
-    return Path(held) if isinstance(held, str) else None
+    for name in ("config.json", modules.NAME):
+        held = try_to_load_from_cache(
+            wanted.id, name, cache_dir=constants.HF_HUB_CACHE, revision=wanted.revision or "main"
+        )
+        if isinstance(held, str):
+            return Path(held)
+    return None
 
 
 def cached(repository: str, commit: str) -> Path | None:
-    """The snapshot of a commit in the cache, whatever of it is there; the Hub is not asked."""
+    """Where the model lies in a commit's snapshot in the cache, whatever of it is there; the Hub is not asked."""
     if not is_id(repository) or not COMMIT.fullmatch(commit):
         return None
-    config = _cached_config(HubId(repository, commit))
-    return None if config is None else config.parent
+    path = _cached(HubId(repository, commit))
+    with contextlib.suppress(ConverterError):  # of a modules.json that leads nowhere
+        return None if path is None else model_folder(path.parent)
+    return None
 
 
 def snapshot_folder(repository: str, commit: str) -> Path:
@@ -216,7 +273,7 @@ def open_header_of(snapshot: Snapshot, name: str) -> Path:
     path = snapshot.folder / name
     if path.is_file() or snapshot.local:
         return path
-    return remote_file(snapshot.hub.id, snapshot.commit, name, snapshot.names[name])
+    return remote_file(snapshot.hub.id, snapshot.commit, f"{snapshot.within}{name}", snapshot.names[name])
 
 
 def index_file(snapshot: Snapshot, name: str) -> Path:
@@ -244,7 +301,7 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if not missing:
         return
-    patterns = [glob.escape(name) for name in missing]
+    patterns = [glob.escape(f"{snapshot.within}{name}") for name in missing]
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
@@ -275,8 +332,8 @@ def _bars() -> Any:
 
 
 def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
-    """Sizes of the files on the top level at a revision, and its commit; or why the Hub was not reached."""
-    waits = list(_WAITS) if _cached_config(wanted) is None else []
+    """Sizes of the files at a revision, and its commit; or why the Hub was not reached."""
+    waits = list(_WAITS) if _cached(wanted) is None else []
     with explained(str(wanted), wanted.revision):
         while True:
             try:
@@ -289,11 +346,7 @@ def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, in
                     return {}, None, error
             time.sleep(waits.pop(0))
     files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
-    return (
-        {name: size if isinstance(size, int) else 0 for name, size in files.items() if "/" not in name},
-        info.sha,
-        None,
-    )
+    return {name: size if isinstance(size, int) else 0 for name, size in files.items()}, info.sha, None
 
 
 def _is_out_of_reach(error: Exception) -> bool:

@@ -19,7 +19,7 @@ def remote_file(repository: str, commit: str, name: str, size: int) -> RemoteFil
     Args:
         repository: its id.
         commit: of 40 hexadecimal digits.
-        name: of a file on its top level.
+        name: of a file, with the folder that it lies in.
         size: as the Hub lists it.
 
     Returns:

@@ -216,15 +216,15 @@ def _section(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> Mapp
     """The section of a tower in the config of a family that has its own towers, as its config class reads it.
 
     Such a class builds the family's tower whatever ``model_type`` the section says, and takes silence for defaults.
-    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included.
+    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included. What is
+    refused in the section stays refused: transformers 5 does not know all such fields as the class' own, and keeps them.
     """
     section = _object(raw.get(f"{side}_config"), where)
     said = section.get("model_type")
     tower = said if said in of.towers(side) else of.default_tower(side)
     if of.config_dicts and raw.get(f"{side}_config_dict") is not None:
         replacing = _object(raw[f"{side}_config_dict"], f"{where}_dict")
-        known = rule_file(f"towers/{tower_files(side)[str(tower)]}")["config"]
-        replaced = {*known["honoured"], *known.get("refused", {}), *rule_file("common")["config"]["refused"]}
+        replaced = rule_file(f"towers/{tower_files(side)[str(tower)]}")["config"]["honoured"]
         section = {name: value for name, value in section.items() if name not in replaced} | dict(replacing)
     return {**section, "model_type": tower}
 

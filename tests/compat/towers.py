@@ -178,3 +178,13 @@ ALL_TEXT: dict[str, dict[str, Any]] = TEXT | {
 
 PROJECTION = 26
 LOGIT_SCALE = 3.31  # exp of it is 27.4; the default would be 2.6592
+
+# Every family but the dual encoder, whose towers are above: a tiny config of each.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "clip": {
+        "projection_dim": 22,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": VISION["clip_vision_model"],
+        "text_config": ALL_TEXT["clip_text_model"],
+    },
+}

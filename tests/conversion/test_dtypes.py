@@ -12,34 +12,50 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.errors import TargetError
+from converter.names.configs import check_config
+from converter.names.rules import compile_rules
 from tests.hdf5_files import read_all
-from tests.tiny import BFLOAT16, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import (
+    BFLOAT16,
+    OF_FAMILIES,
+    Arrays,
+    assert_same,
+    config_of,
+    load,
+    tensors_of,
+    write_checkpoint,
+    write_tiny,
+)
 
 COUNT = len(tensors_of(config_of()))
-KERNEL, WEIGHT = "visual_projection/kernel", "visual_projection.weight"
+COUNTS = {family: len(tensors_of(config)) for family, config in OF_FAMILIES.items()}
+WEIGHT = "visual_projection.weight"
 
 
+@pytest.mark.parametrize("family", OF_FAMILIES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int8, np.int64, np.uint16])
-def test_kept_there_and_back(tmp_path: Path, dtype: Any) -> None:
-    tensors = write_tiny(tmp_path / "pt", dtype=dtype)
+def test_kept_there_and_back(tmp_path: Path, dtype: Any, family: str) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=dtype, family=family)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf")
     assert there.casts == {}
-    assert read_all(tmp_path / "tf" / "tf_model.h5")[KERNEL].dtype == dtype
+    assert read_all(tmp_path / "tf" / "tf_model.h5")[kernel(family)].dtype == dtype
     tf2pt(tmp_path / "tf", tmp_path / "back")
     assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
 
 
-def test_bfloat16_is_kept_in_safetensors(tmp_path: Path) -> None:
-    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16)
+@pytest.mark.parametrize("family", OF_FAMILIES)
+def test_bfloat16_is_kept_in_safetensors(tmp_path: Path, family: str) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16, family=family)
     assert pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors").casts == {}
     tf2pt(tmp_path / "tf", tmp_path / "back")
     assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
 
 
-def test_bfloat16_is_widened_exactly_in_hdf5(tmp_path: Path) -> None:
-    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16)
+@pytest.mark.parametrize("family", OF_FAMILIES)
+def test_bfloat16_is_widened_exactly_in_hdf5(tmp_path: Path, family: str) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=BFLOAT16, family=family)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf")
-    assert there.casts == {"bfloat16 -> float32": COUNT}
+    assert there.casts == {"bfloat16 -> float32": COUNTS[family]}
     tf2pt(tmp_path / "tf", tmp_path / "wide")
     wide = load(tmp_path / "wide" / "model.safetensors")
     assert_same(wide, {name: array.astype(np.float32) for name, array in tensors.items()})
@@ -55,22 +71,31 @@ def test_hdf5_has_no_bfloat16(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["pt"]
 
 
+@pytest.mark.parametrize("family", OF_FAMILIES)
 @pytest.mark.parametrize(
     ("dtype", "numpy"), [("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16), ("float32", np.float32)]
 )
 @pytest.mark.parametrize("source", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
-def test_casts_are_those_of_numpy_and_ml_dtypes(tmp_path: Path, source: Any, dtype: Any, numpy: Any) -> None:
-    tensors = write_tiny(tmp_path / "pt", dtype=source)
+def test_casts_are_those_of_numpy_and_ml_dtypes(
+    tmp_path: Path, source: Any, dtype: Any, numpy: Any, family: str
+) -> None:
+    tensors = write_tiny(tmp_path / "pt", dtype=source, family=family)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors", dtype=dtype)
-    assert there.casts == ({} if source == numpy else {f"{np.dtype(source).name} -> {dtype}": COUNT})
+    assert there.casts == ({} if source == numpy else {f"{np.dtype(source).name} -> {dtype}": COUNTS[family]})
     assert there.checked
     tf2pt(tmp_path / "tf", tmp_path / "back")
     assert_same(load(tmp_path / "back" / "model.safetensors"), {n: a.astype(numpy) for n, a in tensors.items()})
 
 
-def odd_values(dtype: Any) -> Arrays:
+def kernel(family: str) -> str:
+    """What TensorFlow calls the weight of the visual projection."""
+    rules = compile_rules(check_config(OF_FAMILIES[family])).tensors
+    return next(rule.names["tf"] for rule in rules if rule.name == WEIGHT)
+
+
+def odd_values(dtype: Any, family: str) -> Arrays:
     """Infinities, NaNs with a payload, subnormals, -0 and the greatest numbers in every tensor."""
-    tensors = tensors_of(config_of())
+    tensors = tensors_of(OF_FAMILIES[family])
     bits = [0x7F800000, 0xFF800000, 0x7FA00001, 0xFFC12345, 1, 0x80000000, 0x7F7FFFFF, 0x33000001, 0x477FF000]
     odd = np.array(bits, np.uint32).view(np.float32)
     for array in tensors.values():
@@ -81,21 +106,23 @@ def odd_values(dtype: Any) -> Arrays:
         return {name: np.asarray(array.astype(dtype)) for name, array in tensors.items()}
 
 
+@pytest.mark.parametrize("family", OF_FAMILIES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 @pytest.mark.parametrize("container", ["h5", "safetensors"])
-def test_odd_values_there_and_back(tmp_path: Path, dtype: Any, container: Any) -> None:
-    tensors = odd_values(dtype)
-    write_checkpoint(tmp_path / "pt", config_of(), tensors)
+def test_odd_values_there_and_back(tmp_path: Path, dtype: Any, container: Any, family: str) -> None:
+    tensors = odd_values(dtype, family)
+    write_checkpoint(tmp_path / "pt", OF_FAMILIES[family], tensors)
     pt2tf(tmp_path / "pt", tmp_path / "tf", format=container)
     tf2pt(tmp_path / "tf", tmp_path / "back")
     assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
 
 
-def test_odd_values_are_cast_without_a_word(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "pt", config_of(), odd_values(np.float32))
+@pytest.mark.parametrize("family", OF_FAMILIES)
+def test_odd_values_are_cast_without_a_word(tmp_path: Path, family: str) -> None:
+    write_checkpoint(tmp_path / "pt", OF_FAMILIES[family], odd_values(np.float32, family))
     there = pt2tf(tmp_path / "pt", tmp_path / "tf", dtype="float16")
     assert there.checked
-    found = read_all(tmp_path / "tf" / "tf_model.h5")[KERNEL].reshape(-1)
+    found = read_all(tmp_path / "tf" / "tf_model.h5")[kernel(family)].reshape(-1)
     assert np.isinf(found).any()
     assert np.isnan(found).any()
 

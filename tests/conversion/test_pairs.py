@@ -1,8 +1,9 @@
-"""All twenty pairs there and back, bit for bit, and NumPy's word for what TensorFlow gets."""
+"""All twenty pairs and every other family there and back, bit for bit, and NumPy's word for what TensorFlow gets."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,25 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.conversion.plan import make_plan
+from converter.conversion.streams import open_tensors
 from converter.names.configs import check_config
+from converter.names.families import families
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, StoredTensor
 from tests.hdf5_files import read_all, write_h5
-from tests.tiny import PAIRS, Array, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import (
+    MODELS,
+    OF_FAMILIES,
+    Array,
+    Arrays,
+    assert_same,
+    load,
+    tensors_of,
+    write_checkpoint,
+    write_tiny,
+)
+
+SOME = ["clip_vision_model+bert", "swin+bert", *(name for name in MODELS if "+" not in name)]
 
 
 def in_tensorflow(config: dict[str, Any], tensors: Arrays) -> Arrays:
@@ -39,10 +54,17 @@ def restored(config: dict[str, Any]) -> Arrays:
     return dict(make_plan(source, checked, "tf").restored)
 
 
-@pytest.mark.parametrize(("vision", "text"), PAIRS, ids=["+".join(pair) for pair in PAIRS])
-def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
-    tensors = write_tiny(tmp_path / "pt", vision, text)
-    config = config_of(vision, text)
+def written(folder: Path, config: dict[str, Any], **options: Any) -> Arrays:
+    """Writes a PyTorch checkpoint of a config and gives its tensors."""
+    tensors = tensors_of(config, **options)
+    write_checkpoint(folder, config, tensors)
+    return tensors
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_there_and_back(tmp_path: Path, model: str) -> None:
+    config = MODELS[model]
+    tensors = written(tmp_path / "pt", config)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf")
     assert there.checked
     assert there.tensors == len(tensors)
@@ -51,28 +73,68 @@ def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
         name: np.ascontiguousarray(array) for name, array in (in_tensorflow(config, tensors) | restored(config)).items()
     })  # fmt: skip
     tf2pt(tmp_path / "tf", tmp_path / "back", names="v5")
-    assert_same(nested(load(tmp_path / "back" / "model.safetensors"), vision, text), tensors)
+    assert_same(nested(load(tmp_path / "back" / "model.safetensors"), config), tensors)
 
 
-def nested(tensors: Arrays, vision: str, text: str) -> Arrays:
-    """Only CLIP's names are flat in what a fresh 5.x saves."""
-    levels = {"vision": vision == "clip_vision_model", "text": text == "clip_text_model"}
+def nested(tensors: Arrays, config: dict[str, Any]) -> Arrays:
+    """Only the names of CLIP's towers in a dual encoder are flat in what a fresh 5.x saves."""
+    levels = {side: config[f"{side}_config"].get("model_type") == f"clip_{side}_model" for side in ("vision", "text")}
     return {
         f"{side}_model.{name}" if levels.get(side := name.partition("_model.")[0]) else name: array
         for name, array in tensors.items()
     }
 
 
-@pytest.mark.parametrize("vision", ["clip_vision_model", "swin"])
-def test_through_tensorflows_safetensors(tmp_path: Path, vision: str) -> None:
-    tensors = write_tiny(tmp_path / "pt", vision)
+@pytest.mark.parametrize("model", SOME)
+def test_through_tensorflows_safetensors(tmp_path: Path, model: str) -> None:
+    config = MODELS[model]
+    tensors = written(tmp_path / "pt", config)
     pt2tf(tmp_path / "pt", tmp_path / "tf", format="safetensors")
-    config = config_of(vision)
     expected = {f"{name}:0": array for name, array in (in_tensorflow(config, tensors) | restored(config)).items()}
     found = load(tmp_path / "tf" / "model.safetensors")
     assert_same(found, {name: np.ascontiguousarray(array) for name, array in expected.items()})
     tf2pt(tmp_path / "tf", tmp_path / "back", names="v5")
-    assert_same(nested(load(tmp_path / "back" / "model.safetensors"), vision, "bert"), tensors)
+    assert_same(nested(load(tmp_path / "back" / "model.safetensors"), config), tensors)
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "bin"}], ids=["safetensors", "bin"])
+@pytest.mark.parametrize("sizes", [(None, None), ("40KB", None), (None, "40KB"), ("40KB", "40KB")], ids=str)
+@pytest.mark.parametrize("middle", ["h5", "safetensors"])
+@pytest.mark.parametrize("model", SOME)
+def test_through_every_container(
+    tmp_path: Path, model: str, middle: Any, sizes: tuple[str | None, str | None], options: dict[str, Any]
+) -> None:
+    tensors = written(tmp_path / "pt", MODELS[model])
+    pt2tf(tmp_path / "pt", tmp_path / "tf", format=middle, max_shard_size=sizes[0])
+    tf2pt(tmp_path / "tf", tmp_path / "back", max_shard_size=sizes[1], **options)
+    for folder, size in (("tf", sizes[0]), ("back", sizes[1])):
+        weights = [path for path in (tmp_path / folder).iterdir() if path.suffix in (".h5", ".safetensors", ".bin")]
+        assert len(weights) == 1 if size is None else len(weights) > 2
+    with open_tensors(tmp_path / "back", "pt") as reader:
+        assert_same({name: reader.read(name) for name in reader.names}, tensors)
+
+
+@pytest.mark.parametrize("model", SOME)
+def test_a_state_dict_without_a_check(tmp_path: Path, model: str) -> None:
+    """From memory, of which nothing is read twice: the same file as from a folder, checked."""
+    config = MODELS[model]
+    tensors = written(tmp_path / "pt", config)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    unchecked = pt2tf(tensors, tmp_path / "memory", config=config, check=False)
+    assert (there.checked, unchecked.checked) == (True, False)
+    same = [(tmp_path / folder / "tf_model.h5").read_bytes() for folder in ("tf", "memory")]
+    assert same[0] == same[1]
+    assert (there.family, there.tensors, there.dropped) == (config["model_type"], len(tensors), ())
+
+
+@pytest.mark.parametrize("model", SOME)
+def test_a_dry_run_writes_nothing(tmp_path: Path, model: str) -> None:
+    tensors = written(tmp_path / "pt", MODELS[model])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = pt2tf(tmp_path / "pt", tmp_path / "tf", dry_run=True)
+    assert (result.dry_run, result.checked, result.files, result.nbytes) == (True, False, (), 0)
+    assert result.tensors == len(tensors)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_v4_names_are_the_default(tmp_path: Path) -> None:
@@ -87,8 +149,9 @@ def test_v4_names_are_the_default(tmp_path: Path) -> None:
     [{"compression": "gzip", "shuffle": True}, {"chunks": True}, {"compression": "lzf"}],
     ids=["gzip", "chunks", "lzf"],
 )
-def test_from_compressed_datasets(tmp_path: Path, options: dict[str, Any]) -> None:
-    config = config_of("swin", "albert")
+@pytest.mark.parametrize("model", ["swin+albert", *SOME[2:]])
+def test_from_compressed_datasets(tmp_path: Path, options: dict[str, Any], model: str) -> None:
+    config = MODELS[model]
     tensors = tensors_of(config)
     (tmp_path / "tf").mkdir()
     (tmp_path / "tf" / "config.json").write_text(json.dumps(config))
@@ -100,27 +163,38 @@ def test_from_compressed_datasets(tmp_path: Path, options: dict[str, Any]) -> No
     ]  # fmt: skip
 
 
-def test_from_big_endian_datasets_of_another_root(tmp_path: Path) -> None:
-    config = config_of("vit", "roberta")
+@pytest.mark.parametrize("model", ["vit+roberta", *SOME[2:]])
+def test_from_big_endian_datasets_of_another_root(tmp_path: Path, model: str) -> None:
+    config = MODELS[model]
     tensors = tensors_of(config)
     (tmp_path / "tf").mkdir()
     (tmp_path / "tf" / "config.json").write_text(json.dumps(config))
     big = {name: array.astype(">f4") for name, array in in_tensorflow(config, tensors).items()}
-    write_h5(tmp_path / "tf" / "tf_model.h5", big, root="tf_vision_text_dual_encoder_model_3", attribute_bytes=4000)
+    write_h5(
+        tmp_path / "tf" / "tf_model.h5", big, root=f"{check_config(config).family.root_scope}_3", attribute_bytes=4000
+    )
     tf2pt(tmp_path / "tf", tmp_path / "pt")
     assert_same(load(tmp_path / "pt" / "model.safetensors"), tensors)
 
 
-def test_query_and_key_exchanged_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", SOME)
+def test_query_and_key_exchanged_are_found(tmp_path: Path, model: str) -> None:
     """The comparison of this file fails where it must: shapes and names are those of a right answer."""
-    tensors = write_tiny(tmp_path / "pt")
-    swapped = dict(tensors)
-    query, key = (f"text_model.encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key"))
-    swapped[query], swapped[key] = tensors[key], tensors[query]
-    write_checkpoint(tmp_path / "wrong", config_of(), swapped)
+    config = MODELS[model]
+    tensors = tensors_of(config)
+    query = next(
+        name for name in tensors if name.startswith("text_model") and re.search(r"q(uery|_proj)\.weight$", name)
+    )
+    key = query.replace("query", "key").replace("q_proj", "k_proj")
+    write_checkpoint(tmp_path / "wrong", config, tensors | {query: tensors[key], key: tensors[query]})
     pt2tf(tmp_path / "wrong", tmp_path / "tf")
-    with pytest.raises(AssertionError, match="query/kernel|key/kernel"):
+    found, expected = read_all(tmp_path / "tf" / "tf_model.h5"), in_tensorflow(config, tensors) | restored(config)
+    with pytest.raises(AssertionError, match="query/kernel|key/kernel|q_proj/kernel|k_proj/kernel"):
         assert_same(
-            {name: np.ascontiguousarray(array) for name, array in read_all(tmp_path / "tf" / "tf_model.h5").items()},
-            {name: np.ascontiguousarray(array) for name, array in in_tensorflow(config_of(), tensors).items()},
+            {name: np.ascontiguousarray(array) for name, array in found.items()},
+            {name: np.ascontiguousarray(array) for name, array in expected.items()},
         )
+
+
+def test_every_family_has_a_tiny_config() -> None:
+    assert set(families()) == set(OF_FAMILIES)

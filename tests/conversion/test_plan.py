@@ -15,7 +15,8 @@ from converter.errors import ConfigError, PlanError
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
-from tests.tiny import PAIRS, config_of
+from tests.compat.towers import FAMILIES
+from tests.tiny import MODELS, config_of
 
 FILE = Path("model.safetensors")
 QUERY = "text_model.encoder.layer.1.attention.self.query.weight"
@@ -58,9 +59,9 @@ def refusal(shapes: Mapping[str, Shape], config: Mapping[str, Any], **more: Any)
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("vision", "text"), PAIRS)
-def test_plans_are_bijections(vision: str, text: str) -> None:
-    config = config_of(vision, text)
+@pytest.mark.parametrize("model", MODELS)
+def test_plans_are_bijections(model: str) -> None:
+    config = MODELS[model]
     there = plan(shapes_of(config), config)
     assert {tensor.source.name for tensor in there.tensors} == set(shapes_of(config))
     assert {tensor.name: tensor.shape for tensor in there.tensors} == shapes_of(config, "tf")
@@ -94,9 +95,16 @@ def test_the_first_ten_and_the_full_count() -> None:
     assert " and 29 more, as rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; compare" in message
 
 
-@pytest.mark.parametrize(("side", "vision", "text"), [("pt", "clip_vision_model", "albert"), ("tf", "swin", "roberta")])
-def test_no_single_tensor_can_be_missing_or_renamed(side: Framework, vision: str, text: str) -> None:
-    config = config_of(vision, text)
+@pytest.mark.parametrize(
+    ("side", "model"),
+    [
+        ("pt", "clip_vision_model+albert"),
+        ("tf", "swin+roberta"),
+        *((side, name) for side in ("pt", "tf") for name in FAMILIES),
+    ],
+)
+def test_no_single_tensor_can_be_missing_or_renamed(side: Framework, model: str) -> None:
+    config = MODELS[model] if model in MODELS else config_of(*model.split("+"))
     target: Framework = "tf" if side == "pt" else "pt"
     shapes = shapes_of(config, side)
     for name in shapes:

@@ -1,6 +1,6 @@
 """The name tables of transformers, and the configs they belong to.
 
-A test that asks for ``pair``, ``odd`` or ``tower_type`` runs once for each.
+A test that asks for ``pair``, ``odd``, ``whole`` or ``tower_type`` runs once for each.
 """
 
 from __future__ import annotations
@@ -93,6 +93,15 @@ class Odd:
     rules: RuleSet
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A family of families.json: what transformers says of it, and what the rules say."""
+
+    said: dict[str, Any]
+    config: TwoTowerConfig
+    rules: RuleSet
+
+
 @functools.cache
 def load_pair(name: str) -> Pair:
     """Compiles one pair of pairs.json."""
@@ -110,6 +119,14 @@ def load_odd(name: str) -> Odd:
     return Odd(side, said, config, compile_tower(config.tower(side), joined()), compile_rules(config))
 
 
+@functools.cache
+def load_whole(name: str) -> Whole:
+    """Compiles the odd config of one family of families.json."""
+    said = table("families")[name]
+    config = check_config(said["config"])
+    return Whole(said, config, compile_rules(config))
+
+
 def tower_types() -> list[str]:
     """Every model type that has rules."""
     return [*tower_files("vision"), *tower_files("text")]
@@ -117,7 +134,8 @@ def tower_types() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test for every pair, odd config or model type that it asks for."""
-    for argument, names in (("pair", table("pairs")), ("odd", table("odd")), ("tower_type", tower_types())):
+    every = {"pair": table("pairs"), "odd": table("odd"), "whole": table("families"), "tower_type": tower_types()}
+    for argument, names in every.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, list(names), indirect=argument != "tower_type")
 
@@ -132,6 +150,12 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 def odd(request: pytest.FixtureRequest) -> Odd:
     """A case of odd.json."""
     return load_odd(request.param)
+
+
+@pytest.fixture
+def whole(request: pytest.FixtureRequest) -> Whole:
+    """A family of families.json."""
+    return load_whole(request.param)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Asks the installed transformers what it calls the tensors of single towers, and which fields their configs have.
+"""Asks the installed transformers what it calls the tensors of single towers, pairs and whole families of models, and
+which fields their configs have.
 
     python reference_names.py state_dict < odd.json     what a live PyTorch model calls its tensors, with shapes
     python reference_names.py saved      < odd.json     what save_pretrained of a new model writes
@@ -6,6 +7,7 @@
     python reference_names.py tensorflow < odd.json     what TensorFlow calls its variables, in order (transformers 4.x)
     python reference_names.py fields     < odd.json     config fields and their defaults
     python reference_names.py swin_index < odd.json     the relative_position_index of every Swin window
+    python reference_names.py sections   < read.json    how a family's config class reads the sections of its towers
 
 Reads ``{case: {"config": {...}}}`` and prints ``{question: {case: {name: shape}}}``, for ``fields`` ``{question: {model
 type: {field: default}}}``; several questions may be asked at once. It imports nothing of this project, so that it runs
@@ -68,13 +70,33 @@ def dual_encoder(config: dict[str, Any]) -> tuple[Any, str]:
     return VisionTextDualEncoderConfig(**towers, projection_dim=7), "text_model." if is_text else "vision_model."
 
 
+def is_family(config: dict[str, Any]) -> bool:
+    """Whether it is of a family whose towers are its own, not of a tower or a pair."""
+    return "text_config" in config and config["model_type"] != "vision-text-dual-encoder"
+
+
+def whole_config(config: dict[str, Any]) -> Any:
+    """A family's config, as its class reads what config.json says."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**config)
+
+
+def pytorch_model(config: dict[str, Any]) -> tuple[Any, str]:
+    """A new model, and the scope of what was asked for: a tower's in a dual encoder, else empty."""
+    from transformers import AutoModel, VisionTextDualEncoderModel
+
+    if is_family(config):
+        return AutoModel.from_config(whole_config(config)), ""
+    whole, scope = dual_encoder(config)
+    return VisionTextDualEncoderModel(whole), scope
+
+
 def state_dict(config: dict[str, Any]) -> dict[str, list[int]]:
     import torch
-    from transformers import VisionTextDualEncoderModel
 
-    whole, scope = dual_encoder(config)
     with torch.device("meta"):
-        model = VisionTextDualEncoderModel(whole)
+        model, scope = pytorch_model(config)
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(scope)}
 
 
@@ -88,6 +110,10 @@ def same(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, tensor in live.items():
         for other, whole in file.items():
+            if not tensor.dim() or not whole.dim():
+                if whole.equal(tensor):
+                    found[name] = other
+                continue
             for start in range(0, len(whole), len(tensor)):
                 if whole[start : start + len(tensor)].equal(tensor):
                     assert name not in found, f"{name} is twice in the file"
@@ -100,10 +126,8 @@ def live_and_saved(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     """Tensors of the tower in a live model with random weights, and in the file that it writes."""
     import torch
     from safetensors.torch import load_file
-    from transformers import VisionTextDualEncoderModel
 
-    whole, scope = dual_encoder(config)
-    model = VisionTextDualEncoderModel(whole)
+    model, scope = pytorch_model(config)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -119,6 +143,8 @@ def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
     import tensorflow as tf
     import transformers
 
+    if is_family(config):
+        return tensorflow_of_family(config)
     if config["model_type"] not in TENSORFLOW:
         return None
     class_name, main_layer = TENSORFLOW[config["model_type"]]
@@ -137,6 +163,28 @@ def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
     names = [variable.name.split("/", 1)[1].removesuffix(":0") for variable in model.weights]
     names = [f"{scope}/{name.removeprefix(main_layer + '/')}" for name in names]
     return dict(zip(names, [list(variable.shape) for variable in model.weights], strict=True))
+
+
+def tensorflow_of_family(config: dict[str, Any]) -> dict[str, list[int]] | None:
+    """Full names, root scope included, in order of creation; None where there is no such class."""
+    import tensorflow as tf
+    import transformers
+
+    whole = whole_config(config)
+    if type(whole) not in transformers.TFAutoModel._model_mapping:
+        return None
+    model_class = transformers.TFAutoModel._model_mapping[type(whole)]
+    model_class.input_signature = property(lambda self: {})
+    model = model_class(whole)
+    with tf.name_scope(model.name):
+        model.build(None)
+    return {variable.name: list(variable.shape) for variable in model.weights}
+
+
+def sections(config: dict[str, Any]) -> dict[str, Any]:
+    """What a family's config class makes of the sections of its towers."""
+    whole = whole_config(config)
+    return {name: getattr(whole, name).to_dict() for name in ("vision_config", "text_config")}
 
 
 def fields(config: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +215,7 @@ def swin_index(config: dict[str, Any]) -> list[list[int]] | None:
 def main(*questions: str) -> None:
     warnings.simplefilter("ignore")
     os.environ.update(TRANSFORMERS_VERBOSITY="error", TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="")
-    functions = (state_dict, saved, same, tensorflow, fields, swin_index)
+    functions = (state_dict, saved, same, tensorflow, fields, swin_index, sections)
     ask = {function.__name__: function for function in functions}
     configs = {case: content["config"] for case, content in json.load(sys.stdin).items()}
     types = {config["model_type"]: config for config in configs.values()}

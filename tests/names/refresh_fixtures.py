@@ -1,10 +1,11 @@
-"""Writes the tables of fixtures/names again: odd.json and config_fields.json from the configs that odd.json holds, and
-the PyTorch names of pairs.json from those in conftest.py.
+"""Writes the tables of fixtures/names again: odd.json and config_fields.json from the configs that odd.json holds,
+families.json from those that it holds, and the PyTorch names of pairs.json from those in conftest.py.
 
     PYTHONPATH=. python tests/names/refresh_fixtures.py PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
 
-To add a case, add ``"its name": {"config": {...}}`` to odd.json first, or ``"vision+text": {"tf": null}`` to pairs.json.
-TensorFlow's names of a pair are left as they are: no dual encoder of 4.x has a tower that is not there already.
+To add a case, add ``"its name": {"config": {...}}`` to odd.json first, or ``"vision+text": {"tf": null}`` to pairs.json;
+for a new family ``"its model type": {"config": {...}}`` to families.json, with no field at its default. TensorFlow's names
+of a pair are left as they are: no dual encoder of 4.x has a tower that is not there already.
 """
 
 import json
@@ -29,6 +30,61 @@ def ask(python: str, question: str, cases: dict[str, Any]) -> tuple[str, dict[st
 def main(python_4: str, python_5: str) -> None:
     refresh_towers(python_4, python_5)
     refresh_pairs(python_4, python_5)
+    refresh_families(python_4, python_5)
+
+
+def refresh_families(python_4: str, python_5: str) -> None:
+    cases = json.loads((NAMES / "families.json").read_text("utf-8"))
+    questions = {
+        "pt_v4": (python_4, "saved"),
+        "tf": (python_4, "tensorflow"),
+        "pt_v5": (python_5, "saved"),
+        "pt_v5_live": (python_5, "state_dict"),
+        "pt_v5_of_live": (python_5, "same"),
+    }
+    columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
+    fields = [ask(python, "fields", cases) for python in (python_4, python_5)]
+    written = {}
+    for family, content in cases.items():
+        said = {column: names[family] for column, names in columns.items()}
+        of_classes = {version: dict(sorted(types[family].items())) for version, types in fields}
+        read = {name: {"config": raw} for name, raw in config_cases(content["config"]).items()}
+        for version, answers in (ask(python, "sections", read) for python in (python_4, python_5)):
+            for name, towers in answers.items():
+                read[name][version] = {side: dict(sorted(tower.items())) for side, tower in towers.items()}
+        written[family] = {"config": content["config"], **said, "fields": of_classes, "read": read}
+    lines = [
+        f"{json.dumps(family)}: {{\n"
+        + ",\n".join(f"{json.dumps(column)}: {json.dumps(value)}" for column, value in content.items())
+        + "\n}"
+        for family, content in written.items()
+    ]
+    (NAMES / "families.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+
+
+def config_cases(odd: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What config.json of a family may leave out and say twice, made of one in which no field is at its default."""
+    sections = ("vision_config", "text_config")
+    kind = {"model_type": odd["model_type"]}
+    empty: dict[str, Any] = {f"{section}_dict": {} for section in sections}
+    return {
+        "both sections": odd,
+        "silence": kind,
+        "null": {**kind, **dict.fromkeys(sections)},
+        "vision alone": {**kind, "vision_config": odd["vision_config"]},
+        "text alone": {**kind, "text_config": odd["text_config"]},
+        "dictionaries alone": {**kind, **{f"{section}_dict": odd[section] for section in sections}},
+        "empty dictionaries over sections": {**odd, **empty},
+        "null dictionaries over sections": {**odd, **dict.fromkeys(empty)},
+        "one field over sections": {**odd, **{name: {"num_hidden_layers": 5} for name in empty}},
+        "a dictionary over one section": {**odd, "text_config_dict": {"hidden_size": 96, "zeta": 1}},
+        "sections of another model type": {
+            **odd, **{section: {**odd[section], "model_type": "bert"} for section in sections}
+        },
+        "sections of no model type": {
+            **odd, **{section: {n: v for n, v in odd[section].items() if n != "model_type"} for section in sections}
+        },
+    }  # fmt: skip
 
 
 def refresh_pairs(python_4: str, python_5: str) -> None:

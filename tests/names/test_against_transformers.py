@@ -20,6 +20,13 @@ from converter.names.buffers import swin_relative_position_index
 VERSION_4, VERSION_5 = "4.57.6", "5.24.0"
 
 
+# Of families.json: which question its column answers, by the version that is asked.
+OF_FAMILIES = {
+    VERSION_4: {"saved": "pt_v4", "tensorflow": "tf"},
+    VERSION_5: {"state_dict": "pt_v5_live", "saved": "pt_v5", "same": "pt_v5_of_live"},
+}
+
+
 # Importing takes most of the time, so one process answers several; TensorFlow stays apart from PyTorch.
 TOGETHER = [("state_dict", "saved", "same", "fields", "swin_index"), ("state_dict", "fields"), ("tensorflow",)]
 
@@ -64,6 +71,39 @@ def test_version_4_is_as_the_tables_say(question: str, column: str, names: Any) 
         pytest.skip("COMPAT_PYTHON names no interpreter with transformers 4.57.6")
     expected = {case: said[column] for case, said in names.table("odd").items()} if column else None
     assert ask(question, names, python) == (VERSION_4, expected or names.table("config_fields")[VERSION_4])
+
+
+def families_are_as_the_tables_say(python: str, version: str, names: Any, tmp_path: Path) -> None:
+    """Everything that families.json holds of one version, asked anew."""
+    table, asked = names.table("families"), OF_FAMILIES[version]
+    read = {f"{family}: {case}": said for family, content in table.items() for case, said in content["read"].items()}
+    (tmp_path / "read.json").write_text(json.dumps(read), "utf-8")
+    apart = [(question,) for question in asked if question == "tensorflow"]
+    answers: dict[str, Any] = {}
+    for group in [(*(question for question in asked if question != "tensorflow"), "fields"), *apart]:
+        said = ask_all(python, group, names.directory / "families.json")
+        assert said["transformers"] == version
+        answers |= said["answers"]
+    for family, content in table.items():
+        assert {column: answers[question][family] for question, column in asked.items()} == {
+            column: content[column] for column in asked.values()
+        }
+        assert list(answers.get("tensorflow", {family: None})[family] or ()) == list(
+            (content["tf"] if version == VERSION_4 else None) or ()
+        )
+        assert answers["fields"][family] == content["fields"][version]
+    sections = ask_all(python, ("sections",), tmp_path / "read.json")["answers"]["sections"]
+    assert sections == {case: said[version] for case, said in read.items()}
+
+
+@pytest.mark.torch
+def test_families_of_version_5_are_as_the_tables_say(names: Any, tmp_path: Path) -> None:
+    families_are_as_the_tables_say(sys.executable, VERSION_5, names, tmp_path)
+
+
+@pytest.mark.compat
+def test_families_of_version_4_are_as_the_tables_say(names: Any, tmp_path: Path) -> None:
+    families_are_as_the_tables_say(os.environ["COMPAT_PYTHON"], VERSION_4, names, tmp_path)
 
 
 @pytest.mark.torch
