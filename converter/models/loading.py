@@ -24,8 +24,9 @@ from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.errors import ModelError, PlanError, listed
 from converter.hub.download import obtain
 from converter.models.names import named_variables
-from converter.models.registry import SIDES, tower_class, tower_config
-from converter.names.configs import read_json
+from converter.models.registry import side_of, tower_class, tower_config
+from converter.names.configs import Side, read_json, supported
+from converter.names.towers import SIDES
 from converter.specs import Framework, StoredTensor
 from converter.tensors.layouts import ALIGNMENT
 
@@ -270,10 +271,10 @@ def _stored(name: str, variable: Any) -> StoredTensor:
     return StoredTensor(name, dtype, tuple(int(size) for size in variable.shape), None, read_rows)
 
 
-def _side_of(model_type: Any) -> str:
-    side = next((name for name, table in SIDES.items() if model_type in table), None)
+def _side_of(model_type: Any) -> Side:
+    side = side_of(model_type)
     if side is None:
-        known = sorted({*SIDES["vision"], *SIDES["text"]})
+        known = sorted({model_type for side in SIDES for model_type in supported(side)})
         raise ModelError(
             f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'."
         )

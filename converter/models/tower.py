@@ -13,7 +13,8 @@ from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
 from converter.models.remat import Seeds
-from converter.names.configs import rule_file
+from converter.names.configs import Side, rule_file
+from converter.names.towers import tower_rules
 
 Tensor = Any
 
@@ -22,7 +23,7 @@ class Tower(Composite, keras.Model):
     """Base of all towers; a tower's file sets the class attributes and ``assemble``.
 
     Args:
-        config: of transformers, for one of ``model_types``.
+        config: of transformers, for a model type whose rule file names this class.
         add_pooling_layer: whether to make the pooler; a dual encoder needs it.
         initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a tower that is about to be loaded.
         name: Keras name; the checkpoint names do not depend on it.
@@ -31,9 +32,8 @@ class Tower(Composite, keras.Model):
         UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
     main_layer: ClassVar[str] = ""
-    side: ClassVar[str] = ""
+    side: ClassVar[Side]
     input_fields: ClassVar[tuple[str, ...]] = ()
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
@@ -188,15 +188,15 @@ class Tower(Composite, keras.Model):
         return made if asked(return_dict, self.config, "return_dict", True) else made.to_tuple()
 
 
-def refuse_options(config: Any, side: str) -> None:
+def refuse_options(config: Any, side: Side) -> None:
     """Refuses config fields whose value changes the graph in a way that is not supported, as the rule files list them.
 
     Raises:
         UnsupportedOption: names the field, what is supported and why.
     """
     fields = config.to_dict()
-    family = rule_file("dual_encoder")["towers"][side][config.model_type]
-    for field, rule in {**rule_file("common")["refused"], **rule_file(family)["config"].get("refused", {})}.items():
+    own = (tower_rules(side, config.model_type) or {}).get("config", {}).get("refused", {})
+    for field, rule in {**rule_file("common")["refused"], **own}.items():
         default = None if rule["default"] == "none" else rule["default"]
         value = fields.get(field, default)
         if value not in rule["allowed"] and value != default:

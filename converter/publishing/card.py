@@ -12,6 +12,7 @@ from typing import Any
 
 from converter.errors import SourceError, printable
 from converter.folder import proof
+from converter.names.towers import SIDES, in_tensorflow_4
 from converter.publishing.evidence import Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
@@ -21,11 +22,6 @@ _TAG = {"tf": "tf", "pt": "pytorch"}
 _SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 _METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _PARTS = 12
-# The towers that a dual encoder of transformers 4 can have in TensorFlow.
-IN_TRANSFORMERS_4 = {
-    "vision": ("clip_vision_model", "deit", "swin", "vit"),
-    "text": ("albert", "bert", "camembert", "roberta", "xlm-roberta"),
-}
 
 
 def title(evidence: Evidence) -> str:
@@ -222,7 +218,7 @@ def _loading(evidence: Evidence, repository: str) -> list[str]:
     else:
         home, name = "converter", "TFVisionTextDualEncoderModel"
         towers = evidence.raw.get("towers")
-        if isinstance(towers, Mapping) and all(towers.get(side) in known for side, known in IN_TRANSFORMERS_4.items()):
+        if isinstance(towers, Mapping) and all(in_tensorflow_4(side, towers.get(side)) for side in SIDES):
             of = "  # or from transformers 4.x"
     return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']
 
