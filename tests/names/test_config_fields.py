@@ -10,12 +10,16 @@ import pytest
 
 from converter.errors import UnsupportedOption, UnsupportedTower
 from converter.names.configs import rule_file, supported
+from converter.names.towers import SIDES, tower_files, tower_rules
+from tests.towers import TOWERS
 
 VERSIONS = ["4.57.6", "5.24.0"]
 
 
 def family_of(tower_type: str, names: Any) -> Mapping[str, Any]:
-    return rule_file(rule_file("dual_encoder")["towers"][names.side_of(tower_type)][tower_type])
+    rules = tower_rules(names.side_of(tower_type), tower_type)
+    assert rules is not None
+    return rules
 
 
 def sorted_out(tower_type: str, names: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
@@ -58,7 +62,8 @@ def test_no_field_is_sorted_twice(tower_type: str, names: Any) -> None:
 def test_refused_fields_are_of_some_version_or_common(tower_type: str, names: Any) -> None:
     """A misspelled field would refuse nothing."""
     known = {field for version in VERSIONS for field in names.table("config_fields")[version][tower_type]}
-    undeclared = {"clip_text_model": {"is_causal"}}.get(tower_type, set())  # transformers 5: create_causal_mask
+    undeclared = set(TOWERS[tower_type].undeclared)
+    assert not undeclared & known
     assert set(family_of(tower_type, names)["config"].get("refused", {})) <= known | undeclared
 
 
@@ -107,11 +112,11 @@ def test_field_of_no_version_is_reported(tower_type: str, names: Any) -> None:
 
 
 def test_rule_files_serve_what_they_say(names: Any) -> None:
-    towers = rule_file("dual_encoder")["towers"]
-    for side in ("vision", "text"):
-        assert supported(side) == tuple(sorted(towers[side]))
-        for model_type, family in towers[side].items():
+    for side in SIDES:
+        towers = tower_files(side)
+        assert supported(side) == tuple(sorted(towers))
+        for model_type, family in towers.items():
             rules = rule_file(family)
             assert rules["side"] == side
             assert model_type in rules["model_types"]
-            assert {towers[side].get(served) for served in rules["model_types"]} == {family}
+            assert {towers.get(served) for served in rules["model_types"]} == {family}
