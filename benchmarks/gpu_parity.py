@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from converter.errors import ParityError  # noqa: E402
+from converter.names.rule_files import supported  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
 from converter.parity.making import make_batches  # noqa: E402
@@ -44,9 +45,6 @@ COLUMNS = {
     "text embeds": "text_embeds",
     "logits": "logits_per_image",
 }
-_REGISTRY = (
-    "import json; from converter.models.registry import TEXT, VISION; print(json.dumps([list(VISION), list(TEXT)]))"
-)
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,9 @@ class Outcome:
         return found
 
 
-def supported_pairs(backend: str) -> tuple[str, ...]:
-    """Every pair of tower types that our models know, asked in a process of its own because that imports Keras."""
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-c", _REGISTRY], env=environment, check=True, capture_output=True, text=True
-    )
-    vision, text = json.loads(found.stdout.splitlines()[-1])
-    return tuple(f"{one}+{other}" for one in vision for other in text)
+def supported_pairs() -> tuple[str, ...]:
+    """Every pair of tower types."""
+    return tuple(f"{one}+{other}" for one in supported("vision") for other in supported("text"))
 
 
 def make_models(
@@ -162,7 +155,7 @@ def main() -> int:
     device = asked.reference_device or asked.device
     reference = ReferenceOptions(device, dtype, attention, attentions=maps, loss=True)
     candidate = CandidateOptions(asked.backend, asked.device, dtype, attentions=maps, loss=True)
-    pairs = supported_pairs(asked.backend) if asked.pairs is None else asked.pairs
+    pairs = supported_pairs() if asked.pairs is None else asked.pairs
     outcomes = []
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--no-real", dest="real", action="store_false", help="leave out the real weights (450 MB)")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     asked = parser.parse_args()
-    pairs = supported_pairs("tensorflow") if asked.pairs is None else tuple(asked.pairs)
+    pairs = supported_pairs() if asked.pairs is None else tuple(asked.pairs)
     candidate = CandidateOptions("tensorflow", "cpu", loss=True)
     found: dict[str, Figures] = {}
     with (

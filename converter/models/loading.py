@@ -23,9 +23,10 @@ from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.models.assigning import assign, stored
 from converter.models.names import named_variables
-from converter.models.registry import SIDES, family_class, tower_class, tower_config
+from converter.models.registry import family_class, side_of, tower_class, tower_config
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.rule_files import SIDES, Side, supported
 from converter.specs import Framework
 
 Source = str | os.PathLike[str]
@@ -224,10 +225,10 @@ def _fresh(name: str, shape: Any, std: float) -> Any:
     return ops.ones(shape) if name.endswith("/gamma") else ops.zeros(shape)
 
 
-def _side_of(model_type: Any) -> str:
-    side = next((name for name, table in SIDES.items() if model_type in table), None)
+def _side_of(model_type: Any) -> Side:
+    side = side_of(model_type)
     if side is None:
-        known = sorted({*SIDES["vision"], *SIDES["text"]})
+        known = sorted({model_type for side in SIDES for model_type in supported(side)})
         raise ModelError(
             f"model_type {model_type!r} is not one tower of {listed(known, 20)}. Say side='vision' or 'text'."
         )

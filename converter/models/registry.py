@@ -1,4 +1,4 @@
-"""Which class serves which family and which tower. A further tower is its file under ``towers`` and a line here."""
+"""Which class serves which family and which tower: the rule files say so; each class is imported when it is first asked for."""
 
 from __future__ import annotations
 
@@ -10,29 +10,13 @@ from typing import Any
 from converter.errors import ConfigError, ModelError, UnsupportedTower, listed, printable
 from converter.names.families import Family, families
 from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
+from converter.names.towers import tower_rules
 
-VISION = {
-    "beit": "beit:BeitTower",
-    "clip_vision_model": "clip_vision:CLIPVisionTower",
-    "deit": "deit:DeiTTower",
-    "dinov2": "dinov2:Dinov2Tower",
-    "dinov2_with_registers": "dinov2_with_registers:Dinov2WithRegistersTower",
-    "siglip_vision_model": "siglip_vision:SiglipVisionTower",
-    "swin": "swin:SwinTower",
-    "vit": "vit:ViTTower",
-}
-TEXT = {
-    "albert": "albert:AlbertTower",
-    "bert": "bert:BertTower",
-    "camembert": "roberta:RobertaTower",
-    "clip_text_model": "clip_text:CLIPTextTower",
-    "ernie": "ernie:ErnieTower",
-    "mpnet": "mpnet:MPNetTower",
-    "roberta": "roberta:RobertaTower",
-    "xlm-roberta": "roberta:RobertaTower",
-    "xlm-roberta-xl": "xlm_roberta_xl:XLMRobertaXLTower",
-}
-SIDES = {"vision": VISION, "text": TEXT}
+
+def side_of(model_type: object) -> Side | None:
+    """The side that has a tower of this model type; None where neither has."""
+    return next((side for side in SIDES if tower_rules(side, model_type) is not None), None)
 
 
 def tower_config(config: Any, side: str) -> Any:
@@ -45,8 +29,7 @@ def tower_config(config: Any, side: str) -> Any:
     Returns:
         The config itself, or its ``vision_config`` / ``text_config``.
     """
-    whole = getattr(config, "model_type", None) in ("clip", "siglip")
-    return getattr(config, f"{side}_config") if whole else config
+    return getattr(config, f"{side}_config", config)
 
 
 def tower_class(config: Any, side: str) -> type[Any]:
@@ -69,12 +52,14 @@ def tower_class(config: Any, side: str) -> type[Any]:
             f"{side}_config is a {type(config).__name__}; expected a config of transformers with a model_type. "
             "Load one with transformers.AutoConfig.from_pretrained."
         )
-    if model_type not in SIDES[side]:
+    own: Side = "vision" if side == "vision" else "text"
+    rules = tower_rules(own, model_type)
+    if rules is None:
         raise UnsupportedTower(
             f"{side}_config.model_type is {printable(model_type)!r}; supported {side} towers: "
-            f"{listed(sorted(SIDES[side]), 20)}. Use one of these, or keep this model in PyTorch."
+            f"{listed(supported(own), 20)}. Use one of these, or keep this model in PyTorch."
         )
-    module, name = SIDES[side][model_type].split(":")
+    module, name = rules["keras"].split(":")
     found: type[Any] = getattr(import_module(f"converter.models.towers.{module}"), name)
     return found
 
@@ -104,6 +89,8 @@ def family_places() -> Iterator[tuple[str, str]]:
 
 def tower_places() -> Iterator[tuple[str, str]]:
     """Name and module of every tower's class; nothing is imported."""
-    for place in {*VISION.values(), *TEXT.values()}:
+    for place in sorted(
+        {str(rule_file(f"towers/{stem}")["keras"]) for side in SIDES for stem in tower_files(side).values()}
+    ):
         module, _, name = place.partition(":")
         yield name, f"converter.models.towers.{module}"

@@ -13,7 +13,8 @@ from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
 from converter.models.remat import Seeds
-from converter.names.rule_files import Side, rule_file, tower_files
+from converter.names.rule_files import Side, rule_file
+from converter.names.towers import tower_rules
 
 Tensor = Any
 
@@ -22,7 +23,7 @@ class Tower(Composite, keras.Model):
     """Base of all towers; a tower's file sets the class attributes and ``assemble``.
 
     Args:
-        config: of transformers, for one of ``model_types``.
+        config: of transformers, for a model type whose rule file names this class.
         add_pooling_layer: whether to make the pooler; a dual encoder needs it.
         initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a tower that is about to be loaded.
         name: Keras name; the checkpoint names do not depend on it.
@@ -31,7 +32,6 @@ class Tower(Composite, keras.Model):
         UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
     main_layer: ClassVar[str] = ""
     side: ClassVar[Side]
     input_fields: ClassVar[tuple[str, ...]] = ()
@@ -211,8 +211,8 @@ def refuse_options(config: Any, side: Side) -> None:
         UnsupportedOption: names the field, what is supported and why.
     """
     fields = config.to_dict()
-    own = rule_file(f"towers/{tower_files(side)[config.model_type]}")["config"]
-    for field, rule in {**rule_file("common")["config"]["refused"], **own.get("refused", {})}.items():
+    own = (tower_rules(side, config.model_type) or {}).get("config", {}).get("refused", {})
+    for field, rule in {**rule_file("common")["config"]["refused"], **own}.items():
         default = None if rule["default"] == "none" else rule["default"]
         value = fields.get(field, default)
         if value not in rule["allowed"] and value != default:

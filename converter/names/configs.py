@@ -142,6 +142,8 @@ def tower_section(side: Side, raw: Mapping[str, Any], where: str = "config.json"
     if is_family(model_type) and family(str(model_type)).default_tower(side) is not None:
         return _section(family(str(model_type)), side, raw, f"{where}: {side}_config"), f"{where}: {side}_config"
     if inside:
+        if is_family(raw[f"{side}_config"].get("model_type")):
+            return tower_section(side, raw[f"{side}_config"], f"{where}: {side}_config")
         raw = {"model_type": f"{model_type}_{side}_model", **raw[f"{side}_config"]}
         where = f"{where}: {side}_config"
     # A model's name for a tower of it, as CLIP's vision_config says it in old files.

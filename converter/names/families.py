@@ -9,6 +9,7 @@ from typing import Any
 
 from converter.names.frameworks import CANONICAL
 from converter.names.rule_files import Side, family_files, rule_file, supported
+from converter.names.towers import in_transformers_4
 from converter.specs import Framework
 
 
@@ -19,7 +20,6 @@ class Place:
     Attributes:
         towers: model types that the tower may have; the first is what silence means. Empty: every one with rules, and
             silence means nothing.
-        in_transformers_4: by framework, the towers that its class of transformers 4 could have beside PyTorch's.
         prefixes: by framework, what stands before the tower's own names; ``{side}`` and ``{main_layer}`` are filled in.
             Where the canonical framework has none, the family's scope rules say it.
         without: beginnings of canonical names that the tower has alone, but not here.
@@ -27,7 +27,6 @@ class Place:
     """
 
     towers: tuple[str, ...]
-    in_transformers_4: Mapping[Framework, tuple[str, ...]]
     prefixes: Mapping[Framework, str]
     without: tuple[str, ...] = ()
     own_dialects: bool = False
@@ -42,6 +41,7 @@ class Family:
         model_type: as in config.json.
         classes: by framework, the name of its class in transformers; the one for TensorFlow is ours, too.
         config_class: of transformers.
+        in_transformers_4: frameworks beside PyTorch in which transformers 4 had it.
         root_scope: first level of its variables' names in TensorFlow.
         order: ``"vision"``, ``"text"`` and the modules outside them, as TensorFlow creates their variables.
         scale: canonical name of the trained temperature.
@@ -56,6 +56,7 @@ class Family:
     model_type: str
     classes: Mapping[Framework, str]
     config_class: str
+    in_transformers_4: tuple[Framework, ...]
     root_scope: str
     order: tuple[str, ...]
     scale: str
@@ -75,8 +76,11 @@ class Family:
 
     def is_in_transformers_4(self, framework: Framework, towers: Mapping[Side, str]) -> bool:
         """Whether transformers 4 loads such a model in a framework."""
-        return framework == CANONICAL or all(
-            towers.get(side) in place.in_transformers_4.get(framework, ()) for side, place in self.places.items()
+        if framework == CANONICAL:
+            return True
+        return framework in self.in_transformers_4 and all(
+            bool(place.towers) or in_transformers_4(side, towers.get(side), framework)
+            for side, place in self.places.items()
         )
 
     def default_tower(self, side: Side) -> str | None:
@@ -128,6 +132,7 @@ def _read(stem: str) -> Family:
         model_type=rules["model_type"],
         classes=rules["classes"],
         config_class=rules["config_class"],
+        in_transformers_4=tuple(rules["in_transformers_4"]),
         root_scope=rules["root_scope"],
         order=tuple(rules["order"]),
         scale=rules["scale"],
@@ -141,7 +146,6 @@ def _read(stem: str) -> Family:
 def _place(rules: Mapping[str, Any]) -> Place:
     return Place(
         tuple(rules["towers"]),
-        {key: tuple(towers) for key, towers in rules.get("in_transformers_4", {}).items()},
         rules["prefixes"],
         tuple(rules.get("without", ())),
         rules.get("own_dialects", False),

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from converter.errors import ParityError, listed, printable
+from converter.errors import ConfigError, ParityError, listed, printable
+from converter.names.configs import tower_section
+from converter.names.rule_files import Side
+from converter.names.towers import input_rules, tower_defaults
 from converter.parity.batches import Batch
 
 # No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
@@ -15,34 +18,6 @@ MAX_SEQUENCE = 512
 MAX_SIDE = 4096
 MAX_PIXELS = 3 * 4096**2  # in every channel together
 _NEEDED = ("vocab_size", "max_position_embeddings")
-
-# What a text config means by silence, as transformers' config classes have it; config.json omits defaults.
-_BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0}
-_ROBERTA = {**_BERT, "vocab_size": 50265, "pad_token_id": 1}
-TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
-    "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": {**_ROBERTA, "vocab_size": 30522},
-    "camembert": {**_ROBERTA, "vocab_size": 30522},
-    "albert": {**_BERT, "vocab_size": 30000},
-    "mpnet": {"vocab_size": 30527, "max_position_embeddings": 512, "pad_token_id": 1},
-    "ernie": _BERT,
-    "clip_text_model": {"vocab_size": 49408, "max_position_embeddings": 77, "pad_token_id": 1, "eos_token_id": 49407},
-    "xlm-roberta-xl": {
-        **_BERT,
-        "vocab_size": 250880,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "pad_token_id": 1,
-    },
-}
-VISION_DEFAULTS = {"image_size": 224, "num_channels": 3}
-# Position ids of these start behind the padding token's: a text of the full length needs pad + 1 rows more.
-_POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
-# What these make of a picture of another size is as defined as of their own: they resize their positions.
-ANY_SIZE = ("beit", "dinov2", "dinov2_with_registers", "swin")
-# transformers' MPNetEmbeddings takes 1 for the padding token's id whatever the config says.
-_MPNET_PAD = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +46,15 @@ class Vocabulary:
 
 
 def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
-    """What a text tower takes, from a dual encoder's config.
+    """What a text tower takes, from the config of a model with two towers.
 
     Raises:
         ParityError: a field is missing or out of range, or no token id is without special meaning.
     """
-    tower = _tower(config, "text_config")
+    tower = _tower(config, "text")
     model_type = str(tower.get("model_type"))
-    fields = {**TEXT_DEFAULTS.get(model_type, {}), **tower}
+    rules, defaults = input_rules("text", model_type), tower_defaults("text", model_type)
+    fields = {"pad_token_id": rules.get("pad_token_id"), **defaults, **tower}
     missing = [name for name in _NEEDED if not isinstance(fields.get(name), int) or fields[name] < 1]
     if missing:
         raise ParityError(
@@ -87,20 +63,20 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     size, positions = fields["vocab_size"], fields["max_position_embeddings"]
     pad = _token(fields.get("pad_token_id"))
     pad = 0 if pad is None or pad >= size else pad
-    counted_from = _MPNET_PAD if model_type == "mpnet" else pad
+    counted_from = rules.get("padding_id", pad)
     special, end, pads_left = {pad, counted_from}, None, True
-    if model_type == "clip_text_model":
+    if rules.get("ends_with_eos"):
         end, pads_left = _end_of_text(_token(fields.get("eos_token_id")), size)
         special.add(end)
         pad = next((token for token in (pad, 0, 1) if token != end), pad)
     within = tuple(sorted(token for token in special if token < size))
-    longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if model_type in _POSITIONS_BEHIND_PAD else 0))
+    longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if rules.get("positions_after_padding") else 0))
     if len(within) == size or longest < 1:
         raise ParityError(
             f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; "
             "correct the config"
         )
-    types = fields.get("type_vocab_size") if "type_vocab_size" in TEXT_DEFAULTS.get(model_type, fields) else 0
+    types = fields.get("type_vocab_size") if "type_vocab_size" in (defaults or fields) else 0
     return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left)
 
 
@@ -125,7 +101,7 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
 
     Args:
         batches: as they were read.
-        config: a dual encoder's config.json.
+        config: of a model with two towers.
         where: what messages call the file.
 
     Raises:
@@ -134,7 +110,7 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
     """
     text, (channels, height, width) = read_vocabulary(config), image_shape(config)
     sizes = {"input_ids": text.size, "position_ids": text.positions, "token_type_ids": text.types}
-    any_size = _tower(config, "vision_config").get("model_type") in ANY_SIZE
+    any_size = takes_any_size(config)
     for number, batch in enumerate(batches):
         for name, size in sizes.items():
             given = batch.inputs.get(name)
@@ -157,14 +133,21 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
         )
 
 
+def takes_any_size(config: Mapping[str, Any]) -> bool:
+    """Whether what the vision tower makes of a picture of another size than its own is as defined: it resizes."""
+    return bool(input_rules("vision", _tower(config, "vision").get("model_type")).get("any_size"))
+
+
 def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Channels, height and width of a picture that a dual encoder's config describes.
+    """Channels, height and width of a picture that the config of a model with two towers describes.
 
     Raises:
         ParityError: they are no sizes.
     """
-    fields = {**VISION_DEFAULTS, **_tower(config, "vision_config")}
-    size, channels = fields["image_size"], fields["num_channels"]
+    tower = _tower(config, "vision")
+    fields: dict[str, Any] = {**tower_defaults("vision", tower.get("model_type")), **tower}
+    size: Any = fields.get("image_size")
+    channels: Any = fields.get("num_channels")
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
     sizes = (*sides, channels)
     if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sizes) or prod(sizes) > MAX_PIXELS:
@@ -175,8 +158,12 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     return channels, sides[0], sides[1]
 
 
-def _tower(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    tower = config.get(name)
-    if not isinstance(tower, Mapping):
-        raise ParityError(f"config.json: no {name}; expected the config of a vision-text dual encoder")
+def _tower(config: Mapping[str, Any], side: Side) -> Mapping[str, Any]:
+    """The config of one tower as the config class of its family reads it; silence may mean a tower."""
+    try:
+        tower, _ = tower_section(side, config)
+    except ConfigError as error:
+        raise ParityError(str(error)) from None
+    if tower is config:
+        raise ParityError(f"config.json: no {side}_config; expected the config of a model with two towers")
     return tower

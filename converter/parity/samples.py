@@ -10,7 +10,7 @@ from typing import Any
 
 from converter.errors import ParityError, printable
 from converter.parity.batches import Batch
-from converter.parity.inputs import ANY_SIZE, image_shape, read_vocabulary
+from converter.parity.inputs import image_shape, read_vocabulary, takes_any_size
 from converter.parity.taps import Array
 
 SHIPPED = Path(__file__).parent / "samples"
@@ -118,8 +118,7 @@ def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any
             f"the tokenizer makes the id {ids.max()} and the model has {text.size} embeddings; "
             "the tokenizer is of another model"
         )
-    family = config["vision_config"].get("model_type")
-    if pixels.shape[1] != channels or (family not in ANY_SIZE and pixels.shape[2:] != (height, width)):
+    if pixels.shape[1] != channels or (not takes_any_size(config) and pixels.shape[2:] != (height, width)):
         raise ParityError(
             f"the image processor makes pictures of {pixels.shape[1:]}, the model takes {(channels, height, width)}; "
             "the processor is of another model"

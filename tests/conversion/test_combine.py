@@ -122,8 +122,8 @@ def test_a_new_norm_scales_by_one(tmp_path: Path) -> None:
     made = combine(vision, bare(tmp_path / "text", "text"), tmp_path / "out")
     assert made.made_new[:2] == tuple(f"vision_model/beit/pooler/layernorm/{leaf}" for leaf in ("gamma", "beta"))
     found = load(tmp_path / "out" / "model.safetensors")
-    np.testing.assert_array_equal(found["vision_model.pooler.layernorm.weight"], np.ones(52, np.float32))
-    np.testing.assert_array_equal(found["vision_model.pooler.layernorm.bias"], np.zeros(52, np.float32))
+    np.testing.assert_array_equal(found["vision_model.pooler.layernorm.weight"], np.ones(48, np.float32))
+    np.testing.assert_array_equal(found["vision_model.pooler.layernorm.bias"], np.zeros(48, np.float32))
 
 
 def test_what_is_drawn(tmp_path: Path) -> None:

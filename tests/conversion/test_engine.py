@@ -64,15 +64,15 @@ def test_other_position_ids_are_refused(tmp_path: Path, place: int) -> None:
 
 def test_swins_index_comes_and_goes(tmp_path: Path) -> None:
     tensors = write_tiny(tmp_path / "pt", "swin")
-    assert len(pt2tf(tmp_path / "pt", tmp_path / "tf").restored) == 3
+    assert len(pt2tf(tmp_path / "pt", tmp_path / "tf").restored) == 4
     back = tf2pt(tmp_path / "tf", tmp_path / "v4")
-    assert (len(back.restored), len(back.dropped)) == (3, 0)
+    assert (len(back.restored), len(back.dropped)) == (4, 0)
     found = load(tmp_path / "v4" / "model.safetensors")
     index = found.pop("vision_model.encoder.layers.0.blocks.0.attention.self.relative_position_index")
-    assert (index.dtype, index.shape, index[0, 0], index[0, 15]) == (np.int64, (16, 16), 24, 0)
-    assert len(found) == len(tensors) + 2
+    assert (index.dtype, index.shape, index[0, 0], index[0, 8]) == (np.int64, (9, 9), 12, 0)
+    assert len(found) == len(tensors) + 3
     back = tf2pt(tmp_path / "tf", tmp_path / "v5", names="v5")
-    assert (len(back.restored), len(back.dropped)) == (0, 3)
+    assert (len(back.restored), len(back.dropped)) == (0, 4)
     assert_same(load(tmp_path / "v5" / "model.safetensors"), tensors)
 
 
@@ -80,7 +80,7 @@ def test_biases_that_are_not_zero_are_refused(tmp_path: Path) -> None:
     config = config_of("vit", vision_fields={"qkv_bias": False})
     tensors = tensors_of(config)
     write_checkpoint(tmp_path / "pt", config, tensors)
-    assert len(pt2tf(tmp_path / "pt", tmp_path / "tf").restored) == 6
+    assert len(pt2tf(tmp_path / "pt", tmp_path / "tf").restored) == 9
     tf2pt(tmp_path / "tf", tmp_path / "back")
     assert_same(load(tmp_path / "back" / "model.safetensors"), tensors)
     held = read_all(tmp_path / "tf" / "tf_model.h5")
@@ -185,7 +185,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     result = pt2tf(tmp_path / "pt", tmp_path / "tf", dry_run=True)
     assert (result.dry_run, result.checked, result.files, result.nbytes) == (True, False, (), 0)
-    assert result.tensors == 82
+    assert result.tensors == 98
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -213,27 +213,27 @@ SWIN_INDEX = "vision_model/swin/encoder/layers.0/blocks.1/attention/self/relativ
 def test_swins_index_is_made_anew_for_tensorflow() -> None:
     config = config_of("swin")
     made = plan(shapes_of(config), config)
-    assert len(made.restored) == 3
-    assert (made.restored[SWIN_INDEX].shape, made.restored[SWIN_INDEX].dtype) == ((16, 16), np.int32)
+    assert len(made.restored) == 4
+    assert (made.restored[SWIN_INDEX].shape, made.restored[SWIN_INDEX].dtype) == ((9, 9), np.int32)
     assert (made.dropped, made.expected) == ((), ())
 
 
-@pytest.mark.parametrize(("names", "count"), [("v4", 3), ("v5", 0)])
+@pytest.mark.parametrize(("names", "count"), [("v4", 4), ("v5", 0)])
 def test_swins_index_is_kept_for_pytorch_4(names: Any, count: int) -> None:
     config = config_of("swin")
-    stored = dict.fromkeys(plan(shapes_of(config), config).restored, (16, 16))
+    stored = dict.fromkeys(plan(shapes_of(config), config).restored, (9, 9))
     made = plan(shapes_of(config, "tf") | stored, config, "pt", "tf", names=names)
-    assert (len(made.restored), len(made.expected), len(made.dropped)) == (count, 3, 3 - count)
+    assert (len(made.restored), len(made.expected), len(made.dropped)) == (count, 4, 4 - count)
 
 
 def test_vit_without_qkv_bias() -> None:
     """transformers' TensorFlow class has the biases all the same."""
     config = config_of("vit", vision_fields={"qkv_bias": False})
     made = plan(shapes_of(config), config)
-    assert len(made.restored) == 6
+    assert len(made.restored) == 9
     name = "vision_model/vit/encoder/layer_._1/attention/attention/key/bias"
     assert (made.restored[name].tolist(), made.restored[name].dtype) == ([0] * 28, np.float32)
     back = plan(shapes_of(config, "tf") | dict.fromkeys(made.restored, (28,)), config, "pt", "tf")
     assert back.restored == {}
-    assert (len(back.dropped), len(back.expected)) == (6, 6)
+    assert (len(back.dropped), len(back.expected)) == (9, 9)
     assert {item.reason for item in back.dropped} == {"all zero: the config says that there is no such bias"}

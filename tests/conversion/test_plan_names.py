@@ -12,6 +12,7 @@ from converter.conversion.plan import Plan, make_plan
 from converter.errors import PlanError
 from converter.names.configs import check_config
 from tests.conversion.test_plan import checkpoint, shapes_of
+from tests.names.tables import pair_fields
 from tests.tiny import FIXTURES, config_of
 
 TABLES: dict[str, Any] = json.loads((FIXTURES / "names" / "pairs.json").read_text("utf-8"))
@@ -34,13 +35,13 @@ def gamma_beta(name: str) -> str:
 @pytest.mark.parametrize(
     ("rename", "dialects"),
     [
-        (str, {"v4": 81}),
-        (flat, {"v4": 42, "v5": 39}),
-        (lambda name: f"module.{name}", {"v4, module.": 81}),
-        (lambda name: f"_orig_mod.{flat(name)}", {"v4, _orig_mod.": 42, "v5, _orig_mod.": 39}),
-        (lambda name: f"module._orig_mod.{name}", {"v4, module. _orig_mod.": 81}),
-        (gamma_beta, {"v4": 71, "v4, gamma": 5, "v4, beta": 5}),
-        (lambda name: f"module.{gamma_beta(name)}", {"v4, module.": 71, "v4, module. gamma": 5, "v4, module. beta": 5}),
+        (str, {"v4": 97}),
+        (flat, {"v4": 42, "v5": 55}),
+        (lambda name: f"module.{name}", {"v4, module.": 97}),
+        (lambda name: f"_orig_mod.{flat(name)}", {"v4, _orig_mod.": 42, "v5, _orig_mod.": 55}),
+        (lambda name: f"module._orig_mod.{name}", {"v4, module. _orig_mod.": 97}),
+        (gamma_beta, {"v4": 87, "v4, gamma": 5, "v4, beta": 5}),
+        (lambda name: f"module.{gamma_beta(name)}", {"v4, module.": 87, "v4, module. gamma": 5, "v4, module. beta": 5}),
     ],
     ids=["nested", "flat", "module", "orig_mod flat", "both", "gamma beta", "module gamma beta"],
 )
@@ -78,23 +79,9 @@ def test_two_names_of_one_tensor(other: str) -> None:
     assert str(caught.value) == f"{nested} and {other} are two names of one tensor, {nested}; remove one of them"
 
 
-def table_config(vision: str, text: str) -> dict[str, Any]:
-    """The config that the tables of fixtures/names were made with."""
-    shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    swin = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4}
-    return {
-        "model_type": "vision-text-dual-encoder",
-        "projection_dim": 16,
-        "vision_config": {
-            "model_type": vision, "image_size": 32, **(swin if vision == "swin" else {"patch_size": 16, **shared})
-        },
-        "text_config": {"model_type": text, "vocab_size": 99, **shared},
-    }  # fmt: skip
-
-
 def test_names_of_fresh_5_are_written_as_asked_for() -> None:
     """What `names="v5"` writes is what transformers 5.24 saves of a new model."""
-    config = table_config("clip_vision_model", "bert")
+    config = pair_fields("clip_vision_model+bert")
     source, checked = checkpoint(shapes_of(config, "tf"), "tf"), check_config(config)
     said = TABLES["clip_vision_model+bert"]
     for names in ("v4", "v5"):
@@ -106,7 +93,7 @@ def test_names_of_fresh_5_are_written_as_asked_for() -> None:
 @pytest.mark.parametrize("dialect", ["pt_v4", "pt_v5", "pt_v5_live"])
 @pytest.mark.parametrize("pair", ["clip_vision_model+bert", "vit+bert", "deit+bert", "swin+bert"])
 def test_every_writer_is_understood(pair: str, dialect: str) -> None:
-    config = table_config(*pair.split("+"))
+    config = pair_fields(pair)
     given = {name: tuple(shape) for name, shape in TABLES[pair][dialect].items()}
     made = make_plan(checkpoint(given), check_config(config), "tf")
     expected = {name.partition("/")[2].removesuffix(":0"): shape for name, shape in TABLES[pair]["tf"].items()}

@@ -6,62 +6,23 @@ A test that asks for ``pair``, ``odd``, ``whole`` or ``tower_type`` runs once fo
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from converter.names.configs import TwoTowerConfig, check_config
 from converter.names.families import joined
-from converter.names.rule_files import Side, tower_files
+from converter.names.rule_files import Side, supported
 from converter.names.rules import RuleSet, compile_rules, compile_tower
+from tests.names.tables import NAMES, pair_fields, table
 
-NAMES = Path(__file__).parents[2] / "fixtures" / "names"
 ROOT_SCOPE = "tf_vision_text_dual_encoder_model/"
-
-# The configs that the tables of pairs.json were made with, where they are not transformers' defaults.
-_VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-_VISION |= {"image_size": 32, "patch_size": 16}
-_TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-_SPECIAL: dict[str, dict[str, Any]] = {
-    "swin": {
-        "image_size": 32,
-        "embed_dim": 16,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-        "patch_size": 4,
-    },
-    "albert": {"embedding_size": 16},
-}
-
-
-@functools.cache
-def table(name: str) -> Any:
-    """One file of fixtures/names."""
-    return json.loads((NAMES / f"{name}.json").read_text("utf-8"))
 
 
 def side_of(model_type: str) -> Side:
     """Which tower a model type is."""
-    return "vision" if model_type in tower_files("vision") else "text"
-
-
-def pair_fields(vision: str, text: str) -> dict[str, Any]:
-    """The config.json of one pair of pairs.json."""
-    return {
-        "model_type": "vision-text-dual-encoder",
-        "projection_dim": 16,
-        "vision_config": {"model_type": vision, **({} if vision == "swin" else _VISION), **_SPECIAL.get(vision, {})},
-        "text_config": {"model_type": text, **_TEXT, **_SPECIAL.get(text, {})},
-    }
-
-
-def pair_config(vision: str, text: str) -> TwoTowerConfig:
-    """The config of one pair of pairs.json."""
-    return check_config(pair_fields(vision, text))
+    return "vision" if model_type in supported("vision") else "text"
 
 
 def tower_config(fields: dict[str, Any]) -> TwoTowerConfig:
@@ -106,7 +67,7 @@ class Whole:
 def load_pair(name: str) -> Pair:
     """Compiles one pair of pairs.json."""
     vision, text = name.split("+")
-    config = pair_config(vision, text)
+    config = check_config(pair_fields(name))
     return Pair(vision, text, table("pairs")[name], config, compile_rules(config))
 
 
@@ -129,7 +90,7 @@ def load_whole(name: str) -> Whole:
 
 def tower_types() -> list[str]:
     """Every model type that has rules."""
-    return [*tower_files("vision"), *tower_files("text")]
+    return [*supported("vision"), *supported("text")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -167,7 +128,6 @@ def names() -> Any:
 class _Tables:
     table = staticmethod(table)
     tower_config = staticmethod(tower_config)
-    pair_config = staticmethod(pair_config)
     side_of = staticmethod(side_of)
     tower_types = staticmethod(tower_types)
     directory = NAMES

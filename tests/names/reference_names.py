@@ -11,7 +11,7 @@ which fields their configs have.
 
 Reads ``{case: {"config": {...}}}`` and prints ``{question: {case: {name: shape}}}``, for ``fields`` ``{question: {model
 type: {field: default}}}``; several questions may be asked at once. It imports nothing of this project, so that it runs
-in the environment of any transformers.
+in the environment of any transformers; what it has to know of the towers is in fixtures/towers.toml.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ import json
 import os
 import sys
 import tempfile
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
 
-TEXT = (
-    "albert", "bert", "camembert", "clip_text_model", "ernie", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl",
-)  # fmt: skip
+# What is known of each tower: main layer, class in TensorFlow.
+_TOWERS = tomllib.loads(Path(__file__).parents[2].joinpath("fixtures", "towers.toml").read_text("utf-8"))
 SMALL_TEXT = {
     "model_type": "bert", "vocab_size": 29, "hidden_size": 6, "num_hidden_layers": 0, "num_attention_heads": 1,
     "intermediate_size": 10, "max_position_embeddings": 13,
@@ -35,21 +35,6 @@ SMALL_VISION = {
     "model_type": "vit", "hidden_size": 6, "num_hidden_layers": 0, "num_attention_heads": 1, "intermediate_size": 10,
     "image_size": 16, "patch_size": 8,
 }  # fmt: skip
-# BEiT itself was never there in TensorFlow: its sister stands in.
-TENSORFLOW = {
-    "albert": ("TFAlbertModel", "albert"),
-    "beit": ("TFData2VecVisionModel", "data2vec_vision"),
-    "bert": ("TFBertModel", "bert"),
-    "camembert": ("TFCamembertModel", "roberta"),
-    "clip_text_model": ("TFCLIPTextModel", "clip"),
-    "clip_vision_model": ("TFCLIPVisionModel", "clip"),
-    "deit": ("TFDeiTModel", "deit"),
-    "mpnet": ("TFMPNetModel", "mpnet"),
-    "roberta": ("TFRobertaModel", "roberta"),
-    "swin": ("TFSwinModel", "swin"),
-    "vit": ("TFViTModel", "vit"),
-    "xlm-roberta": ("TFXLMRobertaModel", "roberta"),
-}
 
 
 def dual_encoder(config: dict[str, Any]) -> tuple[Any, str]:
@@ -64,7 +49,7 @@ def dual_encoder(config: dict[str, Any]) -> tuple[Any, str]:
             f"{side}_config": AutoConfig.for_model(**config[f"{side}_config"]).to_dict() for side in ("vision", "text")
         }
         return VisionTextDualEncoderConfig(**towers, projection_dim=config["projection_dim"]), ""
-    is_text = config["model_type"] in TEXT
+    is_text = config["model_type"] in _TOWERS["text"]
     towers = {"vision_config": SMALL_VISION if is_text else config, "text_config": config if is_text else SMALL_TEXT}
     towers = {side: AutoConfig.for_model(**tower).to_dict() for side, tower in towers.items()}
     return VisionTextDualEncoderConfig(**towers, projection_dim=7), "text_model." if is_text else "vision_model."
@@ -145,12 +130,14 @@ def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
 
     if is_family(config):
         return tensorflow_of_family(config)
-    if config["model_type"] not in TENSORFLOW:
+    side = "text" if config["model_type"] in _TOWERS["text"] else "vision"
+    known = _TOWERS[side][config["model_type"]]
+    if "tensorflow" not in known:
         return None
-    class_name, main_layer = TENSORFLOW[config["model_type"]]
+    class_name, is_sister = known["tensorflow"]["class"], known["tensorflow"].get("sister", False)
     model_class = getattr(transformers, class_name)
     fields = {name: value for name, value in config.items() if name != "model_type"}
-    options = {"add_pooling_layer": True} if config["model_type"] == "beit" else {}
+    options = {"add_pooling_layer": True} if is_sister else {}
     model_class.input_signature = property(lambda self: {})  # the original takes no (height, width)
     try:
         model = model_class(model_class.config_class(**fields), **options)
@@ -158,10 +145,10 @@ def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
             model.build(None)
     except TypeError as error:
         return f"{class_name} fails: {error}"
-    scope = f"{'text' if config['model_type'] in TEXT else 'vision'}_model/"
-    scope += "beit" if config["model_type"] == "beit" else main_layer
-    names = [variable.name.split("/", 1)[1].removesuffix(":0") for variable in model.weights]
-    names = [f"{scope}/{name.removeprefix(main_layer + '/')}" for name in names]
+    paths = [variable.name.split("/", 1)[1].removesuffix(":0").partition("/") for variable in model.weights]
+    (main_layer,) = {path[0] for path in paths}
+    scope = f"{side}_model/{known['main_layer'] if is_sister else main_layer}"
+    names = [f"{scope}/{rest}" for _, _, rest in paths]
     return dict(zip(names, [list(variable.shape) for variable in model.weights], strict=True))
 
 

@@ -1,11 +1,11 @@
-"""Writes the tables of fixtures/names again: odd.json and config_fields.json from the configs that odd.json holds,
-families.json from those that it holds, and the PyTorch names of pairs.json from those in conftest.py.
+"""Writes the tables of fixtures/names again, and adds the towers of fixtures/towers.toml that are not in them yet.
 
     PYTHONPATH=. python tests/names/refresh_fixtures.py PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
 
-To add a case, add ``"its name": {"config": {...}}`` to odd.json first, or ``"vision+text": {"tf": null}`` to pairs.json;
-for a new family ``"its model type": {"config": {...}}`` to families.json, with no field at its default. TensorFlow's names
-of a pair are left as they are: no dual encoder of 4.x has a tower that is not there already.
+A new tower gets a case in odd.json for its config and for each of its variants whose names or shapes are others, and one
+pair in pairs.json. To add a further case by hand, add ``"its name": {"config": {...}}`` to odd.json first; for a new family
+``"its model type": {"config": {...}}`` to families.json, with no field at its default. TensorFlow's names of a pair are
+left as they are: no dual encoder of 4.x has a tower that is not there already.
 """
 
 import json
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.names.conftest import pair_fields
+from tests.names.tables import NAMES, new_pair_fields, pair_fields
+from tests.towers import TEXT, TOWERS, VISION, each_once
 
-NAMES = Path(__file__).parents[2] / "fixtures" / "names"
 SCRIPT = Path(__file__).with_name("reference_names.py")
 
 
@@ -87,9 +87,32 @@ def config_cases(odd: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def new_pairs(pairs: dict[str, Any]) -> dict[str, Any]:
+    """The fewest pairs of towers that stand in none so far; CLIP or BERT where one side has no new tower."""
+    known = {model_type for pair in pairs for model_type in pair.split("+")}
+    visions, texts = ([t for t in side if t not in known] for side in (VISION, TEXT))
+    if not visions and not texts:
+        return {}
+    found = each_once(visions or ["clip_vision_model"], texts or ["bert"])
+    return {"+".join(pair): {"config": new_pair_fields(*pair), "tf": None} for pair in found}
+
+
+def new_cases(cases: dict[str, Any]) -> dict[str, Any]:
+    """A case for each config and variant of a tower that has none so far."""
+    known = {case["config"]["model_type"] for case in cases.values()}
+    found: dict[str, Any] = {}
+    for model_type in (t for t in TOWERS if t not in known):
+        config = {"model_type": model_type, **TOWERS[model_type].config}
+        found[f"{model_type} config"] = {"config": config}
+        for number, variant in enumerate(TOWERS[model_type].variants):
+            found[f"{model_type} variant {number}"] = {"config": {**config, **variant.changes}}
+    return found
+
+
 def refresh_pairs(python_4: str, python_5: str) -> None:
     pairs = json.loads((NAMES / "pairs.json").read_text("utf-8"))
-    cases = {pair: {"config": pair_fields(*pair.split("+"))} for pair in pairs}
+    pairs |= new_pairs(pairs)
+    cases = {pair: {"config": content.get("config") or pair_fields(pair)} for pair, content in pairs.items()}
     questions = {
         "pt_v4": (python_4, "state_dict"),
         "pt_v5": (python_5, "saved"),
@@ -103,6 +126,8 @@ def refresh_pairs(python_4: str, python_5: str) -> None:
 
 def refresh_towers(python_4: str, python_5: str) -> None:
     cases = json.loads((NAMES / "odd.json").read_text("utf-8"))
+    added = new_cases(cases)
+    cases |= added
     questions = {
         "pt_v4": (python_4, "state_dict"),
         "tf": (python_4, "tensorflow"),
@@ -111,6 +136,10 @@ def refresh_towers(python_4: str, python_5: str) -> None:
         "pt_v5_of_live": (python_5, "same"),
     }
     columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
+    for case in [case for case in added if " variant " in case]:
+        usual = f"{cases[case]['config']['model_type']} config"
+        if all(column[case] == column[usual] for column in columns.values()):
+            del cases[case]  # a variant of the computation, not of names or shapes
     lines = [
         f"{json.dumps(case)}: "
         + json.dumps({"config": content["config"], **{column: columns[column][case] for column in columns}})

@@ -10,12 +10,16 @@ import pytest
 
 from converter.errors import UnsupportedOption, UnsupportedTower
 from converter.names.rule_files import SIDES, rule_file, supported, tower_files
+from converter.names.towers import tower_rules
+from tests.towers import TOWERS
 
 VERSIONS = ["4.57.6", "5.24.0"]
 
 
 def family_of(tower_type: str, names: Any) -> Mapping[str, Any]:
-    return rule_file(f"towers/{tower_files(names.side_of(tower_type))[tower_type]}")
+    rules = tower_rules(names.side_of(tower_type), tower_type)
+    assert rules is not None
+    return rules
 
 
 def sorted_out(tower_type: str, names: Any) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
@@ -58,7 +62,8 @@ def test_no_field_is_sorted_twice(tower_type: str, names: Any) -> None:
 def test_refused_fields_are_of_some_version_or_common(tower_type: str, names: Any) -> None:
     """A misspelled field would refuse nothing."""
     known = {field for version in VERSIONS for field in names.table("config_fields")[version][tower_type]}
-    undeclared = {"clip_text_model": {"is_causal"}}.get(tower_type, set())  # transformers 5: create_causal_mask
+    undeclared = set(TOWERS[tower_type].undeclared)
+    assert not undeclared & known
     assert set(family_of(tower_type, names)["config"].get("refused", {})) <= known | undeclared
 
 
@@ -110,8 +115,8 @@ def test_rule_files_serve_what_they_say(names: Any) -> None:
     for side in SIDES:
         towers = tower_files(side)
         assert supported(side) == tuple(sorted(towers))
-        for model_type, stem in towers.items():
-            rules = rule_file(f"towers/{stem}")
+        for model_type, family in towers.items():
+            rules = rule_file(f"towers/{family}")
             assert rules["side"] == side
             assert model_type in rules["model_types"]
-            assert {towers.get(served) for served in rules["model_types"]} == {stem}
+            assert {towers.get(served) for served in rules["model_types"]} == {family}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from converter.names.rule_files import rule_file, tower_files
+from converter.names.towers import tower_defaults, tower_rules
 
 if TYPE_CHECKING:
     from tests.names.conftest import Odd
@@ -96,13 +96,17 @@ def join_parts(odd: Odd, dialect: str, expected: dict[str, list[int]]) -> dict[s
 def test_every_field_that_names_or_shapes_depend_on_is_tried(tower_type: str, names: Any) -> None:
     """A field that a rule file's expressions use has a case with another value than the default."""
     cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]
-    family = f"towers/{tower_files(names.side_of(tower_type))[tower_type]}"
-    rules = rule_file(family)
-    honoured = {**rules["config"]["honoured"], **rules["config"].get("defaults", {}).get(tower_type, {})}
-    used = used_fields(rules) & set(honoured)
+    honoured = tower_defaults(names.side_of(tower_type), tower_type)
+    used = used_fields(rules_of(tower_type, names)) & set(honoured)
     assert used
     tried = {field for field in used for case in cases if case.get(field, honoured[field]) != honoured[field]}
     assert used == tried
+
+
+def rules_of(tower_type: str, names: Any) -> Mapping[str, Any]:
+    rules = tower_rules(names.side_of(tower_type), tower_type)
+    assert rules is not None
+    return rules
 
 
 def used_fields(rules: Mapping[str, Any]) -> set[str]:
@@ -116,9 +120,9 @@ def used_fields(rules: Mapping[str, Any]) -> set[str]:
 
 def test_both_values_of_every_condition_are_tried(tower_type: str, names: Any) -> None:
     """A module that a config can leave out is there in one table of transformers, and is missing in another."""
-    family = f"towers/{tower_files(names.side_of(tower_type))[tower_type]}"
-    conditions = {m[key] for m in rule_file(family)["module"] for key in ("when", "bias") if key in m}
-    honoured = rule_file(family)["config"]["honoured"]
+    rules = rules_of(tower_type, names)
+    conditions = {m[key] for m in rules["module"] for key in ("when", "bias") if key in m}
+    honoured = tower_defaults(names.side_of(tower_type), tower_type)
     cases = [case["config"] for case in names.table("odd").values() if case["config"]["model_type"] == tower_type]
     for field in {name for text in conditions for name in re.findall(r"[a-z_]+", text)} & set(honoured):
         assert len({repr(case.get(field, honoured[field])) for case in cases}) > 1, field

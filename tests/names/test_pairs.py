@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from converter.names.configs import check_config
 from converter.names.families import joined
 from converter.names.rules import compile_tower
+from tests.names.tables import pair_fields, table
 
 if TYPE_CHECKING:
     from tests.names.conftest import Pair
@@ -78,12 +80,12 @@ def test_every_supported_tower_has_a_table(names: Any) -> None:
     assert tested == set(names.tower_types())
 
 
-@pytest.mark.parametrize("model_type", ["mpnet", "clip_text_model"])
-def test_towers_that_tensorflow_has_alone(model_type: str, names: Any, said_by_rules: Any) -> None:
+@pytest.mark.parametrize("model_type", list(table("standalone_tf")))
+def test_towers_that_tensorflow_has_alone(model_type: str, said_by_rules: Any) -> None:
     """Their names lie below the tower's scope; CLIP's table lacks the main layer that a dual encoder has."""
-    main_layer = {"mpnet": "", "clip_text_model": "clip/"}[model_type]
-    expected = names.table("standalone_tf")[model_type]
+    main_layer = {"clip_text_model": "clip/"}.get(model_type, "")
+    expected = table("standalone_tf")[model_type]
     expected = {f"text_model/{main_layer}{n.removesuffix(':0')}": shape for n, shape in expected.items()}
-    tower = compile_tower(names.pair_config("clip_vision_model", model_type).text, joined())
+    tower = compile_tower(check_config(pair_fields(f"clip_vision_model+{model_type}")).text, joined())
     _, found, _ = said_by_rules(tower)
     assert list(found.items()) == list(expected.items())

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from converter.errors import ConfigError
 from converter.names import configs
+from converter.names.rule_files import Side, supported
 from converter.names.rules import RuleSet, compile_rules
 from converter.names.scopes import erase_main_layer, restore_main_layer
+from converter.names.towers import tower_defaults
 
 
 @pytest.fixture
@@ -80,41 +82,31 @@ def test_config_of_no_model(fields: dict[str, Any], message: str, names: Any) ->
         compile_rules(names.tower_config(fields))
 
 
-FLAT_TEXT = ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "clip_text_model", "xlm-roberta-xl"]
-FLAT_VISION = ["vit", "deit", "clip_vision_model", "siglip_vision_model"]
-BEIT = [
-    "use_absolute_position_embeddings", "use_mask_token", "use_mean_pooling", "use_relative_position_bias",
-    "use_shared_relative_position_bias",
-]  # fmt: skip
-
-
-def towers(*model_types: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({"model_type": st.sampled_from(model_types), **fields})
-
-
 DEPTHS = st.lists(st.integers(0, 3), min_size=1, max_size=4)
-VISION = st.one_of(
-    towers(*FLAT_VISION),
-    towers("beit", **dict.fromkeys(BEIT, st.booleans())),
-    towers("dinov2", use_swiglu_ffn=st.booleans(), use_mask_token=st.booleans()),
-    towers("dinov2_with_registers", use_swiglu_ffn=st.booleans(), num_register_tokens=st.integers(1, 9)),
-    towers("swin", use_absolute_embeddings=st.booleans(), depths=DEPTHS),
-)
-TEXT = st.one_of(
-    towers(*FLAT_TEXT),
-    towers("ernie", use_task_id=st.booleans()),
-    towers("albert", num_hidden_groups=st.integers(1, 3), inner_group_num=st.integers(1, 3)),
-)
+# Fields that say how many there are of something else than layers.
+COUNTS = {"num_register_tokens": 9, "num_hidden_groups": 3, "inner_group_num": 3}
 
 
-@given(VISION, TEXT, st.integers(0, 11), st.integers(0, 11))
-def test_any_config_gives_a_bijection(
-    vision: dict[str, Any], text: dict[str, Any], vision_layers: int, text_layers: int
-) -> None:
+def towers(side: Side) -> st.SearchStrategy[dict[str, Any]]:
+    """Any tower, every switch that its rules honour on or off."""
+    return st.one_of([st.fixed_dictionaries(fields_of(side, model_type)) for model_type in supported(side)])
+
+
+def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
+    fields: dict[str, st.SearchStrategy[Any]] = {"model_type": st.just(model_type)}
+    for name, default in tower_defaults(side, model_type).items():
+        if isinstance(default, bool):
+            fields[name] = st.booleans()
+        elif name in COUNTS:
+            fields[name] = st.integers(1, COUNTS[name])
+        elif name in ("depths", "num_hidden_layers"):
+            fields[name] = DEPTHS if name == "depths" else st.integers(0, 11)
+    return fields
+
+
+@given(towers("vision"), towers("text"))
+def test_any_config_gives_a_bijection(vision: dict[str, Any], text: dict[str, Any]) -> None:
     """Ten layers and more, too: no name is the beginning of another one's."""
-    if vision["model_type"] != "swin":
-        vision = {**vision, "num_hidden_layers": vision_layers}
-    text = {**text, "num_hidden_layers": text_layers}
     config = configs.check_config(
         {"model_type": "vision-text-dual-encoder", "vision_config": vision, "text_config": text}
     )

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converter.names.scopes import erase_main_layer, restore_main_layer, tf_to_pt_weight_rename
+from tests.towers import TOWERS
 
 if TYPE_CHECKING:
     from tests.names.conftest import Odd, Pair
-
-MAIN_LAYERS = {
-    "albert": "albert", "beit": "beit", "bert": "bert", "camembert": "roberta", "clip_text_model": "clip",
-    "clip_vision_model": "clip", "deit": "deit", "dinov2": "dinov2", "mpnet": "mpnet", "roberta": "roberta",
-    "dinov2_with_registers": "dinov2_with_registers", "ernie": "ernie",
-    "siglip_vision_model": "siglip", "swin": "swin", "vit": "vit", "xlm-roberta": "roberta",
-    "xlm-roberta-xl": "roberta_xl",
-}  # fmt: skip
 
 
 def dotted(tf_name: str) -> str:
@@ -28,7 +21,7 @@ def dotted(tf_name: str) -> str:
 
 def test_main_layers(pair: Pair) -> None:
     for tower, model_type in ((pair.config.vision, pair.vision), (pair.config.text, pair.text)):
-        assert tower.rules["main_layer"] == MAIN_LAYERS[model_type]
+        assert tower.rules["main_layer"] == TOWERS[model_type].main_layer
 
 
 # What the last component of a TensorFlow name is called in PyTorch, where they differ.
@@ -66,11 +59,11 @@ def test_erase_is_the_inverse_of_restore(pair: Pair) -> None:
         assert (restored != name) == in_tower
 
 
-def test_seed_rule_agrees_but_for_clip_text(pair: Pair) -> None:
-    """The original replaces every match: on CLIP's text tower it takes one level too many."""
+def test_seed_rule_agrees_but_for_texts_with_a_level_more(pair: Pair) -> None:
+    """The original replaces every match: on a text tower like CLIP's it takes one level too many."""
     for rule in pair.rules.tensors:
         name = dotted(rule.names["tf"])
-        if pair.text == "clip_text_model" and name.startswith("text_model."):
+        if name.count("text_model.") > 1:
             assert tf_to_pt_weight_rename(name) != (erase_main_layer(name),)
         else:
             assert tf_to_pt_weight_rename(name) == (erase_main_layer(name),)

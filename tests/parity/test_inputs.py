@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ParityError
+from converter.names.rule_files import SIDES, Side, supported
+from converter.names.towers import input_rules, tower_defaults
 from converter.parity.batches import check_inputs
-from converter.parity.inputs import MAX_SEQUENCE, TEXT_DEFAULTS, VISION_DEFAULTS, read_vocabulary
+from converter.parity.inputs import MAX_SEQUENCE, image_shape, read_vocabulary, takes_any_size
 from converter.parity.making import EXTREME_PIXEL, make_batches
 
 VISION = {"model_type": "vit", "image_size": 12, "num_channels": 3}
-ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet")
+TEXT = supported("text")
 
 
 def config(model_type: str = "bert", **text: Any) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def test_between_them_batches_meet_every_case() -> None:
 
 
 @given(
-    model_type=st.sampled_from(sorted(TEXT_DEFAULTS)),
+    model_type=st.sampled_from(supported("text")),
     vocabulary=st.integers(5, 200),
     positions=st.integers(4, 40),
     types=st.integers(1, 4),
@@ -82,7 +84,7 @@ def test_batches_are_well_formed_for_every_config(
         assert batch.inputs.get("token_type_ids", np.zeros(1)).max() < types
         assert batch.inputs.get("position_ids", np.zeros(1)).max() < positions
         assert set(ids[mask].tolist()) <= {*range(known.size), known.end} - ({*known.special} - {known.end})
-        if model_type in ROBERTA_LIKE:
+        if input_rules("text", model_type).get("positions_after_padding"):
             # position ids count from behind the padding token's id on: the last of them has to exist
             first = 1 if model_type == "mpnet" else known.pad
             assert (first + np.cumsum(ids != first, axis=1) * (ids != first)).max() < positions
@@ -117,8 +119,8 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"text_config": None}, "config.json: no text_config; expected the config of a vision-text dual encoder"),
-        ({"vision_config": []}, "config.json: no vision_config; expected the config of a vision-text dual encoder"),
+        ({"text_config": None}, "config.json: no text_config; expected the config of a model with two towers"),
+        ({"vision_config": []}, "config.json: no vision_config; expected the config of a model with two towers"),
         (
             {"text_config": {"model_type": "new"}},
             "text_config of new: no usable vocab_size, max_position_embeddings; add it to config.json",
@@ -136,11 +138,11 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
             "text_config: a vocabulary of 50265 and 2 positions leave no text to test with; correct the config",
         ),
         (
-            {"vision_config": {"image_size": "big"}},
+            {"vision_config": {"model_type": "vit", "image_size": "big"}},
             "vision_config: image_size 'big' and num_channels 3 make no image; correct the config",
         ),
         (
-            {"vision_config": {"image_size": 0}},
+            {"vision_config": {"model_type": "vit", "image_size": 0}},
             "vision_config: image_size 0 and num_channels 3 make no image; correct the config",
         ),
         (
@@ -148,7 +150,7 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
             "vision_config: image_size 4097 and num_channels 1 make no image; correct the config",
         ),
         (
-            {"vision_config": {"image_size": [8, 8, 8]}},
+            {"vision_config": {"model_type": "vit", "image_size": [8, 8, 8]}},
             "vision_config: image_size [8, 8, 8] and num_channels 3 make no image; correct the config",
         ),
     ],
@@ -159,23 +161,39 @@ def test_a_config_that_makes_no_inputs_is_refused(change: dict[str, Any], messag
     assert str(caught.value) == message
 
 
-@pytest.mark.torch
-def test_defaults_are_those_of_transformers() -> None:
+def made_by_transformers(side: Side) -> list[tuple[str, Any]]:
     from transformers import CONFIG_MAPPING
 
-    for model_type, defaults in TEXT_DEFAULTS.items():
-        made = CONFIG_MAPPING[model_type]()
-        assert {name: getattr(made, name) for name in defaults} == defaults
-        assert ("type_vocab_size" in defaults) == hasattr(made, "type_vocab_size")
-    for model_type in (
-        "clip_vision_model",
-        "vit",
-        "deit",
-        "beit",
-        "dinov2",
-        "dinov2_with_registers",
-        "siglip_vision_model",
-        "swin",
-    ):
-        made = CONFIG_MAPPING[model_type]()
-        assert {name: getattr(made, name) for name in VISION_DEFAULTS} == VISION_DEFAULTS
+    return [(model_type, CONFIG_MAPPING[model_type]()) for model_type in supported(side)]
+
+
+@pytest.mark.torch
+def test_silence_means_what_it_means_in_transformers() -> None:
+    """A text config of its model type alone gives the batches that it gives with transformers' defaults written out."""
+    for model_type, made in made_by_transformers("text"):
+        names = ("vocab_size", "max_position_embeddings", "type_vocab_size", "pad_token_id", "eos_token_id")
+        said = {name: getattr(made, name) for name in names if hasattr(made, name)}
+        silent, loud = (read_vocabulary(config_of_text(model_type, **fields)) for fields in ({}, said))
+        assert silent == loud, model_type
+        assert (silent.types > 0) == ("type_vocab_size" in tower_defaults("text", model_type))
+    for model_type, made in made_by_transformers("vision"):
+        silent = {"vision_config": {"model_type": model_type}}
+        assert image_shape(silent) == (made.num_channels, made.image_size, made.image_size) == (3, 224, 224)
+
+
+def config_of_text(model_type: str, **fields: Any) -> dict[str, Any]:
+    return {"vision_config": VISION, "text_config": {"model_type": model_type, **fields}}
+
+
+def test_what_the_rule_files_say_of_inputs() -> None:
+    assert {side: sorted({key for t in supported(side) for key in input_rules(side, t)}) for side in SIDES} == {
+        "vision": ["any_size"],
+        "text": ["ends_with_eos", "pad_token_id", "padding_id", "positions_after_padding"],
+    }
+    pads = {t: tower_defaults("text", t).get("pad_token_id", input_rules("text", t).get("pad_token_id")) for t in TEXT}
+    assert None not in pads.values(), "a text tower whose pad_token_id is irrelevant says which it is under [inputs]"
+    assert read_vocabulary(config("mpnet", pad_token_id=7)).special == (1, 7)
+    assert read_vocabulary(config("roberta", pad_token_id=7)).special == (7,)
+    assert takes_any_size({"vision_config": {"model_type": "swin"}})
+    assert not takes_any_size({"vision_config": {"model_type": "vit"}})
+    assert not takes_any_size({"vision_config": {"model_type": "new"}})

@@ -28,7 +28,6 @@ BLOCK = block_names(
 class AlbertTower(TextTower):
     """``albert``."""
 
-    model_types = ("albert",)
     main_layer = "albert"
 
     def assemble(self, config: Any) -> None:

@@ -37,7 +37,6 @@ def names_of(scaled: bool, table: bool) -> Any:
 class BeitTower(VisionTower):
     """``beit``."""
 
-    model_types = ("beit",)
     main_layer = "beit"
 
     def assemble(self, config: Any) -> None:

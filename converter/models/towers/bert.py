@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import TextEmbeddings, TextSpec
@@ -63,7 +63,6 @@ def bert_block(config: Any, **changes: Any) -> BlockSpec:
 class BertTower(TextTower):
     """``bert``."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("bert",)
     main_layer = "bert"
 
     def assemble(self, config: Any) -> None:

@@ -21,7 +21,6 @@ EMBEDDINGS = {"words": "token_embedding", "positions": "position_embedding"}
 class CLIPTextTower(TextTower):
     """``clip_text_model``."""
 
-    model_types = ("clip_text_model",)
     main_layer = "clip"
     type_table = False
 

@@ -44,7 +44,6 @@ def clip_block(config: Any) -> BlockSpec:
 class CLIPVisionTower(VisionTower):
     """``clip_vision_model``."""
 
-    model_types = ("clip_vision_model",)
     main_layer = "clip"
 
     def assemble(self, config: Any) -> None:

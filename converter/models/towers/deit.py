@@ -8,6 +8,5 @@ from converter.models.towers.vit import ViTTower
 class DeiTTower(ViTTower):
     """``deit``."""
 
-    model_types = ("deit",)
     main_layer = "deit"
     tokens = {"token": "cls_token", "second_token": "distillation_token"}  # noqa: RUF012 - never written to

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
@@ -31,7 +31,6 @@ def names_of(gated: bool) -> Any:
 class Dinov2Tower(VisionTower):
     """``dinov2``; pooled at the class token after the norm."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("dinov2",)
     main_layer = "dinov2"
 
     def images(self, config: Any) -> ImageSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from converter.models.embeddings import ImageSpec
 from converter.models.towers.dinov2 import Dinov2Tower
@@ -12,7 +12,6 @@ from converter.models.towers.dinov2 import Dinov2Tower
 class Dinov2WithRegistersTower(Dinov2Tower):
     """``dinov2_with_registers``; positions are resized with antialiasing, and the mask token is always there."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("dinov2_with_registers",)
     main_layer = "dinov2_with_registers"
 
     def images(self, config: Any) -> ImageSpec:

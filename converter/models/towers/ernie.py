@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from converter.models.embeddings import TextSpec
 from converter.models.towers.bert import BertTower, bert_embeddings
@@ -11,7 +11,6 @@ from converter.models.towers.bert import BertTower, bert_embeddings
 class ErnieTower(BertTower):
     """``ernie``; every text is of task 0, as in PyTorch's dual encoder, which takes no ``task_type_ids``."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("ernie",)
     main_layer = "ernie"
 
     def words(self, config: Any) -> TextSpec:

@@ -36,7 +36,6 @@ BUCKETS = 32  # nor at relative_attention_num_buckets, except for the rows of th
 class MPNetTower(TextTower):
     """``mpnet``."""
 
-    model_types = ("mpnet",)
     main_layer = "mpnet"
     counts_after_padding = True
     type_table = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from converter.errors import UnsupportedOption
 from converter.models.embeddings import TextSpec
@@ -12,7 +12,6 @@ from converter.models.towers.bert import BertTower, bert_embeddings
 class RobertaTower(BertTower):
     """``roberta``, ``xlm-roberta`` and ``camembert``, which differ in their tokenizers only."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("roberta", "xlm-roberta", "camembert")
     main_layer = "roberta"
     counts_after_padding = True
 

@@ -66,7 +66,6 @@ class AttentionPooling(CompositeLayer):
 class SiglipVisionTower(VisionTower):
     """``siglip_vision_model``."""
 
-    model_types = ("siglip_vision_model",)
     main_layer = "siglip"
 
     def assemble(self, config: Any) -> None:

@@ -160,7 +160,6 @@ class SwinEmbeddings(CompositeLayer):
 class SwinTower(VisionTower):
     """``swin``; hidden states and attention weights are given out once per stage, as in PyTorch."""
 
-    model_types = ("swin",)
     main_layer = "swin"
 
     def assemble(self, config: Any) -> None:

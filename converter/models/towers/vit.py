@@ -28,7 +28,6 @@ BLOCK = block_names(
 class ViTTower(VisionTower):
     """``vit``."""
 
-    model_types = ("vit",)
     main_layer = "vit"
     tokens: ClassVar[Mapping[str, str]] = {"token": "cls_token"}
 

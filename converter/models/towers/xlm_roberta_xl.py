@@ -29,7 +29,6 @@ BLOCK = block_names(
 class XLMRobertaXLTower(RobertaTower):
     """``xlm-roberta-xl``."""
 
-    model_types = ("xlm-roberta-xl",)
     main_layer = "roberta_xl"
     ties_last = True
 

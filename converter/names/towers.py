@@ -1,0 +1,45 @@
+"""What the rule files say of a tower by its model type: which file serves it, and what a config means by silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converter.names.rule_files import Side, rule_file, tower_files
+from converter.specs import Framework
+
+
+def tower_rules(side: Side, model_type: object) -> Mapping[str, Any] | None:
+    """The rule file that serves a model type; None where none does."""
+    stem = tower_files(side).get(model_type) if isinstance(model_type, str) else None
+    return None if stem is None else rule_file(f"towers/{stem}")
+
+
+def tower_defaults(side: Side, model_type: object) -> dict[str, Any]:
+    """What a config of this model type means by silence: every honoured field with transformers' default.
+
+    Args:
+        side: which tower.
+        model_type: as in config.json.
+
+    Returns:
+        The defaults; empty where the model type has no rules.
+    """
+    rules = tower_rules(side, model_type)
+    if rules is None:
+        return {}
+    config = rules["config"]
+    defaults = {**config["honoured"], **config.get("defaults", {}).get(model_type, {})}
+    return {name: None if value == "none" else value for name, value in defaults.items()}
+
+
+def input_rules(side: Side, model_type: object) -> Mapping[str, Any]:
+    """The ``[inputs]`` of a tower's rule file, which say what it can be given; empty where there are none."""
+    rules = tower_rules(side, model_type)
+    return {} if rules is None else rules.get("inputs", {})
+
+
+def in_transformers_4(side: Side, model_type: object, framework: Framework) -> bool:
+    """Whether transformers 4 can have such a tower in a dual encoder in a framework other than PyTorch."""
+    rules = tower_rules(side, model_type)
+    return rules is not None and model_type in rules.get("in_transformers_4", {}).get(framework, ())

@@ -1,0 +1,47 @@
+"""The files of fixtures/names, and the configs that their pairs were made with."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.towers import TOWERS, config_of_tower
+
+NAMES = Path(__file__).parents[2] / "fixtures" / "names"
+
+# What the pairs without a config of their own were made with, where it is not transformers' default.
+_VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_VISION |= {"image_size": 32, "patch_size": 16}
+_TEXT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+_SWIN = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "patch_size": 4}
+
+
+@functools.cache
+def table(name: str) -> Any:
+    """One file of fixtures/names."""
+    return json.loads((NAMES / f"{name}.json").read_text("utf-8"))
+
+
+def pair_fields(pair: str) -> dict[str, Any]:
+    """The config.json of one pair of pairs.json."""
+    if "config" in table("pairs")[pair]:
+        return dict(table("pairs")[pair]["config"])
+    vision, text = pair.split("+")
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": 16,
+        "vision_config": {"model_type": vision, **(_SWIN if vision == "swin" else _VISION)},
+        "text_config": {"model_type": text, **_TEXT, **({"embedding_size": 16} if text == "albert" else {})},
+    }
+
+
+def new_pair_fields(vision: str, text: str) -> dict[str, Any]:
+    """The config.json of a pair that is to be added to pairs.json."""
+    towers = {TOWERS[t].side: {"model_type": t, **config_of_tower(t)} for t in (vision, text)}
+    return {
+        "model_type": "vision-text-dual-encoder",
+        "projection_dim": 16,
+        **{f"{side}_config": fields for side, fields in towers.items()},
+    }
