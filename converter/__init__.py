@@ -8,11 +8,18 @@ Importing this package imports no framework; each name is loaded when it is firs
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from converter.models import ports
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
     from converter.conversion.combining import combine
     from converter.conversion.engine import Conversion, pt2tf, tf2pt
     from converter.conversion.inspection import CheckpointInfo, inspect
@@ -78,11 +85,62 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+# Where modules of version 0.1 stand now; their old names are for one version more.
+_MOVED = {
+    f"converter.{old}": f"converter.{wing}.{old}"
+    for wing, names in {
+        "checkpoints": "memory",
+        "conversion": "combining engine inspection plan streams tower_plan writing",
+        "folder": "manifest proof sidecars",
+        "names": "buffers configs dialects expressions rules scopes",
+        "tensors": "casts check layouts moves",
+    }.items()
+    for old in names.split()
+} | {
+    "converter.folders": "converter.folder.staging",
+    "converter.verification": "converter.parity.files_and_weights",
+    "converter.models.dual_encoder": "converter.models.families.vision_text_dual_encoder",
+}
+
+
+class _Moved:
+    """Finds modules by their old names, and says the new ones. importlib.abc, which takes 10 ms to import, is not needed."""
+
+    _own_spec: ModuleSpec | None = None
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec of the module at its new place; None for everything that did not move."""
+        del path, target
+        if fullname not in _MOVED:
+            return None
+        from importlib.util import spec_from_loader
+
+        loader: Loader = self  # type: ignore[assignment]
+        return spec_from_loader(fullname, loader)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module itself, which is there once, whatever it is called."""
+        new = _MOVED[spec.name]
+        warnings.warn(
+            f"{spec.name} is called {new} now; the old name goes with the next version", DeprecationWarning, 2
+        )
+        module = importlib.import_module(new)
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to do, but to let the module be what it was before it was found by its old name."""
+        module.__spec__ = self._own_spec
+
+
 def _export(model: Any, path: Any, format: str) -> None:
     from converter.exporting.savedmodel import export_saved_model
 
     export_saved_model(model, path, format)
 
 
+sys.meta_path.append(_Moved())
 ports.provide("export", _export)
 ports.register_with_keras()

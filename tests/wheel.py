@@ -1,4 +1,7 @@
-"""``python -m tests.wheel``: builds wheel and sdist, looks into them, and converts with nothing but the wheel installed."""
+"""``python -m tests.wheel``: builds wheel and sdist, looks into them, and converts a checkpoint of every family.
+
+Nothing but the wheel is installed where that happens.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from tests.tiny import OF_FAMILIES, tensors_of, write_checkpoint
+
 ROOT = Path(__file__).resolve().parents[1]
-FIXTURE = ROOT / "fixtures" / "clip-bert-tiny"
 
 
 def main() -> None:
@@ -35,13 +39,22 @@ def main() -> None:
         run(python, "-m", "pip", "install", "-qq", "--constraint", ROOT / "constraints" / "dev.txt", wheel, cwd=folder)
         convert = python.with_name("convert")
         run(convert, "--help", cwd=folder)
-        run(convert, "pt2tf", FIXTURE, folder / "tf", cwd=folder)
-        run(convert, "verify", folder / "tf", "--weights-only", cwd=folder)
-        run(convert, "tf2pt", folder / "tf", folder / "pt", "--format", "bin", cwd=folder)
-        run(convert, "verify", folder / "pt", "--weights-only", cwd=folder)
+        for family, config in OF_FAMILIES.items():
+            write_checkpoint(folder / family / "source", config, tensors_of(config))
+            there_and_back(convert, folder / family)
         where = run(python, "-c", "import converter; print(converter.__file__)", cwd=folder).strip()
         assert Path(where).is_relative_to(folder / "venv"), where
-        print(f"{wheel.name}: sound, and the same from the sdist; converts and verifies on its own")
+        print(
+            f"{wheel.name}: sound, and the same from the sdist; converts and verifies {', '.join(OF_FAMILIES)} on its own"
+        )
+
+
+def there_and_back(convert: Path, folder: Path) -> None:
+    """Converts ``folder / "source"`` to TensorFlow and back, and verifies both."""
+    run(convert, "pt2tf", folder / "source", folder / "tf", cwd=folder)
+    run(convert, "verify", folder / "tf", "--weights-only", cwd=folder)
+    run(convert, "tf2pt", folder / "tf", folder / "pt", "--format", "bin", cwd=folder)
+    run(convert, "verify", folder / "pt", "--weights-only", cwd=folder)
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import json
 import os
 import pkgutil
@@ -60,6 +62,34 @@ def test_no_module_takes_a_names_place() -> None:
     modules = {module.name for module in pkgutil.iter_modules(converter.__path__)}
     assert {"conversion", "publishing"} <= modules
     assert not modules & set(converter.__all__)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("converter.engine", "converter.conversion.engine"),
+        ("converter.layouts", "converter.tensors.layouts"),
+        ("converter.verification", "converter.parity.files_and_weights"),
+    ],
+)
+def test_modules_of_version_0_1_are_found_by_their_old_names(old: str, new: str) -> None:
+    """One module, whatever it is called; it stays what it was."""
+    sys.modules.pop(old, None)
+    before = importlib.import_module(new)
+    with pytest.warns(
+        DeprecationWarning, match=f"^{old} is called {new} now; the old name goes with the next version$"
+    ):
+        found = importlib.import_module(old)
+    assert found is before
+    assert found.__spec__ is not None
+    assert (found.__name__, found.__spec__.name) == (new, new)
+
+
+def test_every_old_name_leads_somewhere() -> None:
+    for new in set(converter._MOVED.values()) - {"converter.models.families.vision_text_dual_encoder"}:
+        assert importlib.util.find_spec(new) is not None, new
+    with pytest.raises(ModuleNotFoundError, match="No module named 'converter.nonsense'"):
+        importlib.import_module("converter.nonsense")
 
 
 def test_other_names_do_not_resolve() -> None:
