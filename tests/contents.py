@@ -43,4 +43,4 @@ def attributes(item: h5py.Group) -> dict[str, list[str]]:
 
 def unnumbered(name: str) -> str:
     """A name without the number that a second model of the same process has in its root scope."""
-    return re.sub(r"(tf_vision_text_dual_encoder_model)_\d+", r"\1", name)
+    return re.sub(r"\b(tf\w+_model)_\d+\b", r"\1", name)

@@ -132,6 +132,7 @@ def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: s
     groups: dict[str, list[tuple[str, str, Shape]]] = {}
     for name, dtype, shape in tensors:
         groups.setdefault(name.split("/")[0] if "/" in name else TOP_LEVEL, []).append((name, dtype, shape))
+    groups.setdefault(TOP_LEVEL, [])  # there in what transformers 4.x writes, empty or not
     placed = {}
     with _create(path) as file:
         layers = [group for group in groups if group != TOP_LEVEL]

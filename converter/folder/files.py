@@ -67,14 +67,14 @@ def _read(path: Path, limit: int) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
-    if isinstance(value, dict | list) and _is_nested(value, MAX_CONFIG_DEPTH):
+    if _is_nested(value, MAX_CONFIG_DEPTH):
         raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
     return value
 
 
-def _is_nested(value: dict[str, Any] | list[Any], depth: int) -> bool:
+def _is_nested(value: Any, depth: int) -> bool:
     """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
         inner = itertools.chain.from_iterable(held.values() if isinstance(held, dict) else held for held in level)
         level = [held for held in inner if isinstance(held, dict | list)]
@@ -119,9 +119,10 @@ def inside(path: Path, folder: Path) -> Path:
         raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
     if real.is_relative_to(home):
         return path
-    for snapshot in (home, home.parent):
-        if snapshot.parent.name == "snapshots" and real.parent == snapshot.parent.parent / "blobs":
-            return path
+    if home.parent.parent.name == "snapshots":
+        home = home.parent
+    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
+        return path
     raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
 
 

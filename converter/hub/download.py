@@ -301,7 +301,8 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     missing = [name for name in names if not (snapshot.folder / name).is_file()]
     if not missing:
         return
-    patterns = [glob.escape(f"{snapshot.within}{name}") for name in missing]
+    within = [f"{snapshot.within}{name}" for name in missing]
+    patterns = [glob.escape(name) for name in within]
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:

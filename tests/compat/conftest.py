@@ -139,6 +139,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for row, length in enumerate((11, 7, 3, 9)):
             mask[row, length:] = 0
         ids[mask == 0] = config["text_config"].get("pad_token_id") or 0
+        if config["model_type"] != "vision-text-dual-encoder":
+            end_texts(ids, mask, config["text_config"])
         arrays = {
             "pixel_values": noise.standard_normal((3, channels, height, width), dtype=np.float32),
             "input_ids": ids,
@@ -149,6 +151,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return out
 
     return make
+
+
+def end_texts(ids: Any, mask: Any, text: dict[str, Any]) -> None:
+    """Ends texts as CLIP's tokenizer does; one of them holds the end twice, where the first counts.
+
+    Args:
+        ids: ``(texts, length)``, changed in place.
+        mask: likewise.
+        text: config of the text tower. ``eos_token_id`` 2 means the highest id of the vocabulary, as early configs say.
+    """
+    end = text["eos_token_id"] if text["eos_token_id"] != 2 else text["vocab_size"] - 1
+    ids[ids == end] = 7
+    ids[range(len(ids)), mask.sum(1) - 1] = end
+    ids[0, 4] = end
 
 
 PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in VISION for text in TEXT]

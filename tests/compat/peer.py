@@ -57,6 +57,22 @@ def make(
     return {"tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()}}
 
 
+def make_family(out: str, config: dict[str, Any], seed: int = 0, logit_scale: float = LOGIT_SCALE) -> dict[str, Any]:
+    """Makes a tiny model of another family from its config.json, as ``make`` does."""
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+    randomise(model, seed, logit_scale)
+    model.save_pretrained(out)
+    return {"tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()}}
+
+
+def class_of(source: str, prefix: str = "") -> Any:
+    """The class of the model in a folder, by the model type in its config.json; ``"TF"`` gives TensorFlow's."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    model_type = json.loads((Path(source) / "config.json").read_text("utf-8"))["model_type"]
+    return getattr(transformers, prefix + MODEL_MAPPING_NAMES[model_type])
+
+
 def randomise(model: torch.nn.Module, seed: int, logit_scale: float) -> None:
     """Gives every floating-point tensor of a model values of a trained one's size, the same ones on every machine."""
     with torch.no_grad():
@@ -84,7 +100,7 @@ def save_tf(source: str, out: str, shard: str) -> dict[str, Any]:
     Into ``out``: the folders ``h5``, ``h5-shards``, ``safetensors`` and ``safetensors-shards``, and what Keras 2 makes
     of ``save_weights``, ``weights.h5`` and ``keras.weights.h5``.
     """
-    model = transformers.TFVisionTextDualEncoderModel.from_pretrained(source, from_pt=True)
+    model = class_of(source, "TF").from_pretrained(source, from_pt=True)
     for container, safetensors in {"h5": False, "safetensors": True}.items():
         model.save_pretrained(f"{out}/{container}", safe_serialization=safetensors)
         model.save_pretrained(f"{out}/{container}-shards", safe_serialization=safetensors, max_shard_size=shard)
@@ -95,7 +111,7 @@ def save_tf(source: str, out: str, shard: str) -> dict[str, Any]:
 
 def save_pt(source: str, out: str, shard: str) -> dict[str, Any]:
     """Saves a PyTorch checkpoint again in every way 4.x knows: ``safetensors``, ``bin``, and both in shards."""
-    model = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    model = class_of(source).from_pretrained(source)
     for container, safetensors in {"safetensors": True, "bin": False}.items():
         model.save_pretrained(f"{out}/{container}", safe_serialization=safetensors)
         model.save_pretrained(f"{out}/{container}-shards", safe_serialization=safetensors, max_shard_size=shard)
@@ -104,7 +120,7 @@ def save_pt(source: str, out: str, shard: str) -> dict[str, Any]:
 
 def save_bin(source: str, out: str, shard: str | None = None) -> dict[str, Any]:
     """Saves a PyTorch checkpoint as 4.x did before safetensors, by torch.save."""
-    model = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    model = class_of(source).from_pretrained(source)
     options = {} if shard is None else {"max_shard_size": shard}
     model.save_pretrained(out, safe_serialization=False, **options)
     return {"files": sorted(path.name for path in Path(out).iterdir())}
@@ -114,18 +130,22 @@ def run_tf(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a TensorFlow checkpoint, reports what did not match, and writes the outputs for given inputs."""
     import tensorflow as tf
 
-    model, info = transformers.TFVisionTextDualEncoderModel.from_pretrained(source, output_loading_info=True)
+    model, info = class_of(source, "TF").from_pretrained(source, output_loading_info=True)
     with np.load(inputs) as arrays:
         outputs = model(**{name: tf.constant(arrays[name]) for name in arrays.files}, training=False)
     np.savez(out, **{name: outputs[name].numpy() for name in OUTPUTS})
-    return loading(info) | {"logit_scale": np.ravel(model.logit_scale.numpy()).tolist()}
+    scale = next(variable for variable in model.weights if "logit_scale" in variable.name)
+    return loading(info) | {"logit_scale": np.ravel(scale.numpy()).tolist()}
 
 
 def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a PyTorch checkpoint, reports what did not match, and writes the outputs for given inputs."""
-    model, info = transformers.VisionTextDualEncoderModel.from_pretrained(source, output_loading_info=True)
+    model, info = class_of(source).from_pretrained(source, output_loading_info=True)
     model.eval()
-    if model.config.text_config.model_type == "clip_text_model":
+    if (
+        model.config.model_type == "vision-text-dual-encoder"
+        and model.config.text_config.model_type == "clip_text_model"
+    ):
         # 4.x gives token_type_ids to every text tower, which CLIP's refuses: such pairs load there, but do not run.
         forward = model.text_model.forward
         model.text_model.forward = lambda token_type_ids=None, **given: forward(**given)
@@ -137,7 +157,7 @@ def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
 
 def from_tf(source: str) -> dict[str, Any]:
     """Loads a TensorFlow checkpoint by transformers' own ``from_tf``: how many parameters there are, and have a value."""
-    model = transformers.VisionTextDualEncoderModel.from_pretrained(source, from_tf=True)
+    model = class_of(source).from_pretrained(source, from_tf=True)
     parameters = list(model.parameters())
     return {"parameters": len(parameters), "on_meta": sum(parameter.is_meta for parameter in parameters)}
 
@@ -187,7 +207,7 @@ def save_fresh(source: str, out: str) -> dict[str, Any]:
     """
     from safetensors.torch import save_file
 
-    loaded = transformers.VisionTextDualEncoderModel.from_pretrained(source)
+    loaded = class_of(source).from_pretrained(source)
     model = transformers.VisionTextDualEncoderModel(loaded.config)
     model.load_state_dict(loaded.state_dict())
     model.save_pretrained(Path(out) / "flat")
@@ -212,6 +232,7 @@ def versions() -> dict[str, Any]:
 
 REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "make": make,
+    "make_family": make_family,
     "save_tf": save_tf,
     "save_pt": save_pt,
     "save_bin": save_bin,
