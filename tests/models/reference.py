@@ -253,7 +253,7 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
 
 def pt_name(tf_name: str, config: Any) -> str:
     """The PyTorch name, as 5.x saves it, of a TensorFlow checkpoint name."""
-    if config.model_type == "clip":
+    if getattr(config, "model_type", None) == "clip":
         *path, leaf = tf_name.removeprefix("clip/").replace("_._", "/").split("/")
         return ".".join([*path, LEAVES.get(leaf, leaf)])
     side, _, rest = tf_name.partition("/")

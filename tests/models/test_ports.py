@@ -23,7 +23,7 @@ NAMES = ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds")
 ORDERS = (
     "import converter, keras",
     "import keras, converter",
-    "import converter, tensorflow; from tensorflow import keras",
+    "import converter; from tensorflow import keras",
 )
 LOAD = """
 import sys
@@ -31,7 +31,7 @@ import sys
 path, given, found = sys.argv[1:]
 assert not any(name.startswith(("converter.models.families.", "converter.models.towers.")) for name in sys.modules)
 assert not any("_AfterKeras" in type(finder).__name__ for finder in sys.meta_path)
-model = keras.saving.load_model(path)
+model = keras.models.load_model(path)
 import numpy as np
 inputs = dict(np.load(given))
 output = model(inputs)

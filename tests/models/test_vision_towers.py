@@ -299,7 +299,7 @@ def test_names_of_odd_configs(name: str) -> None:
         (rule.names["tf"], list(LAYOUTS[rule.layouts["tf"]].shape_from_pt(rule.shape))) for rule in rules.tensors
     ]
     if isinstance(case["tf"], dict):
-        buffers = {buffer.tf for buffer in rules.buffers}
+        buffers = {buffer.names.get("tf") for buffer in rules.buffers}
         assert dict(found) == {n: shape for n, shape in case["tf"].items() if n not in buffers}
 
 
