@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
+from tests.towers import each_once
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
@@ -151,16 +153,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in VISION for text in TEXT]
+def _params(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    return [pytest.param(*pair, id="+".join(pair)) for pair in pairs]
+
+
+PAIRS = _params(itertools.product(VISION, TEXT))
+ALL_PAIRS = _params(itertools.product(ALL_VISION, ALL_TEXT))
 # Every tower once, for what takes long.
-SOME_PAIRS = [
-    pytest.param(*pair, id="+".join(pair))
-    for pair in zip([*VISION, "swin"], ["albert", "camembert", "xlm-roberta", "roberta", "bert"], strict=True)
-]
-ALL_PAIRS = [pytest.param(vision, text, id=f"{vision}+{text}") for vision in ALL_VISION for text in ALL_TEXT]
-SOME_OF_ALL_PAIRS = [
-    pytest.param(*pair, id="+".join(pair)) for pair in zip([*ALL_VISION, "swin"], reversed(ALL_TEXT), strict=True)
-]
+SOME_PAIRS = _params(each_once(tuple(VISION), TEXT))
+SOME_OF_ALL_PAIRS = _params(each_once(tuple(ALL_VISION), reversed(ALL_TEXT)))
 NOTHING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
 
