@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
-from tests.towers import each_once
+from tests.towers import SIDES, TOWERS, each_once
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
@@ -87,10 +87,14 @@ Make = Callable[..., Path]
 SHARD = "30KB"  # every tiny checkpoint is larger
 
 
-def _maker(server: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def _maker(server: Peer, tmp_path_factory: pytest.TempPathFactory, *, in_tensorflow: bool) -> Make:
     made: dict[str, Path] = {}
 
     def make(vision: str, text: str, **options: Any) -> Path:
+        if in_tensorflow:
+            for side, tower in zip(SIDES, (vision, text), strict=True):
+                needed = TOWERS[tower].tensorflow.get("runs_with", {}) if tower in TOWERS else {}
+                options[f"{side}_options"] = {**needed, **options.get(f"{side}_options", {})}
         key = json.dumps([vision, text, options], sort_keys=True)
         if key not in made:
             made[key] = tmp_path_factory.mktemp(f"{vision}-{text}") / "pt"
@@ -102,14 +106,14 @@ def _maker(server: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 @pytest.fixture(scope="session")
 def checkpoint(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Makes a checkpoint as 4.57.6 PyTorch saves it, once per pair and options."""
-    return _maker(peer, tmp_path_factory)
+    """Makes a checkpoint as 4.57.6 PyTorch saves it, once per pair and options; TensorFlow there runs it rightly."""
+    return _maker(peer, tmp_path_factory, in_tensorflow=True)
 
 
 @pytest.fixture(scope="session")
 def fresh_checkpoint(current: Peer, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Makes a checkpoint as 5.x saves a new model, once per pair and options."""
-    return _maker(current, tmp_path_factory)
+    return _maker(current, tmp_path_factory, in_tensorflow=False)
 
 
 @pytest.fixture(scope="session")
