@@ -2,7 +2,8 @@
 
     python benchmarks/pairs.py OUT [--pairs vit+bert ...] [--large]
 
-Sizes differ pairwise, so that a swapped axis cannot hide; no weight has its initial value, LayerNorm included.
+Sizes are those of fixtures/towers.toml, pairwise different, so that a swapped axis cannot hide; no weight has its initial
+value, LayerNorm included.
 Imports PyTorch: run it in a process of its own.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +27,8 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-_VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
-_VISION |= {"image_size": 24, "patch_size": 8}
-_TEXT: dict[str, Any] = {"hidden_size": 36, "intermediate_size": 44, "num_hidden_layers": 4, "num_attention_heads": 6}
-_TEXT |= {"vocab_size": 97, "max_position_embeddings": 29}
-_SWIN: dict[str, Any] = {
-    "image_size": 32,
-    "patch_size": 4,
-    "embed_dim": 12,
-    "depths": [2, 1],
-    "num_heads": [2, 3],
-    "window_size": 4,
-}
-_BEIT: dict[str, Any] = {"use_relative_position_bias": True, "layer_scale_init_value": 0.3, "use_mean_pooling": True}
-VISION: dict[str, dict[str, Any]] = {
-    "clip_vision_model": _VISION,
-    "vit": _VISION,
-    "deit": _VISION,
-    "beit": _VISION | _BEIT,
-    "dinov2": {name: value for name, value in _VISION.items() if name != "intermediate_size"} | {"mlp_ratio": 2},
-    "dinov2_with_registers": {name: value for name, value in _VISION.items() if name != "intermediate_size"}
-    | {"mlp_ratio": 2, "num_register_tokens": 5},
-    "siglip_vision_model": _VISION,
-    "swin": _SWIN,
-}
-TEXT: dict[str, dict[str, Any]] = {
-    "bert": _TEXT | {"type_vocab_size": 3},
-    "roberta": _TEXT | {"type_vocab_size": 3, "pad_token_id": 2},
-    "xlm-roberta": _TEXT | {"type_vocab_size": 2},
-    "camembert": _TEXT | {"type_vocab_size": 2},
-    "albert": _TEXT | {"embedding_size": 20, "type_vocab_size": 3},
-    "mpnet": _TEXT,
-    "ernie": _TEXT | {"type_vocab_size": 3, "use_task_id": True, "task_type_vocab_size": 5},
-    "clip_text_model": _TEXT | {"eos_token_id": 95, "bos_token_id": 94},
-    "xlm-roberta-xl": _TEXT | {"type_vocab_size": 2},
-}
+_TOWERS = tomllib.loads((Path(__file__).parents[1] / "fixtures" / "towers.toml").read_text("utf-8"))
+VISION, TEXT = ({t: tower["config"] for t, tower in _TOWERS[side].items()} for side in ("vision", "text"))
 ALL_PAIRS = tuple(f"{vision}+{text}" for vision in VISION for text in TEXT)
 LARGE = "clip-italian size"
 REAL = "ViT-B/32 + all-MiniLM-L6-v2"

@@ -19,34 +19,19 @@ from typing import Any
 import numpy as np
 
 from converter import pt2tf
-from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.tiny import Arrays, config_of, tensors_of, write_checkpoint
+from tests.towers import config_of_tower
 
 SIDES = ("vision", "text")
 LOGIT_SCALE = 1.6
-# Two layers at least, so that two can be swapped; ALBERT shares its layers in groups, which are what can be.
-_MORE_LAYERS = {
-    "camembert": {"num_hidden_layers": 2},
-    "albert": {"num_hidden_layers": 4, "num_hidden_groups": 2},
-    "swin": {"depths": [2, 2]},
-}
 _QUERY = re.compile(r"^(.*\.)(q_proj|query|q)\.(weight|bias)$")
 _KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
 _MLP_OUT = re.compile(r"\.(mlp\.fc2|ffn_output|(?<!attention\.)output\.dense)\.(weight|bias)$")
 _LAYER = re.compile(r"^(.*?\.(?:layers?|albert_layer_groups))\.(\d+)\.(?:blocks\.(\d+)\.|albert_layers\.\d+\.)?")
 _POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
-# The first norm stands before the first tap, in the embeddings; elsewhere it is in the first layer.
-_NORM_IN_EMBEDDINGS = (
-    "clip_vision_model",
-    "bert",
-    "ernie",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "albert",
-    "mpnet",
-)
-_NO_ABSOLUTE_POSITIONS = ("beit", "swin")
+# A norm of the config's epsilon before the first tap, in the embeddings; elsewhere the first is in the first layer. Swin's
+# there has an epsilon of its own.
+_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.LayerNorm|pre_layrnorm)\.weight$")
 
 
 @dataclass(frozen=True)
@@ -71,22 +56,11 @@ class Fault:
 
 
 def pair_config(vision: str, text: str) -> dict[str, Any]:
-    """A tiny pair with at least two layers in each tower."""
-    towers = {**ALL_VISION, **ALL_TEXT}
-    changes = {
-        f"{side}_fields": {**towers[tower], **_MORE_LAYERS.get(tower, {})}
-        for side, tower in zip(SIDES, (vision, text), strict=True)
-    }
-    return config_of("vit", "bert", **_whole(vision, text, changes))
-
-
-def _whole(vision: str, text: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """``config_of`` starts from a ViT and a BERT: everything of theirs is replaced."""
-    towers = {
-        f"{side}_config": {"model_type": tower, **changes[f"{side}_fields"]}
-        for side, tower in zip(SIDES, (vision, text), strict=True)
-    }
-    return {"fields": towers}
+    """A tiny pair with at least two layers in each tower, or groups of layers, so that two can be swapped."""
+    towers = zip(SIDES, (vision, text), strict=True)
+    return config_of(
+        "vit", "bert", fields={f"{side}_config": {"model_type": t, **config_of_tower(t)} for side, t in towers}
+    )
 
 
 def pair_tensors(config: Mapping[str, Any], seed: int) -> Arrays:
@@ -108,7 +82,6 @@ def write_pair(folder: Path, config: Mapping[str, Any], seed: int = 11) -> Path:
 
 def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
     """Every fault of one tower of a pair, and those of the whole where the side is ``"text"``."""
-    tower = str(config[f"{side}_config"]["model_type"])
     names = [name for name in pair_tensors(config, 0) if name.startswith(f"{side}_model.")]
     layers = _layers(names)
     first, second = layers[0], layers[1]
@@ -133,14 +106,14 @@ def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
         Fault("two layers swapped", start, _swap_layers(first, second), tensor=first),
         Fault(
             "positions shifted by one",
-            start if tower in _NO_ABSOLUTE_POSITIONS else embeddings,
+            start if positions.endswith("relative_position_bias_table") else embeddings,
             _at(positions, lambda a: np.roll(a, 1, axis=-2)),
             tensor=positions,
         ),
         Fault("a NaN", at, _at(mlp["weight"], lambda a: _put(a, np.nan)), tensor=mlp["weight"], inside=inner),
         Fault(
             "layer_norm_eps changed",
-            embeddings if tower in _NORM_IN_EMBEDDINGS else start,
+            embeddings if any(map(_NORM_IN_EMBEDDINGS.search, names)) else start,
             config={"layer_norm_eps": 0.01},
         ),
         Fault("hidden_act changed", start, config={"hidden_act": "relu"}, inside=inner),
@@ -189,7 +162,7 @@ def _tap_of(config: Mapping[str, Any], side: str, layer: str) -> int:
     match = _LAYER.match(layer)
     assert match is not None
     fields = config[f"{side}_config"]
-    if fields["model_type"] == "albert":
+    if "num_hidden_groups" in fields:
         return int(match[2]) * fields["num_hidden_layers"] // fields["num_hidden_groups"]
     return int(match[2])
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.controls.faults import SIDES, Fault, faults_of, pair_config
+from tests.towers import TEXT, VISION, each_once
 
 PAGE = Path(__file__).with_name("README.md")
 # Each tower in one pair at least.
-PAIRS = tuple(
-    (list(ALL_VISION)[n % len(ALL_VISION)], list(ALL_TEXT)[n % len(ALL_TEXT)])
-    for n in range(max(len(ALL_VISION), len(ALL_TEXT)))
-)
+PAIRS = tuple(each_once(VISION, TEXT))
 _HEAD = """# Controls: faults that must be found
 
 Made from `faults.py` by `python -m tests.controls.make_table`; edit that. Each fault is put into a tiny pair of every tower, in a

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.controls.faults import SIDES, faults_of, pair_config
 from tests.controls.make_table import PAGE, PAIRS, page
+from tests.towers import TEXT, VISION
 
 
 def test_page_is_up_to_date() -> None:
@@ -12,8 +12,8 @@ def test_page_is_up_to_date() -> None:
 
 
 def test_every_fault_of_the_matrix_is_a_row() -> None:
-    assert {vision for vision, _ in PAIRS} == set(ALL_VISION)
-    assert {text for _, text in PAIRS} == set(ALL_TEXT)
+    assert {vision for vision, _ in PAIRS} == set(VISION)
+    assert {text for _, text in PAIRS} == set(TEXT)
     rows = [line.split(" | ")[:2] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
     titles = {(fault.title, side) for pair in PAIRS for side in SIDES for fault in faults_of(pair_config(*pair), side)}
     assert len(rows) == len(titles) == 19

@@ -17,23 +17,18 @@ from converter.errors import PlanError  # noqa: E402
 from tests.compat import processors  # noqa: E402
 from tests.compat.towers import ALL_TEXT, ALL_VISION, LOGIT_SCALE, PROJECTION  # noqa: E402
 from tests.tiny import load  # noqa: E402
+from tests.towers import TEXT, VISION, each_once  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 SWIGLU = {"use_swiglu_ffn": True, "mlp_ratio": 3}
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "CLIP and BERT": ("clip_vision_model", "bert", {}),
-    "ViT and RoBERTa": ("vit", "roberta", {}),
-    "DeiT and ALBERT": ("deit", "albert", {}),
-    "BEiT and MPNet": ("beit", "mpnet", {}),
+    **{" and ".join(pair): (*pair, {}) for pair in each_once(VISION, TEXT)},
     "BEiT with one table for all layers": (
         "beit", "bert", {"use_relative_position_bias": False, "use_shared_relative_position_bias": True},
     ),
-    "DINOv2 and XLM-R-XL": ("dinov2", "xlm-roberta-xl", {}),
     "DINOv2 with SwiGLU": ("dinov2", "bert", SWIGLU),
-    "DINOv2 with registers and ERNIE": ("dinov2_with_registers", "ernie", SWIGLU),
-    "Swin and XLM-R": ("swin", "xlm-roberta", {}),
-    "SigLIP and CLIP text": ("siglip_vision_model", "clip_text_model", {}),
+    "DINOv2 with registers and SwiGLU": ("dinov2_with_registers", "bert", SWIGLU),
 }  # fmt: skip
 
 

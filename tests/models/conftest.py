@@ -11,8 +11,13 @@ import pytest
 
 from tests.models import reference
 from tests.models.families import FAMILIES, Kind, config_of, kind_of, make_dual
+from tests.towers import TEXT, VISION
 
 PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
+# Towers that these do not have.
+FURTHER_VISION, FURTHER_TEXT = (
+    tuple(t for t in towers if all(t not in pair.split("+") for pair in PAIRS)) for towers in (VISION, TEXT)
+)
 
 
 class Case(NamedTuple):

@@ -1,4 +1,4 @@
-"""PyTorch beside the Keras model: tiny configs, random weights everywhere, names mapped by a table of this file only.
+"""PyTorch beside the Keras model: the configs of fixtures/towers.toml, random weights everywhere, names mapped here only.
 
 The mapping here is written apart from the rules on purpose, so that the two check each other.
 """
@@ -15,8 +15,10 @@ import transformers
 from safetensors.numpy import load_file
 from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
+from tests.towers import SIDES, TOWERS
+
 PROJECTION = 23
-CLIP_LIKE = ("clip_vision_model", "siglip_vision_model", "clip_text_model")
+CLIP_LIKE = tuple(t for t, tower in TOWERS.items() if tower.flat_in_5)
 LEAVES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -25,150 +27,7 @@ LEAVES = {
     "positional_embeddings": "position_embeddings",  # Swin's
 }
 
-VISION: dict[str, dict[str, Any]] = {
-    "clip_vision_model": {
-        "hidden_size": 24,
-        "intermediate_size": 44,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": 20,
-        "patch_size": 5,
-        "projection_dim": PROJECTION,
-    },
-    "vit": {
-        "hidden_size": 28,
-        "intermediate_size": 52,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 7,
-        "image_size": 18,
-        "patch_size": 6,
-    },
-    "deit": {
-        "hidden_size": 30,
-        "intermediate_size": 46,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 5,
-        "image_size": 21,
-        "patch_size": 7,
-    },
-    "dinov2": {
-        "hidden_size": 32,
-        "mlp_ratio": 2,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": 20,
-        "patch_size": 5,
-        "drop_path_rate": 0.1,
-    },
-    "dinov2_with_registers": {
-        "hidden_size": 28,
-        "mlp_ratio": 3,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_register_tokens": 3,
-        "image_size": 20,
-        "patch_size": 5,
-        "drop_path_rate": 0.1,
-    },
-    "siglip_vision_model": {
-        "hidden_size": 30,
-        "intermediate_size": 42,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "image_size": 21,
-        "patch_size": 7,
-    },
-    "beit": {
-        "hidden_size": 24,
-        "intermediate_size": 38,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 6,
-        "image_size": 20,
-        "patch_size": 5,
-        "use_relative_position_bias": True,
-    },
-    "swin": {
-        "embed_dim": 12,
-        "depths": [2, 1],
-        "num_heads": [2, 3],
-        "window_size": 3,
-        "image_size": 28,
-        "patch_size": 4,
-    },
-}
-TEXT: dict[str, dict[str, Any]] = {
-    "bert": {
-        "vocab_size": 97,
-        "hidden_size": 40,
-        "intermediate_size": 68,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 5,
-        "max_position_embeddings": 31,
-        "type_vocab_size": 3,
-    },
-    "ernie": {
-        "vocab_size": 107,
-        "hidden_size": 42,
-        "intermediate_size": 54,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 6,
-        "max_position_embeddings": 26,
-        "type_vocab_size": 4,
-        "use_task_id": True,
-        "task_type_vocab_size": 5,
-    },
-    "roberta": {
-        "vocab_size": 101,
-        "hidden_size": 36,
-        "intermediate_size": 60,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 6,
-        "max_position_embeddings": 33,
-        "type_vocab_size": 2,
-        "pad_token_id": 1,
-    },
-    "albert": {
-        "vocab_size": 89,
-        "embedding_size": 14,
-        "hidden_size": 32,
-        "intermediate_size": 58,
-        "num_hidden_layers": 4,
-        "num_hidden_groups": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 29,
-        "type_vocab_size": 2,
-    },
-    "mpnet": {
-        "vocab_size": 83,
-        "hidden_size": 30,
-        "intermediate_size": 50,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 5,
-        "max_position_embeddings": 27,
-        "pad_token_id": 1,
-    },
-    "clip_text_model": {
-        "vocab_size": 79,
-        "hidden_size": 28,
-        "intermediate_size": 62,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 25,
-        "eos_token_id": 78,
-        "pad_token_id": 1,
-    },
-    "xlm-roberta-xl": {
-        "vocab_size": 91,
-        "hidden_size": 36,
-        "intermediate_size": 66,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "max_position_embeddings": 30,
-        "type_vocab_size": 1,
-        "pad_token_id": 1,
-    },
-}
-TEXT["xlm-roberta"] = TEXT["camembert"] = TEXT["roberta"]
+VISION, TEXT = ({t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == side} for side in SIDES)
 
 
 def make_config(vision: str, text: str, **changes: Any) -> Any:
@@ -213,7 +72,8 @@ def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float3
     towers = {}
     for side in ("vision", "text"):
         own = getattr(config, f"{side}_config")
-        kind = "eager" if own.model_type == "mpnet" else attention  # MPNet has no other
+        known = transformers.MODEL_MAPPING[type(own)]._supports_sdpa  # MPNet has eager attention only
+        kind = attention if known else "eager"
         towers[f"{side}_model"] = transformers.AutoModel.from_config(own, attn_implementation=kind)
     return randomise(VisionTextDualEncoderModel(config, **towers), seed).to(dtype)
 

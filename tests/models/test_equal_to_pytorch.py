@@ -11,21 +11,13 @@ import torch
 
 from converter.models import named_variables
 from tests.models import reference
-from tests.models.conftest import PAIRS, Case, make_case
+from tests.models.conftest import FURTHER_TEXT, FURTHER_VISION, PAIRS, Case, make_case
 from tests.models.families import CLIPS, config_of
+from tests.towers import each_once
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-# Each further tower once.
-FURTHER = [
-    "deit+xlm-roberta",
-    "dinov2+camembert",
-    "siglip_vision_model+albert",
-    "beit+mpnet",
-    "swin+clip_text_model",
-    "vit+xlm-roberta-xl",
-    "dinov2_with_registers+ernie",
-]
+FURTHER = ["+".join(pair) for pair in each_once(FURTHER_VISION, FURTHER_TEXT)]
 ODD_CLIPS = [name for name in CLIPS if name != "clip"]  # which the fixture `case` has
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 

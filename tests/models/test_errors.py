@@ -122,11 +122,11 @@ def test_roberta_counts_its_tokens_not_its_padding() -> None:
     config = reference.make_config("vit", "roberta")
     model = TFVisionTextDualEncoderModel(config)
     ids = np.ones((1, 60), np.int64)
-    ids[:, :31] = 5
+    ids[:, :41] = 5
     assert model.get_text_features(ids).shape == (1, 23)
-    ids[:, 31] = 5
+    ids[:, 41] = 5
     assert refusal(ModelError, model.get_text_features, ids) == (
-        "input_ids has 32 tokens in a row; this text tower has positions for 31 (max_position_embeddings = 33). "
+        "input_ids has 42 tokens in a row; this text tower has positions for 41 (max_position_embeddings = 43). "
         "Truncate when tokenizing."
     )
 

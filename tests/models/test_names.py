@@ -13,13 +13,13 @@ from transformers import VisionTextDualEncoderConfig
 
 from converter.errors import ModelError
 from converter.models import AutoTwoTower, TFVisionTextDualEncoderModel, build_tower, named_variables
-from converter.models.registry import TEXT, VISION
+from converter.models.registry import side_of, tower_class
 from converter.names.configs import check_config
-from converter.names.rule_files import supported
 from converter.names.rules import compile_rules
 from converter.tensors.layouts import LAYOUTS
-from tests.models.families import CLIPS, Kind
-from tests.models.families import config_of as other_config_of
+from tests.models.families import CLIPS, Kind, config_of
+from tests.names.tables import pair_fields
+from tests.towers import SIDES, TEXT, TOWERS, VISION, each_once
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -29,47 +29,20 @@ FIXTURE = json.loads((FIXTURES / "pairs.json").read_text())
 TABLE = {
     pair: {name.removeprefix(ROOT).removesuffix(":0"): shape for name, shape in names["tf"].items()}
     for pair, names in FIXTURE.items()
-    if names["tf"] and set(pair.split("+")) <= {*VISION, *TEXT}
-}
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-FIELDS: dict[str, dict[str, Any]] = {
-    "clip_vision_model": {"image_size": 32, "patch_size": 16},
-    "vit": {"image_size": 32, "patch_size": 16},
-    "deit": {"image_size": 32, "patch_size": 16},
-    "dinov2": {"image_size": 32, "patch_size": 16},
-    "dinov2_with_registers": {"image_size": 32, "patch_size": 16},
-    "siglip_vision_model": {"image_size": 32, "patch_size": 16},
-    "beit": {"image_size": 32, "patch_size": 16, "use_mask_token": True},
-    "swin": {
-        "image_size": 32,
-        "patch_size": 4,
-        "embed_dim": 16,
-        "depths": [1, 1],
-        "num_heads": [2, 2],
-        "window_size": 4,
-    },
-    "albert": {"vocab_size": 99, "embedding_size": 16},
-    "mpnet": {"vocab_size": 99},
-    "ernie": {"vocab_size": 99, "use_task_id": True},
-    "clip_text_model": {"vocab_size": 99},
-    "xlm-roberta-xl": {"vocab_size": 99},
-    "bert": {"vocab_size": 99},
-    "roberta": {"vocab_size": 99, "max_position_embeddings": 512},
-    "xlm-roberta": {"vocab_size": 99, "max_position_embeddings": 512},
-    "camembert": {"vocab_size": 99, "max_position_embeddings": 512},
+    if names["tf"]
 }
 
 
 def tower_config(kind: str) -> Any:
-    fields = FIELDS[kind] if kind == "swin" else {**SMALL, **FIELDS[kind]}
-    return transformers.AutoConfig.for_model(kind, **fields)
+    return transformers.AutoConfig.for_model(kind, **TOWERS[kind].config)
 
 
-def config_of(pair: str) -> Any:
-    vision, text = pair.split("+")
-    return VisionTextDualEncoderConfig.from_vision_text_configs(
-        tower_config(vision), tower_config(text), projection_dim=16
-    )
+def table_config(pair: str) -> Any:
+    """The config that a pair of pairs.json was made with."""
+    fields = pair_fields(pair)
+    towers = {f"{side}_config": dict(fields[f"{side}_config"]) for side in SIDES}
+    made = [transformers.AutoConfig.for_model(tower.pop("model_type"), **tower) for tower in towers.values()]
+    return VisionTextDualEncoderConfig.from_vision_text_configs(*made, projection_dim=fields["projection_dim"])
 
 
 def shapes(model: Any) -> dict[str, list[int]]:
@@ -84,15 +57,15 @@ def wanted(pair: str) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("pair", sorted(TABLE))
 def test_names_shapes_and_order_are_those_of_transformers_4(pair: str) -> None:
-    model = TFVisionTextDualEncoderModel(config_of(pair))
+    model = TFVisionTextDualEncoderModel(table_config(pair))
     model.build()
     assert list(shapes(model).items()) == list(wanted(pair).items())
     assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name in wanted(pair)]
 
 
-@pytest.mark.parametrize("name", [*(f"{v}+bert" for v in VISION), *(f"vit+{t}" for t in TEXT if t != "bert"), *CLIPS])
+@pytest.mark.parametrize("name", [*("+".join(pair) for pair in each_once(VISION, TEXT)), *CLIPS])
 def test_names_shapes_and_order_are_those_of_the_rules(name: str) -> None:
-    config = other_config_of(name) if name in CLIPS else config_of(name)
+    config = config_of(name)
     model = AutoTwoTower.from_config(config)
     model.build()
     root = f"{model.load_weight_prefix}/"
@@ -103,7 +76,7 @@ def test_names_shapes_and_order_are_those_of_the_rules(name: str) -> None:
 
 
 def test_the_names_of_clip_begin_and_end_as_transformers_4_creates_them() -> None:
-    model = AutoTwoTower.from_config(other_config_of("clip"))
+    model = AutoTwoTower.from_config(config_of("clip"))
     model.build()
     names = list(shapes(model))
     assert names[:2] == ["clip/logit_scale", "clip/text_model/embeddings/token_embedding/weight"]
@@ -112,29 +85,33 @@ def test_the_names_of_clip_begin_and_end_as_transformers_4_creates_them() -> Non
     assert names[-2:] == ["clip/visual_projection/kernel", "clip/text_projection/kernel"]
 
 
-def test_registry_and_rules_serve_the_same_towers() -> None:
-    assert sorted(VISION) == list(supported("vision"))
-    assert sorted(TEXT) == list(supported("text"))
+@pytest.mark.parametrize("kind", [*VISION, *TEXT])
+def test_the_class_that_the_rules_name_serves(kind: str) -> None:
+    side = TOWERS[kind].side
+    assert side_of(kind) == side
+    served = tower_class(tower_config(kind), side)
+    assert (served.side, served.main_layer) == (side, TOWERS[kind].main_layer)
 
 
 def test_names_of_text_towers_that_transformers_4_had_alone() -> None:
     table = json.loads((FIXTURES / "standalone_tf.json").read_text())
     for kind, names in table.items():
-        tower = build_tower(tower_config(kind))
+        tower = build_tower(table_config(f"clip_vision_model+{kind}").text_config)
         tower.build()
         found = {name.removeprefix("clip/"): shape for name, shape in shapes(tower).items()}
         assert found == {name.removesuffix(":0"): shape for name, shape in names.items()}
 
 
 def test_towers_built_alone_and_joined_have_the_same_names() -> None:
-    vision, text = build_tower(tower_config("clip_vision_model")), build_tower(tower_config("roberta"))
+    pair = "clip_vision_model+roberta"
+    config = table_config(pair)
+    vision, text = build_tower(config.vision_config), build_tower(config.text_config)
     vision.build()
     text.build()
     assert next(iter(named_variables(text))) == "roberta/encoder/layer_._0/attention/self/query/kernel"
     paths = [variable.path for variable in named_variables(text).values()]
     model = TFVisionTextDualEncoderModel(vision_model=vision, text_model=text)
     model.build()
-    pair = "clip_vision_model+roberta"
     assert list(shapes(model)) == list(wanted(pair))
     assert [variable.path for variable in named_variables(text).values()] == paths
 

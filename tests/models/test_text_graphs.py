@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 import transformers
 
 from converter.models import build_tower, load_tower, named_variables
+from converter.names.towers import tower_rules
 from tests.models import reference
+from tests.models.conftest import FURTHER_TEXT
+from tests.towers import TOWERS
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("about TensorFlow's graphs", allow_module_level=True)
@@ -20,19 +24,17 @@ import tensorflow as tf
 
 pytestmark = [pytest.mark.tf, pytest.mark.torch]
 
-HEADS = {
-    "xlm-roberta-xl": "XLMRobertaXLForMaskedLM",
-    "ernie": "ErnieForPreTraining",
-    "mpnet": "MPNetForMaskedLM",
-    "albert": "AlbertForPreTraining",
-    "clip_text_model": "CLIPTextModelWithProjection",
-}
+HEADS = {kind: TOWERS[kind].head for kind in FURTHER_TEXT if TOWERS[kind].head}
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 SIGNATURE = {name: tf.TensorSpec((None, None), tf.int32) for name in ("input_ids", "attention_mask")}
 
 
 def make_config(kind: str, **changes: Any) -> Any:
     return reference.make_config("vit", kind, **{f"text_{name}": value for name, value in changes.items()})
+
+
+def rules_of(kind: str) -> Mapping[str, Any]:
+    return tower_rules("text", kind) or {}
 
 
 def make_texts(config: Any, texts: int = 4, length: int = 9) -> dict[str, Any]:
@@ -49,8 +51,10 @@ def assert_equal(found: Any, wanted: Any, mask: np.ndarray) -> None:
     np.testing.assert_allclose(found.pooler_output, wanted.pooler_output, rtol=0, atol=1e-5)
 
 
-# ERNIE's is BERT's but for one addition: compiled under `make torture` only.
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.torture] * (k == "ernie")) for k in sorted(HEADS)])
+# A graph that is a relative's is compiled under `make torture` only.
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.torture] * (TOWERS[k].like is not None)) for k in FURTHER_TEXT]
+)
 def test_a_graph_and_xla_with_unknown_batch_and_length(kind: str) -> None:
     config = make_config(kind)
     model = reference.torch_model(config)
@@ -72,7 +76,7 @@ def test_a_graph_and_xla_with_unknown_batch_and_length(kind: str) -> None:
     assert graph.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("kind", sorted(HEADS))
+@pytest.mark.parametrize("kind", FURTHER_TEXT)
 def test_a_keras_file(kind: str, tmp_path: Path) -> None:
     """ALBERT's blocks stand in its list more than once, in groups whose layers have the same name."""
     config = make_config(kind, **({"inner_group_num": 2} if kind == "albert" else {}))
@@ -90,8 +94,8 @@ def test_a_keras_file(kind: str, tmp_path: Path) -> None:
 def test_bare_and_inside_a_model_with_a_head(kind: str, tmp_path: Path) -> None:
     config = make_config(kind)
     inputs = make_texts(config)
-    head = reference.randomise(getattr(transformers, HEADS[kind])(config.text_config), seed=3)
-    tower = head.text_model if kind == "clip_text_model" else head.base_model
+    head = reference.randomise(getattr(transformers, str(HEADS[kind]))(config.text_config), seed=3)
+    tower = getattr(head, "text_model", head.base_model)
     bare = reference.randomise(transformers.AutoModel.from_config(config.text_config), seed=4)
     for name, model, wanted in (("head", head, tower), ("bare", bare, bare)):
         model.save_pretrained(tmp_path / name)
@@ -123,7 +127,7 @@ def test_a_full_clip_gives_its_text_tower(tmp_path: Path) -> None:
     np.testing.assert_allclose(tower(inputs).pooler_output, wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", sorted(set(HEADS) - {"clip_text_model"}))
+@pytest.mark.parametrize("kind", [k for k in FURTHER_TEXT if "pooler." in rules_of(k).get("new_if_missing", ())])
 def test_without_pooler(kind: str) -> None:
     config = make_config(kind)
     model = transformers.AutoModel.from_config(config.text_config, add_pooling_layer=False)
@@ -133,7 +137,7 @@ def test_without_pooler(kind: str) -> None:
     assert tower(make_texts(config)).pooler_output is None
 
 
-@pytest.mark.parametrize("kind", sorted(HEADS))
+@pytest.mark.parametrize("kind", FURTHER_TEXT)
 def test_half_precision_stays_near(kind: str) -> None:
     config = make_config(kind)
     tensors = reference.saved_tensors(reference.torch_model(config))

@@ -11,45 +11,24 @@ import torch
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, named_variables
 from converter.models.relative import distance_buckets
+from converter.names.towers import input_rules, tower_defaults
 from tests.models import reference
-from tests.models.conftest import Case, make_case
+from tests.models.conftest import FURTHER_TEXT, Case, make_case
 from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
+from tests.towers import TEXT, TOWERS, Variant
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-ATTENTIONS = {"xlm-roberta-xl": 2, "mpnet": 2, "clip_text_model": 3, "albert": 4, "camembert": 2, "xlm-roberta": 2}
-ATTENTIONS |= {"ernie": 2}
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("xlm-roberta-xl", {"hidden_act": "gelu_new", "layer_norm_eps": 0.2, "num_attention_heads": 6}),
-    ("xlm-roberta-xl", {"pad_token_id": 7, "type_vocab_size": 1, "num_hidden_layers": 1}),
-    ("xlm-roberta-xl", {"pad_token_id": 0, "vocab_size": 61, "max_position_embeddings": 12, "type_vocab_size": 5}),
-    ("xlm-roberta-xl", {"chunk_size_feed_forward": 3, "intermediate_size": 17}),
-    ("mpnet", {"hidden_act": "relu", "layer_norm_eps": 0.1, "num_attention_heads": 6}),
-    ("mpnet", {"pad_token_id": 5, "relative_attention_num_buckets": 34, "num_hidden_layers": 3}),
-    ("mpnet", {"max_position_embeddings": 11, "vocab_size": 59, "intermediate_size": 19}),
-    ("clip_text_model", {"eos_token_id": 2, "bos_token_id": 0}),
-    ("clip_text_model", {"eos_token_id": 6, "pad_token_id": 6, "hidden_act": "gelu"}),
-    ("clip_text_model", {"layer_norm_eps": 0.3, "num_attention_heads": 7, "num_hidden_layers": 1}),
-    ("clip_text_model", {"max_position_embeddings": 9, "intermediate_size": 23, "vocab_size": 110}),
-    ("albert", {"num_hidden_layers": 4, "num_hidden_groups": 3, "inner_group_num": 1}),
-    ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 3}),
-    ("albert", {"num_hidden_layers": 2, "num_hidden_groups": 4, "num_attention_heads": 8}),
-    ("albert", {"hidden_act": "gelu", "layer_norm_eps": 0.1, "embedding_size": 32, "type_vocab_size": 4}),
-    ("albert", {"pad_token_id": 8, "max_position_embeddings": 9, "vocab_size": 67, "intermediate_size": 22}),
-    ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2, "inner_group_num": 2}),
-    ("ernie", {"use_task_id": False, "hidden_act": "relu", "layer_norm_eps": 0.1}),
-    ("ernie", {"task_type_vocab_size": 1, "pad_token_id": 7, "type_vocab_size": 2, "num_hidden_layers": 1}),
-    ("camembert", {"pad_token_id": 3}),
-    ("xlm-roberta", {"pad_token_id": 5, "hidden_act": "silu"}),
-]
+OPTIONS = [(kind, variant) for kind in TEXT for variant in TOWERS[kind].variants]
+BEHIND_PADDING = [kind for kind in TEXT if input_rules("text", kind).get("positions_after_padding")]
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
 def make_config(kind: str, **changes: Any) -> Any:
     return reference.make_config("vit", kind, **{f"text_{name}": value for name, value in changes.items()})
 
 
-@pytest.fixture(scope="module", params=list(ATTENTIONS))
+@pytest.fixture(scope="module", params=FURTHER_TEXT)
 def text(request: pytest.FixtureRequest) -> Case:
     """Each tower in float32."""
     return make_case(make_config(request.param))
@@ -83,8 +62,8 @@ def to_the_left(inputs: dict[str, Any]) -> dict[str, Any]:
 def test_every_tap_in_float32(text: Case) -> None:
     found = reference.taps(text.keras(text.inputs, **FLAGS))
     wanted = run_torch(text.torch, text.inputs, **FLAGS)
-    kind = text.config.text_config.model_type
-    assert len([name for name in wanted if "text.attentions" in name]) == ATTENTIONS[kind]
+    layers = text.config.text_config.num_hidden_layers
+    assert len([name for name in wanted if "text.attentions" in name]) == layers
     reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
 
 
@@ -129,7 +108,7 @@ def test_a_wrong_weight_shows(text: Case) -> None:
         reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("kind", list(ATTENTIONS))
+@pytest.mark.parametrize("kind", FURTHER_TEXT)
 def test_every_tap_loss_and_gradient_in_float64(kind: str) -> None:
     config = make_config(kind)
     model, ours = in_float64(config)
@@ -151,8 +130,9 @@ def test_every_tap_loss_and_gradient_in_float64(kind: str) -> None:
     assert seen > 0.9 * len(gradients)
 
 
-@pytest.mark.parametrize(("kind", "changes"), OPTIONS, ids=str)
-def test_option_equals_pytorch(kind: str, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("kind", "variant"), OPTIONS, ids=str)
+def test_option_equals_pytorch(kind: str, variant: Variant) -> None:
+    changes = variant.changes
     config = make_config(kind, **changes)
     inputs = reference.make_inputs(config)
     if "type_vocab_size" in changes:
@@ -161,13 +141,29 @@ def test_option_equals_pytorch(kind: str, changes: dict[str, Any]) -> None:
     compare(config, inputs, inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("kind", ["xlm-roberta-xl", "mpnet"])
+@pytest.mark.parametrize("kind", BEHIND_PADDING)
 def test_positions_skip_padding_in_the_middle(kind: str) -> None:
     config = make_config(kind)
     inputs = reference.make_inputs(config)
     del inputs["attention_mask"]
-    inputs["input_ids"][0, 3] = inputs["input_ids"][2, :2] = 1
+    inputs["input_ids"][0, 3] = inputs["input_ids"][2, :2] = padding_of(config)
     compare(config, inputs, None)
+
+
+def padding_of(config: Any) -> int:
+    """The id that positions take for padding, as the rules say."""
+    text = config.text_config
+    return int(input_rules("text", text.model_type).get("padding_id", text.pad_token_id))
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_towers_count_and_take_types_as_the_rules_say(kind: str) -> None:
+    config = make_config(kind)
+    tower = build_tower(config.text_config)
+    assert tower.counts_after_padding == (kind in BEHIND_PADDING)
+    assert tower.type_table == ("type_vocab_size" in tower_defaults("text", kind))
+    if tower.counts_after_padding:
+        assert tower.pad == padding_of(config)
 
 
 @pytest.mark.parametrize(
@@ -213,16 +209,10 @@ def test_a_text_long_enough_for_every_bucket() -> None:
     compare(config, inputs, inputs["attention_mask"])
 
 
-@pytest.mark.parametrize(
-    ("kind", "field"),
-    [
-        ("clip_text_model", "attention_dropout"),
-        *((k, f) for k in ("xlm-roberta-xl", "mpnet", "albert", "camembert") for f in DROPOUTS),
-    ],
-)
+@pytest.mark.parametrize(("kind", "field"), [(k, f) for k in TEXT for f in DROPOUTS if f in tower_defaults("text", k)])
 def test_dropout_is_where_pytorch_has_it(kind: str, field: str) -> None:
     """With everything dropped there is nothing random left."""
-    off = {} if kind == "clip_text_model" else dict.fromkeys(DROPOUTS, 0.0)
+    off = {name: 0.0 for name in DROPOUTS if name in tower_defaults("text", kind)}
     config = make_config(kind, **{**off, field: 1.0})
     model = reference.torch_model(config)
     ours = reference.keras_model(config, reference.saved_tensors(model)).text_model
@@ -246,11 +236,12 @@ def test_refused_options() -> None:
         build_tower(make_config("xlm-roberta-xl", pad_token_id=None).text_config)
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit"), [("xlm-roberta-xl", 28), ("mpnet", 25), ("clip_text_model", 25), ("albert", 29)]
-)
-def test_the_longest_text(kind: str, limit: int) -> None:
-    tower = build_tower(make_config(kind).text_config)
+@pytest.mark.parametrize("kind", TEXT)
+def test_the_longest_text(kind: str) -> None:
+    config = make_config(kind)
+    tower, limit = build_tower(config.text_config), config.text_config.max_position_embeddings
+    if kind in BEHIND_PADDING:
+        limit -= padding_of(config) + 1
     assert tower(np.full((1, limit), 9)).last_hidden_state.shape[1] == limit
     with pytest.raises(ModelError, match=rf"^input_ids has {limit + 1} tokens in a row; .* positions for {limit} "):
         tower(np.full((1, limit + 1), 9))
