@@ -75,6 +75,19 @@ def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7
     return tensors
 
 
+def in_tensorflow(config: Mapping[str, Any], tensors: Arrays) -> Arrays:
+    """What TensorFlow must get, moved by NumPy alone."""
+    axes = {"dense": (1, 0), "conv2d": (2, 3, 1, 0)}
+    found: Arrays = {}
+    for rule in compile_rules(check_config(config)).tensors:
+        array: Array = tensors[rule.names["pt"]]
+        name, layout = rule.names["tf"], rule.layouts["tf"]
+        found[name] = array.reshape(1) if layout == "scalar" else array.transpose(axes.get(layout))
+        if layout not in axes and layout != "scalar":
+            found[name] = array
+    return found
+
+
 def write_checkpoint(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Array], framework: str = "pt"
 ) -> Path:

@@ -15,7 +15,7 @@ from converter.conversion.combining import combine
 from converter.errors import ConverterError, PlanError, TargetError, UnsupportedTower
 from tests.compat.towers import ALL_VISION
 from tests.hdf5_files import read_all, write_h5
-from tests.tiny import Array, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint
+from tests.tiny import Array, Arrays, assert_same, config_of, in_tensorflow, load, tensors_of, write_checkpoint
 
 VISION, TEXT = "clip_vision_model", "bert"
 CONFIG = config_of(VISION, TEXT)
@@ -72,8 +72,6 @@ def flat_dual_encoder(folder: Path, side: str) -> Path:
 
 def tensorflow(folder: Path, side: str) -> Path:
     """A TensorFlow dual encoder, moved there by the fixture's own table of moves: NumPy's transposes."""
-    from tests.conversion.test_pairs import in_tensorflow
-
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG), "utf-8")
     write_h5(folder / "tf_model.h5", in_tensorflow(CONFIG, TENSORS))

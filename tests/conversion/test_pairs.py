@@ -21,9 +21,9 @@ from tests.hdf5_files import read_all, write_h5
 from tests.tiny import (
     MODELS,
     OF_FAMILIES,
-    Array,
     Arrays,
     assert_same,
+    in_tensorflow,
     load,
     tensors_of,
     write_checkpoint,
@@ -31,19 +31,6 @@ from tests.tiny import (
 )
 
 SOME = ["clip_vision_model+bert", "swin+bert", *(name for name in MODELS if "+" not in name)]
-
-
-def in_tensorflow(config: dict[str, Any], tensors: Arrays) -> Arrays:
-    """What TensorFlow must get, moved by NumPy alone."""
-    axes = {"dense": (1, 0), "conv2d": (2, 3, 1, 0)}
-    found: Arrays = {}
-    for rule in compile_rules(check_config(config)).tensors:
-        array: Array = tensors[rule.names["pt"]]
-        name, layout = rule.names["tf"], rule.layouts["tf"]
-        found[name] = array.reshape(1) if layout == "scalar" else array.transpose(axes.get(layout))
-        if layout not in axes and layout != "scalar":
-            found[name] = array
-    return found
 
 
 def restored(config: dict[str, Any]) -> Arrays:

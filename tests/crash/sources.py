@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import combine, pt2tf, tf2pt
+from tests.compat.towers import FAMILIES
 from tests.hdf5_files import read_all, write_h5
 from tests.tiny import config_of, tensors_of, write_checkpoint
 
@@ -56,11 +57,12 @@ CASES = {
     "chunked h5 to safetensors": Case("tf2pt", "tf-chunked", ()),
     "safetensors back to shards": Case("tf2pt", "tf-safetensors", ("--max-shard-size", SHARD)),
     "towers to h5": Case("combine", "tf-safetensors pt", ("--to", "tf")),
+    **{f"whole {family} to h5": Case("pt2tf", family, ()) for family in FAMILIES},
 }
 
 
 def write_sources(folder: Path, large: bool = True) -> Path:
-    """Writes one checkpoint in every container: ``pt``, ``pt-bin``, ``tf`` and so on below ``folder``."""
+    """Writes one checkpoint in every container, ``pt``, ``pt-bin``, ``tf`` and so on, and one of each other family."""
     config = config_of("vit", "bert", text_fields=LARGE if large else {})
     source = write_checkpoint(folder / "pt", config, tensors_of(config))
     (source / "tokenizer_config.json").write_text("{}")
@@ -73,6 +75,9 @@ def write_sources(folder: Path, large: bool = True) -> Path:
     shutil.copyfile(folder / "tf" / "config.json", folder / "tf-chunked" / "config.json")
     tensors = read_all(folder / "tf" / "tf_model.h5")
     write_h5(folder / "tf-chunked" / "tf_model.h5", tensors, chunks=True, compression="lzf")
+    for family in FAMILIES:
+        whole = config_of(family=family, text_fields=LARGE if large else {})
+        write_checkpoint(folder / family, whole, tensors_of(whole))
     tf2pt(folder / "tf", folder / "pt-bin", format="bin")
     tf2pt(folder / "tf", folder / "pt-shards", max_shard_size=shard)
     return folder

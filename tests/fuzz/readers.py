@@ -16,7 +16,7 @@ import safetensors
 
 from converter.checkpoints import hdf5, torch_zip
 from converter.checkpoints import safetensors as ours
-from converter.checkpoints.detect import read_header
+from converter.checkpoints.detect import model_folder, read_header
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError
 from converter.folder.manifest import read_manifest
@@ -169,6 +169,24 @@ def _plan_both_ways(config: TwoTowerConfig, rules: RuleSet) -> None:
         assert all(math.prod(tensor.shape) == tensor.source.size for tensor in plan.tensors)
 
 
+def _read_modules(path: Path) -> None:
+    folder = path.parent
+    found = model_folder(folder)
+    assert found.parent == folder
+    assert found.resolve().parent == folder.resolve()
+    assert (found / "config.json").is_file()
+
+
+def _prepare_modules(folder: Path) -> None:
+    """A model, a folder without one, a file, a link beside and one that leads out."""
+    for name in ("0_CLIPModel", "1_Pooling"):
+        (folder / name).mkdir()
+    (folder / "0_CLIPModel" / "config.json").write_bytes(b"{}")
+    (folder / "file").write_bytes(b"x")
+    (folder / "link").symlink_to("0_CLIPModel")
+    (folder / "out").symlink_to("/usr")
+
+
 def _read_manifest(path: Path) -> None:
     folder = path.parent
     recorded = read_manifest(folder)
@@ -247,6 +265,7 @@ READERS: dict[str, Reader] = {
         "tf_model.h5", seeds.hdf5_files, mutators.mutate_bytes, _read_hdf5, unprotected=_read_hdf5_unprotected
     ),
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
+    "modules": Reader("modules.json", seeds.modules, mutators.mutate_json, _read_modules, _prepare_modules),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),
     "manifest": Reader("conversion.json", seeds.manifests, mutators.mutate_json, _read_manifest, _prepare_manifest),
     "golden": Reader("golden.safetensors", seeds.golden_files, mutators.mutate_safetensors, _read_golden),

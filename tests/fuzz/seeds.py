@@ -15,11 +15,11 @@ from safetensors.numpy import save
 from converter import pt2tf, tf2pt
 from converter.parity.runners.golden import write_recording
 from tests.archives import Call, Named, dump, ordered, storage, tensor
-from tests.compat.towers import ALL_TEXT, ALL_VISION
+from tests.compat.towers import ALL_TEXT, ALL_VISION, FAMILIES
 from tests.fuzz.mutators import write_entries
 from tests.hdf5_files import write_h5
 from tests.parity.samples import recording, taps
-from tests.tiny import BFLOAT16, FIXTURES, tensors_of, write_checkpoint
+from tests.tiny import BFLOAT16, FIXTURES, OF_FAMILIES, config_of, in_tensorflow, tensors_of, write_checkpoint
 
 Array = np.ndarray[Any, Any]
 SMALL: dict[str, Array] = {
@@ -29,6 +29,17 @@ SMALL: dict[str, Array] = {
     "empty": np.zeros((0, 2), np.float64),
     "logit_scale": np.asarray(3.31, np.float32),
 }
+
+
+# Fields that make a model of any family as small as one can be that is still of a size of its own everywhere.
+_LEAST = {"intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 4}
+_LEAST_VISION = {**_LEAST, "image_size": 4, "patch_size": 2}
+_LEAST_TEXT = {**_LEAST, "vocab_size": 7, "max_position_embeddings": 9, "eos_token_id": 6}
+
+
+def smallest(family: str) -> dict[str, Any]:
+    """The config of the smallest model of a family."""
+    return config_of(family=family, vision_fields=_LEAST_VISION, text_fields=_LEAST_TEXT, fields={"projection_dim": 3})
 
 
 def json_bytes(value: Any) -> bytes:
@@ -42,6 +53,12 @@ def safetensors_files() -> Iterator[bytes]:
     yield save({"a": np.zeros(2, BFLOAT16), "b": np.ones(3, bool), "c": np.ones((1, 2), np.uint8)}, {"x": "y"})
     yield save({"a": np.zeros((), np.float32)})
     yield save({}, {"format": "pt"})
+    for family in FAMILIES:
+        tensors = tensors_of(smallest(family))
+        yield save(tensors, {"format": "pt"})
+        yield save(
+            {f"{name}:0": array for name, array in in_tensorflow(smallest(family), tensors).items()}, {"format": "tf"}
+        )
 
 
 def archives() -> Iterator[bytes]:
@@ -110,6 +127,9 @@ def hdf5_files() -> Iterator[bytes]:
         yield take()
         write_h5(path, _H5, userblock=512)
         yield take()
+        for family in FAMILIES:
+            write_h5(path, in_tensorflow(smallest(family), tensors_of(smallest(family))))
+            yield take()
         with h5py.File(path, "w") as file:
             file.attrs["layer_names"] = np.array([b"a/kernel:0", b"logit_scale:0"])
             file["a/kernel:0"], file["logit_scale:0"] = np.ones((2, 3), "f4"), np.ones(1, "f4")
@@ -181,11 +201,17 @@ def pairs() -> Iterator[dict[str, Any]]:
 
 
 def configs() -> Iterator[bytes]:
-    """config.json of every tower."""
+    """config.json of every tower and family, with sections that are missing or said twice."""
     yield from map(json_bytes, pairs())
     whole = {"model_type": "clip", "vision_config": ALL_VISION["clip_vision_model"]}
     bert = {"model_type": "bert", **ALL_TEXT["bert"]}
     yield json_bytes({"model_type": "vision-text-dual-encoder", "vision_config": whole, "text_config": bert})
+    for family, config in OF_FAMILIES.items():
+        if family in FAMILIES:
+            yield json_bytes(config)
+            yield json_bytes(smallest(family))
+    for said in json.loads((FIXTURES / "names" / "families.json").read_text("utf-8")).values():
+        yield from (json_bytes(case["config"]) for case in said["read"].values())
 
 
 SMALLEST = {
@@ -201,9 +227,9 @@ SMALLEST = {
 }  # fmt: skip
 
 
-def write_converted(folder: Path) -> Path:
+def write_converted(folder: Path, config: dict[str, Any] = SMALLEST) -> Path:
     """Writes a converted checkpoint, its source beside it, and gives the folder with conversion.json."""
-    write_checkpoint(folder / "pt", SMALLEST, tensors_of(SMALLEST))
+    write_checkpoint(folder / "pt", config, tensors_of(config))
     pt2tf(folder / "pt", folder / "tf")
     return folder / "tf"
 
@@ -215,6 +241,18 @@ def manifests() -> Iterator[bytes]:
         yield (folder / "conversion.json").read_bytes()
         tf2pt(folder, folder.parent / "back", check=False)
         yield (folder.parent / "back" / "conversion.json").read_bytes()
+        for family in FAMILIES:
+            yield (write_converted(Path(made, family), smallest(family)) / "conversion.json").read_bytes()
+
+
+def modules() -> Iterator[bytes]:
+    """modules.json as sentence-transformers has written it, for the folders that ``readers`` prepares."""
+    kind = "sentence_transformers.models.CLIPModel"
+    first = {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": kind}
+    yield json_bytes([first])
+    yield json_bytes([{**first, "path": ""}, {**first, "idx": 1, "path": "1_Pooling"}, {**first, "idx": 2}])
+    yield json_bytes([{**first, "path": path} for path in ("nothing", "link", "out", "file", "0_CLIPModel")])
+    yield json_bytes([{**first, "path": "out"}])
 
 
 def indices() -> Iterator[bytes]:

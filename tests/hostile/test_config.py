@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ import pytest
 from converter import pt2tf
 from converter.errors import ConfigError, ConverterError, CorruptCheckpoint, PlanError, UnsupportedOption
 from converter.folder.files import MAX_CONFIG_BYTES
+from converter.names.configs import check_config
+from converter.names.rule_files import SIDES
+from tests.compat.towers import FAMILIES
 from tests.hostile.conftest import Refused
-from tests.tiny import config_of, tensors_of, write_checkpoint
+from tests.names.test_odd_configs import used_fields
+from tests.tiny import OF_FAMILIES, config_of, tensors_of, write_checkpoint
 
 
 @pytest.fixture
@@ -131,6 +137,90 @@ def test_wrong_types(source: Path, tmp_path: Path, place: str, field: str, value
     except ConverterError as error:
         assert str(error).isprintable()
         assert isinstance(error, ConfigError | PlanError)
+
+
+# --- of every other family, by the fields that its rules have ---------------------------------------------------------
+
+WRONG: list[Any] = [
+    None, True, [], {}, "x", -1, 0, 1.5, 2**31, 2**31 - 1, -(10**400), 1e300, float("nan"), [[]], [None], ["x"], {"a": 1}
+]  # fmt: skip
+
+
+def places(family: str) -> dict[str, list[str]]:
+    """Where a config of a family has fields, and which: the top level, and the sections of both towers, also said twice."""
+    checked = check_config(OF_FAMILIES[family])
+    towers = {f"{side}_config": [*checked.tower(side).rules["config"]["honoured"], "model_type"] for side in SIDES}
+    twice = {f"{section}_dict": fields for section, fields in towers.items() if checked.family.config_dicts}
+    top = [*checked.family.rules["config"]["honoured"], *towers, *twice, "model_type"]
+    return {"": top, **towers, **twice}
+
+
+def with_field(family: str, place: str, field: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(OF_FAMILIES[family])
+    if place:
+        section = config.get(place, copy.deepcopy(config[place.removesuffix("_dict")]))
+        return config | {place: {**section, field: value}}
+    return config | {field: value}
+
+
+PLACES = [(family, place) for family in FAMILIES for place in places(family)]
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a sound checkpoint of a family."""
+    return lambda family: write_checkpoint(tmp_path / "src", OF_FAMILIES[family], tensors_of(OF_FAMILIES[family]))
+
+
+@pytest.mark.parametrize(("family", "place"), PLACES)
+def test_wrong_values_of_every_field(whole: Callable[[str], Path], tmp_path: Path, family: str, place: str) -> None:
+    """Refused, or taken because it changes no tensor; never a traceback of ours."""
+    source, refusals = whole(family), 0
+    for field in places(family)[place]:
+        for value in WRONG:
+            (source / "config.json").write_text(json.dumps(with_field(family, place, field, value)))
+            try:
+                pt2tf(source, tmp_path / "out", dry_run=True)
+            except ConverterError as error:
+                refusals += 1
+                assert str(error).isprintable()
+                assert len(str(error)) < 4000
+                assert isinstance(error, ConfigError | PlanError)
+    assert refusals > 5 * len(places(family)[place])
+
+
+def shaping(family: str) -> list[tuple[str, str]]:
+    """The fields that shapes follow from, and where they stand."""
+    checked = check_config(OF_FAMILIES[family])
+    top = {str(axis) for module in checked.family.rules["module"] for axis in module["shape"]}
+    found = [("", field) for field in checked.family.rules["config"]["honoured"] if field in top]
+    for side in SIDES:
+        honoured = checked.tower(side).rules["config"]["honoured"]
+        found += [
+            (f"{side}_config", field) for field in sorted(used_fields(checked.tower(side).rules)) if field in honoured
+        ]
+    return found
+
+
+SHAPING = [(family, *where) for family in FAMILIES for where in shaping(family)]
+
+
+@pytest.mark.parametrize(("family", "place", "field"), SHAPING)
+def test_sizes_of_every_family(
+    whole: Callable[[str], Path], refused: Refused, family: str, place: str, field: str
+) -> None:
+    source = whole(family)
+    for value in (2**31 - 1, 200_000, 0, -1, 10**400):
+        (source / "config.json").write_text(json.dumps(with_field(family, place, field, value)))
+        assert "config" in refused(source, ConfigError if value == 10**400 else ConverterError)
+
+
+@pytest.mark.parametrize(("family", "place"), PLACES)
+def test_code_of_every_family(whole: Callable[[str], Path], refused: Refused, family: str, place: str) -> None:
+    source = whole(family)
+    config = with_field(family, place, "auto_map", {"AutoModel": "evil.Evil"})
+    (source / "config.json").write_text(json.dumps(config))
+    assert "auto_map asks for code of its own, which is never run" in refused(source, UnsupportedOption)
 
 
 def test_names_of_fields_with_escapes(source: Path, refused: Refused) -> None:
