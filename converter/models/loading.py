@@ -146,10 +146,6 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
     return model
 
 
-# The name that `converter/parity` knows it by.
-load_dual_encoder = load_two_towers
-
-
 def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
     """The class to load a checkpoint into: the one that was asked for, if it is of the same family."""
     if of is None:

@@ -51,7 +51,8 @@ def test_of_another_width_they_are_new(tmp_path: Path) -> None:
     assert made.made_new == NEW_TF
     assert {item.name for item in made.dropped} >= set(OUTSIDE)
     found = load(tmp_path / "out" / "model.safetensors")
-    assert [found[name].shape for name in OUTSIDE] == [(11, 24), (11, 68), ()]
+    widths = [OF_FAMILIES["clip"][f"{side}_config"]["hidden_size"] for side in ("vision", "text")]
+    assert [found[name].shape for name in OUTSIDE] == [(11, widths[0]), (11, widths[1]), ()]
     towers = {name: array for name, array in nested(tensors).items() if name not in OUTSIDE}
     assert_same({name: array for name, array in found.items() if name not in OUTSIDE}, towers)
 
