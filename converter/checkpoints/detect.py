@@ -74,7 +74,7 @@ def model_folder(source: Path) -> Path:
     """
     with reading(source):
         path = source / modules.NAME
-        if not source.is_dir() or not path.exists() or (source / "config.json").exists() or held(source):
+        if not source.is_dir() or held(source) or (source / "config.json").exists() or not path.exists():
             return source
         found = modules.first_model(inside(path, source), lambda name: (source / name / "config.json").exists())
         return inside(source / found, source)

@@ -76,7 +76,7 @@ def write_sources(folder: Path, large: bool = True) -> Path:
     tensors = read_all(folder / "tf" / "tf_model.h5")
     write_h5(folder / "tf-chunked" / "tf_model.h5", tensors, chunks=True, compression="lzf")
     for family in FAMILIES:
-        whole = config_of(family=family, text_fields=LARGE if large else {})
+        whole = config_of(family=family, text_fields=LARGE if large else {"num_hidden_layers": 1})
         write_checkpoint(folder / family, whole, tensors_of(whole))
     tf2pt(folder / "tf", folder / "pt-bin", format="bin")
     tf2pt(folder / "tf", folder / "pt-shards", max_shard_size=shard)
