@@ -14,7 +14,8 @@ from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
 from converter.names.dialects import normalise
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
-from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
+from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules
+from converter.names.spelling import spell
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import FLOATS
 from converter.tensors.layouts import LAYOUTS, Layout, way

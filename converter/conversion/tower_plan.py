@@ -11,7 +11,8 @@ from converter.errors import PlanError, listed
 from converter.names.configs import TowerConfig
 from converter.names.dialects import respell
 from converter.names.frameworks import CANONICAL, KERAS, frameworks
-from converter.names.rules import RuleSet, compile_tower, spell_in_tower
+from converter.names.rules import RuleSet, compile_tower
+from converter.names.spelling import spell_in_tower
 from converter.specs import Checkpoint, Framework, StoredTensor
 from converter.tensors.layouts import LAYOUTS, way
 

@@ -21,8 +21,8 @@ from converter.models.tower import Tower
 from converter.names.expressions import Value, integer, truth
 from converter.names.families import Family, family
 from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.places import path_in, tower_prefix
 from converter.names.rule_files import SIDES, Side
-from converter.names.rules import path_in, tower_prefix
 
 TOWERS: Mapping[str, Side] = MappingProxyType({f"{side}_model": side for side in SIDES})
 

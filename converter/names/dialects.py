@@ -10,7 +10,8 @@ import numpy as np
 
 from converter.errors import PlanError, listed, printable
 from converter.names.rule_files import rule_file
-from converter.names.rules import RuleSet, SplitRule
+from converter.names.rules import RuleSet
+from converter.names.spelling import SplitRule
 from converter.specs import Extent, StoredTensor
 from converter.tensors.casts import numpy_dtype
 

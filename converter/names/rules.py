@@ -5,7 +5,6 @@ Nothing is guessed from what a name looks like. A rule set is a bijection or it 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import re
@@ -17,10 +16,10 @@ from converter.errors import ConfigError, listed
 from converter.names.configs import TowerConfig, TwoTowerConfig
 from converter.names.expressions import Value, evaluate, integer, truth
 from converter.names.families import Family
-from converter.names.families import family as get_family
-from converter.names.frameworks import CANONICAL, KERAS, frameworks
-from converter.names.rule_files import SIDES, Side, rule_file
-from converter.names.scopes import erase_main_layer
+from converter.names.frameworks import CANONICAL, frameworks
+from converter.names.places import path_in, prefix
+from converter.names.rule_files import rule_file
+from converter.names.spelling import SplitRule, dialects_of, splits_of
 from converter.specs import Framework, Shape
 from converter.tensors.layouts import LAYOUTS
 
@@ -80,19 +79,6 @@ class BufferRule:
     after: Mapping[Framework, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SplitRule:
-    """A tensor that some dialect keeps in parts, which follow one another along the first axis.
-
-    Attributes:
-        whole: canonical name.
-        parts: what the dialect calls the parts, in order.
-    """
-
-    whole: str
-    parts: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class RuleSet:
     """Every name of one model.
@@ -139,7 +125,8 @@ def compile_rules(config: TwoTowerConfig) -> RuleSet:
         raise ValueError(f"rename_rules/families/{family.stem}.toml: order lacks {listed(list(outside))}")
     _check_bijection(tensors)
     found = RuleSet(tuple(tensors), tuple(buffers), {})
-    return replace(found, dialects=_dialects(config, found.canonical), splits=_splits(config, tensors))
+    names = [rule.name for rule in tensors]
+    return replace(found, dialects=dialects_of(config, found.canonical), splits=splits_of(config, names))
 
 
 def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
@@ -173,27 +160,6 @@ def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
         if not buffer.get(CANONICAL, "").startswith(without)
     ]
     return RuleSet(tuple(tensors), tuple(buffers), {})
-
-
-def prefix(framework: Framework, family: Family, tower: TowerConfig) -> str:
-    """What stands before a tower's own names in a framework's names of a family."""
-    return tower_prefix(framework, family, tower.side, tower.rules["main_layer"])
-
-
-def tower_prefix(framework: Framework, family: Family, side: Side, main_layer: str) -> str:
-    """What stands before the own names of the tower that a family has on a side."""
-    return _prefix(framework, family.model_type, side, main_layer)
-
-
-@functools.cache
-def _prefix(framework: Framework, model_type: str, side: Side, main_layer: str) -> str:
-    prefixes = get_family(model_type).places[side].prefixes
-    if framework in prefixes:
-        return prefixes[framework].format(main_layer=main_layer)
-    if framework != CANONICAL:
-        return _separated(_prefix(CANONICAL, model_type, side, main_layer), framework)
-    # What tf_to_pt_weight_rename leaves of the name in TensorFlow.
-    return erase_main_layer(prefixes[KERAS].format(main_layer=main_layer).replace("/", "."))
 
 
 def _occurrences(
@@ -271,17 +237,6 @@ def _expand_buffer(
     )
 
 
-def path_in(framework: Framework, module: Mapping[str, Any]) -> str:
-    """A module's path in a framework: its own, or the canonical one where it has none."""
-    if framework in module:
-        return str(module[framework])
-    return _separated(module[CANONICAL], framework)
-
-
-def _separated(name: str, framework: Framework) -> str:
-    return name.replace(frameworks()[CANONICAL].separator, frameworks()[framework].separator)
-
-
 def _some_path(module: Mapping[str, Any]) -> str:
     """A path whose placeholders are those of all: a buffer may be in one framework alone."""
     return str(next(module[key] for key in frameworks() if key in module))
@@ -289,61 +244,6 @@ def _some_path(module: Mapping[str, Any]) -> str:
 
 def _fill(template: str, fields: Mapping[str, Value]) -> str:
     return _PLACEHOLDER.sub(lambda match: str(evaluate(match[1], fields)), template)
-
-
-def _dialects(config: TwoTowerConfig, canonical: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Names of every dialect -> canonical names, for the towers and families that spell theirs differently."""
-    known = {name for tower in _with_dialects(config) for name in tower.rules.get("dialects", {})}
-    dialects: dict[str, dict[str, str]] = {}
-    for dialect in sorted(known | set(config.family.rules.get("dialects", {}))):
-        names: dict[str, str] = {}
-        for name in canonical:
-            spelled = spell(name, config, dialect)
-            if spelled in names:
-                raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {name} {spelled}")
-            names[spelled] = name
-        dialects[dialect] = names
-    return dialects
-
-
-def _splits(config: TwoTowerConfig, tensors: Sequence[TensorRule]) -> tuple[SplitRule, ...]:
-    """Which tensors the dialects of each tower keep in parts, and what they call those."""
-    found = []
-    for tower in _with_dialects(config):
-        before = prefix(CANONICAL, config.family, tower)
-        for dialect in tower.rules.get("dialects", {}).values():
-            for split in dialect.get("split", ()):
-                if split["axis"] != 0:
-                    raise ValueError(f"a split along axis {split['axis']}, which is not known here")
-                for rule in tensors:
-                    if rule.name.startswith(before) and re.search(split["part_of"], rule.name):
-                        parts = (re.sub(split["part_of"], part, rule.name, count=1) for part in split["parts"])
-                        found.append(SplitRule(rule.name, tuple(parts)))
-    return tuple(found)
-
-
-def _with_dialects(config: TwoTowerConfig) -> list[TowerConfig]:
-    return [config.tower(side) for side in SIDES if config.family.places[side].own_dialects]
-
-
-def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
-    """What a dialect calls the tensor with a canonical name."""
-    for tower in _with_dialects(config):
-        before = prefix(CANONICAL, config.family, tower)
-        if name.startswith(before):
-            return before + spell_in_tower(name.removeprefix(before), tower, dialect)
-    return _replaced(name, config.family.rules, dialect)
-
-
-def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
-    """What a dialect calls a tower's tensor, both names as the tower alone has them."""
-    return _replaced(name, tower.rules, dialect)
-
-
-def _replaced(name: str, rules: Mapping[str, Any], dialect: str) -> str:
-    for pattern, replacement in rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
-        name = re.sub(pattern, replacement, name, count=1)
-    return name
 
 
 def _check_bijection(rules: Sequence[TensorRule]) -> None:

@@ -1,0 +1,81 @@
+"""How writers other than transformers 4.x spell PyTorch's names: the dialects of towers and families, compiled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.names.configs import TowerConfig, TwoTowerConfig
+from converter.names.frameworks import CANONICAL
+from converter.names.places import prefix
+from converter.names.rule_files import SIDES
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """A tensor that some dialect keeps in parts, which follow one another along the first axis.
+
+    Attributes:
+        whole: canonical name.
+        parts: what the dialect calls the parts, in order.
+    """
+
+    whole: str
+    parts: tuple[str, ...]
+
+
+def dialects_of(config: TwoTowerConfig, canonical: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Names of every dialect -> canonical names, for the towers and families that spell theirs differently."""
+    known = {name for tower in _with_dialects(config) for name in tower.rules.get("dialects", {})}
+    dialects: dict[str, dict[str, str]] = {}
+    for dialect in sorted(known | set(config.family.rules.get("dialects", {}))):
+        names: dict[str, str] = {}
+        for name in canonical:
+            spelled = spell(name, config, dialect)
+            if spelled in names:
+                raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {name} {spelled}")
+            names[spelled] = name
+        dialects[dialect] = names
+    return dialects
+
+
+def splits_of(config: TwoTowerConfig, tensors: Sequence[str]) -> tuple[SplitRule, ...]:
+    """Which tensors the dialects of each tower keep in parts, and what they call those."""
+    found = []
+    for tower in _with_dialects(config):
+        before = prefix(CANONICAL, config.family, tower)
+        for dialect in tower.rules.get("dialects", {}).values():
+            for split in dialect.get("split", ()):
+                if split["axis"] != 0:
+                    raise ValueError(f"a split along axis {split['axis']}, which is not known here")
+                for name in tensors:
+                    if name.startswith(before) and re.search(split["part_of"], name):
+                        parts = (re.sub(split["part_of"], part, name, count=1) for part in split["parts"])
+                        found.append(SplitRule(name, tuple(parts)))
+    return tuple(found)
+
+
+def _with_dialects(config: TwoTowerConfig) -> list[TowerConfig]:
+    return [config.tower(side) for side in SIDES if config.family.places[side].own_dialects]
+
+
+def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
+    """What a dialect calls the tensor with a canonical name."""
+    for tower in _with_dialects(config):
+        before = prefix(CANONICAL, config.family, tower)
+        if name.startswith(before):
+            return before + spell_in_tower(name.removeprefix(before), tower, dialect)
+    return _replaced(name, config.family.rules, dialect)
+
+
+def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
+    """What a dialect calls a tower's tensor, both names as the tower alone has them."""
+    return _replaced(name, tower.rules, dialect)
+
+
+def _replaced(name: str, rules: Mapping[str, Any], dialect: str) -> str:
+    for pattern, replacement in rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
