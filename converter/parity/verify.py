@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.checkpoints.detect import held, read_header
+from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, printable, reading
 from converter.folder import manifest
@@ -187,7 +187,7 @@ def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) 
     if hub_id(reference) is None:
         if not Path(reference).exists():
             raise SourceError(f"{reference}: not found; name the source's folder or a golden reference file")
-        return Path(reference)
+        return model_folder(Path(reference))
     return obtain(reference, None if recorded is None else recorded.source_framework).path
 
 
@@ -215,7 +215,7 @@ def record_reference(
     """
     options, path = options or VerifyOptions(), Path(out)
     check_recording_path(path)
-    checkpoint = Path(source) if hub_id(source, revision) is None else obtain(source, CANONICAL, revision).path
+    checkpoint = obtain(source, CANONICAL, revision).path
     check_whole(checkpoint, in_torch=True)
     folder = config_of(checkpoint).parent
     samples = options.samples

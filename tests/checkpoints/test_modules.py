@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ from converter import combine, inspect, pt2tf, tf2pt, verify
 from converter.checkpoints.detect import model_folder, open_source
 from converter.checkpoints.modules import MAX_MODULES, MAX_MODULES_BYTES
 from converter.errors import ConfigError, ConverterError, CorruptCheckpoint, SourceError
+from converter.parity import verify as verifying
+from converter.parity.runners.golden import Recording
 from tests.tiny import assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
 
 MODEL = "0_CLIPModel"
@@ -66,9 +69,22 @@ def test_everything_is_as_if_the_folder_itself_were_named(source: Path, tmp_path
 def test_the_files_are_found_again(source: Path, tmp_path: Path) -> None:
     pt2tf(source, tmp_path / "tf")
     files, weights = verify(tmp_path / "tf", weights_only=True).findings[:2]
-    assert files.status == "passed"
+    assert (files.status, weights.status) == ("passed", "passed")
     assert weights.against == f"{source / MODEL}, bit for bit"
     assert weights.compared == len(load(source / MODEL / "model.safetensors"))
+
+
+def test_it_may_be_named_as_the_reference(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pt2tf(source / MODEL, tmp_path / "tf")
+    weights = verify(tmp_path / "tf", weights_only=True, reference=source).findings[1]
+    assert (weights.status, weights.against) == ("passed", f"{source / MODEL}, bit for bit")
+    ran: list[Path] = []
+    monkeypatch.setattr(verifying, "start_reference", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(verifying, "all_batches", lambda *_: ((), ""))
+    monkeypatch.setattr(verifying, "ask_run", lambda worker, path, *_: ran.append(path) or Recording({}, ()))
+    monkeypatch.setattr(verifying, "write_recording", lambda *_, **__: None)
+    verifying.record_reference(source, tmp_path / "golden.safetensors")
+    assert ran == [source / MODEL]
 
 
 def test_towers_of_it(source: Path, tmp_path: Path) -> None:
