@@ -55,9 +55,15 @@ class Fault:
     inside: str = ""
 
 
-def pair_config(vision: str, text: str) -> dict[str, Any]:
-    """A tiny pair with at least two layers in each tower, or groups of layers, so that two can be swapped."""
-    towers = zip(SIDES, (vision, text), strict=True)
+def model_config(*model: str) -> dict[str, Any]:
+    """A tiny model with at least two layers in each tower, or groups of layers, so that two can be swapped.
+
+    Args:
+        *model: the two towers of a dual encoder, or the model type of another family.
+    """
+    if len(model) == 1:
+        return config_of(family=model[0])
+    towers = zip(SIDES, model, strict=True)
     return config_of(
         "vit", "bert", fields={f"{side}_config": {"model_type": t, **config_of_tower(t)} for side, t in towers}
     )

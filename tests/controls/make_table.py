@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.controls.faults import SIDES, Fault, faults_of, pair_config
+from tests.compat.towers import FAMILIES
+from tests.controls.faults import SIDES, Fault, faults_of, model_config
 from tests.towers import TEXT, VISION, each_once
 
 PAGE = Path(__file__).with_name("README.md")
-# Each tower in one pair at least.
-PAIRS = tuple(each_once(VISION, TEXT))
+# Each tower in one pair at least, and every other family.
+MODELS: tuple[tuple[str, ...], ...] = (*each_once(VISION, TEXT), *((family,) for family in FAMILIES))
 _HEAD = """# Controls: faults that must be found
 
-Made from `faults.py` by `python -m tests.controls.make_table`; edit that. Each fault is put into a tiny pair of every tower, in a
-checkpoint whose manifest describes it truthfully. So of the three parts of a verification (a), the files, never tells; (b), the
-weights, tells where a weight is what is wrong, and has to name the tensor; (c), the outputs, always tells, alone, and has to name
-where the difference begins. Where the source is gone, a truthful manifest cannot tell either: only (c) can, with a golden
-reference file.
+Made from `faults.py` by `python -m tests.controls.make_table`; edit that. Each fault is put into a tiny pair of every tower and
+into every other family, in a checkpoint whose manifest describes it truthfully. So of the three parts of a verification (a), the
+files, never tells; (b), the weights, tells where a weight is what is wrong, and has to name the tensor; (c), the outputs, always
+tells, alone, and has to name where the difference begins. Where the source is gone, a truthful manifest cannot tell either: only
+(c) can, with a golden reference file.
 
 `make test` runs a sample, `make torture` all of it, which takes a few minutes on two cores; both also run true
 conversions, over 4 and over 50 seeds, in which nothing may be found. The whole matrix has passed: every fault was found, where
@@ -36,9 +37,9 @@ def _rows() -> list[tuple[str, ...]]:
     """A row per fault and side: with all places, and the towers of each, where they differ."""
     places: dict[tuple[str, str], dict[str, list[str]]] = {}
     kinds: dict[tuple[str, str], Fault] = {}
-    for vision, text in PAIRS:
-        config = pair_config(vision, text)
-        for side, tower in zip(SIDES, (vision, text), strict=True):
+    for model in MODELS:
+        config = model_config(*model)
+        for side, tower in zip(SIDES, model if len(model) == 2 else model * 2, strict=True):
             for fault in faults_of(config, side):
                 towers = places.setdefault((fault.title, side), {}).setdefault(_place(fault), [])
                 if tower not in towers:

@@ -15,37 +15,39 @@ from typing import Any
 import pytest
 
 from converter.folder.manifest import read_manifest
+from converter.names.families import JOINED, families
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
-from tests.controls.faults import SIDES, Fault, faults_of, pair_config, write_faulty, write_pair
-from tests.controls.make_table import PAIRS
+from tests.controls.faults import SIDES, Fault, faults_of, model_config, write_faulty, write_pair
+from tests.controls.make_table import MODELS
 from tests.torture import FULL, rounds
 from tests.towers import TEXT, VISION
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.slow]
 
-# One text tower, and the vision tower that is most unlike it, in whichever pairs they stand.
-SAMPLE = [(*pair, "text") for pair in PAIRS if pair[1] == "bert"][:1]
-SAMPLE += [(*pair, "vision") for pair in PAIRS if pair[0] == "swin"][:1]
+# One text tower, the vision tower that is most unlike it, in whichever pairs they stand, and a side of every other family.
+SAMPLE = [(model, "text") for model in MODELS if model[-1] == "bert"][:1]
+SAMPLE += [(model, "vision") for model in MODELS if model[0] == "swin"][:1]
+SAMPLE += [(model, SIDES[number % 2]) for number, model in enumerate(MODELS) if len(model) == 1]
 CASES = [
-    (vision, text, side, fault.title)
-    for vision, text in PAIRS
+    pytest.param(model, side, fault.title, id="-".join((*model, side, fault.title)))
+    for model in MODELS
     for side in SIDES
-    for fault in faults_of(pair_config(vision, text), side)
-    if FULL or (vision, text, side) in SAMPLE
+    for fault in faults_of(model_config(*model), side)
+    if FULL or (model, side) in SAMPLE
 ]
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Mapping[str, Any]]]:
-    """A pair's folder and config, written when first asked for."""
-    kept: dict[tuple[str, str], tuple[Path, Mapping[str, Any]]] = {}
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Mapping[str, Any]]]:
+    """A model's folder and config, written when first asked for."""
+    kept: dict[tuple[str, ...], tuple[Path, Mapping[str, Any]]] = {}
 
-    def make(vision: str, text: str) -> tuple[Path, Mapping[str, Any]]:
-        if (vision, text) not in kept:
-            config = pair_config(vision, text)
-            kept[vision, text] = write_pair(tmp_path_factory.mktemp("pairs"), config), config
-        return kept[vision, text]
+    def make(*model: str) -> tuple[Path, Mapping[str, Any]]:
+        if model not in kept:
+            config = model_config(*model)
+            kept[model] = write_pair(tmp_path_factory.mktemp("models"), config), config
+        return kept[model]
 
     return make
 
@@ -55,14 +57,16 @@ def named(faults: list[Fault], title: str) -> Fault:
 
 
 def test_every_tower_is_in_the_matrix() -> None:
-    assert {vision for vision, _ in PAIRS} == set(VISION)
-    assert {text for _, text in PAIRS} == set(TEXT)
-    assert len(SAMPLE) == 2
+    pairs = [model for model in MODELS if len(model) == 2]
+    assert {vision for vision, _ in pairs} == set(VISION)
+    assert {text for _, text in pairs} == set(TEXT)
+    assert {model[0] for model in MODELS if len(model) == 1} == set(families()) - {JOINED}
+    assert len(SAMPLE) == 2 + len(families()) - 1
 
 
-@pytest.mark.parametrize(("vision", "text", "side", "title"), CASES)
-def test_a_fault_is_found(vision, text, side, title, pairs, compared, tmp_path) -> None:
-    pair, config = pairs(vision, text)
+@pytest.mark.parametrize(("model", "side", "title"), CASES)
+def test_a_fault_is_found(model, side, title, models, compared, tmp_path) -> None:
+    pair, config = models(*model)
     fault = named(faults_of(config, side), title)
     out = write_faulty(tmp_path, pair, config, side, fault)
     manifest = read_manifest(out)
@@ -87,8 +91,7 @@ def test_a_fault_is_found(vision, text, side, title, pairs, compared, tmp_path) 
 
 @pytest.mark.parametrize("seed", range(rounds(sample=4, full=50)))
 def test_a_true_conversion_passes(seed, pairs, compared, tmp_path) -> None:
-    vision, text = PAIRS[seed % len(PAIRS)]
-    pair = write_pair(tmp_path, pair_config(vision, text), seed=100 + seed)
+    pair = write_pair(tmp_path, model_config(*MODELS[-1 - seed % len(MODELS)]), seed=100 + seed)
     manifest = read_manifest(pair / "tf")
     assert verify_files(pair / "tf", manifest).status == "passed"
     assert verify_weights(pair / "tf", manifest, pair / "pt").status == "passed"
@@ -96,14 +99,14 @@ def test_a_true_conversion_passes(seed, pairs, compared, tmp_path) -> None:
     assert report.passed, report.verdict
 
 
-END_TO_END = [fault.title for fault in faults_of(pair_config("clip_vision_model", "bert"), "text")]
+END_TO_END = [fault.title for fault in faults_of(model_config("clip_vision_model", "bert"), "text")]
 if not FULL:
     END_TO_END = ["query and key swapped", "hidden_act changed"]
 
 
 @pytest.mark.parametrize("title", END_TO_END)
-def test_the_command_says_so(title, pairs, tmp_path) -> None:
-    pair, config = pairs("clip_vision_model", "bert")
+def test_the_command_says_so(title, models, tmp_path) -> None:
+    pair, config = models("clip_vision_model", "bert")
     fault = named(faults_of(config, "text"), title)
     out = write_faulty(tmp_path, pair, config, "text", fault)
     run = subprocess.run(
