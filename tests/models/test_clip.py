@@ -99,10 +99,11 @@ def test_fresh_weights_are_as_transformers_starts() -> None:
     assert model.logit_scale is None
     model.build()
     assert np.asarray(model.logit_scale) == np.array([1.7], np.float32)
-    for projection, width in ((model.visual_projection, 24), (model.text_projection, 28)):
+    vision, text = model.vision_embed_dim, model.text_embed_dim
+    for projection, width in ((model.visual_projection, vision), (model.text_projection, text)):
         assert np.asarray(projection.kernel).std() == pytest.approx(0.5 * width**-0.5, rel=0.05)
     query = named_variables(model)["clip/text_model/encoder/layers_._0/self_attn/q_proj/kernel"]
-    assert np.asarray(query).std() == pytest.approx(28**-0.5 * 6**-0.5, rel=0.1)
+    assert np.asarray(query).std() == pytest.approx(text**-0.5 * 6**-0.5, rel=0.1)
 
 
 RAW: dict[str, dict[str, Any]] = {
@@ -141,7 +142,7 @@ def test_a_config_as_transformers_reads_it(raw: dict[str, Any], tmp_path: Path) 
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
         found = again(**reference.torch_inputs(inputs)).logits_per_image
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)  # eager attention there, sdpa here
 
 
 def test_a_config_of_defaults() -> None:

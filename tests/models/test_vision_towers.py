@@ -20,7 +20,7 @@ from converter.models import build_tower, load_tower, named_variables
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
 from converter.names.configs import check_tower_config
-from converter.names.families import joined
+from converter.names.families import JOINED, joined
 from converter.names.rules import compile_tower
 from converter.names.towers import input_rules, tower_defaults, tower_rules
 from converter.tensors.layouts import LAYOUTS
@@ -104,7 +104,7 @@ def assign(tower: Any, model: Any) -> None:
     """Gives our tower PyTorch's numbers; every tensor and every variable exactly once."""
     tower.build()
     left = reference.saved_tensors(model)
-    both = SimpleNamespace(vision_config=tower.config)
+    both = SimpleNamespace(model_type=JOINED, vision_config=tower.config)
     for name, variable in named_variables(tower).items():
         pt = reference.pt_name(f"vision_model/{name}", both).removeprefix("vision_model.")
         value = reference.to_tf(left.pop(pt), name)
