@@ -16,6 +16,7 @@ from converter.errors import HubError, SourceError, TargetError
 from converter.folder.manifest import version
 from converter.folder.proof import write_proof
 from converter.hub.explained import UPLOADED, explained
+from converter.names.families import JOINED, family
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.finding import Finding
 from converter.parity.verify import Verification
@@ -26,7 +27,7 @@ from tests.compat.towers import ALL_VISION
 from tests.hub.conftest import ID, files_of, set_constants
 from tests.hub.loopback import TOKEN, USER, Answer, Hub
 from tests.hub.repositories import PullRequest
-from tests.tiny import FIXTURE, config_of, load, tensors_of, write_checkpoint
+from tests.tiny import FIXTURE, OF_FAMILIES, config_of, load, tensors_of, write_checkpoint
 
 # huggingface_hub 1.x and 2.x upload so.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -155,6 +156,29 @@ def test_how_to_load_is_said_of_what_can_be_loaded(hub: Hub, token: str, out: Pa
     tf2pt(out, tmp_path / "flat", names="v5")
     done = push(tmp_path / "flat", f"{USER}/flat", allow_unverified=True, dry_run=True)
     assert "\nfrom transformers import VisionTextDualEncoderModel  # 5.6 or later\n" in done.description
+
+
+@pytest.mark.parametrize("name", sorted(OF_FAMILIES))
+def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: Path, name: str) -> None:
+    config, of = OF_FAMILIES[name], family(name)
+    write_checkpoint(tmp_path / "source", config, tensors_of(config))
+    pt2tf(tmp_path / "source", tmp_path / "tf")
+    tf2pt(tmp_path / "tf", tmp_path / "pt", names="v5")
+    for folder, home, kind, of_version in (
+        ("tf", "converter", of.classes["tf"], "  # or from transformers 4.x"),
+        ("pt", "transformers", of.classes["pt"], "  # 5.6 or later" if name == JOINED else ""),
+    ):
+        done = push(tmp_path / folder, f"{USER}/made", allow_unverified=True, dry_run=True)
+        assert f"\nfrom {home} import {kind}{of_version}\n\nmodel = {kind}.from_pretrained(" in done.description
+        assert f"+- {name}\n" in done.card_diff
+
+
+@pytest.mark.parametrize("said", ["siglip", "../clip", ["clip"], None, 3])
+def test_a_family_that_is_none_is_refused(hub: Hub, token: str, out: Path, said: Any) -> None:
+    manifest = json.loads((out / "conversion.json").read_text())
+    (out / "conversion.json").write_text(json.dumps(manifest | {"family": said}))
+    with pytest.raises(SourceError, match="conversion.json names a family that is not known here: "):
+        push(out, f"{USER}/made", allow_unverified=True, dry_run=True)
 
 
 def test_sources_that_have_no_sums(hub: Hub, token: str, tmp_path: Path) -> None:
