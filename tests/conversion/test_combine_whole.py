@@ -105,8 +105,9 @@ def answers_of(folder: Path, kind: str) -> dict[str, Any]:
     mask = np.ones_like(ids)
     for row, length in enumerate((12, 7, 3, 9)):
         ids[row, length - 1] = text["eos_token_id"]
-        ids[row, length:], mask[row, length:] = text["pad_token_id"], 0
-    pixels = noise.standard_normal((3, 3, 20, 20), dtype=np.float32)
+        ids[row, length:], mask[row, length:] = text.get("pad_token_id", 1), 0
+    size = OF_FAMILIES["clip"]["vision_config"]["image_size"]
+    pixels = noise.standard_normal((3, 3, size, size), dtype=np.float32)
     answers: dict[str, Any] = {}
     for name in ("visual_projection", "text_projection"):
         model.get_submodule(name).register_forward_hook(

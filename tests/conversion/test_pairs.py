@@ -17,6 +17,7 @@ from converter.names.configs import check_config
 from converter.names.families import families
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, StoredTensor
+from tests.compat.towers import LOGIT_SCALE
 from tests.hdf5_files import read_all, write_h5
 from tests.tiny import (
     MODELS,
@@ -122,6 +123,20 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, model: str) -> None:
     assert (result.dry_run, result.checked, result.files, result.nbytes) == (True, False, (), 0)
     assert result.tensors == len(tensors)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("model", SOME)
+def test_config_of_the_output(tmp_path: Path, model: str) -> None:
+    """The trained scale stands in it where transformers 4 takes it from there; else it is the source's, to the letter."""
+    config = MODELS[model]
+    written(tmp_path / "pt", config)
+    there = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    field = check_config(config).family.init_scale
+    expected = config if field is None else {**config, field: float(np.float32(LOGIT_SCALE))}
+    assert json.loads((tmp_path / "tf" / "config.json").read_text("utf-8")) == expected
+    assert there.config_rewritten == (
+        () if field is None else (f"config.json: {field}: {config[field]} -> {expected[field]}",)
+    )
 
 
 def test_v4_names_are_the_default(tmp_path: Path) -> None:

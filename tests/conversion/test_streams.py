@@ -15,14 +15,16 @@ from converter import pt2tf
 from converter.conversion.streams import open_tensors
 from converter.errors import CorruptCheckpoint, PlanError, SourceError
 from converter.tensors.layouts import ALIGNMENT
+from tests.compat.towers import FAMILIES
 from tests.hdf5_files import read_all, write_h5
-from tests.tiny import BFLOAT16, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import BFLOAT16, MODELS, Arrays, assert_same, config_of, load, tensors_of, write_checkpoint, write_tiny
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> tuple[Path, Path]:
-    """The same checkpoint, PyTorch's and TensorFlow's."""
-    write_tiny(tmp_path / "pt", "swin")
+@pytest.fixture(params=["swin+bert", *FAMILIES])
+def both(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """The same checkpoint, PyTorch's and TensorFlow's, of a pair and of every other family."""
+    config = MODELS[request.param]
+    write_checkpoint(tmp_path / "pt", config, tensors_of(config))
     pt2tf(tmp_path / "pt", tmp_path / "tf")
     return tmp_path / "pt", tmp_path / "tf"
 
@@ -139,9 +141,10 @@ def test_buffers_that_hold_something_else(tmp_path: Path, wrong: bool) -> None:
         assert reader.wrong_buffers() == expected
 
 
+@pytest.mark.parametrize("model", ["swin+bert", *FAMILIES])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16])
-def test_a_state_dict_in_memory(tmp_path: Path, dtype: np.dtype) -> None:
-    config, tensors = config_of("swin"), tensors_of(config_of("swin"), dtype)
+def test_a_state_dict_in_memory(tmp_path: Path, dtype: np.dtype, model: str) -> None:
+    config, tensors = MODELS[model], tensors_of(MODELS[model], dtype)
     write_checkpoint(tmp_path / "pt", config, tensors)
     pt2tf(tensors, tmp_path / "memory", config=config, format="safetensors")
     pt2tf(tmp_path / "pt", tmp_path / "file", format="safetensors")
