@@ -91,7 +91,7 @@ def test_beside_another_tower_they_are_new(tmp_path: Path, clip_is: str) -> None
 
 
 def answers_of(folder: Path, kind: str) -> dict[str, Any]:
-    """What the PyTorch model of a folder answers to some pictures and ragged texts, and what its projections give."""
+    """What the PyTorch model of a folder answers to some pictures and ragged texts, and what its projections give; in float64."""
     import torch
     import transformers
 
@@ -107,7 +107,7 @@ def answers_of(folder: Path, kind: str) -> dict[str, Any]:
         ids[row, length - 1] = text["eos_token_id"]
         ids[row, length:], mask[row, length:] = text.get("pad_token_id", 1), 0
     size = OF_FAMILIES["clip"]["vision_config"]["image_size"]
-    pixels = noise.standard_normal((3, 3, size, size), dtype=np.float32)
+    pixels = noise.standard_normal((3, 3, size, size))
     answers: dict[str, Any] = {}
     for name in ("visual_projection", "text_projection"):
         model.get_submodule(name).register_forward_hook(
@@ -115,7 +115,7 @@ def answers_of(folder: Path, kind: str) -> dict[str, Any]:
         )
     with torch.no_grad():
         given = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
-        outputs = model.eval()(**{name: torch.from_numpy(value) for name, value in given.items()})
+        outputs = model.eval().double()(**{name: torch.from_numpy(value) for name, value in given.items()})
     return answers | {"logits": outputs.logits_per_image.numpy()}
 
 
@@ -128,9 +128,9 @@ def test_the_answers_are_those_of_the_original(tmp_path: Path) -> None:
     for name in ("visual_projection", "text_projection"):
         assert np.abs(expected[name]).max() > 1
         assert np.abs(found[name] - expected[name]).max() == 0.0
-    # The two classes of transformers take the norm in another order of summation.
+    # The two classes of transformers sum in another order where they take the norm, in float64.
     assert np.abs(expected["logits"]).max() > 1
-    assert np.abs(found["logits"] - expected["logits"]).max() < 1e-6
+    assert np.abs(found["logits"] - expected["logits"]).max() < 1e-12
     # With new projections they are others, though the towers are the same.
     combine(tmp_path / "clip", tmp_path / "clip", tmp_path / "new", projection_dim=11)
     other = answers_of(tmp_path / "new", "VisionTextDualEncoderModel")
