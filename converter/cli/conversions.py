@@ -11,10 +11,10 @@ from converter.cli.group import Command
 from converter.cli.options import conversion_options, json_option, overwrite_option, quiet_option, revision_option
 from converter.cli.printing import checkpoint_lines, echo, print_conversion, print_json
 from converter.cli.progress import progress_bar, warnings_shown
-from converter.specs import FRAMEWORKS, Framework
 
 if TYPE_CHECKING:
     from converter.conversion.engine import Conversion
+    from converter.specs import Framework
 
 
 @click.command(
@@ -75,8 +75,8 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 @click.option(
     "--to",
     "target",
-    type=click.Choice(FRAMEWORKS),
-    default=FRAMEWORKS[0],
+    type=click.Choice(["pt", "tf"]),
+    default="pt",
     show_default=True,
     help="PyTorch or TensorFlow.",
 )

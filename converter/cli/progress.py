@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -58,6 +57,8 @@ def progress_bar(silent: bool) -> Iterator[Callable[[str, int, int], None] | Non
 @contextmanager
 def warnings_shown(shown: bool) -> Iterator[None]:
     """Warnings of this program and of huggingface_hub on stderr, or none."""
+    import logging  # 3 ms, for which --help would wait
+
     loggers = [] if shown else [logging.getLogger(name) for name in ("converter", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
