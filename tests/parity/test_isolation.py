@@ -264,6 +264,15 @@ def test_an_interpreter_is_named_as_it_is_seen_from_here(tmp_path: Path, monkeyp
         start(python=Path("no/python"))
 
 
+def test_the_rules_are_those_of_this_package(tmp_path: Path) -> None:
+    """Whatever lies on the path under their name, and where nothing does."""
+    (tmp_path / "rename_rules").mkdir()
+    (tmp_path / "rename_rules" / "__init__.py").write_text("raise ImportError('of another package')")
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with Worker("Worker", "tests.parity.worker_cases", environment) as started:
+        assert started.ask({"do": "rules"}, QUICK)["folder"] == str(ROOT / "rename_rules")
+
+
 def test_another_interpreter_runs_this_package_without_this_environment() -> None:
     base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     if not base.exists() or sys.prefix == sys.base_prefix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.resources
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             return {"echo": request["value"]}
         case "environment":
             return {"path": sys.path, "folder": str(Path.cwd()), "value": os.environ.get(request["value"])}
+        case "rules":
+            return {"folder": str(importlib.resources.files("rename_rules"))}
         case "refuse":
             raise ParityError("the folder is empty; fill it")
         case "bug":

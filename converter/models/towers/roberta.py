@@ -10,7 +10,7 @@ from converter.models.towers.bert import BertTower, bert_embeddings
 
 
 class RobertaTower(BertTower):
-    """``roberta``, ``xlm-roberta`` and ``camembert``, which differ in their tokenizers only."""
+    """``roberta``, ``xlm-roberta``, ``camembert`` and ``data2vec-text``, which differ in their tokenizers only."""
 
     main_layer = "roberta"
     counts_after_padding = True

@@ -7,6 +7,7 @@ the process down with it must not take the comparison down.
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import json
 import os
 import signal
@@ -22,17 +23,20 @@ from typing import IO, Any, Self, cast
 from converter.errors import ParityError, WorkerError, printable
 
 LOG_LINES = 20
-_PACKAGE = Path(__file__).resolve().parents[2]
+_PACKAGES = (Path(__file__).resolve().parents[2], Path(str(importlib.resources.files("rename_rules"))).resolve())
 _FATAL = "Fatal Python error"
 _POLL = 0.02
-# Loads this very package, whatever interpreter runs it, without adding the folder it lies in to the path: that folder
-# may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
+# Loads this very package and its rules, whatever interpreter runs it, without adding the folder they lie in to the path:
+# that folder may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
 _START = """
 import importlib.util, os, runpy, sys, threading, time
 sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
-spec = importlib.util.spec_from_file_location("converter", {init!r}, submodule_search_locations=[{folder!r}])
-sys.modules["converter"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["converter"])
+for folder in {folders!r}:
+    name = os.path.basename(folder)
+    init = os.path.join(folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[folder])
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
 caller = os.getppid()
 def end_with_caller():
     while os.getppid() == caller:
@@ -77,7 +81,7 @@ class Worker:
         self._sent_at = 0.0
         self._waiting: Path | None = None
         self._ended_for = ""
-        program = _START.format(init=str(_PACKAGE / "__init__.py"), folder=str(_PACKAGE), module=module)
+        program = _START.format(folders=[str(folder) for folder in _PACKAGES], module=module)
         # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
         interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:
