@@ -99,7 +99,7 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
         raw: the config.
         where: what messages call it.
     """
-    of = _family_of(raw, where)
+    of = family_of(raw, where)
     _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrapped(raw, of)
     vision, text = (_check_side(of, side, raw, f"{where}: {side}_config") for side in SIDES)
@@ -153,8 +153,12 @@ def tower_section(side: Side, raw: Mapping[str, Any], where: str = "config.json"
     return raw, where
 
 
-def _family_of(raw: Mapping[str, Any], where: str) -> Family:
-    """The family that a config is of.
+def family_of(raw: Mapping[str, Any], where: str) -> Family:
+    """The family that a config is of; nothing else of it is looked at.
+
+    Args:
+        raw: the config.
+        where: what messages call it.
 
     Raises:
         ConfigError: it is of none, or lacks what a model of its family cannot be without.

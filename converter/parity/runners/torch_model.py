@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from converter.errors import ParityError, listed
-from converter.names.configs import read_config
+from converter.folder.files import read_json
+from converter.names.configs import family_of
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL
 from converter.parity.batches import Batch
@@ -51,7 +52,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     device = choose_device(options.device)
     batches = read_recording(Path(request["inputs"]), taps=False).batches
     with _folder_of(source) as folder:
-        model, left_out = load_model(folder, options, read_config(folder / "config.json").family)
+        model, left_out = load_model(
+            folder, options, family_of(read_json(folder / "config.json"), str(folder / "config.json"))
+        )
     model = model.to(device)
     ran = tuple(_run(model, batch, options, device) for batch in batches)
     metadata = {**describe_run(model, source, options, device), "left_out": json.dumps(sorted(left_out))}
