@@ -9,6 +9,7 @@ from converter.checkpoints import hdf5, modules, safetensors, shards, torch_lega
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
+from converter.folder.replacing import settle
 from converter.names.frameworks import direction, framework_name, frameworks
 from converter.specs import Checkpoint, Framework
 
@@ -38,6 +39,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         SourceError: there is nothing, nothing that can be read, or only the other framework's weights.
     """
     with reading(source):
+        settle(source if source.is_dir() else source.parent)
         if not source.exists():
             raise SourceError(
                 f"{source}: not found; name a folder that save_pretrained wrote, or a weights file in one"
@@ -73,6 +75,7 @@ def model_folder(source: Path) -> Path:
         SourceError: no module has a config.json.
     """
     with reading(source):
+        settle(source if source.is_dir() else source.parent)
         path = source / modules.NAME
         if not source.is_dir() or held(source) or (source / "config.json").exists() or not path.exists():
             return source

@@ -19,6 +19,9 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it starts finds the environment as it was."""
+        for option in self.params:
+            if isinstance(option.type, click.Path):
+                ctx.params[str(option.name)] = _at_home(ctx.params[str(option.name)])
         if _MULTIPLYING not in os.environ:
             os.environ[_MULTIPLYING] = "1"
             try:
@@ -26,6 +29,17 @@ class Command(click.Command):
             finally:
                 del os.environ[_MULTIPLYING]
         return super().invoke(ctx)
+
+
+def _at_home(value: Any) -> Any:
+    """What a path option holds, one path or several, of its own type: no shell puts the home folder after ``--option=``."""
+    if isinstance(value, tuple):
+        return tuple(_at_home(one) for one in value)
+    if value is None or not str(value).startswith("~"):
+        return value
+    from converter.folder.files import expanded
+
+    return type(value)(expanded(value))
 
 
 class Group(click.Group):

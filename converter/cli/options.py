@@ -13,7 +13,9 @@ _Command = Callable[..., None]
 _Decorator = Callable[[_Command], _Command]
 
 revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace the checkpoint in OUT; other files in it stay."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 

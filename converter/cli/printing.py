@@ -82,6 +82,10 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
         yield f"  {printable(change)}"
     if result.config_unknown:
         yield f"  config.json: kept without knowing them: {printable(', '.join(result.config_unknown))}"
+    if result.replaced or result.kept:
+        words = ("would be replaced", "would stay") if result.dry_run else ("replaced", "stayed")
+        names = listed([name for name, _ in fold(result.replaced)])
+        yield f"  {words[0]} in {result.out}: {names}; {result.kept} other files and folders {words[1]}"
     if result.dry_run:
         return
     checked = "compared with the source bit for bit" if result.checked else "not compared with the source"

@@ -17,7 +17,7 @@ from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
 from converter.errors import ConfigError
-from converter.folder.files import identities, identity, read_json
+from converter.folder.files import expanded, identities, identity, read_json
 from converter.folder.staging import check_out, explained
 from converter.hub.download import Obtained, obtain
 from converter.names.configs import TwoTowerConfig, check_config
@@ -56,7 +56,7 @@ def combine(
         projection_dim: width of the common space; None for that of the model that both towers are of, else 512.
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
-        overwrite: replace ``out`` if it exists.
+        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
@@ -65,9 +65,10 @@ def combine(
     Raises:
         ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
     """
-    check_out(Path(out), None, overwrite)  # before anything is downloaded
+    vision, text, out = expanded(vision), expanded(text), Path(expanded(out))
+    check_out(out, None, overwrite)  # before anything is downloaded
     family = joined()
-    with explained(Path(out)), ExitStack() as stack:
+    with explained(out), ExitStack() as stack:
         held = {side: obtain(source, None) for side, source in zip(SIDES, (vision, text), strict=True)}
         seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
         towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in SIDES}

@@ -16,7 +16,9 @@ from converter.conversion.plan import Dropped, Dtype, Names, Plan, make_plan
 from converter.conversion.sources import Source, opened
 from converter.conversion.writing import Job, Progress, Written, write_job
 from converter.errors import ConfigError, TargetError
-from converter.folder.files import FileRecord, Identity
+from converter.folder.files import FileRecord, Identity, expanded
+from converter.folder.replacing import outlook, settle
+from converter.folder.sidecars import sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, check_config, read_config
@@ -52,6 +54,8 @@ class Conversion:
         config_rewritten: changes to config.json, in words.
         config_unknown: fields of config.json that are not known here; they were kept.
         files: every file of ``out`` but the manifest, with sha256 if ``checked``.
+        replaced: files of an ``out`` that was there that were replaced, or with ``dry_run`` and ``overwrite`` would be.
+        kept: how many files and folders in it stay as they are.
         checked: whether the output was compared with the source bit for bit.
         dry_run: whether nothing was written.
         seconds: how long it took.
@@ -78,6 +82,8 @@ class Conversion:
     config_rewritten: tuple[str, ...]
     config_unknown: tuple[str, ...]
     files: tuple[FileRecord, ...]
+    replaced: tuple[str, ...]
+    kept: int
     checked: bool
     dry_run: bool
     seconds: float
@@ -126,7 +132,7 @@ def pt2tf(
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
-        overwrite: replace ``out`` if it exists.
+        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
         progress: called with a stage's name, bytes done and bytes in all.
@@ -169,7 +175,7 @@ def tf2pt(
             fresh 5.x model saves.
         dtype: what float tensors become; ``"keep"`` leaves them.
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
-        overwrite: replace ``out`` if it exists.
+        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         dry_run: plan only; nothing is written.
         progress: called with a stage's name, bytes done and bytes in all.
@@ -199,8 +205,12 @@ def _convert(
 ) -> Conversion:
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
+        config = expanded(config)
         options = {**options, "config": Path(config).name}
+    source, out = expanded(source), Path(expanded(out))
     with explained(out):
+        if dry_run and overwrite and out.is_dir():
+            settle(out)
         if not dry_run:  # before anything is downloaded
             check_out(out, _local(source, revision), overwrite)
         with opened(source, framework, revision) as held:
@@ -208,12 +218,18 @@ def _convert(
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, origin=held.origin)
             _log_plan(job)
-            written = Written() if dry_run else write_job(job, overwrite, check)
+            written = write_job(job, overwrite, check) if not dry_run else _foreseen(job, overwrite)
     result = _summary(job, written, dry_run, held.began)
     _log.info(
         "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
     )
     return result
+
+
+def _foreseen(job: Job, overwrite: bool) -> Written:
+    """What is known of a job that is not carried out: what it would replace."""
+    replaced, kept = outlook(job.out, sidecars_of(job.sidecars)) if overwrite else ((), 0)
+    return Written(replaced=replaced, kept=kept)
 
 
 def _local(source: Source, revision: str | None) -> Path | None:
@@ -265,7 +281,7 @@ def write_tensors(
         framework: whose names and layouts ``tensors`` have.
         target: whose names and layouts to write.
         format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
-        overwrite: replace ``out`` if it exists.
+        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         label: what the result calls the source.
         sidecars: folders whose tokenizer and processor files are taken along; of two folders the first's tokenizer and
             the second's image processor.
@@ -285,7 +301,7 @@ def write_tensors(
     started = time.perf_counter()
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
-    job = _plan_job(target, Path(label), Path(out), held, check_config(config), options, progress)
+    job = _plan_job(target, Path(label), Path(expanded(out)), held, check_config(config), options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {})
     for folder in sidecars or (None,):
@@ -349,6 +365,8 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         config_rewritten=written.config_rewritten,
         config_unknown=job.config.unknown_fields,
         files=written.files,
+        replaced=written.replaced,
+        kept=written.kept,
         checked=bool(written.tensors),
         dry_run=dry_run,
         seconds=time.perf_counter() - started,

@@ -12,6 +12,7 @@ from typing import Any
 from converter.checkpoints.detect import open_source
 from converter.conversion.plan import Plan, make_plan
 from converter.errors import ConverterError, reading
+from converter.folder.files import expanded
 from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
@@ -91,6 +92,7 @@ def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> C
     Raises:
         ConverterError: there are no weights that can be read at all.
     """
+    source = expanded(source)
     wanted = hub_id(source, revision)
     commit: str | None = None
     if wanted is None:

@@ -23,6 +23,7 @@ from converter.errors import CheckError, ConverterError, CorruptCheckpoint, Plan
 from converter.folder import manifest
 from converter.folder.files import FileRecord, file_record, hash_file, identity, write_json
 from converter.folder.manifest import TensorRecord
+from converter.folder.replacing import outlook
 from converter.folder.sidecars import copy_sidecars, rewrite_config
 from converter.folder.staging import explained, staged
 from converter.hub.download import Obtained
@@ -93,7 +94,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """What carrying out a job gave: bytes of weights, files, canonical hashes, changes in words, source files, overflows."""
+    """What carrying out a job gave.
+
+    Attributes:
+        nbytes: size of the weights.
+        files: every file but the manifest.
+        tensors: canonical hashes.
+        config_rewritten: changes in words.
+        source_files: what was read.
+        overflowed: how many values of which tensors.
+        replaced: files of an ``out`` that was there that gave way.
+        kept: how many files and folders in it stayed.
+    """
 
     nbytes: int = 0
     files: tuple[FileRecord, ...] = ()
@@ -101,6 +113,8 @@ class Written:
     config_rewritten: tuple[str, ...] = ()
     source_files: tuple[FileRecord, ...] = ()
     overflowed: Mapping[str, int] = field(default_factory=dict)
+    replaced: tuple[str, ...] = ()
+    kept: int = 0
 
 
 def write_job(job: Job, overwrite: bool, check: bool) -> Written:
@@ -133,7 +147,8 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         )
         source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
         rewritten = (*job.config.rewritten, *rewritten, *mended)
-        written = Written(needed, files, tensors, rewritten, source_files, overflowed)
+        replaced, kept = outlook(job.out, [file.name for file in files])
+        written = Written(needed, files, tensors, rewritten, source_files, overflowed, replaced, kept)
         write_json(staging / manifest.NAME, _manifest(job, written))
     return written
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from converter.errors import ModelError
+from converter.folder.files import expanded
 from converter.models.embeddings import pair
 from converter.models.parts import unit
 
@@ -63,4 +64,4 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
     archive.add_endpoint("similarity", similarity, input_signature=[*texts, pixels])
     archive.add_endpoint("encode_image", encode_image, input_signature=[pixels])
     archive.add_endpoint("encode_text", encode_text, input_signature=texts)
-    archive.write_out(os.fspath(path), verbose=False)
+    archive.write_out(os.fspath(expanded(path)), verbose=False)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from converter.errors import ConfigError, CorruptCheckpoint, printable, unreadable
+from converter.errors import ConfigError, CorruptCheckpoint, SourceError, printable, unreadable
 
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
 MAX_CONFIG_BYTES = 8 * 2**20
@@ -18,6 +20,7 @@ MAX_CONFIG_DEPTH = 50
 _HASH_BYTES = 2**20
 # What changes when a file is replaced or written to: inode, size and time of change.
 Identity = tuple[int, int, int]
+AnyPath = TypeVar("AnyPath")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,26 @@ class FileRecord:
     def to_json(self) -> dict[str, Any]:
         """As it stands in the manifest."""
         return {"name": self.name, "size": self.size, **({"sha256": self.sha256} if self.sha256 else {})}
+
+
+def expanded(path: AnyPath) -> AnyPath | Path:
+    """Gives back a path; with the home folder in place of a ``~`` that it begins with, which shells leave in quotes.
+
+    Args:
+        path: or anything else that names a source.
+
+    Raises:
+        SourceError: it begins with ``~`` and the name of nobody, and nothing is called so.
+    """
+    text = str(path) if isinstance(path, str | os.PathLike) else ""
+    if not text.startswith("~") or (not re.match(r"~(/|$)", text) and os.path.lexists(text)):
+        return path
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SourceError(
+            f"{text}: there is no home folder of that name; write the path out, or ./ before the name"
+        ) from None
 
 
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:

@@ -20,8 +20,14 @@ SIDECARS = (
     "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
     "vocab.txt",
 )  # fmt: skip
-_OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
+OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
+
+
+def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
+    """Names of what ``copy_sidecars`` would copy."""
+    places = {name: sources[-1 if name in OF_IMAGES else 0] for name in SIDECARS if sources}
+    return tuple(name for name, folder in places.items() if (folder / name).is_file())
 
 
 def copy_sidecars(
@@ -42,7 +48,7 @@ def copy_sidecars(
     copied = []
     rewritten: tuple[str, ...] = ()
     for name in SIDECARS if sources else ():
-        path = sources[-1 if name in _OF_IMAGES else 0] / name
+        path = sources[-1 if name in OF_IMAGES else 0] / name
         if not path.is_file():
             continue
         if path.stat().st_size > MAX_SIDECAR_BYTES:

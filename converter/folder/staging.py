@@ -1,8 +1,8 @@
 """Makes an output folder, or a file, appear whole or not at all: it is written beside its place, then renamed into it.
 
-A run that dies leaves a folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives;
-the next run into the same place sweeps it, and puts back what it had put aside. This covers the death of the process,
-not of the machine's power.
+A folder that is there already stays, and gets the new files in place of the old ones: see ``replacing``. A run that dies
+leaves a folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives; the next run into the
+same place sweeps it. This covers the death of the process, not of the machine's power.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converter.errors import SourceError, TargetError, unreadable
+from converter.folder.replacing import check_replaced, outlook, replace_files, settle
 
 _MARK = ".partial-"
-_ASIDE = "-old"
-_OURS = re.compile(rf"{_MARK}[0-9a-f]{{12}}({_ASIDE})?")
+_OURS = re.compile(rf"{_MARK}[0-9a-f]{{12}}")
 _ATTEMPTS = 100
-_NOREPLACE, _EXCHANGE = 1, 2
+_NOREPLACE = 1
 _AT_FDCWD = -100
 
 
@@ -35,7 +35,7 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     Args:
         out: the folder that is to appear.
         source: where the source lies, None for one in memory.
-        overwrite: whether ``out`` may exist.
+        overwrite: whether ``out`` may exist. One that a dead run left half replaced is put right first.
 
     Raises:
         TargetError: says what to do instead.
@@ -55,8 +55,11 @@ def _check_place(out: Path, overwrite: bool) -> None:
     """Refuses what lies there; unless it no longer does, for other runs may be replacing it at this moment."""
     for _ in range(_ATTEMPTS):
         before = _what_is_at(out)
+        if before is not None and not out.is_symlink():
+            settle(out)
         problem = _problem(out, overwrite)
         if problem is None:
+            check_replaced(out, outlook(out, ())[0])
             return
         if _what_is_at(out) == before:
             raise TargetError(problem)
@@ -79,15 +82,9 @@ def _problem(out: Path, overwrite: bool) -> str | None:
     if os.path.ismount(out):  # as in a container that has a volume there; found now, not when all is written
         return f"{out}: is where a file system is mounted, which cannot be replaced; choose a folder in it"
     if not overwrite:
-        return f"{out}: exists already; choose another folder, or replace it whole with --overwrite"
+        return f"{out}: exists already; choose another folder, or replace its checkpoint with --overwrite"
     if not os.access(out, os.W_OK | os.X_OK):
         return f"{out}: is read-only, so it is not replaced; make it writable, or choose another folder"
-    try:
-        names = {path.name for path in out.iterdir()}
-    except FileNotFoundError:
-        return None
-    if names and "config.json" not in names:
-        return f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself"
     return None
 
 
@@ -101,29 +98,34 @@ def _check_apart(out: Path, source: Path) -> None:
 
 @contextlib.contextmanager
 def staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a fresh folder beside ``out`` to write into, and puts it in place of ``out`` at the end.
+    """Gives a fresh folder beside ``out`` to write into, and at the end makes it ``out``, or puts its files into that.
 
     Args:
         out: the folder that shall appear; its parents are made, and taken away again if it does not.
-        overwrite: whether one that exists is replaced.
+        overwrite: whether files of one that exists are replaced.
 
     Raises:
-        TargetError: it cannot be made, or somebody else made ``out`` in the meantime.
+        TargetError: it cannot be made, somebody else made ``out`` in the meantime, or another run writes to it.
     """
     fresh = [parent for parent in out.parents if not parent.exists()]
-    staging = _Staging(out)
+    staging, claim = _Staging(out), _Claim(out)
     try:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                with contextlib.suppress(FileNotFoundError):
+                    claim.take()
             _sweep(out)
             staging.make()
         except OSError as error:
             raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
         yield staging.path
-        _publish(staging.path, out, overwrite)
+        _publish(staging.path, out, overwrite, claim)
         staging.unlock()
+        claim.give_back()
     except BaseException:
         staging.unlock()
+        claim.give_back()
         _remove(staging.path)
         with contextlib.suppress(OSError):  # somebody else may have put something there
             for parent in fresh:
@@ -194,7 +196,9 @@ def explained(out: Path) -> Iterator[None]:
         if error.errno not in _REASONS:
             raise
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
-        ours = where == out or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
+        ours = (
+            where == out or out in where.parents or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
+        )
         if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
             raise SourceError(f"{unreadable(where, error)}; nothing was left behind") from error
         raise TargetError(f"{out}: cannot be written: {_REASONS[error.errno]}; nothing was left behind") from error
@@ -248,6 +252,38 @@ class _Staging:
             self._lock = -1
 
 
+class _Claim:
+    """The right to replace files in ``out``, which one run at a time has; a lock, which leaves no trace."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._lock = -1
+
+    def take(self) -> None:
+        """Takes it, unless it is held: of the folder that is there now.
+
+        Raises:
+            TargetError: another run has it.
+            FileNotFoundError: there is no such folder.
+        """
+        if self._lock >= 0 and os.path.samestat(os.fstat(self._lock), self._out.stat()):
+            return
+        self.give_back()
+        self._lock = os.open(self._out, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TargetError(
+                f"{self._out}: another run is writing to it; wait until it has ended, or choose another folder"
+            ) from None
+
+    def give_back(self) -> None:
+        """Gives it back, once."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
 def _remove(staging: Path) -> None:
     """Removes a staging folder. Where no more files may be open one must do, and shutil.rmtree needs more."""
     with contextlib.suppress(OSError):
@@ -259,26 +295,15 @@ def _remove(staging: Path) -> None:
 
 
 def _sweep(out: Path) -> None:
-    """Removes what dead runs into the same place left behind: their folders are no longer locked.
-
-    One that died between two renames had put the old ``out`` aside: it is put back.
-    """
-    leftovers = [
-        path
-        for path in sorted(out.parent.glob(f".{_escaped(out.name)}{_MARK}*"), reverse=True)
-        if _OURS.fullmatch(path.name.removeprefix(f".{out.name}")) and path.is_dir() and not path.is_symlink()
-    ]
-    for leftover in leftovers:
-        staging = leftover.with_name(leftover.name.removesuffix(_ASIDE))
-        lock_path = staging if staging.is_dir() else leftover
+    """Removes what dead runs into the same place left behind: their folders are no longer locked."""
+    for leftover in sorted(out.parent.glob(f".{_escaped(out.name)}{_MARK}*")):
+        if not _OURS.fullmatch(leftover.name.removeprefix(f".{out.name}")) or leftover.is_symlink():
+            continue
         with contextlib.suppress(OSError):
-            lock = os.open(lock_path, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if leftover != staging and not out.exists():
-                    leftover.rename(out)
-                else:
-                    shutil.rmtree(leftover, ignore_errors=True)
+                shutil.rmtree(leftover, ignore_errors=True)
             finally:
                 os.close(lock)
 
@@ -287,7 +312,7 @@ def _escaped(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
-def _publish(staging: Path, out: Path, overwrite: bool) -> None:
+def _publish(staging: Path, out: Path, overwrite: bool, claim: _Claim) -> None:
     """Renames; again where another run made ``out``, or took it away, between two calls."""
     for _ in range(_ATTEMPTS):
         try:
@@ -299,13 +324,12 @@ def _publish(staging: Path, out: Path, overwrite: bool) -> None:
                 raise TargetError(f"{out}: was made by somebody else meanwhile; choose another folder") from None
         _check_place(out, overwrite)  # it may be another than was looked at in the beginning
         try:
-            if _rename(staging, out, _EXCHANGE):
-                shutil.rmtree(staging, ignore_errors=True)
-            else:
-                _swap_without_kernel(staging, out)
+            claim.take()
+            replace_files(out, staging)
+            _remove(staging)
             return
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) or not staging.exists():
+        except FileNotFoundError:
+            if os.path.lexists(out) or not staging.exists():
                 raise
     raise TargetError(f"{out}: others keep replacing it; choose another folder")
 
@@ -319,20 +343,6 @@ def _rename_without_kernel(staging: Path, out: Path) -> None:
         if error.errno == errno.ENOTEMPTY:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
         raise
-
-
-def _swap_without_kernel(staging: Path, out: Path) -> None:
-    """Two renames, between which there is no ``out``; whatever comes between them puts the old one back, or removes it."""
-    aside = out.with_name(f"{staging.name}{_ASIDE}")
-    try:
-        out.rename(aside)
-        staging.rename(out)
-    except BaseException:
-        if aside.exists() and not out.exists():
-            aside.rename(out)
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _rename(old: Path, new: Path, flags: int) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
-from converter.folder.files import MAX_CONFIG_BYTES
+from converter.folder.files import MAX_CONFIG_BYTES, expanded
 from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
@@ -107,6 +107,7 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
         HubError: missing, gated, offline, or not reachable.
         SourceError: no weights that could be used.
     """
+    source = expanded(source)
     wanted = hub_id(source, revision)
     if wanted is None:
         return Obtained(model_folder(Path(source)), os.fspath(source))

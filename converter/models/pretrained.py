@@ -54,22 +54,23 @@ class Pretrained:
         format: Literal["h5", "safetensors"] | None = None,
         framework: Framework = "tf",
         safe_serialization: bool = False,
-        overwrite: bool = False,
+        overwrite: bool = True,
     ) -> Conversion:
         """Saves the model as a checkpoint folder, of either framework.
 
         Args:
-            out: folder to make.
+            out: folder to make. Of one that is there the checkpoint is replaced, all of it or none; whatever else is in
+                it, a tokenizer say, stays.
             format: container; None: ``tf_model.h5`` for TensorFlow, safetensors for PyTorch.
             framework: whose checkpoint to write, ``"tf"`` or ``"pt"``.
             safe_serialization: safetensors for TensorFlow too, as in transformers 4; PyTorch's are always.
-            overwrite: replace ``out`` if it exists.
+            overwrite: False refuses a folder that is there.
 
         Returns:
             What was written.
 
         Raises:
-            TargetError: ``out`` exists, or cannot be written.
+            TargetError: ``out`` must not be replaced, or cannot be written.
         """
         from converter.models.loading import save_two_towers
 

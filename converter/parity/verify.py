@@ -15,8 +15,10 @@ from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, printable, reading
 from converter.folder import manifest
+from converter.folder.files import expanded
 from converter.folder.manifest import Manifest, read_manifest
 from converter.folder.proof import write_proof
+from converter.folder.replacing import settle
 from converter.hub.download import obtain
 from converter.hub.ids import hub_id
 from converter.names.frameworks import CANONICAL
@@ -94,7 +96,7 @@ def verify(
     Raises:
         ConverterError: there is no checkpoint to verify, or an option makes no sense.
     """
-    folder, options = Path(folder), options or VerifyOptions()
+    folder, options, reference = Path(expanded(folder)), options or VerifyOptions(), expanded(reference)
     with reading(folder):
         recorded = _recorded(folder)
         given = _given(reference, recorded)
@@ -130,6 +132,7 @@ def _recorded(folder: Path) -> Manifest | None:
     """The manifest of a folder; None of a checkpoint that has none."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: not a folder; name the folder that a conversion made")
+    settle(folder)
     recorded = read_manifest(folder)
     if recorded is None and not held(folder):
         raise SourceError(f"{folder}: holds no {manifest.NAME} and no weights; name the folder that a conversion made")
@@ -213,7 +216,7 @@ def record_reference(
     Raises:
         ParityError: the model could not be run, or ``out`` exists or cannot be written.
     """
-    options, path = options or VerifyOptions(), Path(out)
+    options, path, source = options or VerifyOptions(), Path(expanded(out)), expanded(source)
     check_recording_path(path)
     checkpoint = obtain(source, CANONICAL, revision).path
     check_whole(checkpoint, in_torch=True)

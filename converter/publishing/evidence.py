@@ -16,6 +16,7 @@ from converter.folder import manifest, proof
 from converter.folder.files import hash_file, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
+from converter.folder.replacing import settle
 from converter.hub.ids import COMMIT, is_id
 from converter.names.families import JOINED, Family, family, is_family
 from converter.parity.files_and_weights import verify_files
@@ -73,6 +74,7 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
         SourceError: it is not what a conversion made.
         TargetError: it does not match its manifest, or was not shown to be equal to its source.
     """
+    settle(folder)
     recorded = read_manifest(folder) if folder.is_dir() else None
     if recorded is None:
         raise SourceError(

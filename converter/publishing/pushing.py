@@ -19,7 +19,7 @@ from converter.checkpoints.shards import INDEX
 from converter.conversion.formats import FORMATS
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
-from converter.folder.files import hash_file
+from converter.folder.files import expanded, hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
@@ -142,7 +142,7 @@ def push(
             raise TargetError(f"{revision} is a pull request already; leave --create-pr out to commit to it")
         create_pr = False
     with reading(os.fspath(folder)):
-        evidence = gather(Path(folder), allow_unverified)
+        evidence = gather(Path(expanded(folder)), allow_unverified)
     api = hub_api()
     with explained(repository, revision, UPLOADED):
         me = _who_am_i(api, dry_run)

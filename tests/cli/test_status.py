@@ -41,7 +41,7 @@ from tests.cli.conftest import Convert
         ),
         (
             ("pt2tf", "src", "there"),
-            "there: exists already; choose another folder, or replace it whole with --overwrite",
+            "there: exists already; choose another folder, or replace its checkpoint with --overwrite",
         ),
     ],
 )
@@ -132,7 +132,9 @@ def test_the_module_is_the_program(here: Path) -> None:
     assert run.stdout.startswith("src -> tf/tf_model.h5\n")
     run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == ("convert: tf: exists already; choose another folder, or replace it whole with --overwrite\n")
+    assert run.stderr == (
+        "convert: tf: exists already; choose another folder, or replace its checkpoint with --overwrite\n"
+    )
     assert run_module("pt2tf", env=environment, cwd=here).returncode == 2
 
 

@@ -31,17 +31,19 @@ def test_a_fresh_folder_is_fine(tmp_path: Path) -> None:
 
 def test_existing(tmp_path: Path) -> None:
     out = old_checkpoint(tmp_path / "out")
-    assert refusal(out) == f"{out}: exists already; choose another folder, or replace it whole with --overwrite"
+    assert refusal(out) == f"{out}: exists already; choose another folder, or replace its checkpoint with --overwrite"
     check_out(out, None, overwrite=True)
 
 
-def test_existing_but_no_checkpoint(tmp_path: Path) -> None:
+def test_existing_with_files_of_others(tmp_path: Path) -> None:
+    """They stay, so that there is no reason to refuse it."""
     out = tmp_path / "out"
     out.mkdir()
-    check_out(out, None, overwrite=True)
     (out / "thesis.tex").write_text("years")
+    check_out(out, None, overwrite=True)
+    (out / "model.safetensors").mkdir()
     assert refusal(out, overwrite=True) == (
-        f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself"
+        f"{out / 'model.safetensors'}: a folder, where a file is to be written; move it, or choose another OUT"
     )
 
 

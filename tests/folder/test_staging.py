@@ -50,14 +50,15 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, error: type[BaseException]
 
 
 @pytest.mark.parametrize("kernel", [True, False])
-def test_overwrites_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
+def test_overwrites_what_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
     if not kernel:
         monkeypatch.setattr(folders, "_rename", lambda *_: False)
     out = old_checkpoint(tmp_path / "out")
+    (out / "README.md").write_text("mine")
     with staged(out, True) as staging:
         (staging / "b").write_text("new")
         assert (out / "config.json").read_text() == "old"
-    assert [path.name for path in out.iterdir()] == ["b"]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "b"]
     assert leftovers(tmp_path) == []
 
 
@@ -82,47 +83,6 @@ def test_somebody_else_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(caught.value) == f"{out}: was made by somebody else meanwhile; choose another folder"
     assert (out / "config.json").read_text() == "old"
     assert leftovers(tmp_path) == []
-
-
-def test_a_second_rename_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_rename", lambda *_: False)
-    out = old_checkpoint(tmp_path / "out")
-    real = Path.rename
-
-    def rename(self: Path, target: Path) -> Path:
-        if target == out and not self.name.endswith("-old"):
-            raise OSError(errno.EIO, "I/O error")
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="I/O error"), staged(out, True):
-        pass
-    assert (out / "config.json").read_text() == "old"
-    assert leftovers(tmp_path) == []
-
-
-def test_killed_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the kernel's exchange there is a moment without ``out``: the next run puts the old one back."""
-    aside = old_checkpoint(tmp_path / ".out.partial-123456123456-old")
-    (tmp_path / ".out.partial-123456123456").mkdir()
-    with pytest.raises(TargetError) as caught, staged(tmp_path / "out", False):
-        pass
-    assert str(caught.value) == f"{tmp_path / 'out'}: was made by somebody else meanwhile; choose another folder"
-    assert (tmp_path / "out" / "config.json").read_text() == "old"
-    assert not aside.exists()
-    assert leftovers(tmp_path) == []
-
-
-def test_what_a_living_run_has_put_aside_is_left_alone(tmp_path: Path) -> None:
-    old_checkpoint(tmp_path / ".out.partial-123456123456-old")
-    staging = tmp_path / ".out.partial-123456123456"
-    staging.mkdir()
-    held = os.open(staging, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
-    with staged(tmp_path / "out", False):
-        pass
-    os.close(held)
-    assert leftovers(tmp_path) == [staging.name, f"{staging.name}-old"]
 
 
 def test_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
@@ -264,78 +224,51 @@ def test_interrupted_right_after_a_call(
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("done", [True, False])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, OSError])
-def test_stopped_between_two_renames(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], done: bool
-) -> None:
-    """Before the second rename or right after it: the old one or the new one is there, whole."""
-    monkeypatch.setattr(folders, "_rename", lambda *_: False)
-    out = old_checkpoint(tmp_path / "out")
-    real = Path.rename
-
-    def rename(self: Path, target: Path) -> Path:
-        if target == out and not self.name.endswith("-old"):
-            if done:
-                real(self, target)
-            raise kind
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(kind), staged(out, True) as staging:
-        (staging / "config.json").write_text("new")
-    assert (out / "config.json").read_text() == ("new" if done else "old")
-    assert leftovers(tmp_path) == []
-
-
-def test_out_is_taken_away_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = old_checkpoint(tmp_path / "out")
-    real = folders._rename
-    taken: list[Path] = []
-
-    def rename(old: Path, new: Path, flags: int) -> bool:
-        if flags == folders._EXCHANGE and not taken:
-            taken.append(new.rename(tmp_path / "elsewhere"))
-        return real(old, new, flags)
-
-    monkeypatch.setattr(folders, "_rename", rename)
-    with staged(out, True) as staging:
-        (staging / "new").touch()
-    assert taken
-    assert [path.name for path in out.iterdir()] == ["new"]
-    assert leftovers(tmp_path) == []
-
-
-def test_out_is_taken_away_before_the_first_of_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by another run with ``--overwrite``, between its own two."""
-    monkeypatch.setattr(folders, "_rename", lambda *_: False)
-    out = old_checkpoint(tmp_path / "out")
-    real = Path.rename
-    taken: list[Path] = []
-
-    def rename(self: Path, target: Path) -> Path:
-        if self == out and not taken:
-            taken.append(real(self, tmp_path / "elsewhere"))
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", rename)
-    with staged(out, True) as staging:
-        (staging / "new").touch()
-    assert taken
-    assert [path.name for path in out.iterdir()] == ["new"]
-    assert leftovers(tmp_path) == []
-
-
 def test_what_became_something_else_is_not_replaced(tmp_path: Path) -> None:
     out = old_checkpoint(tmp_path / "out")
     with pytest.raises(TargetError) as caught, staged(out, True):
         (out / "config.json").unlink()
-        (out / "thesis.tex").write_text("years")
-    assert (
-        str(caught.value) == f"{out}: is not a checkpoint (no config.json), so it is not replaced; remove it yourself"
-    )
-    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+        out.rmdir()
+        out.write_text("years")
+    assert str(caught.value) == f"{out}: exists and is not a folder; choose another"
+    assert out.read_text() == "years"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_out_is_taken_away_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    """Right before its files are replaced: it is made anew, or the other one that is there now gets them."""
+    out = old_checkpoint(tmp_path / "out")
+    real = folders._check_place
+    taken: list[Path] = []
+
+    def check(place: Path, overwrite: bool) -> None:
+        real(place, overwrite)
+        if not taken:
+            taken.append(out.rename(tmp_path / "elsewhere"))
+            if again:
+                old_checkpoint(out)
+                (out / "notes.txt").touch()
+
+    with staged(out, True) as staging:
+        (staging / "config.json").write_text("new")
+        monkeypatch.setattr(folders, "_check_place", check)
+    assert taken
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", *(["notes.txt"] if again else [])]
+    assert (out / "config.json").read_text() == "new"
+    assert (taken[0] / "config.json").read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_link_is_not_swept(tmp_path: Path) -> None:
+    """What lies beside OUT may be made by anybody."""
+    old_checkpoint(tmp_path / "elsewhere")
+    link = tmp_path / f".out{HALF}"
+    link.symlink_to("elsewhere")
+    with staged(tmp_path / "out", False) as staging:
+        (staging / "new").touch()
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "config.json").read_text() == "old"
 
 
 def test_a_folder_that_fills_between_look_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,18 +342,6 @@ def test_what_cannot_be_read_is_the_source() -> None:
         raise OSError(errno.EACCES, "Permission denied", f".out{HALF}/vocab.txt")
 
 
-def test_a_link_is_not_put_back(tmp_path: Path) -> None:
-    """What lies beside OUT may be made by anybody: a link called like an old OUT does not become it."""
-    old_checkpoint(tmp_path / "elsewhere")
-    link = tmp_path / f".out{HALF}-old"
-    link.symlink_to("elsewhere")
-    with staged(tmp_path / "out", False) as staging:
-        (staging / "new").touch()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
-    assert not (tmp_path / "out").is_symlink()
-    assert link.is_symlink()
-
-
 def test_a_file_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
@@ -484,26 +405,18 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink()
 
 
-@pytest.mark.parametrize("step", ["access", "iterdir"])
-def test_what_others_take_away_while_it_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """As another run with ``--overwrite`` does, between two renames: it is neither read-only nor something else."""
+def test_what_others_take_away_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read-only then."""
     out = old_checkpoint(tmp_path / "out")
-    owner = os if step == "access" else Path
-    real = getattr(owner, step)
+    real = os.access
     taken: list[Path] = []
 
-    def look(path: Path, *arguments: object) -> object:
+    def look(path: Path, mode: int) -> bool:
         if path == out and not taken:
             taken.append(out.rename(tmp_path / "elsewhere"))
-            (taken[0] / "config.json").unlink()
-            (taken[0] / "model.safetensors").touch()
-            if step == "iterdir":
-                return iter([taken[0] / "model.safetensors"])
-        return real(path, *arguments)
+        return real(path, mode)
 
-    monkeypatch.setattr(owner, step, look)
+    monkeypatch.setattr(os, "access", look)
     with staged(out, True) as staging:
         (staging / "new").touch()
         folders.check_out(out, None, True)

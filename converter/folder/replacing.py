@@ -1,0 +1,274 @@
+"""Replaces the files of a checkpoint in a folder that is there: all of them or none; whatever else is there stays.
+
+Meanwhile the folder holds ``.conversion-journal``: the new files that are not in their places yet, in ``.replaced``
+those that were, and ``.journal.json``, which says what is which. Files are only ever renamed, so that no full disk stops
+it. The manifest goes first and comes last: with it the new checkpoint is whole. Of a run that died the next command on
+the folder puts the old files back, or takes them away if the new manifest is there. This covers the death of the
+process, not of the machine's power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import ConfigError, TargetError
+from converter.folder.files import read_json, write_json
+from converter.folder.manifest import NAME as MANIFEST
+from converter.folder.sidecars import OF_IMAGES, SIDECARS
+from converter.specs import is_file_name
+
+NAME = ".conversion-journal"
+FORMAT = 1
+MAX_JOURNAL_BYTES = 8 * 2**20
+_REPLACED = ".replaced"
+_LIST = ".journal.json"
+# Every name that either framework's weights have, in one file, in shards, or as their index.
+_WEIGHTS = re.compile(r"(model|pytorch_model|tf_model)(-\d{5}-of-\d{5})?\.(safetensors|bin|h5)(\.index\.json)?")
+_ALWAYS = ("config.json", MANIFEST, "parity.json")
+_TOKENIZER = tuple(name for name in SIDECARS if name not in OF_IMAGES)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """What is replaced by what. ``new`` ends, and ``old`` begins, with the manifest, if there is one.
+
+    Attributes:
+        folder: whose files are replaced.
+        path: of the journal.
+        old: names that are taken out of the folder.
+        new: names that are put into it.
+    """
+
+    folder: Path
+    path: Path
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+    @property
+    def put_aside(self) -> Path:
+        """The folder of the files that were replaced."""
+        return self.path / _REPLACED
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last of the new files is in its place."""
+        return bool(self.new) and not os.path.lexists(self.path / self.new[-1])
+
+
+def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ...]:
+    """Says which files of a folder a conversion into it replaces.
+
+    Args:
+        new: names of what is written. Those of a tokenizer, or of an image processor, replace all that there are of one:
+            two of them must not be mixed. Where there are none of them, those that are there stay.
+        present: names of what is in the folder.
+
+    Returns:
+        Weights of either framework, which new ones would hide or be hidden by, config, manifest, the proof of other
+        weights, and what bears the name of a new file; the manifest first, the others in order.
+    """
+    names = {*new, *_ALWAYS}
+    for group in (_TOKENIZER, OF_IMAGES):
+        if names.intersection(group):
+            names.update(group)
+    found = (name for name in present if name in names or _WEIGHTS.fullmatch(name))
+    return tuple(sorted(found, key=lambda name: (name != MANIFEST, name)))
+
+
+def outlook(folder: Path, new: Collection[str]) -> tuple[tuple[str, ...], int]:
+    """Says what a conversion into a folder replaces, and how many files and folders in it stay; nothing of a fresh one."""
+    try:
+        present = _names(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return (), 0
+    old = replaced_by(new, present)
+    return old, len(present) - len(old)
+
+
+def check_replaced(folder: Path, names: Collection[str]) -> None:
+    """Refuses to replace a folder by a file.
+
+    Raises:
+        TargetError: one of the names is a folder's.
+    """
+    for name in names:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            raise TargetError(f"{path}: a folder, where a file is to be written; move it, or choose another OUT")
+
+
+def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
+    """Puts the files of a staging folder into another, in place of those that they replace.
+
+    Args:
+        folder: is there, and no one else writes to it.
+        staging: on the same file system, locked; it is gone, or holds what was replaced, at the end.
+
+    Returns:
+        Names of what was replaced.
+
+    Raises:
+        OSError: nothing was replaced then.
+        TargetError: what is there cannot be replaced, or not be put back.
+    """
+    new = tuple(sorted(_names(staging), key=lambda name: (name == MANIFEST, name)))
+    old = replaced_by(new, _names(folder))
+    check_replaced(folder, old)
+    (staging / _REPLACED).mkdir()
+    write_json(
+        staging / _LIST,
+        {"format": FORMAT, "inode": staging.stat().st_ino, "replaced": list(old), "new": list(new)},
+    )
+    journal = _Journal(folder, folder / NAME, old, new)
+    try:
+        staging.rename(journal.path)
+        for name in old:
+            (folder / name).rename(journal.put_aside / name)
+        for name in new:
+            _move(journal.path / name, folder / name)
+        journal.path.rename(staging)
+    except BaseException as reason:  # a signal that comes after any of these calls, too
+        if os.path.lexists(journal.path / _LIST) and not staging.exists():
+            try:
+                _end(journal)
+            except OSError as error:
+                raise _unmended(folder, error) from reason
+        raise
+    return old
+
+
+def settle(folder: Path) -> None:
+    """Ends what a run that died has begun: a folder whose files were being replaced gets back what it had.
+
+    Costs one look for a name where there is nothing to do.
+
+    Args:
+        folder: of a checkpoint, or whatever a person named.
+
+    Raises:
+        TargetError: another run is replacing them at this moment; or it was interrupted and cannot be ended.
+    """
+    path = folder / NAME
+    if not os.path.lexists(path):
+        return
+    try:
+        with _held(path):
+            journal = _read(folder, path)
+            if journal is None:
+                return
+            done = journal.is_done
+            _end(journal)
+    except OSError as error:
+        if not os.path.lexists(path):  # the run that was at it has just ended
+            return
+        raise _unmended(folder, error) from None
+    state = "the new ones are in place" if done else "they are back as they were"
+    _log.warning("%s: interrupted while its files were replaced; %s", folder, state)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Locks a journal, as the run that makes it does for as long as it lives."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise TargetError(f"{path}: not a folder, so no conversion made it; move it away") from None
+        raise
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise TargetError(
+            f"{path.parent}: another run is replacing its files at this moment; wait until it has ended"
+        ) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    try:
+        if os.fstat(lock).st_ino != path.lstat().st_ino:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield
+    finally:
+        os.close(lock)
+
+
+def _read(folder: Path, path: Path) -> _Journal | None:
+    """Reads a journal; None if nothing is left of it. It may come from a stranger, with the folder that it lies in."""
+    if not os.path.lexists(path / _LIST) and not _names(path):
+        path.rmdir()
+        return None
+    strange = TargetError(
+        f"{folder}: interrupted while its files were replaced, and copied or made elsewhere, so that {NAME} is not "
+        f"followed; move what {NAME}/{_REPLACED} holds back by hand, and {NAME} away"
+    )
+    if (path / _LIST).is_symlink() or (path / _REPLACED).is_symlink():
+        raise strange
+    try:
+        raw = read_json(path / _LIST, MAX_JOURNAL_BYTES)
+    except ConfigError:
+        raise strange from None
+    names = [raw.get("replaced"), raw.get("new")]
+    if raw.get("format") != FORMAT or raw.get("inode") != path.stat().st_ino:
+        raise strange
+    for held in names:
+        if not isinstance(held, list) or not all(_is_replaceable(name) for name in held):
+            raise strange
+    return _Journal(folder, path, tuple(names[0] or ()), tuple(names[1] or ()))
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _is_replaceable(name: object) -> bool:
+    return isinstance(name, str) and is_file_name(name) and not name.startswith(".")
+
+
+def _end(journal: _Journal) -> None:
+    """Puts back what was there, unless all that is new is in its place; takes the journal away. May be done again.
+
+    Raises:
+        TargetError: something else lies where an old file belongs.
+        OSError: the system refuses; the journal stays.
+    """
+    if not journal.is_done:
+        for name in journal.new:
+            if not os.path.lexists(journal.path / name) and os.path.lexists(journal.folder / name):
+                check_replaced(journal.folder, [name])
+                (journal.folder / name).rename(journal.path / name)
+        for name in reversed(journal.old):
+            if os.path.lexists(journal.put_aside / name):
+                _move(journal.put_aside / name, journal.folder / name)
+    # The last of the new ones first: whoever dies after that is seen to be done.
+    for name in reversed(journal.new):
+        (journal.path / name).unlink(missing_ok=True)
+    for name in journal.old:
+        (journal.put_aside / name).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        journal.put_aside.rmdir()
+    (journal.path / _LIST).unlink(missing_ok=True)
+    journal.path.rmdir()
+
+
+def _move(path: Path, place: Path) -> None:
+    """Renames a file to a name that nothing bears; what somebody else has put there meanwhile is kept."""
+    if os.path.lexists(place):
+        raise TargetError(f"{place}: was put there by somebody else meanwhile; move it away, then run this again")
+    path.rename(place)
+
+
+def _unmended(folder: Path, error: OSError) -> TargetError:
+    return TargetError(
+        f"{folder}: interrupted while its files were replaced, and cannot be put right: {error.strerror}; mend that, then "
+        "run this again"
+    )

@@ -1,0 +1,387 @@
+"""Files of a checkpoint are replaced in a folder that is there, all of them or none, and nothing else in it is touched."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from converter import inspect, pt2tf, push, verify
+from converter.checkpoints.detect import WEIGHTS
+from converter.conversion.streams import open_tensors
+from converter.errors import ConverterError, TargetError
+from converter.folder import replacing
+from converter.folder.replacing import NAME, replaced_by, settle
+from converter.folder.staging import staged
+from tests.crash.sources import content
+from tests.tiny import write_tiny
+
+OLD = {
+    "config.json": "old config",
+    "conversion.json": "old manifest",
+    "parity.json": "old proof",
+    "model.safetensors": "old weights",
+    "tf_model-00001-of-00002.h5": "half of old weights",
+    "vocab.txt": "old words",
+    "preprocessor_config.json": "old pictures",
+}
+FOREIGN = {".git/HEAD": "ref", ".git/objects/pack": "packed", "README.md": "card", "notes/day one.txt": "diary"}
+NEW = {
+    "config.json": "new config",
+    "tf_model.h5": "new weights",
+    "vocab.txt": "new words",
+    "conversion.json": "new manifest",
+}
+AFTER = NEW | {"preprocessor_config.json": "old pictures"} | FOREIGN
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def replace(out: Path) -> None:
+    with staged(out, True) as staging:
+        write(staging, NEW)
+
+
+def test_what_is_replaced_and_what_stays(tmp_path: Path) -> None:
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    inodes = {name: (out / name).stat().st_ino for name in [".git", "notes", *FOREIGN]}
+    replace(out)
+    assert texts(out) == AFTER
+    assert {name: (out / name).stat().st_ino for name in inodes} == inodes
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_ours_by_name() -> None:
+    every = {name for side in WEIGHTS.values() for name in side}
+    shards = {"model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin", "tf_model-00001-of-00009.h5"}
+    assert set(replaced_by((), every | shards)) == every | shards
+    others = {"README.md", ".git", "flax_model.msgpack", "my_model.h5", "model.safetensors.bak", "onnx", "vocab.txt"}
+    assert replaced_by((), others) == ()
+    assert replaced_by(("merges.txt",), ("vocab.txt", "preprocessor_config.json")) == ("vocab.txt",)
+    assert replaced_by(("preprocessor_config.json",), ("vocab.txt", "processor_config.json")) == (
+        "processor_config.json",
+    )
+    assert replaced_by((), ("a", "config.json", "conversion.json")) == ("conversion.json", "config.json")
+
+
+class Died(BaseException):
+    """Stands for the death of the process: nothing of ours runs after it."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callable[[], None]:
+    """Lets the process die at one of its renames or unlinks, before or right after it; gives what brings it to life again."""
+    seen = 0
+    patched = pytest.MonkeyPatch()
+
+    def patch(name: str) -> None:
+        real = getattr(Path, name)
+
+        def call(self: Path, *arguments: object, **options: object) -> object:
+            nonlocal seen
+            if "out" not in self.parts and ".partial-" not in str(self):
+                return real(self, *arguments, **options)
+            seen += 1
+            if seen > step or (seen == step and not after):
+                raise Died
+            result = real(self, *arguments, **options)
+            if seen == step:
+                raise Died
+            return result
+
+        patched.setattr(Path, name, call)
+
+    for name in ("rename", "unlink", "rmdir"):
+        patch(name)
+    patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.undo()
+    return patched.undo
+
+
+STEPS = len(OLD) - 1 + len(NEW) + 2  # the renames of old, of new, and of the journal to and fro
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_death_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, after: bool) -> None:
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    live = dying(monkeypatch, step, after=after)
+    try:
+        with pytest.raises(Died):
+            replace(out)
+    finally:
+        live()
+    assert {name: text for name, text in texts(out).items() if name in FOREIGN} == FOREIGN
+    if (out / NAME).exists():
+        assert (out / "conversion.json").exists() == (
+            step > STEPS - 2 + (not after) or (step == 2 and not after) or step == 1
+        )
+    settle(out)
+    assert texts(out) == (AFTER if step > STEPS - 2 + (not after) else OLD | FOREIGN)
+    replace(out)
+    assert texts(out) == AFTER
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("again", range(1, 30))
+def test_death_while_it_is_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int) -> None:
+    for step in (3, 9, STEPS - 1):
+        out = write(tmp_path / str(step) / "out", OLD | FOREIGN)
+        for number in (step, again):
+            live = dying(monkeypatch, number, after=True)
+            try:
+                replace(out) if number == step else settle(out)
+            except Died:
+                pass
+            finally:
+                live()
+            assert {name: text for name, text in texts(out).items() if name in FOREIGN} == FOREIGN
+        settle(out)
+        assert texts(out) == (AFTER if step == STEPS - 1 else OLD | FOREIGN)
+        assert not (out / NAME).exists()
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, OSError])
+@pytest.mark.parametrize("step", range(STEPS))
+def test_stopped_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, kind: type[BaseException]
+) -> None:
+    """A signal, a full disk: what had been replaced is put back at once."""
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    real, seen = Path.rename, 0
+
+    def rename(self: Path, place: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == step + 1:
+            raise kind(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(kind):
+            replace(out)
+    assert seen > step
+    assert texts(out) == (AFTER if step == STEPS - 1 else OLD | FOREIGN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_that_fails_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    real, seen = Path.rename, 0
+
+    def rename(self: Path, place: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen > 4:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, place)
+
+    said = (
+        f"{out}: interrupted while its files were replaced, and cannot be put right: Input/output error; mend that, then "
+        "run this again"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        for act in (replace, settle):
+            with pytest.raises(TargetError) as caught:
+                act(out)
+            assert str(caught.value) == said
+    assert not (out / "conversion.json").exists()
+    settle(out)
+    assert texts(out) == OLD | FOREIGN
+
+
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "out") -> Path:
+    """A folder whose replacing died in the middle."""
+    out = write(tmp_path / name, OLD | FOREIGN)
+    live = dying(monkeypatch, len(OLD) + 1, after=True)
+    try:
+        with pytest.raises(Died):
+            replace(out)
+    finally:
+        live()
+    assert (out / NAME).is_dir()
+    assert not (out / "conversion.json").exists()
+    return out
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "push", "open", "convert", "overwrite", "dry run"])
+def test_every_command_puts_it_right_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    out = interrupted(tmp_path, monkeypatch)
+    source = tmp_path / "src"
+    write_tiny(source)
+    run: dict[str, Callable[[], object]] = {
+        "verify": lambda: verify(out, weights_only=True),
+        "inspect": lambda: inspect(out / "model.safetensors"),
+        "push": lambda: push(out, "some/where", dry_run=True),
+        "open": lambda: open_tensors(out, "tf").__enter__(),
+        "convert": lambda: pt2tf(source, out),
+        "overwrite": lambda: pt2tf(source, out, overwrite=True, config={}),
+        "dry run": lambda: pt2tf(source, out, overwrite=True, dry_run=True),
+    }
+    if command == "dry run":
+        run[command]()
+    else:
+        with pytest.raises(ConverterError):
+            run[command]()
+    assert texts(out) == OLD | FOREIGN
+    assert not (out / NAME).exists()
+
+
+def test_another_run_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = interrupted(tmp_path, monkeypatch)
+    before = content(out)
+    held = os.open(out / NAME, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(TargetError) as caught:
+        inspect(out)
+    os.close(held)
+    assert str(caught.value) == f"{out}: another run is replacing its files at this moment; wait until it has ended"
+    assert content(out) == before
+    settle(out)
+    assert texts(out) == OLD | FOREIGN
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    with staged(out, True) as staging:
+        write(staging, NEW)
+        with pytest.raises(TargetError) as caught:
+            replace(out)
+        assert texts(out) == OLD | FOREIGN
+    said = f"{out}: another run is writing to it; wait until it has ended, or choose another folder"
+    assert str(caught.value) == said
+    assert texts(out) == AFTER
+
+
+def strange(out: Path) -> str:
+    return (
+        f"{out}: interrupted while its files were replaced, and copied or made elsewhere, so that {NAME} is not followed; "
+        f"move what {NAME}/.replaced holds back by hand, and {NAME} away"
+    )
+
+
+def refused(out: Path) -> str:
+    before = content(out)
+    with pytest.raises(TargetError) as caught:
+        settle(out)
+    assert content(out) == before
+    return str(caught.value)
+
+
+def journal(out: Path, **changes: object) -> None:
+    """Writes a journal as a stranger might, with a right inode for once."""
+    (out / NAME / ".replaced").mkdir(parents=True, exist_ok=True)
+    held = {"format": 1, "inode": (out / NAME).stat().st_ino, "replaced": [], "new": []} | changes
+    (out / NAME / ".journal.json").write_text(json.dumps(held))
+
+
+def test_a_journal_that_came_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is bound to the folder that it was made in: no download, no clone and no copy of it is followed."""
+    shutil.copytree(interrupted(tmp_path, monkeypatch), tmp_path / "copy")
+    assert refused(tmp_path / "copy") == strange(tmp_path / "copy")
+
+
+def test_a_folder_that_was_moved_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = interrupted(tmp_path, monkeypatch).rename(tmp_path / "moved")
+    settle(moved)
+    assert texts(moved) == OLD | FOREIGN
+
+
+@pytest.mark.parametrize("key", ["replaced", "new"])
+@pytest.mark.parametrize(
+    "names", [["../notes.txt"], ["/etc/passwd"], [".git"], ["a/b"], [""], [".."], [7], "config.json", None, {"a": 1}]
+)
+def test_names_that_lead_elsewhere(tmp_path: Path, key: str, names: object) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    journal(out, **{key: names})
+    assert refused(out) == strange(out)
+
+
+@pytest.mark.parametrize("changes", [{"format": 2}, {"format": None}, {"inode": 1}, {"inode": "1"}])
+def test_a_journal_of_another_kind(tmp_path: Path, changes: dict[str, object]) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    journal(out, **changes)
+    assert refused(out) == strange(out)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, " " * (replacing.MAX_JOURNAL_BYTES + 1)])
+def test_a_journal_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    journal(out)
+    (out / NAME / ".journal.json").write_text(text)
+    assert refused(out) == strange(out)
+
+
+@pytest.mark.parametrize("name", [".journal.json", ".replaced"])
+def test_links_in_a_journal(tmp_path: Path, name: str) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    journal(out)
+    moved = (out / NAME / name).rename(tmp_path / "there")
+    (out / NAME / name).symlink_to(moved)
+    assert refused(out) == strange(out)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to nowhere"])
+def test_a_journal_that_is_no_folder(tmp_path: Path, kind: str) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    if kind == "file":
+        (out / NAME).write_text("x")
+    else:
+        (tmp_path / "there").mkdir()
+        (out / NAME).symlink_to(tmp_path / ("there" if kind == "link" else "nowhere"))
+    assert refused(out) == f"{out / NAME}: not a folder, so no conversion made it; move it away"
+
+
+def test_a_folder_is_never_moved(tmp_path: Path) -> None:
+    out = write(tmp_path / "out", FOREIGN)
+    journal(out, new=["notes", "conversion.json"])
+    (out / NAME / "conversion.json").touch()
+    assert refused(out) == f"{out / 'notes'}: a folder, where a file is to be written; move it, or choose another OUT"
+
+
+def test_what_was_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = interrupted(tmp_path, monkeypatch)
+    (out / "conversion.json").write_text("mine")
+    with pytest.raises(TargetError) as caught:
+        settle(out)
+    said = f"{out / 'conversion.json'}: was put there by somebody else meanwhile; move it away, then run this again"
+    assert str(caught.value) == said
+    assert (out / "conversion.json").read_text() == "mine"
+    (out / "conversion.json").unlink()
+    settle(out)
+    assert texts(out) == OLD | FOREIGN
+
+
+def test_what_is_left_of_a_journal(tmp_path: Path) -> None:
+    """Of a run that died as it took it away: an empty folder."""
+    out = write(tmp_path / "out", FOREIGN)
+    (out / NAME).mkdir()
+    settle(out)
+    assert not (out / NAME).exists()
+    (out / NAME).mkdir()
+    (out / NAME / "mine").touch()
+    assert refused(out) == strange(out)
+
+
+def test_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    out = interrupted(tmp_path, monkeypatch)
+    settle(out)
+    settle(out)
+    said = f"{out}: interrupted while its files were replaced; they are back as they were"
+    assert [record.message for record in caplog.records] == [said]
