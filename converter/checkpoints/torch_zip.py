@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from converter.checkpoints.pickle_machine import MAX_PICKLE_BYTES
+from converter.checkpoints.state_dicts import find_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach, row_reader
 from converter.checkpoints.torch_pickle import View, read_pickle, write_pickle
 from converter.checkpoints.zip_directory import Entry, read_directory, seal, write_directory
@@ -26,7 +26,7 @@ __all__ = ["read_header", "seal", "write_header"]
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads where every tensor of a ``pytorch_model.bin`` lies; what Lightning wraps in ``state_dict`` counts as well.
+    """Reads where every tensor of a ``pytorch_model.bin`` lies; what a training script wraps in a dict counts as well.
 
     Contiguous tensors have an extent, other views into a storage are read by rows.
 
@@ -36,15 +36,13 @@ def read_header(path: Path) -> Checkpoint:
     """
     entries = _entries(path)
     tensors = {}
-    for name, value in _state_dict(path, read_pickle(path, _read(path, entries["data.pkl"]))).items():
+    saved = read_pickle(path, _read(path, entries["data.pkl"]))
+    state_dict, beside = find_state_dict(path, saved, lambda value: isinstance(value, View))
+    for name, value in state_dict.items():
         if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
             raise _corrupt(path, f"a tensor's name is {printable(repr(name), 60)}")
-        if not isinstance(value, View):
-            raise UnsupportedContainer(
-                f"{path}: {printable(name)} is a {type(value).__name__}, expected a tensor; save the state_dict alone"
-            )
         tensors[name] = _stored(path, name, value, entries)
-    return Checkpoint("pt", "PyTorch pickle (zip)", tensors, (path,))
+    return Checkpoint("pt", "PyTorch pickle (zip)", tensors, (path,), beside=beside)
 
 
 def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
@@ -107,16 +105,6 @@ def _read(path: Path, entry: Entry, limit: int = MAX_PICKLE_BYTES) -> bytes:
     with path.open("rb") as file:
         file.seek(entry.data)
         return file.read(entry.nbytes)
-
-
-def _state_dict(path: Path, value: Any) -> Mapping[Any, Any]:
-    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        value = value["state_dict"]
-    if not isinstance(value, dict):
-        raise UnsupportedContainer(
-            f"{path}: holds a {type(value).__name__}, expected a state_dict; save model.state_dict() with torch.save"
-        )
-    return value
 
 
 def _stored(path: Path, name: str, view: View, entries: Mapping[str, Entry]) -> StoredTensor:

@@ -12,7 +12,7 @@ import numpy as np
 from converter.errors import PlanError, listed, printable
 from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
-from converter.names.dialects import normalise
+from converter.names.dialects import Normalised, normalise
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, spell
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
@@ -127,9 +127,11 @@ def make_plan(
     rules = compile_rules(config)
     source = checkpoint.framework
     if source == CANONICAL:
-        found, dialects = normalise(checkpoint.tensors, rules)
+        normalised = normalise(checkpoint.tensors, rules)
     else:
-        found, dialects = dict(checkpoint.tensors), Counter({framework_name(source): len(checkpoint.tensors)})
+        spelled = Counter({framework_name(source): len(checkpoint.tensors)})
+        normalised = Normalised(dict(checkpoint.tensors), spelled, {})
+    found = normalised.tensors
     taken = _take_buffers(found, rules, source)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
@@ -144,7 +146,9 @@ def make_plan(
     if target == CANONICAL:
         planned.sort(key=lambda tensor: tensor.name)
     behind = {rule.names[target]: rule.after[target] for rule in rules.buffers if target in rule.after}
-    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, dialects)
+    beside = (Dropped(name, why) for name, why in {**normalised.counters, **checkpoint.beside}.items())
+    dropped = (*dropped, *beside)
+    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects)
 
 
 def _take_buffers(

@@ -321,7 +321,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "wrapped.bin": (
             None,
             UnsupportedContainer,
-            "model is a dict, expected a tensor; save the state_dict alone",
+            "state is a dict, expected a tensor; save the state_dict alone: torch.save(model.state_dict(), FILE)",
         ),
         "negated.bin": (
             None,
@@ -361,7 +361,7 @@ def test_what_is_not_read_is_named(name: str, tmp_path: Path, monkeypatch: pytes
             "big.bin": {"x": view},
             "model.bin": Call(Named("transformers.models.bert", "BertModel"), ()),
             "list.bin": [view],
-            "wrapped.bin": {"model": {"x": view}},
+            "wrapped.bin": {"state": {0: {"x": view}}},
             "negated.bin": {"x": negated},
             "float8.bin": {"x": half},
         }
