@@ -163,7 +163,10 @@ def _beside(path: Path) -> Callable[[str], Path | None]:
 def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: dict[str, StoredTensor]) -> None:
     """Adds a shard's tensors; they must be those that the index says it holds, and nobody else's."""
     listed_names = {_plain(name, shard) for name in names}
-    missing, foreign = sorted(listed_names - set(shard.tensors)), sorted(set(shard.tensors) - listed_names)
+    missing, foreign = (
+        sorted(listed_names - set(shard.tensors)),
+        sorted(set(shard.tensors) - listed_names - set(shard.metadata)),
+    )
     if missing or foreign:
         raise _corrupt(
             path, f"{printable(file)} lacks {listed(missing)} of what it lists, and holds {listed(foreign)} besides"

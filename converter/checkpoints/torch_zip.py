@@ -15,7 +15,7 @@ from converter.checkpoints.pickle_machine import MAX_PICKLE_BYTES
 from converter.checkpoints.state_dicts import find_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach, row_reader
 from converter.checkpoints.torch_pickle import View, read_pickle, write_pickle
-from converter.checkpoints.zip_directory import Entry, read_directory, seal, write_directory
+from converter.checkpoints.zip_directory import Entry, entry_names, read_directory, seal, write_directory
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES
@@ -75,19 +75,22 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[
 
 def _entries(path: Path) -> dict[str, Entry]:
     """The archive's entries by their name below the one folder that they lie in."""
-    entries = read_directory(path)
-    folder = next(iter(entries), "").partition("/")[0] + "/"
-    below = {name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)}
-    if "constants.pkl" in below:
+    names = entry_names(path)
+    if any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names):
         raise UnsupportedContainer(
             f"{path}: a TorchScript archive, which holds a program and not only weights; save the state_dict of the "
             "module with torch.save"
         )
-    if "data.pkl" not in below:
+    if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         raise UnsupportedContainer(
             f"{path}: a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds "
-            f"{listed(sorted(entries))}"
+            f"{listed(sorted(names), 5)}; unpack it, and name the folder with config.json and the weights"
         )
+    entries = read_directory(path)
+    folder = next(iter(entries), "").partition("/")[0] + "/"
+    below = {name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)}
+    if "data.pkl" not in below:
+        raise _corrupt(path, f"its data.pkl lies outside the folder {printable(folder)}")
     if len(below) != len(entries):
         raise _corrupt(path, f"it holds entries outside the folder {printable(folder)}")
     order = _read(path, below["byteorder"], MAX_NOTE_BYTES) if "byteorder" in below else b"little"

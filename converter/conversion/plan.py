@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.errors import PlanError, listed, printable
+from converter.folding import folded
 from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
 from converter.names.dialects import Normalised, normalise
@@ -135,6 +136,7 @@ def make_plan(
     taken = _take_buffers(found, rules, source)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
+    check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:
@@ -224,6 +226,21 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
         raise PlanError(
             f"tensors of another shape than config.json says ({len(wrong)}): {listed(wrong)}; "
             "compare config.json with the one the weights were saved with"
+        )
+
+
+def check_floats(tensors: Iterable[StoredTensor], checkpoint: Checkpoint) -> None:
+    """Refuses weights that are whole numbers: what is left of quantised ones whose scales are elsewhere, or lost.
+
+    Raises:
+        PlanError: a weight is of no floating dtype.
+    """
+    wrong = [f"{name} ({dtype})" for name, dtype in ((t.name, t.dtype) for t in tensors) if dtype not in FLOATS]
+    if wrong:
+        where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+        raise PlanError(
+            f"{where}: whole numbers where floats belong ({len(wrong)}): {folded(wrong)}; such weights are quantised: "
+            "dequantise them with their scales and save again"
         )
 
 

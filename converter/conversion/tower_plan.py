@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from converter.conversion.plan import Dropped, PlannedTensor
+from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.errors import PlanError, listed
 from converter.names.configs import TowerConfig
 from converter.names.frameworks import CANONICAL, KERAS, frameworks
@@ -65,6 +65,7 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
             planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, layout, from_pt))
     if missing or wrong:
         raise PlanError(_complaint(checkpoint, tower, missing, wrong))
+    check_floats((tensor.source for tensor in planned), checkpoint)
     used = {tensor.source.name for tensor in planned}
     reasons = {found[name].name: reason for name, reason in _buffers(rules) if name in found}
     if source == CANONICAL:

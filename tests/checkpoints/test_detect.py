@@ -122,7 +122,8 @@ def other_hdf5(path: Path) -> None:
         (
             "pytorch_model.bin",
             lambda path: path.write_bytes(zipped("notes.txt")),
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt",
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt; unpack it, "
+            "and name the folder with config.json and the weights",
         ),
         (
             "pytorch_model.bin",

@@ -294,7 +294,8 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "arrays.npz": (
             None,
             UnsupportedContainer,
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a.npy, b.npy",
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a.npy, b.npy; unpack it, "
+            "and name the folder with config.json and the weights",
         ),
         "script.pt": (
             None,
@@ -334,7 +335,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
             None,
             UnsupportedContainer,
             "its pickle asks for torch.float8_e4m3fn, which a state_dict of plain tensors does not need; nothing of it "
-            "was run. Load the model where it came from and write it with save_pretrained",
+            "was run. Widen its tensors with .to(torch.float32), times their scales if there are any, and save them again",
         ),
         "empty.bin": (b"", CorruptCheckpoint, "an empty file; download or save it again"),
     }
