@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from converter.errors import listed
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -22,6 +24,11 @@ def fold(names: Iterable[str]) -> list[tuple[str, int]]:
         numbers = tuple(int(number) for number in _NUMBER.findall(name))
         groups.setdefault(_NUMBER.sub("\0", name), []).append(numbers)
     return [(_unfold(pattern, numbers), len(numbers)) for pattern, numbers in groups.items()]
+
+
+def folded(names: Iterable[str], limit: int = 3) -> str:
+    """Joins names for a message, folded: the first ``limit`` patterns, then how many more there are."""
+    return listed([pattern for pattern, _ in fold(names)], limit)
 
 
 def _unfold(pattern: str, numbers: list[tuple[int, ...]]) -> str:

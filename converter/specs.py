@@ -66,6 +66,7 @@ class Checkpoint:
         files: every weights file that it consists of.
         metadata: what the container says of itself.
         close: closes what reading kept open.
+        beside: what else the file holds that could be taken for weights, and why it was not.
     """
 
     framework: Framework
@@ -74,6 +75,7 @@ class Checkpoint:
     files: tuple[Path, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_file_name(value: object) -> bool:

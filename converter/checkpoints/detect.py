@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from converter.checkpoints import hdf5, modules, safetensors, shards, torch_legacy, torch_zip
+from converter.checkpoints import hdf5, kinds, modules, safetensors, shards, torch_legacy, torch_zip
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
@@ -39,6 +39,8 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         SourceError: there is nothing, nothing that can be read, or only the other framework's weights.
     """
     with reading(source):
+        if source.is_symlink() and not source.exists():
+            inside(source, source.parent)
         settle(source if source.is_dir() else source.parent)
         if not source.exists():
             raise SourceError(
@@ -49,6 +51,8 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         source = model_folder(source)
         folder = source if source.is_dir() else source.parent
         inside(folder / "config.json", folder)
+        if not source.is_dir():
+            kinds.refuse_state(source)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
@@ -90,7 +94,7 @@ def read_header(path: Path) -> Checkpoint:
         UnsupportedContainer: of a kind that is not read here; the message names it.
         CorruptCheckpoint: of a known kind, but unsound.
     """
-    if path.name.endswith(shards.INDEX):
+    if shards.is_index(path.name):
         return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
     with reading(path), path.open("rb") as file:
         head = file.read(32)
@@ -110,6 +114,8 @@ def read_header(path: Path) -> Checkpoint:
         return torch_legacy.read_header(path)
     if head.startswith(b"version https://git-lfs"):
         raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
+    if (text := kinds.page_or_text(head)) is not None and path.suffix not in _OWN_TEXT:
+        raise CorruptCheckpoint(f"{path}: {text}")
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
@@ -142,20 +148,41 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
 
 
 def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
-    present = {path.name for path in folder.iterdir()}
-    if framework is not None and (other := other_framework(present, framework)):
+    listing = sorted(folder.iterdir())
+    present = [path.name for path in listing]
+    if framework is not None and (other := other_framework(held(folder), framework)):
         return wrong_framework(folder, framework, other)
-    if present & {"saved_model.pb", "keras_metadata.pb"}:
-        return UnsupportedContainer(f"{folder}: {_SAVED_MODEL}")
-    if any(name.endswith(".index") for name in present):
-        return UnsupportedContainer(f"{folder}: a TensorFlow checkpoint (.index and .data files); {_RESAVE}")
-    for name in sorted(present):
-        if name.endswith(LIKE_WEIGHTS) and (folder / name).is_file():
-            read_header(inside(folder / name, folder)).close()  # says why, if it is of a kind that is not read
-    return SourceError(
-        f"{folder}: holds no weights ({listed(sorted(present)) if present else 'it is empty'}); expected "
-        f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
+    for path in listing:
+        if path.name in sum(WEIGHTS.values(), ()) and path.is_symlink():
+            inside(path, folder)  # says where a link leads that leads nowhere
+    found = kinds.recognised(folder, within=False) or _by_another_name(folder, listing)
+    found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, lambda path: bool(held(path)))
+    return (
+        found
+        or kinds.recognised(folder)
+        or SourceError(
+            f"{folder}: holds no weights ({listed(present) if present else 'it is empty'}); expected "
+            f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
+        )
     )
+
+
+def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
+    """What there is to name: weights by other names, or why what looks like weights is not read."""
+    found: dict[str, str] = {}
+    refused: Exception | None = None
+    for path in listing:
+        like = path.name.endswith((*LIKE_WEIGHTS, ".safetensors")) or shards.is_index(path.name)
+        if not like or kinds.is_state(path.name) or kinds.is_shard(path.name) or not path.is_file():
+            continue
+        try:
+            named = read_header(inside(path, folder))
+        except SourceError as error:  # says why, if it is of a kind that is not read
+            refused = refused or error
+            continue
+        named.close()
+        found[path.name] = direction(named.framework, frameworks()[named.framework].converts_to)
+    return kinds.by_another_name(folder, found) if found else refused
 
 
 def other_framework(names: Collection[str], wanted: Framework) -> Framework | None:
@@ -174,21 +201,14 @@ def wrong_framework(where: Path | str, wanted: Framework, held: Framework) -> Wr
 
 
 LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
-_RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
-# No version of transformers reads these; a SavedModel cannot be made a model again at all.
-_OF_KERAS = (
-    "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
-    "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
-)
-_SAVED_MODEL = (
-    "a TensorFlow SavedModel, which holds no names of weights; convert the checkpoint that it was exported from"
-)
+# Binary formats that may begin with bytes that are text.
+_OWN_TEXT = (".ckpt", ".index", ".pb", ".msgpack")
 _KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
 _Matches = Callable[[Path, bytes], bool]
 _UNREAD: tuple[tuple[_Matches, str], ...] = (
     (
         lambda path, head: head.startswith(b"PK\x03\x04") and path.suffix == ".keras",
-        _OF_KERAS,
+        kinds.OF_KERAS,
     ),
     (
         lambda _, head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
@@ -196,12 +216,11 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
     ),
     (
         lambda path, _: path.suffix == ".msgpack",
-        "a Flax checkpoint; load it into PyTorch with transformers 4.57 (from_flax=True) and write it with "
-        "save_pretrained",
+        kinds.OF_FLAX,
     ),
     (
         lambda path, _: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
-        f"a TensorFlow checkpoint; {_RESAVE}",
+        kinds.OF_TF.format(prefix="PREFIX"),
     ),
-    (lambda path, _: path.suffix == ".pb", _SAVED_MODEL),
+    (lambda path, _: path.suffix == ".pb", kinds.SAVED_MODEL),
 )

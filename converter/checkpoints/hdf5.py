@@ -36,6 +36,8 @@ from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, S
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.layouts import ALIGNMENT
 
+_WHOLE = "model_weights"
+_COMPARED = 2**22  # bytes or numbers of a tensor that are compared at once
 TOP_LEVEL = "top_level_model_weights"
 # What Keras keeps below the 64 KB that HDF5 grants an object header.
 MAX_ATTRIBUTE_BYTES = 64_512
@@ -72,21 +74,28 @@ def read_here(path: Path) -> Checkpoint:
     except (OSError, RuntimeError) as error:
         raise _unreadable(path, "HDF5 cannot open it", error) from None
     try:
-        _check_kind(path, file)
+        below = _check_kind(path, file)
         size = path.stat().st_size
-        paths = _walk(path, file)
-        tensors = {}
-        for where, plain in _listed_names(path, file):
+        # A whole model's file holds the states of its optimizer, too.
+        paths = {where for where in _walk(path, file) if where.startswith(below)}
+        tensors: dict[str, StoredTensor] = {}
+        used: set[str] = set()
+        for listed_name, plain in _listed_names(path, file[below] if below else file):
+            where = below + listed_name
             if len(plain) > MAX_NAME_CHARACTERS:
                 raise _corrupt(path, f"tensor {printable(plain)} has a name of {len(plain):,} characters")
-            if plain in tensors:
-                raise _corrupt(path, f"it holds {printable(plain)} twice")
+            if where in used:
+                raise _corrupt(path, f"it lists {printable(plain)} twice")
             if where not in paths:
                 raise _corrupt(path, f"weight_names lists {printable(where)}, which is not there")
-            paths.discard(where)
-            tensors[plain] = _dataset(path, file, where, plain, size)
-        if paths:
-            raise _corrupt(path, f"datasets that no weight_names lists: {listed(sorted(paths))}")
+            used.add(where)
+            tensor = _dataset(path, file, where, plain, size)
+            # Tied weights stand in the group of every layer that uses them.
+            if plain in tensors and not _are_equal(tensors[plain], tensor):
+                raise _corrupt(path, f"it holds {printable(plain)} twice, with different values")
+            tensors.setdefault(plain, tensor)
+        if paths - used:
+            raise _corrupt(path, f"datasets that no weight_names lists: {listed(sorted(paths - used))}")
     except BaseException as error:
         file.close()
         if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
@@ -159,20 +168,59 @@ def strip_scope(name: str) -> str:
     return name.partition("/")[2].removesuffix(":0")
 
 
-def _check_kind(path: Path, file: h5py.File) -> None:
-    if "layer_names" in file.attrs or "layer_names0" in file.attrs:
-        return
+def _check_kind(path: Path, file: h5py.File) -> str:
+    """Where the layers are: at the root, or in the group that Keras 2 saves a whole model's weights in."""
+    if _has_layers(file):
+        return ""
     # Keras 3, and tf-keras since 2.12 where the name ends with .weights.h5: variables are numbered, layer by layer.
     if {"layers", "vars", "_layer_checkpoint_dependencies"}.intersection(file):
         raise UnsupportedContainer(
             f"{path}: weights that Keras saved as .weights.h5; they do not hold the names of the variables. Load them "
             "into the model and write it with save_pretrained, then convert the tf_model.h5"
         )
-    if "model_weights" in file:
+    if isinstance(file.get(_WHOLE, getlink=True), h5py.HardLink):
+        if isinstance(file[_WHOLE], h5py.Group) and _has_layers(file[_WHOLE]):
+            return f"{_WHOLE}/"
         raise UnsupportedContainer(
             f"{path}: a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained"
         )
     raise UnsupportedContainer(f"{path}: an HDF5 file, but not a tf_model.h5 (no attribute layer_names)")
+
+
+def _has_layers(holder: h5py.Group) -> bool:
+    return "layer_names" in holder.attrs or "layer_names0" in holder.attrs
+
+
+def _are_equal(first: StoredTensor, second: StoredTensor) -> bool:
+    """Whether two tensors are equal bit for bit, some of each in memory at once; from afar only their shapes are seen."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    if first.extent is not None and second.extent is not None:
+        if isinstance(first.extent.path, RemoteFile):
+            return True
+        steps = range(0, first.extent.nbytes, _COMPARED)
+        return all(_piece(first.extent, start) == _piece(second.extent, start) for start in steps)
+    rows = first.shape[0] if first.shape else 1
+    step = max(1, _COMPARED // max(first.size // max(rows, 1), 1))
+    pieces = ((start, min(start + step, rows)) for start in range(0, rows, step))
+    return all(_rows(first, *piece).tobytes() == _rows(second, *piece).tobytes() for piece in pieces)
+
+
+def _piece(extent: Extent, start: int) -> bytes:
+    with extent.path.open("rb") as file:
+        file.seek(extent.offset + start)
+        return file.read(min(_COMPARED, extent.nbytes - start))
+
+
+def _rows(tensor: StoredTensor, start: int, stop: int) -> np.ndarray[Any, Any]:
+    if tensor.read_rows is not None:
+        return tensor.read_rows(start, stop)
+    extent, dtype = tensor.extent, numpy_dtype(tensor.dtype)
+    if extent is None:
+        raise ValueError(f"{tensor.name} has neither an extent nor a reader")
+    width = tensor.size // tensor.shape[0] if tensor.shape else 1
+    offset = extent.offset + start * width * dtype.itemsize
+    return np.fromfile(extent.path, dtype, (stop - start) * width, offset=offset)
 
 
 def _walk(path: Path, file: h5py.File) -> set[str]:
@@ -202,7 +250,7 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
     return datasets
 
 
-def _listed_names(path: Path, file: h5py.File) -> Iterator[tuple[str, str]]:
+def _listed_names(path: Path, file: h5py.Group) -> Iterator[tuple[str, str]]:
     """Path of every dataset that the file says it holds, and the tensor's name."""
     layers = _read_names(path, file, "layer_names")
     if layers and all(name.endswith(":0") for name in layers):

@@ -11,10 +11,11 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CorruptCheckpoint, printable
+from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Checkpoint, Extent, Framework, Shape, StoredTensor
 from converter.tensors.casts import DTYPES
@@ -27,6 +28,8 @@ _TO_DTYPE = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
+# What safetensors can hold besides: floats of 8 bits and less.
+_NARROW = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4")
 _HALVES = re.compile("[\ud800-\udfff]")
 _FROM_DTYPE = {dtype: code for code, dtype in _TO_DTYPE.items()}
 
@@ -35,6 +38,7 @@ def read_header(path: Path) -> Checkpoint:
     """Reads the header of a safetensors file and checks every extent against the file's size.
 
     Raises:
+        UnsupportedContainer: it holds floats of 8 bits or less.
         CorruptCheckpoint: the header is too long, is not JSON, or its extents do not cover the file exactly.
     """
     with path.open("rb") as file:
@@ -57,6 +61,7 @@ def read_header(path: Path) -> Checkpoint:
         if plain in tensors:
             raise _corrupt(path, f"it holds {printable(plain)} twice")
         tensors[plain] = StoredTensor(plain, dtype, shape, Extent(path, 8 + length + begin, end - begin))
+    tensors |= _aliases(path, metadata, tensors)
     return Checkpoint(framework, f"{framework_name(framework)} safetensors", tensors, (path,), metadata)
 
 
@@ -127,11 +132,28 @@ def _check_metadata(path: Path, metadata: Any) -> dict[str, str]:
 
 
 def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, int, int]:
+    code = entry.get("dtype") if isinstance(entry, dict) else None
+    if code in _NARROW:
+        raise UnsupportedContainer(
+            f"{path}: tensor {printable(name)} is {code}, which no model of transformers 4 computes in; widen such tensors "
+            "with .to(torch.float32), times their scales if there are any, and save again"
+        )
     complaint = _complaint(name, entry)
     if complaint is not None:
         raise _corrupt(path, f"tensor {printable(name)} {complaint}")
     begin, end = entry["data_offsets"]
     return name, _TO_DTYPE[entry["dtype"]], tuple(entry["shape"]), begin, end
+
+
+def _aliases(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Tensors that share the bytes of others: save_model keeps one of them, and says the other names in the metadata.
+
+    Source: safetensors/torch.py (save_model, _remove_duplicate_names).
+    """
+    found = {name: kept for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    if too_long := [name for name in found if len(name) > MAX_NAME_CHARACTERS]:
+        raise _corrupt(path, f"its __metadata__ has a name of {len(too_long[0]):,} characters")
+    return {name: replace(tensors[kept], name=name) for name, kept in found.items()}
 
 
 def _complaint(name: str, entry: Any) -> str | None:

@@ -23,9 +23,16 @@ INDEX = ".index.json"
 MAX_INDEX_BYTES = 8 * 2**20
 MAX_SHARDS = 10_000
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+# transformers puts a variant between: model.safetensors.index.fp16.json.
+_INDEX = re.compile(r".*\.index(\.[\w-]+)*\.json", re.DOTALL)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Z]*)")
 
 Named = tuple[str, str, Shape]
+
+
+def is_index(name: str) -> bool:
+    """Whether a file is the index of shards, by its name."""
+    return _INDEX.fullmatch(name) is not None
 
 
 def read_index(
@@ -140,7 +147,7 @@ def read_map(path: Path) -> Mapping[str, str]:
     if len(files := set(map(str, weight_map.values()))) > MAX_SHARDS:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
-        if not is_file_name(file) or file.endswith(INDEX):
+        if not is_file_name(file) or is_index(file):
             raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
     return weight_map
 
@@ -156,7 +163,10 @@ def _beside(path: Path) -> Callable[[str], Path | None]:
 def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: dict[str, StoredTensor]) -> None:
     """Adds a shard's tensors; they must be those that the index says it holds, and nobody else's."""
     listed_names = {_plain(name, shard) for name in names}
-    missing, foreign = sorted(listed_names - set(shard.tensors)), sorted(set(shard.tensors) - listed_names)
+    missing, foreign = (
+        sorted(listed_names - set(shard.tensors)),
+        sorted(set(shard.tensors) - listed_names - set(shard.metadata)),
+    )
     if missing or foreign:
         raise _corrupt(
             path, f"{printable(file)} lacks {listed(missing)} of what it lists, and holds {listed(foreign)} besides"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints.memory import read_state_dict
+from converter.checkpoints.state_dicts import find_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import Checkpoint
@@ -46,14 +47,10 @@ def read_header(path: Path) -> Checkpoint:
         raise CorruptCheckpoint(
             f"{path}: torch cannot read it: {printable(f'{type(error).__name__}: {error}')}; download or save it again"
         ) from None
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
-    if not isinstance(held, dict):
-        raise UnsupportedContainer(
-            f"{path}: holds a {type(held).__name__}, expected a state_dict; save model.state_dict() with torch.save"
-        )
-    checked = {name: _check_tensor(path, torch, name, value) for name, value in held.items()}
-    return replace(read_state_dict(checked), container="PyTorch pickle (before torch 1.6)", files=(path,))
+    state_dict, beside = find_state_dict(path, held, lambda value: isinstance(value, torch.Tensor))
+    checked = {name: _check_tensor(path, name, value, torch.strided) for name, value in state_dict.items()}
+    container = "PyTorch pickle (before torch 1.6)"
+    return replace(read_state_dict(checked), container=container, files=(path,), beside=beside)
 
 
 def _torch(path: Path) -> Any:
@@ -73,20 +70,16 @@ def _torch(path: Path) -> Any:
     return torch
 
 
-def _check_tensor(path: Path, torch: Any, name: Any, value: Any) -> Any:
+def _check_tensor(path: Path, name: Any, value: Any, strided: Any) -> Any:
     """Gives back a plain tensor, its values as they read."""
-    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+    if (dtype := str(value.dtype).removeprefix("torch.")) not in DTYPES or value.layout != strided:
         raise UnsupportedContainer(
-            f"{path}: {printable(str(name))} is a {type(value).__name__}, expected a tensor; save the state_dict alone"
-        )
-    if (dtype := str(value.dtype).removeprefix("torch.")) not in DTYPES or value.layout != torch.strided:
-        raise UnsupportedContainer(
-            f"{path}: tensor {printable(name)} is {dtype}, {value.layout}; known are plain tensors of "
+            f"{path}: tensor {printable(str(name))} is {dtype}, {value.layout}; known are plain tensors of "
             f"{', '.join(DTYPES)}"
         )
     if value.nbytes > max(held := value.untyped_storage().nbytes(), MAX_EXPANDED_BYTES):
         raise CorruptCheckpoint(
-            f"{path}: tensor {printable(name)} would expand a storage of {held:,} bytes to {value.nbytes:,}; save a "
+            f"{path}: tensor {printable(str(name))} would expand a storage of {held:,} bytes to {value.nbytes:,}; save a "
             "contiguous copy of it"
         )
     return value.detach().resolve_neg()

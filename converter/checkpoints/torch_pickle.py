@@ -76,7 +76,7 @@ def read_pickle(path: Path, text: bytes) -> Any:
     except UnknownName as error:
         raise UnsupportedContainer(
             f"{path}: its pickle asks for {printable(str(error))}, which a state_dict of plain tensors does not need; "
-            "nothing of it was run. Load the model where it came from and write it with save_pretrained"
+            f"nothing of it was run. {_way_out(str(error))}"
         ) from None
     except UnsoundPickle as error:
         raise CorruptCheckpoint(
@@ -100,6 +100,17 @@ def write_pickle(tensors: Iterable[tuple[str, str, Shape]]) -> bytes:
         parts += [_text(name), _tensor(str(number), dtype, shape)]
     parts.append(b"u." if len(parts) > 2 else b".")
     return b"".join(parts)
+
+
+def _way_out(name: str) -> str:
+    """What to do about a pickle that asks for such a name."""
+    if name.startswith(("torch.float8", "torch.float4")):
+        return "Widen its tensors with .to(torch.float32), times their scales if there are any, and save them again"
+    if name.startswith(("torch.qint", "torch.quint", "torch._utils._rebuild_qtensor", "torch.per_")):
+        return "Its weights are quantised; save the model as it was before that, or dequantise them"
+    if name.startswith(("argparse.", "numpy.", "omegaconf.", "pathlib.", "easydict.")):
+        return "Load it where it came from and save the state_dict alone: torch.save(model.state_dict(), FILE)"
+    return "Load the model where it came from and write it with save_pretrained"
 
 
 def _storage(persistent_id: Any) -> Storage:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from converter.checkpoints.pickle_machine import MAX_PICKLE_BYTES
+from converter.checkpoints.state_dicts import find_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach, row_reader
 from converter.checkpoints.torch_pickle import View, read_pickle, write_pickle
-from converter.checkpoints.zip_directory import Entry, read_directory, seal, write_directory
+from converter.checkpoints.zip_directory import Entry, entry_names, read_directory, seal, write_directory
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, listed, printable
 from converter.specs import MAX_NAME_CHARACTERS, Checkpoint, Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES
@@ -26,7 +26,7 @@ __all__ = ["read_header", "seal", "write_header"]
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads where every tensor of a ``pytorch_model.bin`` lies; what Lightning wraps in ``state_dict`` counts as well.
+    """Reads where every tensor of a ``pytorch_model.bin`` lies; what a training script wraps in a dict counts as well.
 
     Contiguous tensors have an extent, other views into a storage are read by rows.
 
@@ -36,15 +36,13 @@ def read_header(path: Path) -> Checkpoint:
     """
     entries = _entries(path)
     tensors = {}
-    for name, value in _state_dict(path, read_pickle(path, _read(path, entries["data.pkl"]))).items():
+    saved = read_pickle(path, _read(path, entries["data.pkl"]))
+    state_dict, beside = find_state_dict(path, saved, lambda value: isinstance(value, View))
+    for name, value in state_dict.items():
         if not isinstance(name, str) or len(name) > MAX_NAME_CHARACTERS:
             raise _corrupt(path, f"a tensor's name is {printable(repr(name), 60)}")
-        if not isinstance(value, View):
-            raise UnsupportedContainer(
-                f"{path}: {printable(name)} is a {type(value).__name__}, expected a tensor; save the state_dict alone"
-            )
         tensors[name] = _stored(path, name, value, entries)
-    return Checkpoint("pt", "PyTorch pickle (zip)", tensors, (path,))
+    return Checkpoint("pt", "PyTorch pickle (zip)", tensors, (path,), beside=beside)
 
 
 def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
@@ -77,19 +75,22 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[
 
 def _entries(path: Path) -> dict[str, Entry]:
     """The archive's entries by their name below the one folder that they lie in."""
-    entries = read_directory(path)
-    folder = next(iter(entries), "").partition("/")[0] + "/"
-    below = {name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)}
-    if "constants.pkl" in below:
+    names = entry_names(path)
+    if any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names):
         raise UnsupportedContainer(
             f"{path}: a TorchScript archive, which holds a program and not only weights; save the state_dict of the "
             "module with torch.save"
         )
-    if "data.pkl" not in below:
+    if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         raise UnsupportedContainer(
             f"{path}: a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds "
-            f"{listed(sorted(entries))}"
+            f"{listed(sorted(names), 5)}; unpack it, and name the folder with config.json and the weights"
         )
+    entries = read_directory(path)
+    folder = next(iter(entries), "").partition("/")[0] + "/"
+    below = {name.removeprefix(folder): entry for name, entry in entries.items() if name.startswith(folder)}
+    if "data.pkl" not in below:
+        raise _corrupt(path, f"its data.pkl lies outside the folder {printable(folder)}")
     if len(below) != len(entries):
         raise _corrupt(path, f"it holds entries outside the folder {printable(folder)}")
     order = _read(path, below["byteorder"], MAX_NOTE_BYTES) if "byteorder" in below else b"little"
@@ -107,16 +108,6 @@ def _read(path: Path, entry: Entry, limit: int = MAX_PICKLE_BYTES) -> bytes:
     with path.open("rb") as file:
         file.seek(entry.data)
         return file.read(entry.nbytes)
-
-
-def _state_dict(path: Path, value: Any) -> Mapping[Any, Any]:
-    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
-        value = value["state_dict"]
-    if not isinstance(value, dict):
-        raise UnsupportedContainer(
-            f"{path}: holds a {type(value).__name__}, expected a state_dict; save model.state_dict() with torch.save"
-        )
-    return value
 
 
 def _stored(path: Path, name: str, view: View, entries: Mapping[str, Entry]) -> StoredTensor:

@@ -77,6 +77,25 @@ def read_directory(path: Path) -> dict[str, Entry]:
     return entries
 
 
+def entry_names(path: Path) -> list[str]:
+    """Names of an archive's entries as its directory spells them, none of them checked; those up to where it is unsound.
+
+    For saying what an archive is that is stricter judged afterwards.
+    """
+    names: list[str] = []
+    with path.open("rb") as file:
+        start, end, count = _find_directory(path, file)
+        file.seek(start)
+        directory = file.read(end - start)
+    position = 0
+    while len(names) < count and len(directory) - position >= _CENTRAL.size:
+        record = _CENTRAL.unpack_from(directory, position)
+        name_at, length = position + _CENTRAL.size, record[10]
+        names.append(directory[name_at : name_at + length].decode("utf-8", "replace"))
+        position = name_at + length + record[11] + record[12]
+    return names
+
+
 def write_directory(path: Path, contents: Iterable[tuple[str, bytes | int]]) -> dict[str, int]:
     """Creates an archive of its full size: headers and directory written, checksums left to ``seal``.
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.errors import PlanError, listed, printable
+from converter.folding import folded
 from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
-from converter.names.dialects import normalise
+from converter.names.dialects import Normalised, normalise
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules
 from converter.names.spelling import spell
@@ -128,12 +129,15 @@ def make_plan(
     rules = compile_rules(config)
     source = checkpoint.framework
     if source == CANONICAL:
-        found, dialects = normalise(checkpoint.tensors, rules)
+        normalised = normalise(checkpoint.tensors, rules)
     else:
-        found, dialects = dict(checkpoint.tensors), Counter({framework_name(source): len(checkpoint.tensors)})
+        spelled = Counter({framework_name(source): len(checkpoint.tensors)})
+        normalised = Normalised(dict(checkpoint.tensors), spelled, {})
+    found = normalised.tensors
     taken = _take_buffers(found, rules, source)
     _check_complete(found, rules.tensors, checkpoint)
     _check_shapes(found, rules.tensors, checkpoint)
+    check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:
@@ -145,7 +149,9 @@ def make_plan(
     if target == CANONICAL:
         planned.sort(key=lambda tensor: tensor.name)
     behind = {rule.names[target]: rule.after[target] for rule in rules.buffers if target in rule.after}
-    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, dialects)
+    beside = (Dropped(name, why) for name, why in {**normalised.counters, **checkpoint.beside}.items())
+    dropped = (*dropped, *beside)
+    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects)
 
 
 def _take_buffers(
@@ -221,6 +227,21 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
         raise PlanError(
             f"tensors of another shape than config.json says ({len(wrong)}): {listed(wrong)}; "
             "compare config.json with the one the weights were saved with"
+        )
+
+
+def check_floats(tensors: Iterable[StoredTensor], checkpoint: Checkpoint) -> None:
+    """Refuses weights that are whole numbers: what is left of quantised ones whose scales are elsewhere, or lost.
+
+    Raises:
+        PlanError: a weight is of no floating dtype.
+    """
+    wrong = [f"{name} ({dtype})" for name, dtype in ((t.name, t.dtype) for t in tensors) if dtype not in FLOATS]
+    if wrong:
+        where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+        raise PlanError(
+            f"{where}: whole numbers where floats belong ({len(wrong)}): {folded(wrong)}; such weights are quantised: "
+            "dequantise them with their scales and save again"
         )
 
 

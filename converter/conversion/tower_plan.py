@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from converter.conversion.plan import Dropped, PlannedTensor
+from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.errors import PlanError, listed
 from converter.names.configs import TowerConfig
-from converter.names.dialects import respell
 from converter.names.frameworks import CANONICAL, KERAS, frameworks
 from converter.names.rules import RuleSet, compile_tower
 from converter.names.spelling import spell_in_tower
+from converter.names.wrappers import common_prefix, counter_reason, is_counter, respell
 from converter.specs import Checkpoint, Framework, StoredTensor
 from converter.tensors.layouts import LAYOUTS, way
 
@@ -66,10 +66,15 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
             planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, layout, from_pt))
     if missing or wrong:
         raise PlanError(_complaint(checkpoint, tower, missing, wrong))
+    check_floats((tensor.source for tensor in planned), checkpoint)
     used = {tensor.source.name for tensor in planned}
     reasons = {found[name].name: reason for name, reason in _buffers(rules) if name in found}
-    dropped = tuple(Dropped(name, reasons.get(name, _HEAD)) for name in checkpoint.tensors if name not in used)
-    return TowerPlan(tuple(planned), tuple(new), dropped)
+    if source == CANONICAL:
+        counters = (name for name, tensor in checkpoint.tensors.items() if is_counter(name, tensor))
+        reasons |= {name: counter_reason(name) for name in counters}
+    dropped = [Dropped(name, reasons.get(name, _HEAD)) for name in checkpoint.tensors if name not in used]
+    dropped += [Dropped(name, reason) for name, reason in checkpoint.beside.items()]
+    return TowerPlan(tuple(planned), tuple(new), tuple(dropped))
 
 
 def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[str, StoredTensor]:
@@ -82,6 +87,11 @@ def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[st
             found = {name: stored[prefix + spelled] for spelled, name in table.items() if prefix + spelled in stored}
             if len(found) > len(best):
                 best = found
+    if checkpoint.framework == CANONICAL and len(best) < len(rules.tensors) // 2:
+        for table in tables:
+            prefix = common_prefix(stored, table, len(rules.tensors) // 2)
+            found = {name: stored[prefix + spelled] for spelled, name in table.items() if prefix + spelled in stored}
+            best = found if len(found) > len(best) else best
     return best
 
 

@@ -74,13 +74,18 @@ def read_json_list(path: Path, limit: int) -> list[Any]:
 
 def _read(path: Path, limit: int) -> Any:
     try:
+        if path.is_dir():
+            inner = path / "config.json"
+            way = f"name the file in it, {inner}" if inner.is_file() else "put the original in its place"
+            raise ConfigError(f"{path}: a folder, expected a file; {way}")
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise ConfigError(f"{path}: not a file; put the original in its place")
         with path.open("rb") as file:
             text = file.read(limit + 1)
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it"
+            f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it; "
+            "if it lies elsewhere, give it with --config FILE (in Python config=)"
         ) from None
     except OSError as error:
         raise ConfigError(unreadable(path, error)) from None
@@ -89,6 +94,15 @@ def _read(path: Path, limit: int) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if text.startswith(b"version https://git-lfs"):
+            raise ConfigError(
+                f"{path}: a Git LFS pointer, not the file; run `git lfs pull` in its repository"
+            ) from None
+        if text.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise ConfigError(
+                f"{path}: a web page, not the file; download the file itself (its address has /resolve/ where the page's "
+                "has /blob/)"
+            ) from None
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
     if _is_nested(value, MAX_CONFIG_DEPTH):
         raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
@@ -140,6 +154,11 @@ def inside(path: Path, folder: Path) -> Path:
         real, home = path.resolve(), folder.resolve()
     except RuntimeError:  # what Python 3.11 and 3.12 say of links that lead in a circle
         raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
+    if path.is_symlink() and not path.exists():
+        raise CorruptCheckpoint(
+            f"{path}: a link to {printable(str(path.readlink()))}, which is not there; copy the folder with `cp -rL`, which "
+            "copies what links lead to, or download it again"
+        )
     if real.is_relative_to(home):
         return path
     if home.parent.parent.name == "snapshots":

@@ -4,37 +4,57 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from converter.errors import PlanError, listed, printable
-from converter.names.rule_files import rule_file
 from converter.names.rules import RuleSet
 from converter.names.spelling import SplitRule
+from converter.names.wrappers import common_prefix, counter_reason, is_counter, respell
 from converter.specs import Extent, StoredTensor
 from converter.tensors.casts import numpy_dtype
 
 Array = np.ndarray[Any, Any]
 
 
-def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict[str, StoredTensor], Mapping[str, int]]:
+@dataclass(frozen=True)
+class Normalised:
+    """PyTorch tensors by their nested names.
+
+    Attributes:
+        tensors: by nested name, by their own where they have none.
+        dialects: how many were spelled in which dialect, and in what training wrapped them.
+        counters: names of numbers that training wrappers keep, and why they are no weights.
+    """
+
+    tensors: dict[str, StoredTensor]
+    dialects: Mapping[str, int]
+    counters: Mapping[str, str]
+
+
+def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised:
     """Finds the nested (4.x) name of every PyTorch tensor.
 
     Args:
         tensors: by the name that the source gives.
         rules: of its config.
 
-    Returns:
-        The same by nested name (by its own where it has none), and how many were spelled in which dialect.
-
     Raises:
-        PlanError: two names mean the same tensor.
+        PlanError: two names mean the same tensor, or the model stands there twice.
     """
     nested = set(rules.canonical)
     found: dict[str, StoredTensor] = {}
     dialects: Counter[str] = Counter()
-    respelled = [(*respell(name), tensor) for name, tensor in tensors.items()]
+    counters = {name: counter_reason(name) for name, tensor in tensors.items() if is_counter(name, tensor)}
+    respelled = [(*respell(name), tensor) for name, tensor in tensors.items() if name not in counters]
+    if prefix := common_prefix((name for name, _, _ in respelled), _known(rules), len(rules.tensors) // 2):
+        respelled = [
+            (name.removeprefix(prefix), f"{prefix} {spelling}".rstrip(), tensor) if name.startswith(prefix)
+            else (name, spelling, tensor)
+            for name, spelling, tensor in respelled
+        ]  # fmt: skip
     joined, parts = _join_splits({name: tensor for name, _, tensor in respelled}, rules.splits)
     for plain, spelling, tensor in [item for item in respelled if item[0] not in parts] + joined:
         canonical, dialect = _canonical(plain, nested, rules)
@@ -45,21 +65,13 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> tuple[dict
             )
         found[canonical] = tensor
         dialects[f"{dialect}, {spelling}" if spelling else dialect] += 1
-    return found, dialects
+    return Normalised(found, dialects, counters)
 
 
-def respell(name: str) -> tuple[str, str]:
-    """Undoes what training wrappers and TensorFlow 1 did to a name; says which."""
-    spellings = rule_file("common")["spellings"]
-    seen = []
-    while prefix := next((prefix for prefix in spellings["prefixes"] if name.startswith(prefix)), ""):
-        name = name.removeprefix(prefix)
-        seen.append(prefix)
-    for old, new in spellings["suffixes"]:
-        if name.endswith(f".{old}"):
-            name = name.removesuffix(old) + new
-            seen.append(old.rpartition(".")[2])
-    return name, " ".join(seen)
+def _known(rules: RuleSet) -> Collection[str]:
+    """Every name that a tensor of the model can have, in any dialect."""
+    parts = (part for split in rules.splits for part in split.parts)
+    return {*rules.canonical, *parts, *(name for table in rules.dialects.values() for name in table)}
 
 
 def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str, str]:

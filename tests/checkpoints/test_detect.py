@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import pickle
+import shlex
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from converter import pt2tf, tf2pt
 from converter.checkpoints.detect import open_source, read_header
@@ -20,7 +22,10 @@ from converter.errors import ConverterError, CorruptCheckpoint, SourceError, Uns
 from converter.folder.files import inside
 from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
 
-RESAVE = "load it with transformers 4.57 and write it with save_pretrained, then convert the tf_model.h5"
+FROM_PREFIX = (
+    "a TensorFlow checkpoint (.index and .data files); in transformers 4.57 make the model from its config, call it once, "
+    "model.load_weights({}) and save_pretrained, then convert the tf_model.h5"
+)
 
 
 def zipped(name: str = "archive/data.pkl") -> bytes:
@@ -117,7 +122,8 @@ def other_hdf5(path: Path) -> None:
         (
             "pytorch_model.bin",
             lambda path: path.write_bytes(zipped("notes.txt")),
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt",
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt; unpack it, "
+            "and name the folder with config.json and the weights",
         ),
         (
             "pytorch_model.bin",
@@ -133,7 +139,8 @@ def other_hdf5(path: Path) -> None:
         (
             "flax_model.msgpack",
             lambda path: path.write_bytes(b"\x81\xa1a\x01"),
-            "a Flax checkpoint; load it into PyTorch with transformers 4.57 (from_flax=True) and write it with "
+            "a Flax checkpoint; in transformers 4.57 load it with load_flax_checkpoint_in_pytorch_model("
+            "VisionTextDualEncoderModel(config), FILE) of transformers.modeling_flax_pytorch_utils and write it with "
             "save_pretrained",
         ),
         (
@@ -148,7 +155,7 @@ def other_hdf5(path: Path) -> None:
             "a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained",
         ),
         ("data.h5", other_hdf5, "an HDF5 file, but not a tf_model.h5 (no attribute layer_names)"),
-        ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), f"a TensorFlow checkpoint; {RESAVE}"),
+        ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), FROM_PREFIX.format("PREFIX")),
     ],
 )
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -160,29 +167,172 @@ def test_containers_that_are_not_read(
     assert message == f"{tmp_path / name}: {what}"
 
 
+ADAPTER = (
+    "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"
+    ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
+)
+DEEPSPEED = (
+    "a DeepSpeed checkpoint, whose weights lie in parts; run `python zero_to_fp32.py . .` in it and convert the "
+    "pytorch_model.bin that this writes"
+)
+DISTRIBUTED = (
+    "a distributed checkpoint (.distcp), whose weights lie in parts; put them together with `accelerate merge-weights "
+    "{} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
+)
+SAVED_MODEL = (
+    "a TensorFlow SavedModel; convert the checkpoint that it was exported from, or in transformers 4.57 make the model from "
+    "its config, assign it tf.saved_model.load(FOLDER).variables by name and save_pretrained"
+)
+OPEN_CLIP = (
+    "an open_clip model, whose tensors have names of their own; take the same model in transformers' format, as its page on "
+    "the Hub or transformers' conversion script for CLIP gives it"
+)
+
+
+@pytest.mark.parametrize("inner", ["", "step 10"])
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        (
-            "saved_model.pb",
-            "a TensorFlow SavedModel, which holds no names of weights; convert the checkpoint that it was exported from",
-        ),
-        ("bert_model.ckpt.index", f"a TensorFlow checkpoint (.index and .data files); {RESAVE}"),
+        ("saved_model.pb", SAVED_MODEL),
+        ("bert_model.ckpt.index", FROM_PREFIX),
+        ("adapter_config.json", ADAPTER),
+        ("zero_to_fp32.py", DEEPSPEED),
+        ("mp_rank_00_model_states.pt", DEEPSPEED),
+        ("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", DEEPSPEED),
+        ("__0_0.distcp", DISTRIBUTED),
+        ("open_clip_config.json", OPEN_CLIP),
     ],
 )
-def test_folders_that_are_not_read(tmp_path: Path, name: str, what: str) -> None:
+def test_folders_that_are_not_read(tmp_path: Path, name: str, what: str, inner: str) -> None:
+    folder = tmp_path / inner
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    for state in ("optimizer.pt", "rng_state_0.pth", "training_args.bin", "random_states_0.pkl"):
+        (folder / state).write_bytes(b"never looked at")
+    shown = repr(str(folder / "bert_model.ckpt")) if "load_weights" in what else shlex.quote(str(folder))
+    assert refusal(opened(tmp_path), UnsupportedContainer) == f"{folder}: {what.format(shown)}"
+
+
+def test_weights_beside_the_marks_are_read(tmp_path: Path) -> None:
+    """A Trainer with DeepSpeed, or of a model with adapters, writes whole weights as well."""
+    for name in ("zero_to_fp32.py", "adapter_config.json", "optimizer.pt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes({}))
+    assert open_source(tmp_path, "pt")[0].container == "PyTorch safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("adapter_model.safetensors", ADAPTER),
+        ("zero_pp_rank_0_mp_rank_00_optim_states.pt", DEEPSPEED),
+        ("optimizer.pt", "the state of a training run, not weights; name the folder, or the weights file beside it"),
+        (
+            "training_args.bin",
+            "the state of a training run, not weights; name the folder, or the weights file beside it",
+        ),
+    ],
+)
+def test_files_that_hold_no_weights_by_their_name(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    assert refusal(opened(tmp_path), UnsupportedContainer) == f"{tmp_path}: {what}"
+    assert refusal(opened(tmp_path / name), UnsupportedContainer) == f"{tmp_path / name}: {what}"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.fp16.safetensors", "best model.pt", "epoch=3.ckpt", "m.safetensors.index.x.json"]
+)
+@pytest.mark.parametrize("framework", ["pt", "tf", None])
+def test_one_by_another_name_is_named_in_a_command_that_can_be_pasted(
+    tmp_path: Path, name: str, framework: str | None
+) -> None:
+    (tmp_path / "optimizer.bin").write_bytes(b"x")
+    if name.endswith(".json"):
+        (tmp_path / "m-00001-of-00001.safetensors").write_bytes(save({"a": np.ones(2)}))
+        (tmp_path / name).write_text('{"weight_map": {"a": "m-00001-of-00001.safetensors"}}')
+    else:
+        (tmp_path / name).write_bytes(save({"a": np.ones(2)}))
+    message = refusal(opened(tmp_path, framework))
+    assert message == (
+        f"{tmp_path}: holds no weights by a usual name; {name} is one by another name: convert pt2tf "
+        f"{shlex.quote(str(tmp_path / name))} OUT"
+    )
+    command = shlex.split(message.partition("another name: ")[2])
+    assert command[:2] == ["convert", "pt2tf"]
+    assert list(open_source(Path(command[2]), "pt")[0].tensors) == ["a"]
+
+
+def test_several_by_other_names(tmp_path: Path) -> None:
+    for name in ("a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_bytes(safetensors_bytes({}))
+    assert refusal(opened(tmp_path)) == (
+        f"{tmp_path}: holds no weights by a usual name; a.safetensors, b.safetensors have other names: convert pt2tf "
+        f"{shlex.quote(str(tmp_path / 'a.safetensors'))} OUT"
+    )
+
+
+def test_shards_without_their_index(tmp_path: Path) -> None:
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(safetensors_bytes({}))
+    assert refusal(opened(tmp_path)) == (
+        f"{tmp_path}: holds shards (model-00001-of-00002.safetensors) without their index; put "
+        "model.safetensors.index.json beside them, which was saved along"
+    )
+
+
+def test_folders_of_folders(tmp_path: Path) -> None:
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-2", "logs"):
+        (tmp_path / name).mkdir()
+        if name != "logs":
+            (tmp_path / name / "model.safetensors").write_bytes(safetensors_bytes({}))
+    paths = [shlex.quote(str(tmp_path / f"checkpoint-{step}")) for step in (10, 9, 2)]
+    assert refusal(opened(tmp_path)) == (
+        f"{tmp_path}: holds no weights itself, its folders do; name one of them: {paths[0]} (others: {paths[1]}, {paths[2]})"
+    )
+
+
+def test_links_to_what_is_not_there(tmp_path: Path) -> None:
+    said = (
+        ": a link to ../../blobs/0123, which is not there; copy the folder with `cp -rL`, which copies what links lead to, or "
+        "download it again"
+    )
+    link = tmp_path / "model.safetensors"
+    link.symlink_to("../../blobs/0123")
+    for framework in ("pt", "tf", None):
+        assert refusal(opened(tmp_path, framework), CorruptCheckpoint) == f"{link}{said}"
+    assert refusal(opened(link), CorruptCheckpoint) == f"{link}{said}"
+    (tmp_path / "pytorch_model.bin").write_bytes(safetensors_bytes({}))
+    assert open_source(tmp_path, "pt")[0].files == (tmp_path / "pytorch_model.bin",)
+    (tmp_path / "config.json").symlink_to("../../blobs/0123")
+    assert refusal(opened(tmp_path), CorruptCheckpoint) == f"{tmp_path / 'config.json'}{said}"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"<!DOCTYPE html>\n<html lang=en>",
+            "a web page, not the file; download the file itself (its address has /resolve/ where the page's has /blob/)",
+        ),
+        (b"Entry not found", "text ('Entry not found' ...), not weights; download or copy the file itself"),
+        (
+            b"../../blobs/0123",
+            "the text of a link, not the file that it leads to; copy the folder with `cp -rL`, or download it again",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tf_model.h5"])
+def test_text_in_place_of_weights(tmp_path: Path, content: bytes, what: str, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refusal(opened(tmp_path), CorruptCheckpoint) == f"{tmp_path / name}: {what}"
 
 
 def test_files_that_are_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    (tmp_path / "text").write_text("hello, world")
+    (tmp_path / "binary").write_bytes(b"\x01\x02\x03" * 9)
     assert refusal(lambda: read_header(tmp_path / "empty"), CorruptCheckpoint) == (
         f"{tmp_path / 'empty'}: an empty file; download or save it again"
     )
-    assert refusal(lambda: read_header(tmp_path / "text"), UnsupportedContainer).startswith(
-        f"{tmp_path / 'text'}: not a weights file that is known here; known are PyTorch safetensors, "
+    assert refusal(lambda: read_header(tmp_path / "binary"), UnsupportedContainer).startswith(
+        f"{tmp_path / 'binary'}: not a weights file that is known here; known are PyTorch safetensors, "
     )
 
 

@@ -294,7 +294,8 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "arrays.npz": (
             None,
             UnsupportedContainer,
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a.npy, b.npy",
+            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a.npy, b.npy; unpack it, "
+            "and name the folder with config.json and the weights",
         ),
         "script.pt": (
             None,
@@ -321,7 +322,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "wrapped.bin": (
             None,
             UnsupportedContainer,
-            "model is a dict, expected a tensor; save the state_dict alone",
+            "state is a dict, expected a tensor; save the state_dict alone: torch.save(model.state_dict(), FILE)",
         ),
         "negated.bin": (
             None,
@@ -334,7 +335,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
             None,
             UnsupportedContainer,
             "its pickle asks for torch.float8_e4m3fn, which a state_dict of plain tensors does not need; nothing of it "
-            "was run. Load the model where it came from and write it with save_pretrained",
+            "was run. Widen its tensors with .to(torch.float32), times their scales if there are any, and save them again",
         ),
         "empty.bin": (b"", CorruptCheckpoint, "an empty file; download or save it again"),
     }
@@ -361,7 +362,7 @@ def test_what_is_not_read_is_named(name: str, tmp_path: Path, monkeypatch: pytes
             "big.bin": {"x": view},
             "model.bin": Call(Named("transformers.models.bert", "BertModel"), ()),
             "list.bin": [view],
-            "wrapped.bin": {"model": {"x": view}},
+            "wrapped.bin": {"state": {0: {"x": view}}},
             "negated.bin": {"x": negated},
             "float8.bin": {"x": half},
         }

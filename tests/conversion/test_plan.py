@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +153,27 @@ def test_logit_scale_may_be_stored_either_way(stored: Shape, side: Framework, ta
 def test_casts_are_counted() -> None:
     config = config_of()
     source = checkpoint(shapes_of(config), dtype="bfloat16")
-    source = Checkpoint("pt", "test", {**source.tensors, QUERY: StoredTensor(QUERY, "int8", (32, 32))}, (FILE,))
+    source = Checkpoint("pt", "test", {**source.tensors, QUERY: StoredTensor(QUERY, "float32", (32, 32))}, (FILE,))
     checked = check_config(config)
     count = len(source.tensors) - 1
     assert make_plan(source, checked, "tf").casts == {}
     assert make_plan(source, checked, "tf", widen_bfloat16=True).casts == {"bfloat16 -> float32": count}
-    assert make_plan(source, checked, "tf", dtype="float16").casts == {"bfloat16 -> float16": count}
+    assert make_plan(source, checked, "tf", dtype="float16").casts == {
+        "bfloat16 -> float16": count, "float32 -> float16": 1,
+    }  # fmt: skip
 
 
-def test_integers_are_never_cast() -> None:
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool"])
+def test_whole_numbers_are_no_weights(dtype: str) -> None:
     config = config_of()
-    made = make_plan(checkpoint(shapes_of(config), dtype="int8"), check_config(config), "tf", dtype="float16")
-    assert {tensor.dtype for tensor in made.tensors} == {"int8"}
+    source = checkpoint(shapes_of(config))
+    held = {**source.tensors, **{n: StoredTensor(n, dtype, (32, 32)) for n in (QUERY, QUERY.replace("1", "0"))}}
+    with pytest.raises(PlanError) as caught:
+        make_plan(replace(source, tensors=held), check_config(config), "tf")
+    assert str(caught.value) == (
+        f"{FILE}: whole numbers where floats belong (2): {QUERY.replace('1', '{0...1}')} ({dtype}); such weights are "
+        "quantised: dequantise them with their scales and save again"
+    )
 
 
 def test_a_tensor_without_a_name_is_surplus() -> None:

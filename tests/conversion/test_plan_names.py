@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from converter.conversion.plan import Plan, make_plan
+from converter.conversion.plan import Dropped, Plan, make_plan
 from converter.errors import PlanError
 from converter.names.configs import check_config
+from converter.specs import StoredTensor
 from tests.conversion.test_plan import checkpoint, shapes_of
 from tests.names.tables import pair_fields
 from tests.tiny import FIXTURES, config_of
@@ -32,6 +34,12 @@ def gamma_beta(name: str) -> str:
     return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
 
+def between(name: str) -> str:
+    """FSDP around every module, DDP around the innermost."""
+    *levels, leaf = name.split(".")
+    return ".".join([f"_fsdp_wrapped_module.{level}" for level in levels] + ["module", leaf])
+
+
 @pytest.mark.parametrize(
     ("rename", "dialects"),
     [
@@ -40,10 +48,26 @@ def gamma_beta(name: str) -> str:
         (lambda name: f"module.{name}", {"v4, module.": 97}),
         (lambda name: f"_orig_mod.{flat(name)}", {"v4, _orig_mod.": 42, "v5, _orig_mod.": 55}),
         (lambda name: f"module._orig_mod.{name}", {"v4, module. _orig_mod.": 97}),
+        (between, {"v4, _fsdp_wrapped_module. module.": 96, "v4, module.": 1}),
+        (lambda name: f"model.{name}", {"v4, model.": 97}),
+        (lambda name: f"net.dual.{flat(name)}", {"v4, net.dual.": 42, "v5, net.dual.": 55}),
+        (lambda name: f"model.module.{name}", {"v4, model. module.": 97}),
         (gamma_beta, {"v4": 87, "v4, gamma": 5, "v4, beta": 5}),
         (lambda name: f"module.{gamma_beta(name)}", {"v4, module.": 87, "v4, module. gamma": 5, "v4, module. beta": 5}),
     ],
-    ids=["nested", "flat", "module", "orig_mod flat", "both", "gamma beta", "module gamma beta"],
+    ids=[
+        "nested",
+        "flat",
+        "module",
+        "orig_mod flat",
+        "both",
+        "between",
+        "prefix",
+        "long prefix",
+        "prefix and wrapper",
+        "gamma beta",
+        "module gamma beta",
+    ],
 )
 def test_spellings(rename: Callable[[str], str], dialects: dict[str, int]) -> None:
     made, usual = plan_renamed(rename), plan_renamed(str)
@@ -59,7 +83,7 @@ def test_spellings(rename: Callable[[str], str], dialects: dict[str, int]) -> No
     [
         lambda name: name.replace("layer_norm1.weight", "layer_norm1.gamma"),
         lambda name: name.replace("pooler.dense.bias", "pooler.dense.beta"),
-        lambda name: f"model.{name}",
+        lambda name: f"model{name}",
         lambda name: name.replace("text_model.", "text_model.bert."),
         lambda name: name.upper(),
     ],
@@ -99,3 +123,43 @@ def test_every_writer_is_understood(pair: str, dialect: str) -> None:
     expected = {name.partition("/")[2].removesuffix(":0"): shape for name, shape in TABLES[pair]["tf"].items()}
     found = {tensor.name: list(tensor.shape) for tensor in made.tensors}
     assert found | {name: list(value.shape) for name, value in made.restored.items()} == expected
+
+
+def test_what_stands_beside_a_prefix_is_surplus() -> None:
+    shapes = {f"model.{name}": shape for name, shape in SHAPES.items()} | {"criterion.weight": (3,)}
+    with pytest.raises(PlanError, match="criterion.weight"):
+        make_plan(checkpoint(shapes), check_config(CONFIG), "tf")
+
+
+def test_a_prefix_of_few_names_is_none() -> None:
+    """A model of which a single name fits is another model."""
+    shapes = {f"other.{name}": shape for name, shape in list(SHAPES.items())[:3]}
+    with pytest.raises(PlanError, match=f"missing from it \\({len(SHAPES)}\\)"):
+        make_plan(checkpoint(shapes), check_config(CONFIG), "tf")
+
+
+def test_a_model_that_stands_there_twice() -> None:
+    shapes = {f"{prefix}.{name}": shape for name, shape in SHAPES.items() for prefix in ("online", "ema")}
+    with pytest.raises(PlanError) as caught:
+        make_plan(checkpoint(shapes), check_config(CONFIG), "tf")
+    assert str(caught.value) == (
+        "the model stands there 2 times, below ema., online.; give the one that you want: pt2tf({name.removeprefix('ema.'): "
+        "tensor for name, tensor in state_dict.items() if name.startswith('ema.')}, OUT, config=...)"
+    )
+
+
+@pytest.mark.parametrize("wrap", ["", "module.", "ema_model."])
+def test_the_counter_of_an_average_is_left_out(wrap: str) -> None:
+    held = checkpoint({f"module.{name}": shape for name, shape in SHAPES.items()})
+    counter = StoredTensor(f"{wrap}n_averaged", "int64", ())
+    held = replace(held, tensors={**held.tensors, counter.name: counter})
+    dropped = make_plan(held, check_config(CONFIG), "tf").dropped
+    assert dropped == (Dropped(counter.name, "how many models torch's AveragedModel has averaged, no weight"),)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("float32", ()), ("int64", (2,))])
+def test_what_is_no_counter_is_surplus(dtype: str, shape: tuple[int, ...]) -> None:
+    held = checkpoint(SHAPES)
+    held = replace(held, tensors={**held.tensors, "n_averaged": StoredTensor("n_averaged", dtype, shape)})
+    with pytest.raises(PlanError, match="n_averaged"):
+        make_plan(held, check_config(CONFIG), "tf")

@@ -57,7 +57,10 @@ def test_a_pipe(source: Path, refused: Refused) -> None:
 def test_a_folder(source: Path, refused: Refused) -> None:
     (source / "config.json").unlink()
     (source / "config.json").mkdir()
-    assert refused(source, ConfigError) == f"{source}/config.json: not a file; put the original in its place"
+    assert (
+        refused(source, ConfigError)
+        == f"{source}/config.json: a folder, expected a file; put the original in its place"
+    )
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "/dev/zero", "../other.json", "/dev/stdin"])

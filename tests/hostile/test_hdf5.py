@@ -189,7 +189,7 @@ CASES: dict[str, tuple[Callable[[h5py.File, h5py.Group], None], str]] = {
         filters_in_another_order,
         "a/r/x:0 goes through its filters in an order that no program writes",
     ),
-    "listed twice": (listed_twice, "it holds x twice"),
+    "listed twice": (listed_twice, "it lists x twice"),
     "a long name": (a_long_name, f"tensor {'x' * 100}...{'x' * 100} has a name of 1,001 characters"),
     "listed but absent": (listed_but_absent, "weight_names lists a/r/x:0, which is not there"),
     "there but not listed": (there_but_not_listed, "datasets that no weight_names lists: a/r/x:0"),

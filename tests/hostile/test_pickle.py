@@ -109,7 +109,11 @@ def test_no_other_name_is_known(name: str, protocol: int, tmp_path: Path) -> Non
     with pytest.raises(UnsupportedContainer) as caught:
         read_pickle(tmp_path, dump(Call(Named(module, attribute), ()), protocol))
     shown = name.replace("\x1b", "\\x1b").replace("\0", "\\x00")
-    assert str(caught.value) == f"{tmp_path}: {UNKNOWN.format(shown)}"
+    said = UNKNOWN.format(shown)
+    if name.startswith(("argparse.", "numpy.")):
+        way = "Load it where it came from and save the state_dict alone: torch.save(model.state_dict(), FILE)"
+        said = f"{said.partition('Load the')[0]}{way}"
+    assert str(caught.value) == f"{tmp_path}: {said}"
 
 
 @pytest.mark.parametrize("code", sorted(set(range(256)) - pickle_machine._OPERATIONS.keys() - {ord(".")}))

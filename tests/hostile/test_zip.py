@@ -208,7 +208,8 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     ),
     "nothing of torch": (
         archive({"a\x1b[31m/x": b""}),
-        r"a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a\x1b[31m/x",
+        r"a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a\x1b[31m/x; "
+        "unpack it, and name the folder with config.json and the weights",
     ),
     "big-endian": (
         archive({**ENTRIES, "archive/byteorder": b"big"}),

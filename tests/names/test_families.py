@@ -221,7 +221,7 @@ def test_names_as_a_dual_encoder_nests_them(family: str, before: str) -> None:
 
 @pytest.mark.parametrize("family", OWN)
 def test_other_spellings_are_refused(family: str) -> None:
-    for rename in (lambda name: f"model.{name}", lambda name: nested(nested(name)), str.upper):
+    for rename in (lambda name: f"model{name}", lambda name: nested(nested(name)), str.upper):
         with pytest.raises(PlanError, match="missing from it"):
             planned(family, {rename(name): array for name, array in tensors_of(OF_FAMILIES[family]).items()})
 
