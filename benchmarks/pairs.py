@@ -51,14 +51,16 @@ def _config(vision: Any, text: Any, projection: int) -> VisionTextDualEncoderCon
     return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=projection)
 
 
-def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, spread: float) -> None:
+def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, spread: float | None = None) -> None:
     """Writes a model whose every weight is drawn anew.
 
     Args:
         config: of the model.
         out: folder to write.
         seed: of the weights.
-        spread: standard deviation of matrices; vectors (biases, norms) are spread by 0.1 around their initial value.
+        spread: standard deviation of matrices; None: 1.1 over the root of their rows' length, so that what comes out of
+            one is as wide as what goes in, whatever the tower's width. Vectors (biases, norms) are spread by 0.1 around
+            their initial value.
     """
     model = VisionTextDualEncoderModel(config)
     draw = torch.Generator().manual_seed(seed)
@@ -70,7 +72,7 @@ def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, sprea
             elif weight.ndim < 2:
                 weight.add_(0.1 * noise)
             else:
-                weight.copy_(spread * noise)
+                weight.copy_((spread or 1.1 * weight[0].numel() ** -0.5) * noise)
     model.save_pretrained(out)
 
 
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for number, pair in enumerate(options.pairs):
-        write_model(tiny_config(pair), options.out / pair, options.seed + number, spread=0.2)
+        write_model(tiny_config(pair), options.out / pair, options.seed + number)
         print(json.dumps({"pair": pair, "folder": str(options.out / pair)}), flush=True)
     if options.large:
         write_model(large_config(), options.out / "large", options.seed, spread=0.03)
