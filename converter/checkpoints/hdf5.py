@@ -38,6 +38,7 @@ from converter.tensors.layouts import ALIGNMENT
 
 _WHOLE = "model_weights"
 _COMPARED = 2**22  # bytes or numbers of a tensor that are compared at once
+CONTAINER = "tf_model.h5"
 TOP_LEVEL = "top_level_model_weights"
 # What Keras keeps below the 64 KB that HDF5 grants an object header.
 MAX_ATTRIBUTE_BYTES = 64_512
@@ -103,7 +104,7 @@ def read_here(path: Path) -> Checkpoint:
         raise
     if all(tensor.extent is not None for tensor in tensors.values()):
         file.close()
-    return Checkpoint("tf", "tf_model.h5", tensors, (path,), {}, file.close)
+    return Checkpoint("tf", CONTAINER, tensors, (path,), {}, file.close)
 
 
 def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: str | None) -> dict[str, StoredTensor]:

@@ -76,6 +76,11 @@ class TensorReader:
         return self._checkpoint.framework
 
     @property
+    def container(self) -> str:
+        """What kind of file it lies in, for example ``"tf_model.h5"``; shards are another kind."""
+        return self._checkpoint.container
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """What the tensors are read from."""
         return self._checkpoint.files

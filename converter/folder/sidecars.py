@@ -13,12 +13,15 @@ from typing import Any
 from converter.errors import ConfigError, SourceError
 from converter.folder.files import inside, read_json, write_json
 
-# Tokenizer and processor files, as transformers names them. Nothing else is taken along: no code, no other weights.
+# Tokenizer and processor files, as the classes of transformers 4 and 5 name them, but for pickles. Nothing else is taken
+# along: no code, no other weights.
 SIDECARS = (
-    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
-    "preprocessor_config.json", "processor_config.json", "sentencepiece.bpe.model", "special_tokens_map.json",
-    "spiece.model", "spm.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
-    "vocab.txt",
+    "added_tokens.json", "bpe.codes", "byte_maps.json", "chat_template.jinja", "chat_template.json", "dict.txt",
+    "emoji.json", "entity_vocab.json", "generation_config.json", "merges.txt", "normalizer.json",
+    "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "sentencepiece.bpe.model",
+    "sentencepiece.model", "source.spm", "special_tokens_map.json", "spiece.model", "spm.model", "spm_char.model",
+    "target.spm", "target_vocab.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab-src.json",
+    "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json", "word_shape.json",
 )  # fmt: skip
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 MAX_SIDECAR_BYTES = 256 * 2**20

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter.checkpoints.detect import held
+from converter.checkpoints.hdf5 import CONTAINER as SINGLE_H5
 from converter.conversion.streams import TensorReader, open_tensors
 from converter.errors import ConverterError, listed, printable
 from converter.folder import manifest
@@ -155,9 +156,9 @@ def _where(one: Array, other: Array) -> str:
 
 
 def _logit_scale(ours: TensorReader) -> list[str]:
-    """Of some families transformers 4.x takes the trained scale from the config when it reads ``tf_model.h5``."""
+    """Of some families transformers 4.x takes the trained scale from the config when it reads a single ``tf_model.h5``."""
     field = None if ours.family is None else ours.family.init_scale
-    if ours.family is None or field is None:
+    if ours.family is None or field is None or ours.container != SINGLE_H5:
         return []
     stored = float(ours.read(ours.family.scale).reshape(()))
     said = ours.config.get(field)

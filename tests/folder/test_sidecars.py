@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError
 from converter.folder import sidecars
 from converter.folder.files import write_json
-from converter.folder.sidecars import copy_sidecars, rewrite_config
+from converter.folder.sidecars import SIDECARS, copy_sidecars, rewrite_config
 
 
 def folders(tmp_path: Path, **content: str) -> tuple[Path, Path]:
@@ -200,3 +201,16 @@ def test_copies_are_told_from_others_and_a_mended_one_is_a_copy(tmp_path: Path) 
     (tmp_path / "other" / "vocab.txt").write_text("[]")
     (tmp_path / "other" / "tokenizer_config.json").write_text("no JSON")
     assert sidecars.differing(tmp_path / "one", tmp_path / "other") == ("tokenizer_config.json", "vocab.txt")
+
+
+@pytest.mark.torch
+def test_every_vocabulary_of_transformers_goes_along() -> None:
+    """What the tokenizer classes of the installed transformers call their files; a pickle is nobody's vocabulary here."""
+    import transformers
+
+    named: set[str] = set()
+    for path in Path(transformers.__file__).parent.rglob("tokenization*.py"):
+        for table in re.findall(r"VOCAB_FILES_NAMES\s*(?::[^=]+)?=\s*\{(.*?)\}", path.read_text("utf-8"), re.DOTALL):
+            named.update(re.findall(r':\s*"([^"]+)"', table))
+    assert {"bpe.codes", "vocab.txt", "spiece.model"} <= named
+    assert {name for name in named if not name.endswith((".pkl", ".bin"))} <= set(SIDECARS)

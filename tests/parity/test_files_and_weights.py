@@ -167,6 +167,17 @@ def test_a_scale_reset_to_the_default_is_found_twice(out):
     assert problems[1].startswith("logit_scale differs in 1 of 1 elements, first at (): 2.659")
 
 
+@pytest.mark.parametrize("options", [{"format": "safetensors"}, {"max_shard_size": "100KB"}], ids=str)
+def test_other_containers_hold_the_scale_that_transformers_4_reads(
+    source: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Of a single tf_model.h5 alone it takes the config's."""
+    pt2tf(source, tmp_path / "other", **options)
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 2.6592}))
+    assert weights(tmp_path / "other", source).status == "passed"
+
+
 def test_a_config_without_the_trained_scale_is_found(out):
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 2.6592}))
