@@ -135,7 +135,7 @@ def make_plan(
         normalised = Normalised(dict(checkpoint.tensors), spelled, {})
     found = normalised.tensors
     taken = _take_buffers(found, rules, source)
-    _check_complete(found, rules.tensors, checkpoint)
+    _check_complete(found, rules.tensors, checkpoint, is_quantised=bool(config.raw.get("quantization_config")))
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     restored, expected, dropped = _plan_buffers(taken, target, names)
@@ -198,19 +198,27 @@ def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
     return rule.shape is None or stored.shape == rule.shape
 
 
-def _check_complete(found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
+def _check_complete(
+    found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint, is_quantised: bool
+) -> None:
     expected = {rule.names[checkpoint.framework]: rule for rule in rules}
     missing = [name for name in expected if name not in found]
     surplus = [name for name in found if name not in expected]
     if not missing and not surplus:
         return
+    where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    if is_quantised:
+        raise PlanError(
+            f"{where}: quantised weights, as the quantization_config of config.json says, which are stored under other "
+            "names and shapes; load the model, call its dequantize(), and save it again"
+        )
     parts = []
     if missing:
         parts.append(f"missing from it ({len(missing)}): {listed(missing)}, as {expected[missing[0]].cite} asks for")
     if surplus:
         parts.append(f"in it but not in the model that config.json describes ({len(surplus)}): {listed(surplus)}")
     raise PlanError(
-        f"{checkpoint.files[0] if checkpoint.files else checkpoint.container}: not the tensors that config.json "
+        f"{where}: not the tensors that config.json "
         f"describes; {'; '.join(parts)}; compare config.json with the one the weights were saved with"
     )
 

@@ -134,6 +134,8 @@ def rewrite_config(
     for field, value in scale.items():
         if math.isfinite(value):
             rewrite(field, value)
+    if config.pop("quantization_config", None) is not None:  # every weight is there as a float: nothing is quantised
+        rewritten.append("config.json: quantization_config: left out, the weights are not quantised")
     for field in ("torch_dtype", "dtype"):
         if config.get(field) is not None and float_dtype is not None:
             rewrite(field, float_dtype)

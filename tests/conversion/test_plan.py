@@ -17,7 +17,7 @@ from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
 from tests.compat.towers import FAMILIES
-from tests.tiny import MODELS, config_of
+from tests.tiny import MODELS, config_of, tensors_of
 
 FILE = Path("model.safetensors")
 QUERY = "text_model.encoder.layer.1.attention.self.query.weight"
@@ -247,3 +247,18 @@ def test_vit_without_qkv_bias() -> None:
     assert back.restored == {}
     assert (len(back.dropped), len(back.expected)) == (9, 9)
     assert {item.reason for item in back.dropped} == {"all zero: the config says that there is no such bias"}
+
+
+def test_weights_that_are_quantised_are_said_to_be() -> None:
+    """A stale field says nothing: where all weights are there, they are no longer quantised."""
+    config = config_of(fields={"quantization_config": {"quant_method": "bitsandbytes"}})
+    made = {name: array.shape for name, array in tensors_of(config).items()}
+    whole = Checkpoint("pt", "made up", {n: StoredTensor(n, "float32", shape) for n, shape in made.items()}, ())
+    assert len(make_plan(whole, check_config(config), "tf").tensors) == len(made)
+    part = Checkpoint("pt", "made up", dict(list(whole.tensors.items())[1:]), ())
+    with pytest.raises(PlanError) as caught:
+        make_plan(part, check_config(config), "tf")
+    assert str(caught.value) == (
+        "made up: quantised weights, as the quantization_config of config.json says, which are stored under other names "
+        "and shapes; load the model, call its dequantize(), and save it again"
+    )

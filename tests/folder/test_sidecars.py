@@ -140,6 +140,13 @@ def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path) -> None:
     assert not (target / "vocab.txt").is_symlink()
 
 
+def test_what_no_longer_is_quantised_is_not_said_to_be() -> None:
+    config, rewritten = rewrite_config({"quantization_config": {"quant_method": "bitsandbytes"}, "a": 1}, {}, None)
+    assert config == {"a": 1}
+    assert rewritten == ("config.json: quantization_config: left out, the weights are not quantised",)
+    assert rewrite_config({"quantization_config": None}, {}, None)[1] == ()
+
+
 def test_logit_scale_goes_into_the_config() -> None:
     raw = {"b": 1, "logit_scale_init_value": 2.6592, "a": 2}
     config, rewritten = rewrite_config(raw, {"logit_scale_init_value": 3.309999942779541}, "float32")
