@@ -13,7 +13,7 @@ from converter.errors import ModelError
 from converter.models.embeddings import pair
 from converter.models.features import Features
 from converter.models.inputs import unpacked
-from converter.models.losses import clip_loss
+from converter.models.losses import clip_loss, per_replica
 from converter.models.outputs import DualEncoderOutput
 from converter.models.parts import unit, widened
 
@@ -163,13 +163,13 @@ class Calling(Features, keras.Model):
             training: passed on.
 
         Returns:
-            A scalar.
+            A scalar; under ``tf.distribute`` the share of this replica, whose pairs are contrasted with one another.
         """
         if getattr(self, "_compile_loss", None) is not None and y is not None:
             given = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
             return super().compute_loss(**given, training=training)
         loss = self.loss_of(y_pred["logits_per_text"])
-        return ops.sum(ops.stack([loss, *(ops.cast(extra, loss.dtype) for extra in self.losses)]))
+        return per_replica(ops.sum(ops.stack([loss, *(ops.cast(extra, loss.dtype) for extra in self.losses)])))
 
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:

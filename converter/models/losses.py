@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from converter.errors import ModelError
@@ -34,6 +35,23 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     square = ops.reshape(logits, (size, size))
     own = ops.diagonal(ops.log_softmax(square, axis=-1))
     return -ops.sum(own) / ops.cast(size, own.dtype)
+
+
+def per_replica(loss: Tensor) -> Tensor:
+    """A replica's share of a loss, which ``tf.distribute`` adds up, as Keras' own losses scale theirs.
+
+    Args:
+        loss: a scalar, the mean over what this replica sees.
+
+    Returns:
+        The same, divided by the number of replicas where there are several.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return loss if replicas == 1 else loss / ops.cast(replicas, loss.dtype)
 
 
 def clip_loss(similarity: Tensor) -> Tensor:
