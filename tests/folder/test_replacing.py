@@ -320,7 +320,11 @@ def test_a_journal_of_another_kind(tmp_path: Path, changes: dict[str, object]) -
     assert refused(out) == strange(out)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, " " * (replacing.MAX_JOURNAL_BYTES + 1)])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "[" * 100_000, " " * (replacing.MAX_JOURNAL_BYTES + 1)],
+    ids=["empty", "list", "half", "deep", "too long"],
+)
 def test_a_journal_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     out = write(tmp_path / "out", FOREIGN)
     journal(out)
