@@ -86,10 +86,9 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
 
 def outlook(folder: Path, new: Collection[str]) -> tuple[tuple[str, ...], int]:
     """Says what a conversion into a folder replaces, and how many files and folders in it stay; nothing of a fresh one."""
-    try:
-        present = _names(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    if not folder.is_dir():
         return (), 0
+    present = _names(folder)
     old = replaced_by(new, present)
     return old, len(present) - len(old)
 

@@ -59,7 +59,8 @@ def _check_place(out: Path, overwrite: bool) -> None:
             settle(out)
         problem = _problem(out, overwrite)
         if problem is None:
-            check_replaced(out, outlook(out, ())[0])
+            if before is not None:
+                check_replaced(out, outlook(out, ())[0])
             return
         if _what_is_at(out) == before:
             raise TargetError(problem)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import EXPECTED_TEXT, Convert
+from tests.crash.sources import content
 from tests.tiny import BFLOAT16, config_of, tensors_of, write_checkpoint, write_tiny
 
 
@@ -69,6 +70,51 @@ def test_dry_run_goes_where_something_is_already(convert: Convert, here: Path) -
     (here / "tf").mkdir()
     assert convert("pt2tf", "src", "tf", "--dry-run").status == 0
     assert list((here / "tf").iterdir()) == []
+
+
+def test_what_is_replaced_is_said(convert: Convert, here: Path) -> None:
+    """Beforehand and afterwards, for people and for machines; a folder that is new holds nothing of the kind."""
+    assert "replaced" not in convert("pt2tf", "src", "tf").out
+    (here / "tf" / ".git").mkdir()
+    for name in ("README.md", "parity.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (here / "tf" / name).write_text("mine")
+    before = content(here)
+    names = ["conversion.json", "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    written = (path.name for path in (here / "tf").iterdir() if path.name not in (*names, ".git", "README.md"))
+    names += sorted(written)
+    for more, words in ((("--dry-run",), ("would be replaced", "would stay")), ((), ("replaced", "stayed"))):
+        run = convert("pt2tf", "src", "tf", "--overwrite", "--json", "--dry-run")
+        found = json.loads(run.out)
+        assert (found["replaced"], found["kept"]) == (names, 2)
+        assert content(here) == before
+        run = convert("pt2tf", "src", "tf", "--overwrite", *more)
+        assert (run.status, run.err) == (0, "")
+        said = next(one for one in run.out.splitlines() if "replaced in" in one)
+        assert said.startswith(f"  {words[0]} in tf: conversion.json, config.json, ")
+        assert said.endswith(f"; 2 other files and folders {words[1]}")
+    assert (here / "tf" / "README.md").read_text() == "mine"
+    assert not (here / "tf" / "parity.json").exists()
+    found = json.loads(convert("pt2tf", "src", "tf", "--dry-run", "--json").out)
+    assert (found["replaced"], found["kept"]) == ([], 0)
+
+
+def test_a_tilde_is_the_home_folder(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell puts it there after ``=``, or in quotes; and no folder ``~`` is made."""
+    monkeypatch.setenv("HOME", str(here / "home"))
+    assert convert("pt2tf", "src", "~/tf", "--config=src/config.json").status == 0
+    (here / "home" / "config.json").write_bytes((here / "src" / "config.json").read_bytes())
+    assert convert("tf2pt", "~/tf", "~/pt", "--config=~/config.json").status == 0
+    assert convert("inspect", "~/pt").status == 0
+    assert convert("verify", "~/tf", "--weights-only", "--reference=~/pt", "--report=~/report.md").status == 0
+    assert sorted(path.name for path in (here / "home").iterdir()) == ["config.json", "pt", "report.md", "tf"]
+    assert sorted(path.name for path in here.iterdir()) == ["home", "src"]
+    run = convert("pt2tf", "src", "~nobody-of-that-name/tf")
+    assert (run.status, run.err) == (
+        1,
+        "convert: ~nobody-of-that-name/tf: there is no home folder of that name; write the path out, or ./ before the "
+        "name\n",
+    )
+    assert sorted(path.name for path in here.iterdir()) == ["home", "src"]
 
 
 @pytest.mark.parametrize(("name", "command"), [("pt", "pt2tf"), ("tf", "tf2pt")])
@@ -175,6 +221,8 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
         "made_new": [],
         "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
         "config_unknown": [],
+        "replaced": [],
+        "kept": 0,
         "checked": True,
         "dry_run": False,
     }

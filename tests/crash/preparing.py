@@ -27,6 +27,34 @@ def without_kernel() -> None:
     del os.copy_file_range
 
 
+def killed_at_a_rename(number: int) -> None:
+    """Ends the process right before one of the renames that replace files."""
+    real, seen = Path.rename, 0
+
+    def rename(path: Path, place: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(path, place)
+
+    Path.rename = rename  # type: ignore[method-assign, assignment]
+
+
+def a_disk_full_for_a_rename(number: int) -> None:
+    """One of the renames that replace files finds no room for a name."""
+    real, seen = Path.rename, 0
+
+    def rename(path: Path, place: Path) -> Path:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, place)
+
+    Path.rename = rename  # type: ignore[method-assign, assignment]
+
+
 def without_powers() -> None:
     """Root that may do no more than the owner of a file may (capset(2), all capabilities cleared)."""
     if os.geteuid() != 0:

@@ -83,6 +83,26 @@ def write_sources(folder: Path, large: bool = True) -> Path:
     return folder
 
 
+FOREIGN = {".git/HEAD": "ref: main", ".git/objects/pack": "packed", "README.md": "card", "notes/diary": "mine"}
+
+
+def put_foreign(folder: Path) -> None:
+    """Puts files of others into a folder, which no conversion may touch."""
+    for name, text in FOREIGN.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def foreign(folder: Path) -> dict[str, tuple[int, int, int, str]]:
+    """What they are: inode, times of change, and what is in them."""
+    found = {}
+    for path in sorted(path for name in FOREIGN for path in (folder / name, (folder / name).parent) if path != folder):
+        held = path.stat()
+        text = path.read_text() if path.is_file() else "folder"
+        found[str(path.relative_to(folder))] = (held.st_ino, held.st_mtime_ns, held.st_ctime_ns, text)
+    return found
+
+
 def content(folder: Path) -> dict[str, str]:
     """The sha256 of every file below a folder, links and empty folders included by name."""
     return {

@@ -15,12 +15,12 @@ import h5py
 import numpy as np
 import pytest
 
-from converter import tf2pt
+from converter import tf2pt, verify
 from converter.errors import TargetError
 from tests.crash import children
 from tests.crash.conftest import Mounted
-from tests.crash.preparing import with_small_files, without_looking_at_the_disk
-from tests.crash.sources import CASES, content
+from tests.crash.preparing import a_disk_full_for_a_rename, with_small_files, without_looking_at_the_disk
+from tests.crash.sources import CASES, content, foreign, put_foreign
 from tests.hdf5_files import read_all, write_h5
 from tests.torture import FULL, rounds
 
@@ -68,7 +68,9 @@ def test_no_file_may_grow_beyond_a_limit(small: Path, tmp_path: Path, talk: Path
     place.mkdir()
     arguments = case.words(small, place / "out")
     assert children.run(arguments, talk).status == 0
-    largest = max(path.stat().st_size for path in (place / "out").iterdir())
+    put_foreign(place / "out")
+    others = foreign(place / "out")
+    largest = max(path.stat().st_size for path in (place / "out").iterdir() if path.is_file())
     old = content(place / "out")
     turns = rounds(sample=3, full=60)
     for turn in range(turns):
@@ -82,6 +84,28 @@ def test_no_file_may_grow_beyond_a_limit(small: Path, tmp_path: Path, talk: Path
         assert [path.name for path in place.iterdir()] == ["out"]
     prepare = partial(with_small_files, 2 * largest + 2**20)  # a spool may be larger than what comes of it
     assert children.run([*arguments, "--overwrite"], talk, prepare=prepare).status == 0
+    assert foreign(place / "out") == others
+
+
+@pytest.mark.parametrize("name", ["safetensors to h5", "shards to h5 shards", "h5 to bin"])
+def test_a_disk_that_has_no_room_for_a_name(small: Path, tmp_path: Path, talk: Path, name: str) -> None:
+    """Whichever rename it is that fails: all is put back, and what is not ours was never touched."""
+    out = tmp_path / "place" / "out"
+    assert children.run(CASES["safetensors to shards"].words(small, out), talk).status == 0
+    put_foreign(out)
+    before, old = foreign(out), content(out)
+    for number in range(1, 100):
+        line = [*CASES[name].words(small, out), "--overwrite"]
+        ended = children.run(line, talk, prepare=partial(a_disk_full_for_a_rename, number))
+        assert foreign(out) == before
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+        if ended.status == 0:
+            break
+        full = "cannot be written: the disk is full; free some space; nothing was left behind"
+        assert (ended.status, ended.err) == (1, f"convert: {out}: {full}\n")
+        if "tf_model.h5" in content(out) or content(out) != old:  # it was the last of them: all was in its place
+            assert verify(out, weights_only=True).passed
+    assert number > 8
 
 
 # Where bytes leave this process for the disk, and files are made.
@@ -104,12 +128,13 @@ def test_every_call_that_writes_may_fail(
     shards = {"max_shard_size": "40KB"} if "--max-shard-size" in case.options else {}
     convert = partial(case.convert, small, out, overwrite=True, **shards)
     convert()
-    old = content(out)
+    put_foreign(out)
+    old, others = content(out), foreign(out)
     tried = 0
     for owner, attribute in CALLS:
         for chosen in (0, 0.5, 1) if FULL else (0, 1):
             tried += fails(convert, out, owner, attribute, chosen, CODES[code], monkeypatch)
-            assert content(out) == old
+            assert (content(out), foreign(out)) == (old, others)
             assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert tried >= (12 if FULL else 8)
 

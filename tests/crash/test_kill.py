@@ -20,13 +20,15 @@ from pathlib import Path
 import pytest
 
 from converter import verify
+from converter.folder.replacing import NAME as JOURNAL
+from converter.folder.replacing import settle
 from tests.crash import children
-from tests.crash.preparing import signalled_on_the_threshold, signalled_within_hdf5, without_kernel
-from tests.crash.sources import CASES, Case, content
+from tests.crash.preparing import killed_at_a_rename, signalled_on_the_threshold, signalled_within_hdf5, without_kernel
+from tests.crash.sources import CASES, FOREIGN, Case, content, foreign, put_foreign
 from tests.torture import FULL, rounds
 
 ROUNDS = rounds(sample=1, full=100)
-LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}(-old)?")
+LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}")
 INTERRUPTED = "convert: interrupted; nothing half-made was left behind\n"
 ENDS = {
     signal.SIGINT: (130, INTERRUPTED),
@@ -162,7 +164,7 @@ def as_a_program(words: list[str], prepare: Callable[[], object]) -> subprocess.
 
 
 class Killing:
-    """One conversion, killed again and again by one signal."""
+    """One conversion, killed again and again by one signal; into a folder that is there it leaves the files of others alone."""
 
     def __init__(
         self,
@@ -197,19 +199,19 @@ class Killing:
         if overwrite:
             self.out.mkdir()
             (self.out / "config.json").write_text("old")
+            put_foreign(self.out)
             old = content(self.out)
+            new = new | {name: what for name, what in old.items() if name != "config.json"}
+        others = foreign(self.out) if overwrite else {}
         arguments = [*self.arguments, *(["--overwrite"] if overwrite else [])]
         ended = children.run(arguments, self.talk, self.number, after, self.prepare)
+        if overwrite:
+            self.settled(others)
         found = content(self.out) if self.out.exists() else {}
         left = sorted(path.name for path in self.out.parent.iterdir() if path != self.out)
         assert all(LEFTOVER.fullmatch(name) for name in left), left
         assert not left or self.number == signal.SIGKILL, left
-        if found == {} != old:  # between two renames, where the kernel cannot exchange
-            assert self.prepare is not None
-            assert self.number == signal.SIGKILL
-            assert content(next(self.out.parent.glob("*-old"))) == old
-        else:
-            assert found in (old, new)
+        assert found in (old, new)
         assert (ended.status, ended.err) in (ENDS[self.number], (0, "")), ended
         assert ended.status != 0 or found == new
         self.seen["complete" if found == new else "old" if found else "absent"] += 1
@@ -218,12 +220,58 @@ class Killing:
         self.case.convert(self.sources, self.out, overwrite=overwrite or found == new)  # sweeps what the first one left
         assert [path.name for path in self.out.parent.iterdir()] == ["out"]
         assert content(self.out) == new
+        assert not overwrite or foreign(self.out) == others
+
+    def settled(self, others: dict[str, tuple[int, int, int, str]]) -> None:
+        """Lets the next command put right what was interrupted."""
+        assert foreign(self.out) == others
+        if (self.out / JOURNAL).exists():
+            assert self.number == signal.SIGKILL
+            free([JOURNAL], self.out)
+            settle(self.out)
+        free([self.out.name], self.out.parent)
+
+
+@pytest.mark.parametrize("name", ["safetensors to h5", "shards to h5 shards", "h5 to bin"])
+def test_killed_at_every_rename(small: Path, tmp_path: Path, talk: Path, name: str) -> None:
+    """Of those that replace files in a folder that is there; verify, inspect and the next conversion come after it."""
+    case, out = CASES[name], tmp_path / "place" / "out"
+    first = CASES["safetensors to shards"].words(small, out)
+    line = [*case.words(small, out), "--overwrite"]
+    ends = set()
+    for number in range(1, 100):
+        shutil.rmtree(out, ignore_errors=True)
+        assert children.run(first, talk).status == 0
+        put_foreign(out)
+        before, old = foreign(out), content(out)
+        ended = children.run(line, talk, prepare=partial(killed_at_a_rename, number))
+        assert foreign(out) == before
+        if ended.status == 0:
+            break
+        assert (ended.status, ended.err) == (-9, "")
+        if interrupted := (out / JOURNAL).exists():
+            free([JOURNAL], out)
+        command = [["verify", str(out), "--weights-only"], ["inspect", str(out)]][number % 2]
+        asked = children.run(command, talk)
+        assert asked.status == 0, asked
+        assert (": interrupted while its files were replaced; " in asked.err) == interrupted
+        found = content(out)
+        ends.add("old" if found == old else "new")
+        assert verify(out, weights_only=True).passed
+        assert foreign(out) == before
+        free(["out"], out.parent)
+        assert children.run(line, talk).status == 0
+        assert foreign(out) == before
+        assert set(content(out)) >= set(FOREIGN)
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert number > 8
+    assert ends == {"old", "new"}
 
 
 def free(left: list[str], place: Path) -> None:
     """Waits for locks to go: a child that was forked a moment ago to read HDF5 first may have them a moment longer."""
     for name in left:
-        if not name.endswith("-old"):
+        if (place / name).is_dir():
             lock = os.open(place / name, os.O_RDONLY)
             deadline = time.monotonic() + 1
             while time.monotonic() < deadline:

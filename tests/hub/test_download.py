@@ -127,7 +127,7 @@ def test_what_looks_like_a_path_is_never_asked_for(
     with pytest.raises(SourceError) as caught:
         pt2tf(source, tmp_path / "out")
     assert str(caught.value) == (
-        f"{Path(source)}: not found; name a folder that save_pretrained wrote, or a weights file in one"
+        f"{Path(source).expanduser()}: not found; name a folder that save_pretrained wrote, or a weights file in one"
     )
     with pytest.raises(SourceError, match="not found; name a folder"):
         pt2tf(Path("org/clip"), tmp_path / "out")

@@ -137,13 +137,37 @@ def test_a_config_of_other_sizes_is_refused(one: Case, tmp_path: Path) -> None:
     assert wrong in str(caught.value).split("of another shape: ")[1]
 
 
-def test_an_existing_folder_is_kept(one: Case, tmp_path: Path) -> None:
-    one.keras.save_pretrained(tmp_path / "out")
-    (tmp_path / "out" / "mine.txt").write_text("")
-    with pytest.raises(TargetError):
-        one.keras.save_pretrained(tmp_path / "out")
-    assert (tmp_path / "out" / "mine.txt").exists()
-    one.keras.save_pretrained(tmp_path / "out", overwrite=True)
+def test_what_lies_in_a_folder_is_kept(one: Case, tmp_path: Path) -> None:
+    """As in transformers 4: the tokenizer is saved first or last, and the model again after every epoch."""
+    out, others = tmp_path / "out", {"vocab.txt": "words", "notes.txt": "mine", "preprocessor_config.json": "{}"}
+    out.mkdir()
+    for name, text in others.items():
+        (out / name).write_text(text)
+    first = one.keras.save_pretrained(out)
+    assert (first.replaced, first.kept) == ((), 3)
+    (out / "logs").mkdir()
+    for more in ({}, {"overwrite": True}, {"safe_serialization": True}):
+        again = one.keras.save_pretrained(out, **more)
+        assert again.replaced == ("conversion.json", "config.json", "tf_model.h5")
+        assert again.kept == 4
+        assert {name: (out / name).read_text() for name in others} == others
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*others, "logs", "config.json", "conversion.json", "model.safetensors"]
+    )
+    one.keras.from_pretrained(out)
+    with pytest.raises(TargetError) as caught:
+        one.keras.save_pretrained(out, overwrite=False)
+    assert str(caught.value) == (
+        f"{out}: exists already; choose another folder, or replace its checkpoint with --overwrite"
+    )
+
+
+def test_a_tilde_is_the_home_folder(one: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    one.keras.save_pretrained("~/out")
+    one.keras.from_pretrained("~/out")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def save_towers(case: Case, folder: Path) -> dict[str, Path]:
