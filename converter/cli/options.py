@@ -13,6 +13,12 @@ _Command = Callable[..., None]
 _Decorator = Callable[[_Command], _Command]
 
 revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
+config_option = click.option(
+    "--config",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Use this config.json instead of the one beside SRC.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace OUT, whole, if it exists.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -59,12 +65,7 @@ conversion_options = _all_of(
         callback=_check_size,
         help="Cut the weights into files of SIZE, e.g. 5GB.",
     ),
-    click.option(
-        "--config",
-        type=click.Path(readable=False),
-        metavar="FILE",
-        help="A config.json that is not beside SRC.",
-    ),
+    config_option,
     overwrite_option,
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
     click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
