@@ -18,6 +18,7 @@ _QUANTISED = re.compile(
     r"|input_scale|_packed_params.*|zero_point)$"
 )
 _MAX_ROOTS = 4
+_FEW = 6
 
 
 def mismatch(checkpoint: Checkpoint, found: Collection[str], expected: Mapping[str, TensorRule]) -> PlanError | None:
@@ -33,10 +34,15 @@ def mismatch(checkpoint: Checkpoint, found: Collection[str], expected: Mapping[s
     if not missing and not surplus:
         return None
     parts = []
+    shown = 1 if missing and surplus and len(missing) + len(surplus) > _FEW else 3
     if missing:
-        parts.append(f"missing from it ({len(missing)}): {folded(missing)}, as {expected[missing[0]].cite} asks for")
+        parts.append(
+            f"missing from it ({len(missing)}): {folded(missing, shown)}, as {expected[missing[0]].cite} asks for"
+        )
     if surplus:
-        parts.append(f"in it but not in the model that config.json describes ({len(surplus)}): {folded(surplus)}")
+        parts.append(
+            f"in it but not in the model that config.json describes ({len(surplus)}): {folded(surplus, shown)}"
+        )
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
     way = _way_out(checkpoint, missing, surplus, expected)
     return PlanError(f"{where}: not the tensors that config.json describes; {'; '.join(parts)}; {way}")
