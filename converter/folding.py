@@ -19,11 +19,11 @@ def fold(names: Iterable[str]) -> list[tuple[str, int]]:
     Returns:
         ``[("a.{0...1}.x", 2), ("b", 1)]``, in the order of first appearance; how many names each stands for.
     """
-    groups: dict[str, list[tuple[int, ...]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:
         numbers = tuple(int(number) for number in _NUMBER.findall(name))
-        groups.setdefault(_NUMBER.sub("\0", name), []).append(numbers)
-    return [(_unfold(pattern, numbers), len(numbers)) for pattern, numbers in groups.items()]
+        groups.setdefault(tuple(_NUMBER.split(name)), []).append(numbers)
+    return [(_unfold(parts, numbers), len(numbers)) for parts, numbers in groups.items()]
 
 
 def folded(names: Iterable[str], limit: int = 3) -> str:
@@ -31,9 +31,8 @@ def folded(names: Iterable[str], limit: int = 3) -> str:
     return listed([pattern for pattern, _ in fold(names)], limit)
 
 
-def _unfold(pattern: str, numbers: list[tuple[int, ...]]) -> str:
+def _unfold(parts: tuple[str, ...], numbers: list[tuple[int, ...]]) -> str:
     columns = [sorted(set(column)) for column in zip(*numbers, strict=True)]
-    parts = pattern.split("\0")
     text = parts[0]
     for column, part in zip(columns, parts[1:], strict=True):
         if len(column) == 1:

@@ -21,3 +21,8 @@ from converter.folding import fold
 )
 def test_fold(names: list[str], folded: list[tuple[str, int]]) -> None:
     assert fold(names) == folded
+
+
+def test_names_that_hold_what_nobody_expects() -> None:
+    """Names come from files: a NUL in one is a character like others."""
+    assert fold(["a\0b.1", "a\0b.2", "\0"]) == [("a\0b.{1...2}", 2), ("\0", 1)]

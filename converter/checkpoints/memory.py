@@ -35,6 +35,12 @@ def _stored(name: Any, value: Any) -> StoredTensor:
             f"array of {', '.join(DTYPES)}"
         )
 
+    if getattr(value, "is_meta", False):
+        raise SourceError(
+            f"state dict: {printable(name)} is on the meta device, which holds no values; transformers leaves that where "
+            "it loaded nothing (from_flax=True, from_tf=True): load the model from its own weights first"
+        )
+
     def read_rows(start: int, stop: int) -> Array:
         rows = value[start:stop] if len(value.shape) else value
         if isinstance(rows, np.ndarray | np.generic):

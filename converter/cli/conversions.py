@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.cli.group import Command
-from converter.cli.options import conversion_options, json_option, overwrite_option, quiet_option, revision_option
+from converter.cli.options import (
+    config_option,
+    conversion_options,
+    json_option,
+    overwrite_option,
+    quiet_option,
+    revision_option,
+)
 from converter.cli.printing import checkpoint_lines, echo, print_conversion, print_json
 from converter.cli.progress import progress_bar, warnings_shown
 
@@ -106,12 +113,13 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 )
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @revision_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(source: str, revision: str | None, as_json: bool) -> None:
+def inspect(source: str, revision: str | None, config: str | None, as_json: bool) -> None:
     """Show what the checkpoint SRC is, and what a conversion would drop."""
     from converter.conversion.inspection import inspect as look
 
-    info = look(source, revision=revision)
+    info = look(source, revision=revision, config=config)
     if as_json:
         print_json(info)
     else:

@@ -16,6 +16,12 @@ revision_option = click.option("--revision", metavar="REV", help="Branch, tag or
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the checkpoint in OUT; other files in it stay."
 )
+config_option = click.option(
+    "--config",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Use this config.json instead of the one beside SRC.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
@@ -61,12 +67,7 @@ conversion_options = _all_of(
         callback=_check_size,
         help="Cut the weights into files of SIZE, e.g. 5GB.",
     ),
-    click.option(
-        "--config",
-        type=click.Path(readable=False),
-        metavar="FILE",
-        help="A config.json that is not beside SRC.",
-    ),
+    config_option,
     overwrite_option,
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
     click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,9 +92,9 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
     checked = "compared with the source bit for bit" if result.checked else "not compared with the source"
     yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
     if result.made_new or joined:  # there is no source that it could be verified with
-        yield f"next: {'train it; ' if result.made_new else ''}convert {result.back} {result.out} OUT converts it"
+        yield f"next: {'train it; ' if result.made_new else ''}convert {result.back} {_quoted(result.out)} OUT converts it"
         return
-    yield f"next: convert verify {result.out}, or back again: convert {result.back} {result.out} OUT"
+    yield f"next: convert verify {_quoted(result.out)}, or back again: convert {result.back} {_quoted(result.out)} OUT"
 
 
 def publication_lines(result: Publication) -> Iterator[str]:
@@ -128,7 +129,12 @@ def recording_lines(out: str, recording: Recording) -> Iterator[str]:
     yield f"{out}: {taps} outputs of {len(recording.batches)} batches; {described_run(recording.metadata)}"
     if "samples" in recording.metadata:
         yield f"without texts and pictures: {printable(recording.metadata['samples'], 500)}"
-    yield f"next: convert verify OUT --reference {out}"
+    yield f"next: convert verify OUT --reference {_quoted(out)}"
+
+
+def _quoted(path: object) -> str:
+    """A path as a shell takes it, also one with spaces."""
+    return shlex.quote(str(path))
 
 
 def _at(commit: str | None) -> str:
@@ -162,5 +168,7 @@ def checkpoint_lines(info: CheckpointInfo) -> Iterator[str]:
         yield f"  {'made anew':11} " + ", ".join(name for name, _ in fold(info.restored))
     if info.config_unknown:
         yield f"  {'config.json':11} unknown fields, kept: {printable(', '.join(info.config_unknown))}"
-    verdict = f"cannot be converted: {info.problem}" if info.problem else f"convert {info.command} {info.source} OUT"
+    verdict = (
+        f"cannot be converted: {info.problem}" if info.problem else f"convert {info.command} {_quoted(info.source)} OUT"
+    )
     yield f"  {'next' if info.problem is None else 'problem':11} {verdict}"

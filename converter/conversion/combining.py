@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.conversion.engine import Conversion, write_tensors
-from converter.conversion.formats import default_format
+from converter.conversion.formats import default_format, weights_file
 from converter.conversion.plan import Dropped
 from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
@@ -66,6 +66,7 @@ def combine(
         ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
     """
     vision, text, out = expanded(vision), expanded(text), Path(expanded(out))
+    weights_file(target, format or default_format(target))
     check_out(out, None, overwrite)  # before anything is downloaded
     family = joined()
     with explained(out), ExitStack() as stack:

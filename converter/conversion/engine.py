@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from converter.checkpoints.shards import INDEX, parse_size
-from converter.conversion.formats import weights_file
-from converter.conversion.plan import Dropped, Dtype, Names, Plan, make_plan
+from converter.conversion.formats import choose, weights_file
+from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
 from converter.conversion.sources import Source, opened
 from converter.conversion.writing import Job, Progress, Written, write_job
-from converter.errors import ConfigError, TargetError
+from converter.errors import ConfigError, ConverterError, SourceError, TargetError
 from converter.folder.files import FileRecord, Identity, expanded
 from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import sidecars_of
@@ -26,6 +26,7 @@ from converter.names.frameworks import KERAS, direction, frameworks
 from converter.specs import Checkpoint, Framework, StoredTensor
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
+_CONFIGS = (str, os.PathLike, Mapping, type(None))
 _log = logging.getLogger(__name__)
 
 
@@ -203,6 +204,9 @@ def _convert(
     dry_run: bool,
     progress: Progress | None,
 ) -> Conversion:
+    for what, value, types in (("source", source, (str, os.PathLike, Mapping)), ("config", config, _CONFIGS)):
+        if not isinstance(value, types):
+            raise _of_another_type(what, value)
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
         config = expanded(config)
@@ -212,7 +216,7 @@ def _convert(
         if dry_run and overwrite and out.is_dir():
             settle(out)
         if not dry_run:  # before anything is downloaded
-            check_out(out, _local(source, revision), overwrite)
+            check_out(out, _local(source, revision, out), overwrite)
         with opened(source, framework, revision) as held:
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held.folder), options, progress)
             sidecars = (held.folder,) if held.folder else ()
@@ -232,9 +236,25 @@ def _foreseen(job: Job, overwrite: bool) -> Written:
     return Written(replaced=replaced, kept=kept)
 
 
-def _local(source: Source, revision: str | None) -> Path | None:
-    """Where a source lies on this machine; None for tensors in memory and models on the Hub."""
-    return None if isinstance(source, Mapping) or hub_id(source, revision) is not None else Path(source)
+def _local(source: Source, revision: str | None, out: Path) -> Path | None:
+    """Where a source lies that OUT must not be in; None for tensors in memory and models on the Hub.
+
+    A folder in that of a single weights file, which is often the one where the command runs, is not part of the source.
+    """
+    if isinstance(source, Mapping) or hub_id(source, revision) is not None:
+        return None
+    path = Path(source)
+    real, home = out.resolve(), path.resolve().parent
+    return None if path.is_file() and real != home and real.is_relative_to(home) else path
+
+
+def _of_another_type(what: str, value: object) -> ConverterError:
+    """The error of an object in place of what is read, a model's own say."""
+    if what == "source":
+        way = "a path, the id of a model on the Hub, or a state dict; of a model in memory give model.state_dict()"
+        return SourceError(f"the source is a {type(value).__name__}, expected {way}")
+    way = "a path or a dict; of a model in memory give model.config.to_dict()"
+    return ConfigError(f"the config is a {type(value).__name__}, expected {way}")
 
 
 def _log_plan(job: Job) -> None:
@@ -319,6 +339,8 @@ def _plan_job(
     progress: Progress | None,
 ) -> Job:
     weights = weights_file(target, options["format"])
+    choose("dtype", options["dtype"], DTYPES_ASKED)
+    choose("names", options.get("names", "v4"), NAMES)
     if options["format"] == "h5" and options["dtype"] == "bfloat16":
         raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
     plan = make_plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from converter.errors import TargetError, printable
 from converter.names.frameworks import framework_name
@@ -15,8 +15,26 @@ FORMATS: Mapping[Framework, Mapping[str, str]] = {
 }
 
 
+def choose(what: str, value: object, choices: Collection[str]) -> None:
+    """Refuses a word that is none of those that there are, as Python hands on any.
+
+    Raises:
+        TargetError: it is none; the message names them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise TargetError(
+            f"{what} {printable(repr(value), 60)} is not one of those that there are; choose "
+            f"{' or '.join(repr(choice) for choice in choices)}"
+        )
+
+
 def default_format(framework: Framework) -> str:
-    """The container that a framework's checkpoints are written in when nobody says."""
+    """The container that a framework's checkpoints are written in when nobody says.
+
+    Raises:
+        TargetError: there is no such framework.
+    """
+    choose("target", framework, FORMATS)
     return next(iter(FORMATS[framework]))
 
 
@@ -26,9 +44,10 @@ def weights_file(framework: Framework, format: str) -> str:
     Raises:
         TargetError: the framework has no such container.
     """
+    choose("target", framework, FORMATS)
     if format not in FORMATS[framework]:
         raise TargetError(
-            f"format {printable(format, 60)} is not one of {framework_name(framework)}'s; choose "
+            f"format {printable(str(format), 60)} is not one of {framework_name(framework)}'s; choose "
             f"{' or '.join(FORMATS[framework])}"
         )
     return FORMATS[framework][format]

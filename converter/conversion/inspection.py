@@ -78,13 +78,16 @@ class CheckpointInfo:
         return vars(self) | {"source": str(self.source), "nbytes": self.nbytes}
 
 
-def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> CheckpointInfo:
+def inspect(
+    source: str | os.PathLike[str], *, revision: str | None = None, config: str | os.PathLike[str] | None = None
+) -> CheckpointInfo:
     """Looks at a checkpoint without reading its tensors.
 
     Args:
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
             (``id@revision`` too), of which headers alone are read; of any framework.
         revision: branch, tag or commit of an id.
+        config: path of a config.json; None takes the one beside the weights.
 
     Returns:
         What it is; ``problem`` says why it could not be converted.
@@ -101,16 +104,16 @@ def inspect(source: str | os.PathLike[str], *, revision: str | None = None) -> C
         snapshot = find_snapshot(wanted)
         checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
     try:
-        config: TwoTowerConfig | None = None
+        described: TwoTowerConfig | None = None
         plan: Plan | None = None
         problem = None
         try:
-            config = read_config(folder / "config.json")
-            plan = make_plan(checkpoint, config, frameworks()[checkpoint.framework].converts_to)
+            described = read_config(folder / "config.json" if config is None else Path(config))
+            plan = make_plan(checkpoint, described, frameworks()[checkpoint.framework].converts_to)
         except ConverterError as error:
             problem = str(error)
         with reading(os.fspath(source)):
-            return _describe(Path(source), commit, checkpoint, config, plan, problem)
+            return _describe(Path(source), commit, checkpoint, described, plan, problem)
     finally:
         checkpoint.close()
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converter.errors import PlanError, listed, printable
+from converter.conversion.mismatch import mismatch
+from converter.errors import PlanError, printable
 from converter.folding import folded
 from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
@@ -23,6 +24,8 @@ from converter.tensors.layouts import LAYOUTS, Layout, way
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
+NAMES: tuple[Names, ...] = ("v4", "v5")
+DTYPES_ASKED: tuple[Dtype, ...] = ("keep", "float32", "float16", "bfloat16")
 Array = np.ndarray[Any, Any]
 
 
@@ -135,7 +138,8 @@ def make_plan(
         normalised = Normalised(dict(checkpoint.tensors), spelled, {})
     found = normalised.tensors
     taken = _take_buffers(found, rules, source)
-    _check_complete(found, rules.tensors, checkpoint, is_quantised=bool(config.raw.get("quantization_config")))
+    if (error := mismatch(checkpoint, found, {rule.names[source]: rule for rule in rules.tensors})) is not None:
+        raise _quantised(checkpoint) if config.raw.get("quantization_config") else error
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     restored, expected, dropped = _plan_buffers(taken, target, names)
@@ -198,28 +202,11 @@ def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
     return rule.shape is None or stored.shape == rule.shape
 
 
-def _check_complete(
-    found: Mapping[str, Any], rules: Iterable[TensorRule], checkpoint: Checkpoint, is_quantised: bool
-) -> None:
-    expected = {rule.names[checkpoint.framework]: rule for rule in rules}
-    missing = [name for name in expected if name not in found]
-    surplus = [name for name in found if name not in expected]
-    if not missing and not surplus:
-        return
+def _quantised(checkpoint: Checkpoint) -> PlanError:
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
-    if is_quantised:
-        raise PlanError(
-            f"{where}: quantised weights, as the quantization_config of config.json says, which are stored under other "
-            "names and shapes; load the model, call its dequantize(), and save it again"
-        )
-    parts = []
-    if missing:
-        parts.append(f"missing from it ({len(missing)}): {listed(missing)}, as {expected[missing[0]].cite} asks for")
-    if surplus:
-        parts.append(f"in it but not in the model that config.json describes ({len(surplus)}): {listed(surplus)}")
-    raise PlanError(
-        f"{where}: not the tensors that config.json "
-        f"describes; {'; '.join(parts)}; compare config.json with the one the weights were saved with"
+    return PlanError(
+        f"{where}: quantised weights, as the quantization_config of config.json says, which are stored under other names "
+        "and shapes; load the model, call its dequantize(), and save it again"
     )
 
 
@@ -233,7 +220,7 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
             wrong.append(f"{name} is {stored}, config.json says {shape}")
     if wrong:
         raise PlanError(
-            f"tensors of another shape than config.json says ({len(wrong)}): {listed(wrong)}; "
+            f"tensors of another shape than config.json says ({len(wrong)}): {folded(wrong)}; "
             "compare config.json with the one the weights were saved with"
         )
 

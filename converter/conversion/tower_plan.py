@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.errors import PlanError, listed
+from converter.folding import folded
 from converter.names.configs import TowerConfig
 from converter.names.frameworks import CANONICAL, KERAS, frameworks
 from converter.names.rules import RuleSet, compile_tower
@@ -132,9 +133,9 @@ def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], w
     roots = Counter(name.replace("/", ".").split(".")[0] for name in checkpoint.tensors)
     parts = []
     if missing:
-        parts.append(f"missing ({len(missing)}): {listed(missing)}; it holds tensors under {listed(sorted(roots))}")
+        parts.append(f"missing ({len(missing)}): {folded(missing)}; it holds tensors under {listed(sorted(roots), 4)}")
     if wrong:
-        parts.append(f"of another shape ({len(wrong)}): {listed(wrong)}")
+        parts.append(f"of another shape ({len(wrong)}): {folded(wrong)}")
     return (
         f"{where}: does not hold the {tower.model_type} tower that its config.json describes; {'; '.join(parts)}; "
         "compare config.json with the one the weights were saved with"

@@ -159,8 +159,9 @@ def _passed_through(error: BaseException, is_meant: Callable[[FrameType], bool])
 
 
 def _unreachable(what: str, kept: str, error: BaseException) -> str:
+    here = "" if kept != DOWNLOADED else "no file or folder here, and "
     return (
-        f"{what}: the Hub cannot be reached, or broke off ({type(error).__name__}: {printable(str(error), 200)}); see to "
+        f"{what}: {here}the Hub cannot be reached, or broke off ({type(error).__name__}: {printable(str(error), 200)}); see to "
         f"the network or HTTPS_PROXY and run this again; {kept}"
     )
 

@@ -13,6 +13,8 @@ from converter.names.expressions import integer
 from converter.names.families import JOINED, Family, families, family, is_family
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
+# What the examples of transformers called a dual encoder before it was one of its models.
+_HYBRID = "hybrid-clip"
 MAX_FIELD_CHARACTERS = 10_000
 MAX_NUMBER = 2**31
 
@@ -102,6 +104,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
     of = family_of(raw, where)
     _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrapped(raw, of)
+    if raw.get("model_type") == _HYBRID:
+        raw["model_type"] = of.model_type
+        rewritten = (*rewritten, f'config.json: model_type: "{_HYBRID}" -> "{of.model_type}"')
     vision, text = (_check_side(of, side, raw, f"{where}: {side}_config") for side in SIDES)
     known = of.rules["config"]
     fields = {
@@ -167,6 +172,8 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
     has_towers = all(isinstance(raw.get(f"{side}_config"), Mapping) for side in SIDES)
     if model_type is None and has_towers:
         return family(JOINED)
+    if model_type == _HYBRID and has_towers:
+        return family(JOINED)
     if is_family(model_type):
         found = family(str(model_type))
         if has_towers or all(found.default_tower(side) for side in SIDES):
@@ -179,6 +186,8 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
             f"a single {model_type} tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into "
             "a dual encoder"
         )
+    elif "architecture" in raw and "pretrained_cfg" in raw:
+        what = "a timm model, whose tensors have other names; take the same model in transformers' format"
     else:
         what = (
             f"model_type {printable(repr(model_type), 60)}; convert a folder that save_pretrained of such a model wrote"
@@ -246,6 +255,17 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
     model_type = config.get("model_type")
     files = tower_files(side)
+    if model_type is None:
+        raise UnsupportedTower(
+            f"{where} has no model_type, which says what tower it is; add the one of the original, one of "
+            f"{', '.join(supported(side))}"
+        )
+    other = "text" if side == "vision" else "vision"
+    if isinstance(model_type, str) and model_type not in files and model_type in tower_files(other):
+        raise UnsupportedTower(
+            f"{where}: {model_type} is a {other} tower where the {side} tower belongs; the vision tower comes first, then "
+            "the text tower"
+        )
     if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "

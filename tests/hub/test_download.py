@@ -308,7 +308,7 @@ def test_the_hub_is_not_well(hub: Hub, published: str, tmp_path: Path, status: i
 def test_no_network(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) -> None:
     point_at(monkeypatch, "http://127.0.0.1:9")
     said = refused(ID, tmp_path / "out")
-    assert said.startswith(f"{ID}: the Hub cannot be reached, or broke off (Connect")
+    assert said.startswith(f"{ID}: no file or folder here, and the Hub cannot be reached, or broke off (Connect")
     assert said.endswith("; see to the network or HTTPS_PROXY and run this again; what was downloaded is kept")
 
 

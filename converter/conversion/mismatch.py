@@ -1,0 +1,74 @@
+"""Says how a checkpoint's tensors differ from those that its config describes, and what to do, by the pattern of the names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from converter.errors import PlanError, listed
+from converter.folding import folded
+from converter.names.frameworks import CANONICAL, frameworks
+from converter.names.rules import TensorRule
+from converter.specs import Checkpoint
+
+_COMPARE = "compare config.json with the one the weights were saved with"
+_ADAPTED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
+_QUANTISED = re.compile(
+    r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*|qweight|qzeros|scales|g_idx|weight_format|weight_scale(_inv)?"
+    r"|input_scale|_packed_params.*|zero_point)$"
+)
+_MAX_ROOTS = 4
+_FEW = 6
+
+
+def mismatch(checkpoint: Checkpoint, found: Collection[str], expected: Mapping[str, TensorRule]) -> PlanError | None:
+    """The error of a checkpoint that lacks tensors of the model, or holds others; None of one that does neither.
+
+    Args:
+        checkpoint: the source.
+        found: its names, those of the model where they mean a tensor of it.
+        expected: by the name that the source's framework has for it, the rule that asks for a tensor.
+    """
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    if not missing and not surplus:
+        return None
+    parts = []
+    shown = 1 if missing and surplus and len(missing) + len(surplus) > _FEW else 3
+    if missing:
+        parts.append(
+            f"missing from it ({len(missing)}): {folded(missing, shown)}, as {expected[missing[0]].cite} asks for"
+        )
+    if surplus:
+        parts.append(
+            f"in it but not in the model that config.json describes ({len(surplus)}): {folded(surplus, shown)}"
+        )
+    where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    way = _way_out(checkpoint, missing, surplus, expected)
+    return PlanError(f"{where}: not the tensors that config.json describes; {'; '.join(parts)}; {way}")
+
+
+def _way_out(
+    checkpoint: Checkpoint, missing: Collection[str], surplus: Collection[str], expected: Mapping[str, TensorRule]
+) -> str:
+    if any(_ADAPTED.search(name) for name in surplus):
+        return "these are PEFT's adapters beside the model: model.merge_and_unload().save_pretrained(OTHER), then convert OTHER"
+    if any(_QUANTISED.search(name) for name in surplus):
+        return "the weights are quantised: dequantise them and save again"
+    separator = frameworks()[checkpoint.framework].separator
+    if 2 * len(missing) > len(expected):
+        roots = sorted({name.split(separator)[0] for name in surplus})
+        held = f"it holds tensors below {listed(roots, _MAX_ROOTS)}" if surplus else "it holds none"
+        return f"most names are none of the model's ({held}): write the model with save_pretrained of its class"
+    if missing or checkpoint.framework != CANONICAL:
+        return _COMPARE
+    return f"leave them out: {_without(surplus, expected)}"
+
+
+def _without(surplus: Collection[str], expected: Collection[str]) -> str:
+    """Python that converts all but such tensors."""
+    own = {name.split(".")[0] for name in expected}
+    roots = sorted({name.split(".")[0] for name in surplus})
+    if not own.intersection(roots) and len(roots) <= _MAX_ROOTS:
+        return f"pt2tf({{n: t for n, t in state_dict.items() if n.split('.')[0] not in {roots!r}}}, OUT, config=...)"
+    return "take them from state_dict and give the rest: pt2tf(state_dict, OUT, config=...)"
