@@ -66,10 +66,18 @@ def keras_weights(folder: Path) -> None:
         file.create_dataset("layers/dense/vars/0", data=np.zeros(3))
 
 
+def copied_journal(folder: Path) -> None:
+    (folder / ".conversion-journal").mkdir()
+    (folder / ".conversion-journal" / ".journal.json").write_text(
+        '{"format": 1, "inode": 1, "replaced": [], "new": []}'
+    )
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 465980\n"
 PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "holds TensorFlow": (to_tensorflow, {}),
     "exists already": (lambda folder: (folder.parent / "out").mkdir(), {}),
+    "interrupted while its files": (copied_journal, {}),
     "not the tensors": (tensors(lambda t: {n: a for n, a in t.items() if "pooler" not in n}), {}),
     "in it but not": (tensors(lambda t: t | {"text_model.extra.weight": np.zeros(3, np.float32)}), {}),
     "tensors of another shape": (tensors(lambda t: t | {"text_projection.weight": np.zeros((3, 4), np.float32)}), {}),
