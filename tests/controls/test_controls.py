@@ -90,7 +90,7 @@ def test_a_fault_is_found(model, side, title, models, compared, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("seed", range(rounds(sample=4, full=50)))
-def test_a_true_conversion_passes(seed, pairs, compared, tmp_path) -> None:
+def test_a_true_conversion_passes(seed, compared, tmp_path) -> None:
     pair = write_pair(tmp_path, model_config(*MODELS[-1 - seed % len(MODELS)]), seed=100 + seed)
     manifest = read_manifest(pair / "tf")
     assert verify_files(pair / "tf", manifest).status == "passed"

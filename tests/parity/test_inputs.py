@@ -86,10 +86,10 @@ def test_batches_are_well_formed_for_every_config(
         assert set(ids[mask].tolist()) <= {*range(known.size), known.end} - ({*known.special} - {known.end})
         if input_rules("text", model_type).get("positions_after_padding"):
             # position ids count from behind the padding token's id on: the last of them has to exist
-            first = 1 if model_type == "mpnet" else known.pad
+            first = input_rules("text", model_type).get("padding_id", known.pad)
             assert (first + np.cumsum(ids != first, axis=1) * (ids != first)).max() < positions
             assert not (ids[mask] == first).any()
-        if model_type == "clip_text_model":
+        if input_rules("text", model_type).get("ends_with_eos"):
             check_ends(ids, mask, known.end, end)
 
 
@@ -106,7 +106,9 @@ def check_ends(ids: Any, mask: Any, known: int | None, end: int | None) -> None:
 
 
 def test_towers_without_token_types_get_none() -> None:
-    for model_type in ("mpnet", "clip_text_model"):
+    without = [t for t in TEXT if "type_vocab_size" not in tower_defaults("text", t)]
+    assert {"mpnet", "clip_text_model"} <= set(without)
+    for model_type in without:
         assert all("token_type_ids" not in batch.inputs for batch in make_batches(config(model_type)))
 
 
