@@ -15,7 +15,7 @@ _STATES = re.compile(
     r"|custom_checkpoint)[\w.-]*|[\w.-]*optim_states\.pt"
 )
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
-_MAX_FOLDERS = 1000
+MAX_FOLDERS = 1000
 OF_KERAS = (
     "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
     "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
@@ -169,4 +169,4 @@ def page_or_text(head: bytes) -> str | None:
 def _folders(folder: Path) -> list[Path]:
     inner = (path for path in folder.iterdir() if not is_state(path.name))
     found = [path for path in inner if path.is_dir() and not path.is_symlink()]
-    return sorted(found)[:_MAX_FOLDERS]
+    return sorted(found)[:MAX_FOLDERS]

@@ -10,7 +10,7 @@ from converter.errors import UnsupportedContainer, listed, printable
 
 # What training scripts call the model's weights, those first that mean them alone.
 _USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
-_MAX_DEPTH = 3
+MAX_DEPTH = 3
 
 
 def find_state_dict(
@@ -31,7 +31,7 @@ def find_state_dict(
         UnsupportedContainer: there is none, there are several and none has a usual name, or it holds more than tensors.
     """
     beside: dict[str, str] = {}
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         if not isinstance(value, dict):
             raise UnsupportedContainer(
                 f"{path}: holds a {type(value).__name__}, expected a state_dict; save model.state_dict() with torch.save"
@@ -73,7 +73,7 @@ def _tensors(value: Any, is_tensor: Callable[[Any], bool], depth: int = 0) -> bo
     """Whether a value is a dict of tensors by name, or one that wraps such a dict under a usual name."""
     if not isinstance(value, dict) or not value:
         return False
-    if depth > _MAX_DEPTH:  # a pickle can make a dict that holds itself
+    if depth > MAX_DEPTH:  # a pickle can make a dict that holds itself
         return False
     if all(isinstance(name, str) and is_tensor(held) for name, held in value.items()):
         return True

@@ -17,7 +17,7 @@ _QUANTISED = re.compile(
     r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*|qweight|qzeros|scales|g_idx|weight_format|weight_scale(_inv)?"
     r"|input_scale|_packed_params.*|zero_point)$"
 )
-_MAX_ROOTS = 4
+_SHOWN_ROOTS = 4
 _FEW = 6
 
 
@@ -58,7 +58,7 @@ def _way_out(
     separator = frameworks()[checkpoint.framework].separator
     if 2 * len(missing) > len(expected):
         roots = sorted({name.split(separator)[0] for name in surplus})
-        held = f"it holds tensors below {listed(roots, _MAX_ROOTS)}" if surplus else "it holds none"
+        held = f"it holds tensors below {listed(roots, _SHOWN_ROOTS)}" if surplus else "it holds none"
         return f"most names are none of the model's ({held}): write the model with save_pretrained of its class"
     if missing or checkpoint.framework != CANONICAL:
         return _COMPARE
@@ -69,6 +69,6 @@ def _without(surplus: Collection[str], expected: Collection[str]) -> str:
     """Python that converts all but such tensors."""
     own = {name.split(".")[0] for name in expected}
     roots = sorted({name.split(".")[0] for name in surplus})
-    if not own.intersection(roots) and len(roots) <= _MAX_ROOTS:
+    if not own.intersection(roots) and len(roots) <= _SHOWN_ROOTS:
         return f"pt2tf({{n: t for n, t in state_dict.items() if n.split('.')[0] not in {roots!r}}}, OUT, config=...)"
     return "take them from state_dict and give the rest: pt2tf(state_dict, OUT, config=...)"
