@@ -14,9 +14,13 @@
     |-- CheckError              the written file is not the source, bit for bit
     |-- ModelError              a model was asked for something it cannot do
     `-- ParityError             a comparison could not be carried out
-        `-- WorkerError         a process of its own failed, crashed, hung or ran out of memory
+        |-- OptionError             an option makes no sense, or contradicts another
+        |-- NoReference             there is nothing to compare with
+        `-- WorkerError             the environment is at fault: a process failed, crashed, hung or ran out of memory
+            `-- MissingPackage          a package is not installed
 
-A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1.
+A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1, of an
+OptionError 2; of ``verify``, whose 1 says that the checkpoint differs, 3.
 """
 
 from __future__ import annotations
@@ -83,8 +87,20 @@ class ParityError(ConverterError):
     """A comparison could not be carried out, or had nothing to compare."""
 
 
+class OptionError(ParityError):
+    """An option of a comparison makes no sense, or contradicts another."""
+
+
+class NoReference(ParityError):
+    """There is nothing to compare a checkpoint with: the reference is gone, or is none."""
+
+
 class WorkerError(ParityError):
-    """A process that runs a model did not answer: it failed, crashed, hung or ran out of memory."""
+    """A model could not be run here, which says nothing about it: the process failed, crashed, hung or ran out of memory."""
+
+
+class MissingPackage(WorkerError):
+    """A model could not be run because a package is not installed; the message says what to install."""
 
 
 def unreadable(where: Path | str, error: OSError) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from converter.cli.printing import LONG_LINE
 from converter.cli.signals import INTERRUPTED_STATUS, Stop
-from converter.errors import INTERRUPTED, ConverterError, printable
+from converter.errors import INTERRUPTED, ConverterError, OptionError, printable
 
+WRONG_USAGE = 2  # as click has it
 _MULTIPLYING = "OPENBLAS_NUM_THREADS"
 
 
 class Command(click.Command):
-    """Imports NumPy without the threads that it would multiply matrices with, of which there are none here."""
+    """Imports NumPy without the threads that it would multiply matrices with, of which there are none here.
+
+    Attributes:
+        refused: exit status where an error of the library, or too little memory, ends it.
+    """
+
+    refused: ClassVar[int] = 1
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it starts finds the environment as it was."""
@@ -59,10 +66,15 @@ class Group(click.Group):
             if isinstance(ctx.obj, Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
                 raise SystemExit(ctx.obj.status) from None
             click.echo(printable(f"convert: {error}", LONG_LINE), err=True)
-            ctx.exit(1)
+            ctx.exit(WRONG_USAGE if isinstance(error, OptionError) else self._refused(ctx))
         except MemoryError:
             click.echo("convert: this machine has too little memory for that; take one with more", err=True)
-            ctx.exit(1)
+            ctx.exit(self._refused(ctx))
         except KeyboardInterrupt:  # before click does, which prints an empty line first
             click.echo(INTERRUPTED, err=True)
             ctx.exit(INTERRUPTED_STATUS)
+
+    def _refused(self, ctx: click.Context) -> int:
+        """Exit status of an error of the command that ran."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        return command.refused if isinstance(command, Command) else Command.refused

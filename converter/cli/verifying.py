@@ -10,12 +10,22 @@ import click
 
 from converter.cli.group import Command
 from converter.cli.options import json_option, revision_option, run_options
-from converter.cli.printing import echo, print_json, print_text, recording_lines
+from converter.cli.printing import LONG_LINE, echo, print_json, print_text, recording_lines
 from converter.cli.progress import stages
+from converter.errors import ConverterError, printable
+
+EQUAL, DIFFERENT, NOT_CHECKED = 0, 1, 3
+_STATUSES = {"passed": EQUAL, "failed": DIFFERENT, "not checked": NOT_CHECKED}
+
+
+class Verifying(Command):
+    """A verdict of its own is what 1 says, so that what ends it without one is another status."""
+
+    refused = NOT_CHECKED
 
 
 @click.command(
-    cls=Command,
+    cls=Verifying,
     short_help="Compare files, weights and every layer with the source.",
     epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html",
 )
@@ -50,7 +60,10 @@ def verify(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output."""
+    """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output.
+
+    Exit status: 0 equal, 1 different, 2 wrong usage, 3 not checked.
+    """
     from converter.parity.options import VerifyOptions
     from converter.parity.reports.files import add_to_job_summary, check_report_path, write_report
     from converter.parity.reports.terminal import verification_text
@@ -67,14 +80,20 @@ def verify(
             record=record,
             progress=progress,
         )
-    if as_json:
-        print_json(found)
-    else:
-        print_text(verification_text(found).rstrip("\n"))
-    for path in reports:
-        write_report(found, path)
-    add_to_job_summary(found)
-    sys.exit(0 if found.passed else 1)
+    status = _STATUSES[found.status]
+    try:
+        if as_json:
+            print_json(found)
+        else:
+            print_text(verification_text(found).rstrip("\n"))
+        for path in reports:
+            write_report(found, path)
+        add_to_job_summary(found)
+    except ConverterError as error:
+        if status != DIFFERENT:  # which is the worse news of the two
+            raise
+        click.echo(printable(f"convert: {error}", LONG_LINE), err=True)
+    sys.exit(status)
 
 
 @click.command(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from converter.errors import ParityError
+from converter.errors import OptionError
 from converter.parity.taps import in_words, model_order, tower_of
 
 SCHEMA_VERSION = 1
@@ -18,7 +18,7 @@ class Tolerance:
     """How far a candidate's value may lie from the reference's: ``atol + rtol * |reference|``.
 
     Raises:
-        ParityError: one of them is negative, NaN or infinite, with which everything or nothing would pass.
+        OptionError: one of them is negative, NaN or infinite, with which everything or nothing would pass.
     """
 
     atol: float
@@ -28,7 +28,7 @@ class Tolerance:
         for name in ("atol", "rtol"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
-                raise ParityError(f"{name} is {value}, expected a finite number that is not negative")
+                raise OptionError(f"{name} is {value}, expected a finite number that is not negative")
 
     def __str__(self) -> str:
         return f"atol {self.atol:g}, rtol {self.rtol:g}"

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Status = Literal["passed", "failed", "not checked"]
 # Parts that there may be nothing to check of: a manifest, and a tokenizer and image processor.
 OPTIONAL_PARTS = ("files", "samples")
+
+
+def status_of(findings: Collection[Finding]) -> Status:
+    """What some findings say together: one failure is a failure, and nothing passes of which a part was not checked."""
+    statuses = {finding.status for finding in findings if finding.status != "not checked"}
+    unchecked = any(finding.status == "not checked" and finding.part not in OPTIONAL_PARTS for finding in findings)
+    if "failed" in statuses:
+        return "failed"
+    return "not checked" if unchecked or not statuses else "passed"
 
 
 @dataclass(frozen=True)

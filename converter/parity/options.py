@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import ParityError
+from converter.errors import OptionError
 from converter.parity.runners.options import CandidateOptions, ReferenceOptions, check_device
 from converter.parity.samples import Samples, find_samples
 
@@ -45,12 +45,12 @@ class VerifyOptions:
         """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
 
         Raises:
-            ParityError: they make no sense.
+            OptionError: they make no sense.
         """
         if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise ParityError(f"seconds is {self.seconds}, expected a finite number greater than 0")
+            raise OptionError(f"seconds is {self.seconds}, expected a finite number greater than 0")
         if self.seed < 0:
-            raise ParityError(f"seed is {self.seed}, expected a number that is not negative")
+            raise OptionError(f"seed is {self.seed}, expected a number that is not negative")
         check_device(self.device)
 
     @property
@@ -67,6 +67,6 @@ class VerifyOptions:
         """Texts and pictures.
 
         Raises:
-            ParityError: they cannot be read.
+            OptionError: they cannot be read.
         """
         return find_samples(self.texts, self.images)

@@ -10,7 +10,16 @@ from types import TracebackType
 from typing import Self
 
 from converter.conversion.streams import check_whole
-from converter.errors import ConverterError, ParityError, WorkerError, listed, printable
+from converter.errors import (
+    ConverterError,
+    MissingPackage,
+    NoReference,
+    OptionError,
+    ParityError,
+    WorkerError,
+    listed,
+    printable,
+)
 from converter.folder import manifest
 from converter.folder.files import read_json
 from converter.folder.sidecars import SIDECARS, differing
@@ -59,14 +68,14 @@ class Outputs:
             no_reference: why there is neither, and what to do, for the finding.
 
         Raises:
-            ParityError: tolerances, device or samples make no sense.
+            OptionError: tolerances, device or samples make no sense.
         """
         self._folder, self._source, self._golden, self._options = folder, source, golden, options
         self._no_reference = no_reference
         self._tolerance = Tolerance(options.atol, options.rtol)
         self._samples = options.samples
         if golden is not None and self._samples.given:
-            raise ParityError(
+            raise OptionError(
                 f"{golden}: a golden reference file has inputs of its own; name texts and images to 'convert reference'"
             )
         self._stack = ExitStack()
@@ -93,7 +102,11 @@ class Outputs:
         """Runs both sides and compares them.
 
         Returns:
-            What was found of outputs, and of texts and pictures; and the figures, None where there are none.
+            What was found of outputs, and of texts and pictures; and the figures, None where there are none. A side that
+            could not run here says nothing about the checkpoint, so that its outputs are "not checked".
+
+        Raises:
+            OptionError: what was asked for cannot be had of this reference.
         """
         if self._golden is None and self._source is None:
             return (
@@ -109,23 +122,29 @@ class Outputs:
             report = compare_runs(ours, theirs, self._tolerance, read_json(config_of(self._folder)))
             if self._source is not None:
                 report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
+        except OptionError:
+            raise
         except ConverterError as error:
             untried = _untried("the outputs could not be compared")
-            return (Finding("outputs", "failed", problems=(str(error),)), untried), None
+            status: Status = "not checked" if isinstance(error, WorkerError | NoReference) else "failed"
+            return (Finding("outputs", status, problems=(str(error),)), untried), None
         more = (problem for problem in report.problems if not report.verdict.endswith(problem))
         problems = () if report.passed else (report.verdict, *more)
         found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
         samples = _samples_finding(report, reason, self._samples.given)
-        status, why = self._processor
-        if status == "failed" or (status == "not checked" and samples.status == "passed"):
-            samples = replace(samples, status=status, problems=(why, *samples.problems))
+        of_processor, why = self._processor
+        if of_processor == "failed" or (of_processor == "not checked" and samples.status == "passed"):
+            samples = replace(samples, status=of_processor, problems=(why, *samples.problems))
         return (found, samples), report
 
     def _run_candidate(self, golden: Path) -> tuple[Recording, Recording]:
-        theirs = read_recording(golden)
+        try:
+            theirs = read_recording(golden)
+        except ParityError as error:
+            raise NoReference(str(error)) from None
         dtype = theirs.metadata["dtype"]
         if self._options.float64 and dtype != "float64":
-            raise ParityError(
+            raise OptionError(
                 f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
                 "anew with 'convert reference --float64'"
             )
@@ -195,13 +214,18 @@ def all_batches(
         The batches, and why there is none of texts and pictures; empty where there is.
 
     Raises:
-        WorkerError: the process that was to make them is gone, or failed.
+        WorkerError: the process that was to make them is gone, or failed; or it lacks a package, and texts or pictures
+            were named.
     """
     batches = make_batches(read_json(config_of(in_torch)), options.seed)
     if not any((processor / name).is_file() for name in SIDECARS):
         return batches, f"{processor}: {_NO_PROCESSOR}"
     try:
         return (*batches, ask_samples(worker, processor, samples, options.seconds)), ""
+    except MissingPackage as error:
+        if samples.given:
+            raise
+        return batches, str(error)
     except WorkerError:
         raise
     except ParityError as error:
@@ -252,5 +276,5 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if ours == "pt":
         return folder, source
     if theirs == "tf":
-        raise ParityError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
+        raise OptionError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
     return source, folder

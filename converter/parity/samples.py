@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ParityError, printable
+from converter.errors import OptionError, ParityError, printable
 from converter.parity.batches import Batch
 from converter.parity.inputs import image_shape, read_vocabulary, takes_any_size
 from converter.parity.taps import Array
@@ -55,13 +55,13 @@ def find_samples(texts: Path | None = None, pictures: Sequence[Path] = ()) -> Sa
         pictures: picture files, and folders of them.
 
     Raises:
-        ParityError: a file cannot be read, holds nothing, or too much.
+        OptionError: a file cannot be read, holds nothing, or too much.
     """
     found = _read_texts(texts or SHIPPED / "texts.txt")
     files = [file for path in pictures or (SHIPPED,) for file in _picture_files(path)]
     for kind, count in (("texts", len(found)), ("pictures", len(files))):
         if count > MAX_SAMPLES:
-            raise ParityError(f"{count:,} {kind}, expected at most {MAX_SAMPLES}; name fewer")
+            raise OptionError(f"{count:,} {kind}, expected at most {MAX_SAMPLES}; name fewer")
     return Samples(found, tuple(files), texts is not None or bool(pictures))
 
 
@@ -70,10 +70,10 @@ def _read_texts(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ParityError(f"{printable(str(path))}: not UTF-8 text: {error}; give one text per line") from None
+        raise OptionError(f"{printable(str(path))}: not UTF-8 text: {error}; give one text per line") from None
     texts = tuple(line.strip() for line in lines if line.strip())
     if not texts:
-        raise ParityError(f"{printable(str(path))}: no text in it; give one text per line")
+        raise OptionError(f"{printable(str(path))}: no text in it; give one text per line")
     return texts
 
 
@@ -81,9 +81,9 @@ def _picture_files(path: Path) -> list[Path]:
     try:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES) if path.is_dir() else [path]
     except OSError as error:
-        raise ParityError(f"{printable(str(path))}: cannot be read: {error.strerror}; name another folder") from None
+        raise OptionError(f"{printable(str(path))}: cannot be read: {error.strerror}; name another folder") from None
     if not files:
-        raise ParityError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
+        raise OptionError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
     for file in files:
         _check_file(file, MAX_PICTURE_BYTES)
     return [file.absolute() for file in files]
@@ -94,9 +94,9 @@ def _check_file(path: Path, limit: int) -> None:
     try:
         found = path.stat()
     except OSError as error:
-        raise ParityError(f"{shown}: cannot be read: {error.strerror}; name another file") from None
+        raise OptionError(f"{shown}: cannot be read: {error.strerror}; name another file") from None
     if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
-        raise ParityError(f"{shown}: {found.st_size:,} bytes, expected a file of at most {limit:,}; name another file")
+        raise OptionError(f"{shown}: {found.st_size:,} bytes, expected a file of at most {limit:,}; name another file")
 
 
 def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any]) -> Batch:

@@ -24,7 +24,7 @@ from converter.hub.ids import hub_id
 from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
-from converter.parity.finding import OPTIONAL_PARTS, Finding
+from converter.parity.finding import Finding, Status, status_of
 from converter.parity.options import VerifyOptions
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
 from converter.parity.runners.asking import ask_run
@@ -52,18 +52,24 @@ class Verification:
     report: ParityReport | None
 
     @property
+    def status(self) -> Status:
+        """``"failed"`` where something differs; ``"not checked"`` where nothing does, but not all could be compared.
+
+        A manifest, and a processor, may be absent.
+        """
+        return status_of(self.findings)
+
+    @property
     def passed(self) -> bool:
         """Nothing failed, and everything was checked but what may be absent: a manifest, and a processor."""
-        return all(
-            finding.status == "passed" or (finding.part in OPTIONAL_PARTS and finding.status == "not checked")
-            for finding in self.findings
-        )
+        return self.status == "passed"
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dumps``."""
         return {
             "folder": str(self.folder),
             "passed": self.passed,
+            "status": self.status,
             "findings": [finding.to_json() for finding in self.findings],
             "report": None if self.report is None else self.report.to_json(),
         }
@@ -88,7 +94,8 @@ def verify(
         options: how outputs are compared.
         progress: called after each part with its name, how many parts are done, and how many there are.
         record: keep what was found as ``parity.json`` in the folder, which ``push`` asks for; nothing is kept where
-            there is no manifest, the outputs were left out, or the folder cannot be written to (which is logged).
+            there is no manifest, the outputs were left out or not checked, or the folder cannot be written to (which is
+            logged).
 
     Returns:
         What was found; ``passed`` says whether the checkpoint is the source.
@@ -120,7 +127,7 @@ def verify(
             new, report = outputs.compare()
             add(*(_with_reason(finding, recorded) for finding in new))
     found = Verification(folder, tuple(findings), report)
-    if record and recorded is not None and not weights_only:
+    if record and recorded is not None and not weights_only and found.status != "not checked":
         try:
             write_proof(folder, found.to_json())
         except TargetError as error:  # a folder that may only be read can be verified all the same

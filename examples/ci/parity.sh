@@ -3,8 +3,9 @@
 #
 #     sh parity.sh MODEL GOLDEN [OUT]
 #
-# Leaves OUT/parity.xml (JUnit) and OUT/parity.md, also where the verdict is bad. Exit status: 0 equal, 1 different or refused,
-# 2 wrong usage. Needs the extra `tf`, not torch. CONVERT names the program where `python -m converter` is not it.
+# Leaves OUT/parity.xml (JUnit) and OUT/parity.md, whatever the verdict. Exit status: 0 equal, 1 different or not converted,
+# 2 wrong usage, 3 not checked: a package is missing, say, or GOLDEN is. Fail the job on all but 0; only 1 blames the change.
+# Needs the extra `tf`, not torch. CONVERT names the program where `python -m converter` is not it.
 set -u
 [ $# -ge 2 ] || { echo "usage: parity.sh MODEL GOLDEN [OUT]" >&2; exit 2; }
 model=$1 golden=$2 out=${3:-parity-out}

@@ -1,8 +1,12 @@
-"""Exit status and stderr: 0 done, 1 refused in one line, 2 wrong usage, 130 interrupted; bugs keep their traceback."""
+"""Exit status and stderr: 0 done, 1 refused in one line, 2 wrong usage, 130 interrupted; bugs keep their traceback.
+
+``verify`` has 1 for a difference alone, and 3 where it could not check.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +17,8 @@ from typing import Any
 import pytest
 
 from converter.conversion import engine
-from converter.errors import TargetError
+from converter.errors import ParityError, TargetError
+from converter.parity.reports import files
 from tests.cli.conftest import Convert
 
 
@@ -85,8 +90,81 @@ def test_wrong_usage(convert: Convert, here: Path, arguments: tuple[str, ...], m
 
 def test_verify_where_nothing_was_converted(convert: Convert, here: Path) -> None:
     run = convert("verify")
-    assert (run.status, run.out) == (1, "")
+    assert (run.status, run.out) == (3, "")
     assert run.err == "convert: .: holds no conversion.json and no weights; name the folder that a conversion made\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--device", "tpu"), 2, "device is tpu, expected auto, cpu, cuda or cuda:<number>"),
+        (("--seconds", "-1"), 2, "seconds is -1.0, expected a finite number greater than 0"),
+        (("--atol", "nan"), 2, "atol is nan, expected a finite number that is not negative"),
+        (("--texts", "none.txt"), 2, "none.txt: cannot be read: No such file or directory; name another file"),
+        (("--report", "tf/report.doc"), 2, "tf/report.doc: a report's name ends in .json, .md, .html, .xml, .txt; choose"
+         " one of these"),
+        (("--reference", "./none"), 3, "./none: not found; name the source's folder or a golden reference file"),
+    ],
+)  # fmt: skip
+def test_no_verdict_is_no_difference(
+    convert: Convert, here: Path, options: tuple[str, ...], status: int, message: str
+) -> None:
+    convert("pt2tf", "src", "tf", "--quiet")
+    run = convert("verify", "tf", *options)
+    assert (run.status, run.out) == (status, "")
+    assert run.err.splitlines()[-1] == f"convert: {message}"
+    assert not (here / "tf" / "parity.json").exists()
+
+
+def test_verify_has_a_status_per_verdict(convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert("pt2tf", "src", "tf", "--quiet")
+    assert convert("verify", "tf", "--weights-only").status == 0
+    monkeypatch.setenv("COLUMNS", "100")
+    shutil.move(here / "src", here / "gone")
+    run = convert("verify", "tf", "--report", "report.xml")
+    assert run.status == 3
+    assert run.out.splitlines()[-1] == "tf: not checked, so neither equal to its source nor different"
+    assert 'errors="1"' in (here / "report.xml").read_text()
+    (here / "tf" / "config.json").write_text("{}")
+    assert convert("verify", "tf").status == 1
+
+
+def test_frameworks_that_are_missing_are_named_with_their_extras(
+    convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "path").mkdir()
+    for name in ("torch", "keras", "tensorflow", "transformers"):
+        (here / "path" / f"{name}.py").write_text(f"raise ModuleNotFoundError({f'No module named {name!r}'!r})")
+    monkeypatch.setenv("PYTHONPATH", str(here / "path"))
+    convert("pt2tf", "src", "tf", "--quiet")
+    run = convert("verify", "tf")
+    assert run.status == 3
+    lines = [" ".join(line.split()) for line in run.out.splitlines()]
+    said = {line.partition("; ")[2] for line in lines if "cannot be started: No module named" in line}
+    assert said == {
+        "pip install 'dual-encoder-converter[torch]', or name the interpreter of an environment that has torch and "
+        "transformers (--reference-python)",
+        "pip install 'dual-encoder-converter[tf]'",
+    }
+    assert lines[-1] == "tf: not checked, so neither equal to its source nor different"
+    assert not (here / "tf" / "parity.json").exists()
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_a_difference(
+    convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ParityError("report.md: the report cannot be written: No space left on device")
+
+    monkeypatch.setattr(files, "write_report", refuse)
+    convert("pt2tf", "src", "tf", "--quiet")
+    arguments = ("verify", "tf", "--weights-only", "--report", "report.md")
+    run = convert(*arguments)
+    assert (run.status, run.err.splitlines()[-1]) == (
+        3, "convert: report.md: the report cannot be written: No space left on device"
+    )  # fmt: skip
+    (here / "tf" / "config.json").write_text("{}")
+    assert convert(*arguments).status == 1
 
 
 def test_nothing_asked_for(convert: Convert) -> None:

@@ -167,8 +167,8 @@ def test_a_package_that_is_missing_is_refused_with_what_to_install(
 
     reply = tmp_path / "reply.json"
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"reply": str(reply)}) + "\n"))
-    serve(load, "torch")
-    assert json.loads(reply.read_text()) == {"refused": "cannot be started: No module named 'torch'; install torch"}
+    serve(load, "install torch")
+    assert json.loads(reply.read_text()) == {"missing": "cannot be started: No module named 'torch'; install torch"}
     assert "ModuleNotFoundError" in capsys.readouterr().err
 
 

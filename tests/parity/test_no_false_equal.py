@@ -8,16 +8,26 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from converter import pt2tf, tf2pt, verify
 from converter.conversion.streams import open_tensors
-from converter.errors import CorruptCheckpoint, ParityError, SourceError, WorkerError
+from converter.errors import (
+    CorruptCheckpoint,
+    MissingPackage,
+    NoReference,
+    OptionError,
+    ParityError,
+    SourceError,
+    WorkerError,
+)
 from converter.folder.manifest import read_manifest
 from converter.parity import outputs as module
 from converter.parity.batches import Batch
@@ -285,11 +295,11 @@ def test_metadata_alone_is_checked_like_the_whole_file(tmp_path: Path) -> None:
 
 def test_a_golden_file_that_cannot_serve_is_refused_before_anything_runs(pair: Path) -> None:
     golden = write_golden(pair / "golden.safetensors", None)
-    found = verify(pair / "tf", reference=golden, options=VerifyOptions(float64=True))
-    assert [finding.status for finding in found.findings] == ["passed", "passed", "failed", "not checked"]
-    assert found.findings[2].problems == (
+    with pytest.raises(OptionError) as caught:
+        verify(pair / "tf", reference=golden, options=VerifyOptions(float64=True))
+    assert str(caught.value) == (
         f"{golden}: was recorded in float32, so that nothing can be compared in float64; make it anew with 'convert "
-        "reference --float64'",
+        "reference --float64'"
     )
     other = write_checkpoint(pair / "other", CONFIG, tensors_of(CONFIG))
     assert verify(other, reference=golden).findings[2].problems == (
@@ -382,6 +392,68 @@ def test_a_process_that_is_gone_is_no_missing_processor(monkeypatch: pytest.Monk
     assert (len(made), reason) == (5, "the tokenizer cannot be loaded")
     with pytest.raises(WorkerError, match="was killed"):
         all_batches(WorkerError("was killed"))
+
+
+def test_pictures_that_were_named_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ships with the package may be left out; what a person named may not."""
+
+    def ask(*_: Any) -> Batch:
+        raise MissingPackage("pictures need Pillow")
+
+    monkeypatch.setattr(module, "ask_samples", ask)
+    options = VerifyOptions()
+    for given in (False, True):
+        samples = replace(options.samples, given=given)
+        asked = partial(module.all_batches, None, FIXTURE, FIXTURE, options, samples)  # type: ignore[arg-type]
+        if not given:
+            assert asked()[1] == "pictures need Pillow"
+            continue
+        with pytest.raises(MissingPackage):
+            asked()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MissingPackage("PyTorch reference: cannot be started: No module named 'torch'"), "not checked"),
+        (WorkerError("PyTorch reference: crashed with SIGSEGV"), "not checked"),
+        (NoReference("golden.safetensors: cannot be read"), "not checked"),
+        (ParityError("out: the files are not the model that config.json describes"), "failed"),
+        (CorruptCheckpoint("out: truncated"), "failed"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_could_not_run_says_nothing_of_a_checkpoint(
+    pair: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str
+) -> None:
+    """What is wrong with the environment is not checked and leaves no record; what is wrong with the checkpoint fails."""
+
+    def run(_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(module.Outputs, "_run_both", run)
+    monkeypatch.setattr(module.Outputs, "__enter__", lambda outputs: outputs)
+    found = verify(pair / "tf", record=True)
+    assert [finding.status for finding in found.findings] == ["passed", "passed", status, "not checked"]
+    assert found.findings[2].problems == (str(error),)
+    assert (found.status, found.passed) == (status, False)
+    assert (pair / "tf" / "parity.json").exists() == (status == "failed")
+
+
+def test_files_that_differ_count_also_where_nothing_could_run(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Outputs, "_run_both", lambda _: (_ for _ in ()).throw(WorkerError("crashed")))
+    monkeypatch.setattr(module.Outputs, "__enter__", lambda outputs: outputs)
+    (pair / "tf" / "config.json").write_text((pair / "tf" / "config.json").read_text() + "\n")
+    assert verify(pair / "tf").status == "failed"
+
+
+def test_a_golden_file_that_is_none_is_no_reference(pair: Path) -> None:
+    golden = write_golden(pair / "golden.safetensors", None)
+    content = load_file(golden)
+    save_file({name: tensor for name, tensor in content.items() if ".tap." not in name}, golden)
+    found = verify(pair / "tf", reference=golden)
+    assert found.findings[2].status == "not checked"
+    assert found.findings[2].problems[0].startswith(f"{golden}: not a golden reference file")
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])

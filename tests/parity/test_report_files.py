@@ -23,6 +23,7 @@ from converter.parity.reports.files import KINDS, add_to_job_summary, check_repo
 from converter.parity.reports.html import to_html, to_page
 from converter.parity.reports.junit import to_junit, verification_junit
 from converter.parity.reports.markdown import to_markdown, verification_markdown
+from converter.parity.reports.words import verdict
 from converter.parity.runners.golden import Recording
 from converter.parity.verify import Verification
 from tests.parity.samples import METADATA, changed, recording, taps
@@ -248,9 +249,27 @@ def test_html_says_what_was_found_of_each_part() -> None:
 def test_html_is_not_green_where_outputs_were_not_checked() -> None:
     unchecked = Finding("outputs", "not checked", problems=("the source is gone",))
     weights = Finding("weights", "passed", 3)
-    for findings, colour in (((weights, unchecked), "different"), ((weights,), "equal")):
+    failed = replace(weights, status="failed")
+    colours = ("equal", "different", "unchecked")
+    for findings, colour in (
+        ((weights, unchecked), "unchecked"),
+        ((weights,), "equal"),
+        ((failed, unchecked), "different"),
+    ):
         made = Verification(Path("out"), findings, None)
-        assert [value for name, value in Page(to_page(made)).attributes if value in ("equal", "different")] == [colour]
+        assert [value for name, value in Page(to_page(made)).attributes if value in colours] == [colour]
+
+
+def test_a_verdict_is_one_of_three_in_every_report() -> None:
+    unchecked = Finding("outputs", "not checked", problems=("PyTorch reference: crashed with SIGSEGV",))
+    made = Verification(Path("out"), (Finding("weights", "passed", 3), unchecked), None)
+    assert verdict(made) == "out: not checked, so neither equal to its source nor different"
+    assert verification_markdown(made).startswith(
+        "## ⚠️ out: not checked, so neither equal to its source nor different\n"
+    )
+    assert json.loads(KINDS[".json"](made))["status"] == "not checked"
+    assert json.loads(KINDS[".json"](made))["passed"] is False
+    assert KINDS[".txt"](made).endswith("out: not checked, so neither equal to its source nor different\n")
 
 
 def found(off: float = 1.0, *others: Finding) -> Verification:
@@ -294,12 +313,13 @@ def test_junit_of_a_verification_fails_where_it_did_not_pass() -> None:
     root = ElementTree.fromstring(verification_junit(found()))
     suite = root[0]
     kinds = {case.attrib["name"]: case[0].tag for case in suite}
-    assert kinds == {"files": "failure", "weights": "failure", "outputs": "system-out", "samples": "skipped"}
-    assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"]) == ("4", "2", "1")
-    assert (root.attrib["tests"], root.attrib["failures"]) == ("7", "2")
+    assert kinds == {"files": "failure", "weights": "error", "outputs": "system-out", "samples": "skipped"}
+    counts = {name: suite.attrib[name] for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "4", "failures": "1", "errors": "1", "skipped": "1"}
+    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == ("7", "1", "1")
     assert suite[0][0].attrib["message"] == "failed: a.bin: 3 bytes, recorded 4"
     nothing = Verification(Path("out"), (Finding("outputs", "not checked", problems=("gone",)),), None)
-    assert ElementTree.fromstring(verification_junit(nothing)).attrib["failures"] == "1"
+    assert ElementTree.fromstring(verification_junit(nothing)).attrib == {"tests": "1", "failures": "0", "errors": "1"}
 
 
 def test_what_a_file_says_never_acts() -> None:

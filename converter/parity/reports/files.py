@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.checkpoints.shards import INDEX
-from converter.errors import ParityError, printable
+from converter.errors import OptionError, ParityError, printable
 from converter.folder import manifest, proof
 from converter.folder.sidecars import SIDECARS
 from converter.folder.staging import check_place_of_file, staged_file
@@ -43,17 +43,18 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
         checkpoint: the folder that is verified, whose own files no report replaces, nor those of its source.
 
     Raises:
-        ParityError: the name ends in none of ``KINDS``, the file cannot be made, or is a checkpoint's own.
+        OptionError: the name ends in none of ``KINDS``, there is no place for the file, or it is a checkpoint's own.
+        ParityError: the system does not let it be looked at.
     """
     if path.suffix not in KINDS:
-        raise ParityError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
+        raise OptionError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
     with _explained(path):
         if path.is_dir() or not path.parent.is_dir():
-            raise ParityError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
+            raise OptionError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
         check_place_of_file(path)
     real = Path(os.path.realpath(path))  # which is what is written to
     if checkpoint is not None and any(_is_own(file, checkpoint) for file in (path, real)):
-        raise ParityError(f"{printable(str(path))}: is a file of a checkpoint; choose another name for the report")
+        raise OptionError(f"{printable(str(path))}: is a file of a checkpoint; choose another name for the report")
 
 
 def _is_own(path: Path, checkpoint: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.finding import Finding
+from converter.parity.finding import Finding, Status
 from converter.parity.reports.words import (
     described_precision,
     described_run,
@@ -38,7 +38,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: var(--ink);
   background: var(--paper); overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.equal { color: var(--good); } .different { color: var(--bad); }
+.equal { color: var(--good); } .different { color: var(--bad); } .unchecked { color: var(--faint); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); }
@@ -60,11 +60,11 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 
 def to_page(found: Verification) -> str:
     """An HTML page of its own."""
-    return to_html(found.report, found.findings, verdict(found), found.passed)
+    return to_html(found.report, found.findings, verdict(found), found.status)
 
 
 def to_html(
-    report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "", passed: bool | None = None
+    report: ParityReport | None, findings: Sequence[Finding] = (), title: str = "", status: Status | None = None
 ) -> str:
     """Renders a report as a page without scripts and without anything from elsewhere.
 
@@ -72,15 +72,15 @@ def to_html(
         report: of one comparison; None where there was none.
         findings: what verifying found of each part.
         title: the verdict over all parts; by default the report's.
-        passed: whether it is a good one; by default the report's, where there is one.
+        status: whether it is a good one; by default the report's, where there is one.
 
     Returns:
         An HTML document.
     """
-    if passed is None:
-        passed = report is not None and report.passed
+    if status is None:
+        status = "passed" if report is not None and report.passed else "failed"
     title = title or (report.verdict if report is not None else "nothing was compared")
-    kind = "equal" if passed else "different"
+    kind = {"passed": "equal", "failed": "different", "not checked": "unchecked"}[status]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Parity</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'

@@ -22,6 +22,7 @@ from converter.parity.taps import TOWERS
 if TYPE_CHECKING:
     from converter.parity.verify import Verification
 
+_SIGNS = {"passed": "✅", "failed": "❌", "not checked": "⚠️"}
 _HEADER = ("tap", "greatest difference", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
 # What would otherwise be markup, a link or the end of a table's cell.
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#|!~"} | {"&": "&amp;"})
@@ -30,7 +31,7 @@ _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 def verification_markdown(found: Verification) -> str:
     """A section for a model card, a pull request or the summary of a CI job; the figures of the outputs below it."""
     lines = [
-        f"## {'✅' if found.passed else '❌'} {escaped(verdict(found))}",
+        f"## {_SIGNS[found.status]} {escaped(verdict(found))}",
         "",
         "| part | result | compared | against |",
         "|---|---|---:|---|",

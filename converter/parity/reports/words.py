@@ -22,9 +22,16 @@ _LOWEST = -9
 _FAILED = "✗"
 
 
+_VERDICTS = {
+    "passed": "equal to its source",
+    "failed": "NOT shown to be its source",
+    "not checked": "not checked, so neither equal to its source nor different",
+}
+
+
 def verdict(found: Verification) -> str:
-    """One line: whether the checkpoint is its source."""
-    return f"{printable(str(found.folder))}: {'equal to its source' if found.passed else 'NOT shown to be its source'}"
+    """One line: whether the checkpoint is its source, or that this could not be found out."""
+    return f"{printable(str(found.folder))}: {_VERDICTS[found.status]}"
 
 
 def compared(finding: Finding) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ParityError
+from converter.errors import ParityError, WorkerError
 from converter.parity.batches import Batch, same_inputs
 from converter.parity.runners.golden import Recording, config_of, read_recording, write_recording
 from converter.parity.runners.isolation import Worker
@@ -99,10 +99,12 @@ def run_together(
         The reference's recording and the candidate's.
 
     Raises:
-        ParityError: one or both failed; says how.
+        WorkerError: one or both could not run here, and nothing is wrong with what they were to run.
+        ParityError: one or both refused what they were to run; says how.
     """
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-        requests, recordings, errors = {}, {}, []
+        requests, recordings = {}, {}
+        errors: list[ParityError] = []
         for side, (worker, source, options) in sides.items():
             Path(folder, side).mkdir()
             requests[side] = write_request(Path(folder, side), source, batches, options)
@@ -111,7 +113,8 @@ def run_together(
             try:  # what the first one answered is read while the other is still at work
                 recordings[side] = read_answer(requests[side], worker.receive(seconds), batches)
             except ParityError as error:
-                errors.append(str(error))
+                errors.append(error)
         if errors:
-            raise ParityError("\n".join(errors))
+            kind = WorkerError if all(isinstance(error, WorkerError) for error in errors) else ParityError
+            raise kind("\n".join(map(str, errors)))
         return recordings["reference"], recordings["candidate"]

@@ -18,6 +18,10 @@ from converter.parity.runners.isolation import Worker
 from converter.parity.runners.options import SHARED_ENVIRONMENT, CandidateOptions
 from converter.parity.runners.serving import hide, remember_models, serve
 
+NEEDS = {
+    "tensorflow": "pip install 'dual-encoder-converter[tf]'",
+    "jax": "pip install 'dual-encoder-converter[jax]'",
+}
 ENVIRONMENT = {
     **SHARED_ENVIRONMENT,
     # a folder of the process's own: the user's keras.json may change the epsilon or the order of axes
@@ -86,4 +90,4 @@ def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(_load, "keras, its backend (tensorflow or jax) and transformers")
+    serve(_load, NEEDS[os.environ["KERAS_BACKEND"]])

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from converter.errors import ParityError, WorkerError, printable
+from converter.errors import MissingPackage, OptionError, ParityError, WorkerError, printable
 
 LOG_LINES = 20
 _PACKAGES = (Path(__file__).resolve().parents[2], Path(str(importlib.resources.files("rename_rules"))).resolve())
@@ -72,7 +72,8 @@ class Worker:
             log: where its output is kept; by default in a temporary file that goes with it.
 
         Raises:
-            ParityError: the interpreter cannot be started.
+            OptionError: the interpreter that was named cannot be started.
+            WorkerError: no process can be started.
         """
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="parity-")
@@ -97,7 +98,8 @@ class Worker:
                 )
         except OSError as error:
             self._folder.cleanup()
-            raise ParityError(
+            kind = WorkerError if python is None else OptionError
+            raise kind(
                 f"{name}: cannot start {printable(interpreter)}: {error.strerror}; expected a Python interpreter"
             ) from None
         self._requests = cast("IO[bytes]", self._process.stdin)
@@ -140,6 +142,7 @@ class Worker:
 
         Raises:
             ParityError: it refused.
+            MissingPackage: a package that it needs is not installed.
             WorkerError: it failed, crashed, ran out of memory or did not answer in time (then it is ended).
         """
         reply, self._waiting = self._waiting, None
@@ -162,6 +165,10 @@ class Worker:
         reply.unlink()
         if "refused" in outcome:
             raise ParityError(f"{self.name}: {outcome['refused']}")
+        if "missing" in outcome:
+            raise MissingPackage(f"{self.name}: {outcome['missing']}")
+        if "unable" in outcome:
+            raise WorkerError(f"{self.name}: {outcome['unable']}")
         if "memory" in outcome:
             raise WorkerError(
                 f"{self.name}: ran out of memory: {printable(outcome['memory'], 500)}; choose another device or a "

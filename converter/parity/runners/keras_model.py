@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import transformers
 
-from converter.errors import ParityError
+from converter.errors import ParityError, WorkerError
 from converter.models.blocks import Block
 from converter.models.loading import load_two_towers
 from converter.models.parts import Composite
@@ -82,7 +82,7 @@ def choose_gpu(device: str) -> int | None:
     """The number of the GPU that was asked for; None for the CPU.
 
     Raises:
-        ParityError: the backend sees no such GPU.
+        WorkerError: the backend sees no such GPU.
     """
     if device == "cpu":
         return None
@@ -91,7 +91,7 @@ def choose_gpu(device: str) -> int | None:
     if device == "auto" and not count:
         return None
     if number >= count:
-        raise ParityError(
+        raise WorkerError(
             f"device {device} was asked for, but {keras.backend.backend()} sees {count} GPUs; choose cpu or auto"
         )
     return number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from converter.errors import ParityError, printable
+from converter.errors import OptionError, printable
 from converter.parity.batches import PRECISIONS
 
 ATTENTION = ("eager", "sdpa")
@@ -33,7 +33,7 @@ class ReferenceOptions:
         loss: whether to record the contrastive loss, of batches with as many images as texts.
 
     Raises:
-        ParityError: an option is none of these, or attention maps are asked of ``"sdpa"``.
+        OptionError: an option is none of these, or attention maps are asked of ``"sdpa"``.
     """
 
     device: str = "auto"
@@ -46,9 +46,9 @@ class ReferenceOptions:
         check_device(self.device)
         for name, allowed in (("dtype", PRECISIONS), ("attention", ATTENTION)):
             if getattr(self, name) not in allowed:
-                raise ParityError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
+                raise OptionError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
         if self.attentions and self.attention != "eager":
-            raise ParityError("attention maps were asked for with sdpa, which returns none; choose eager attention")
+            raise OptionError("attention maps were asked for with sdpa, which returns none; choose eager attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class CandidateOptions:
         loss: whether to record the contrastive loss, of batches with as many images as texts.
 
     Raises:
-        ParityError: an option is none of these.
+        OptionError: an option is none of these.
     """
 
     backend: str = "tensorflow"
@@ -77,10 +77,10 @@ class CandidateOptions:
         check_device(self.device)
         for name, allowed in (("dtype", PRECISIONS), ("backend", BACKENDS)):
             if getattr(self, name) not in allowed:
-                raise ParityError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
+                raise OptionError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
 
 
 def check_device(device: str) -> None:
-    """Raises ParityError where a device is not ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``."""
+    """Raises OptionError where a device is not ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``."""
     if not _DEVICE.fullmatch(device):
-        raise ParityError(f"device is {printable(device, 60)}, expected auto, cpu, cuda or cuda:<number>")
+        raise OptionError(f"device is {printable(device, 60)}, expected auto, cpu, cuda or cuda:<number>")

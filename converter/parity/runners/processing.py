@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.errors import ParityError, printable
+from converter.errors import MissingPackage, ParityError, printable
 from converter.folder.files import read_json
 from converter.parity.inputs import read_vocabulary
 from converter.parity.runners.golden import Recording, write_recording
@@ -34,7 +34,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         from transformers import AutoImageProcessor, AutoTokenizer
     except ImportError as error:
-        raise ParityError(f"the processor needs transformers: {error}; pip install transformers") from None
+        raise MissingPackage(f"the processor needs transformers: {error}; pip install transformers") from None
     folder = Path(request["processor"])
     config = read_json(folder / "config.json")
     tokenizer = _load(AutoTokenizer, "tokenizer", folder)
@@ -68,7 +68,7 @@ def _processed(processor: Any, files: list[Path]) -> dict[str, Array]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ParityError(f"pictures need Pillow: {error}; pip install pillow") from None
+        raise MissingPackage(f"pictures need Pillow: {error}; pip install pillow") from None
 
     def load(file: Path) -> Any:
         with warnings.catch_warnings():

@@ -17,6 +17,10 @@ from converter.parity.runners.isolation import Worker
 from converter.parity.runners.options import SHARED_ENVIRONMENT, ReferenceOptions
 from converter.parity.runners.serving import hide, remember_models, serve
 
+NEEDS = (
+    "pip install 'dual-encoder-converter[torch]', or name the interpreter of an environment that has torch and "
+    "transformers (--reference-python)"
+)
 # PyTorch alone is imported; kernels that add in a fixed order.
 ENVIRONMENT = {
     **SHARED_ENVIRONMENT,
@@ -76,4 +80,4 @@ def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve(_load, "torch and transformers here, or name the interpreter of an environment that has them")
+    serve(_load, NEEDS)

@@ -1,7 +1,8 @@
 """The worker's side of a process of its own: reads requests, answers each with a file, keeps what went wrong apart.
 
 Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one of the keys
-``answer``, ``refused`` (the input's fault), ``memory`` (it ran out) and ``failed`` (a bug; its traceback is logged).
+``answer``, ``refused`` (the input's fault), ``unable`` (the environment's), ``missing`` (a package), ``memory`` (it ran out)
+and ``failed`` (a bug; its traceback is logged).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from converter.errors import ConverterError, ParityError
+from converter.errors import ConverterError, MissingPackage, WorkerError
 
 _Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -28,14 +29,14 @@ def serve(load: Callable[[], _Answer], needs: str) -> None:
     Args:
         load: imports the framework and gives the function that takes a request without ``reply`` and returns what the
             caller gets; seconds and memory are added.
-        needs: what is to be installed where an import fails, for the refusal of every request.
+        needs: what to do where an import fails, for the refusal of every request.
     """
     gc.disable()  # a framework is hundreds of thousands of objects that stay: looking for garbage takes a fifth of the time
     try:
         answer = load()
     except ImportError as error:
         traceback.print_exc()
-        answer = _refusing(f"cannot be started: {error}; install {needs}")
+        answer = _refusing(f"cannot be started: {error}; {needs}")
     gc.freeze()
     gc.enable()
     for line in sys.stdin:
@@ -87,7 +88,7 @@ def remember_models() -> None:
 
 def _refusing(reason: str) -> _Answer:
     def refuse(_: dict[str, Any]) -> dict[str, Any]:
-        raise ParityError(reason)
+        raise MissingPackage(reason)
 
     return refuse
 
@@ -96,6 +97,10 @@ def _outcome(answer: _Answer, request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         found = answer(request)
+    except (MissingPackage, ImportError) as error:  # transformers imports some packages when a model first needs them
+        return {"missing": str(error)}
+    except WorkerError as error:
+        return {"unable": str(error)}
     except ConverterError as error:
         return {"refused": str(error)}
     except Exception as error:

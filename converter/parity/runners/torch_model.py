@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 
-from converter.errors import ParityError, listed
+from converter.errors import ParityError, WorkerError, listed, printable
 from converter.folder.files import read_json
 from converter.names.configs import family_of
 from converter.names.families import Family
@@ -76,13 +76,13 @@ def choose_device(device: str) -> torch.device:
     """The device that was asked for.
 
     Raises:
-        ParityError: it is a GPU that torch does not see.
+        WorkerError: it is a GPU that torch does not see.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ParityError(
+        raise WorkerError(
             f"device {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
             "devices; choose cpu, or an environment whose torch has CUDA"
         )
@@ -130,7 +130,9 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
         "that failed to load": list(info.get("error_msgs") or ()),
     }
     if any(wrong.values()):
-        raise ParityError(
+        # The weights were found to be the model's before: both together, it is the names that this version does not read.
+        unread = _version() < (5, 6) and wrong["missing from the files"] and wrong["left over in the files"]
+        raise (WorkerError if unread else ParityError)(
             f"{source}: the files are not the model that config.json describes: {_counted(wrong)}. Check that they "
             f"belong together, and that transformers {transformers.__version__} reads their names: versions before 5.6 "
             "do not read the flat names that later ones write for CLIP-like towers"
@@ -141,12 +143,12 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
 def _load_with_attention(source: Path, options: ReferenceOptions, family: Family) -> tuple[Any, dict[str, Any]]:
     """Loads with the attention that was asked for, in the other tower alone where one has only eager (MPNet)."""
     # "dtype" is called "torch_dtype" up to 4.55
-    major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
-    dtype = {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
+    dtype = {"dtype" if _version() >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
     asked, name = options.attention, family.classes[CANONICAL]
     kind = getattr(transformers, name, None)
     if kind is None:
-        raise ParityError(f"{source}: transformers {transformers.__version__} has no {name}; name a newer environment")
+        raise WorkerError(f"{source}: transformers {transformers.__version__} has no {name}; name a newer environment")
+    _check_known(source)
     choices: list[Any] = [asked]
     if asked != "eager":
         choices += [{"": asked, "vision_config": asked, "text_config": "eager"}]
@@ -170,6 +172,22 @@ def _load_with_attention(source: Path, options: ReferenceOptions, family: Family
     raise ParityError(
         f"{source}: transformers {transformers.__version__} cannot load it as {name}: {refusal}"
     ) from refusal
+
+
+def _check_known(source: Path) -> None:
+    """Raises WorkerError where the transformers that is installed is too old for a tower, or too new."""
+    config = read_json(source / "config.json")
+    for section in ("vision_config", "text_config"):
+        named = (config.get(section) or {}).get("model_type")
+        if isinstance(named, str) and named not in transformers.CONFIG_MAPPING:
+            raise WorkerError(
+                f"{source}: transformers {transformers.__version__} knows no {section} of type {printable(named, 60)}; "
+                "name an environment whose transformers does (--reference-python)"
+            )
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
 def _counted(wrong: Mapping[str, Collection[str]]) -> str:
