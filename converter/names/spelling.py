@@ -10,7 +10,8 @@ from typing import Any
 from converter.names.configs import TowerConfig, TwoTowerConfig
 from converter.names.frameworks import CANONICAL
 from converter.names.places import prefix
-from converter.names.rule_files import SIDES
+from converter.names.rule_files import SIDES, Side
+from converter.names.towers import tower_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,33 @@ def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
 def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
     """What a dialect calls a tower's tensor, both names as the tower alone has them."""
     return _replaced(name, tower.rules, dialect)
+
+
+def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
+    """What ends the branches of a tower's layers, as the modules of a live PyTorch tower are called.
+
+    Args:
+        side: which tower.
+        model_type: of its config.
+
+    Returns:
+        By kind of tap, a pattern of the module's whole path in the tower, in every dialect and below whatever holds the
+        tower; empty where the model type has no rules.
+    """
+    rules = tower_rules(side, model_type) or {}
+    found = {}
+    for kind, modules in rules.get("taps", {}).items():
+        # Of the first layer, as a dialect spells the name of a tensor and none of a module.
+        names = [f"{re.sub('{[a-z]+}', '0', module)}.weight" for module in modules]
+        spelled = {_replaced(name, rules, dialect) for name in names for dialect in ("", *rules.get("dialects", {}))}
+        paths = {
+            r"\.".join(
+                r"\d+" if level == "0" else re.escape(level) for level in name.removesuffix(".weight").split(".")
+            )
+            for name in spelled
+        }
+        found[kind] = re.compile(rf"(?:.+\.)?(?:{'|'.join(sorted(paths))})")
+    return found
 
 
 def _replaced(name: str, rules: Mapping[str, Any], dialect: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from converter.parity.batches import PRECISIONS, Batch, same_bits
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.figures import figures_of
 from converter.parity.runners.golden import Recording
-from converter.parity.taps import Array, is_inner, masked_axes, model_order, required_taps
+from converter.parity.taps import Array, in_words, is_inner, masked_axes, model_order, required_taps, tower_of
 
 
 def compare_runs(
@@ -31,15 +31,22 @@ def compare_runs(
         differ, and where nothing was compared.
     """
     problems, notes = [], []
+    unrecorded = _unrecorded(reference, candidate)
     if _has_inner(candidate) and not _has_inner(reference):
-        candidate = _without_inner(candidate)
+        candidate = _without(candidate, is_inner)
         notes.append("inside the layers nothing was compared: the reference was recorded without")
+    elif unrecorded:
+        candidate = _without(candidate, unrecorded.__contains__)
+        notes.append(
+            f"{len(unrecorded)} outputs inside the layers were not compared, {in_words(unrecorded[0])} the first: the "
+            "version that recorded the reference did not know them; record it anew"
+        )
     if len(candidate.batches) != len(reference.batches):
         problems.append(
             f"the candidate ran {len(candidate.batches)} batches and the reference {len(reference.batches)}; "
             "run both on the same inputs"
         )
-    required = set() if config is None else set(required_taps(config, _has_inner(reference)))
+    required = set() if config is None else set(required_taps(config, _has_inner(reference))) - set(unrecorded)
     comparisons: list[TapComparison] = []
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
         where = f"batch {number} ({theirs.title})"
@@ -84,9 +91,25 @@ def _has_inner(recording: Recording) -> bool:
     return any(is_inner(name) for batch in recording.batches for name in batch.taps)
 
 
-def _without_inner(recording: Recording) -> Recording:
+def _unrecorded(reference: Recording, candidate: Recording) -> tuple[str, ...]:
+    """Taps inside layers that a version of this program could not record of a tower: all of one kind, or it is a fault.
+
+    Recordings say since what they were to hold (``inner``).
+    """
+    if "inner" in reference.metadata:
+        return ()
+    theirs = {_kind(name) for batch in reference.batches for name in batch.taps}
+    ours = {name for batch in candidate.batches for name in batch.taps if is_inner(name)}
+    return tuple(sorted((name for name in ours if _kind(name) not in theirs), key=model_order))
+
+
+def _kind(name: str) -> tuple[str | None, str]:
+    return tower_of(name), name.rpartition(".")[2]
+
+
+def _without(recording: Recording, left_out: Callable[[str], bool]) -> Recording:
     batches = (
-        Batch(batch.title, batch.inputs, {name: tap for name, tap in batch.taps.items() if not is_inner(name)})
+        Batch(batch.title, batch.inputs, {name: tap for name, tap in batch.taps.items() if not left_out(name)})
         for batch in recording.batches
     )
     return Recording(recording.metadata, tuple(batches))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from converter.checkpoints.detect import held
 from converter.checkpoints.hdf5 import CONTAINER as SINGLE_H5
 from converter.conversion.streams import TensorReader, open_tensors
-from converter.errors import ConverterError, listed, printable
+from converter.errors import ConverterError, NoReference, listed, printable
 from converter.folder import manifest
 from converter.folder.files import hash_file
 from converter.folder.manifest import Manifest
@@ -66,9 +67,10 @@ def verify_weights(
         reference: the source; None where it is gone, so that the manifest's canonical hashes are all there is.
         golden: of the weights that a golden reference file was recorded from.
     """
+    problems: list[str] = []
     try:
         with open_tensors(folder, CANONICAL) as ours:
-            problems = _logit_scale(ours)
+            problems += _logit_scale(ours)
             problems += ours.wrong_buffers()
             if len(held(folder)) > 1:
                 problems.append(
@@ -78,7 +80,7 @@ def verify_weights(
             against = []
             if reference is not None:
                 against.append(f"{reference}, bit for bit")
-                with open_tensors(reference, CANONICAL) as theirs:
+                with _as_reference(reference) as theirs:
                     problems += _against_source(ours, theirs, recorded)
             hashes = canonical_hashes(ours) if golden is not None or not against else {}
             if not against and recorded is not None and recorded.tensors:
@@ -96,8 +98,25 @@ def verify_weights(
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
             status: Status = "failed" if problems else "passed"
             return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))
+    except NoReference as error:  # which says nothing about the checkpoint, whose own faults stand beside it
+        return Finding("weights", "failed" if problems else "not checked", problems=(*problems, str(error)))
     except ConverterError as error:
         return Finding("weights", "failed", problems=(str(error),))
+
+
+@contextlib.contextmanager
+def _as_reference(path: Path) -> Iterator[TensorReader]:
+    """The tensors of a source.
+
+    Raises:
+        NoReference: it cannot be read, or is not whole.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            theirs = stack.enter_context(open_tensors(path, CANONICAL))
+        except ConverterError as error:
+            raise NoReference(str(error)) from None
+        yield theirs
 
 
 def _against_source(ours: TensorReader, theirs: TensorReader, recorded: Manifest | None) -> list[str]:

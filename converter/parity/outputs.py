@@ -37,6 +37,7 @@ from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
 from converter.parity.runners.reference import start_reference
 from converter.parity.samples import Samples, is_of_samples
+from converter.specs import Framework
 
 _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
@@ -160,7 +161,7 @@ class Outputs:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
         in_torch, in_keras = _sides(self._folder, self._source)
-        check_whole(in_torch, in_torch=True)
+        (check_whole if in_torch == self._folder else _check_reference)(in_torch, in_torch=True)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         if not reason:
             self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
@@ -272,9 +273,21 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
 
     Both are checked on the way against their configs, before a framework makes a model of what those say.
     """
-    ours, theirs = check_whole(folder), check_whole(source)
+    ours, theirs = check_whole(folder), _check_reference(source)
     if ours == "pt":
         return folder, source
     if theirs == "tf":
         raise OptionError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
     return source, folder
+
+
+def _check_reference(source: Path, in_torch: bool = False) -> Framework:
+    """As ``check_whole``, of a checkpoint that is to be compared with.
+
+    Raises:
+        NoReference: it cannot be read, or is not whole.
+    """
+    try:
+        return check_whole(source, in_torch=in_torch)
+    except ConverterError as error:
+        raise NoReference(str(error)) from None

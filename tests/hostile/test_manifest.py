@@ -76,7 +76,7 @@ def test_a_manifest_that_lies_is_refused(out: Path, convert: Convert, name: str)
     assert str(caught.value).startswith(start + said)
     assert str(caught.value).endswith(end)
     run = convert("verify", out, "--weights-only")
-    assert (run.status, run.out, run.err) == (1, "", f"convert: {caught.value}\n")
+    assert (run.status, run.out, run.err) == (3, "", f"convert: {caught.value}\n")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_manifest_that_is_a_link_out_of_the_folder(out: Path, convert: Convert
     (out / "conversion.json").rename(out.parent / "elsewhere")
     (out / "conversion.json").symlink_to("../elsewhere")
     run = convert("verify", out, "--weights-only")
-    assert (run.status, run.out) == (1, "")
+    assert (run.status, run.out) == (3, "")
     assert run.err == (
         f"convert: {out}/conversion.json: a link out of its folder, to {out.parent}/elsewhere; copy the file itself into "
         "the folder\n"
@@ -110,7 +110,7 @@ def test_a_pipe_is_no_reference(out: Path, convert: Convert) -> None:
     os.mkfifo(out.parent / "golden.safetensors")
     shutil.copy(out / "config.json", out.parent)
     run = convert("verify", out, "--weights-only", "--reference", out.parent / "golden.safetensors")
-    assert run.status == 1
+    assert run.status == 3
     assert "golden.safetensors: neither a file nor a folder" in run.out
 
 

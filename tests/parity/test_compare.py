@@ -17,6 +17,7 @@ from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs, compare_tap
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.runners.golden import Recording
+from converter.parity.taps import INNER
 from tests.parity.samples import IMAGES, MASK, SEQUENCE, SHAPES, TEXTS, WIDTH, changed, inputs, recording, taps
 
 ALL = np.ones((TEXTS, SEQUENCE), bool)
@@ -380,6 +381,26 @@ def test_a_reference_recorded_without_inner_taps_still_counts() -> None:
     both = compare_runs(with_inner, with_inner, Tolerance(0.0))
     assert both.passed
     assert both.notes == ()
+
+
+def test_a_kind_of_tap_that_an_older_version_did_not_record_is_left_out() -> None:
+    """Of one tower all of a kind, in a recording that does not say what it holds; anything else is a difference."""
+    ends = [f"{side}.layers.{n}.{kind}" for side in ("vision", "text") for n in range(2) for kind in INNER]
+    shapes = {"vision": (IMAGES, 1, WIDTH), "text": (TEXTS, SEQUENCE, WIDTH)}
+    inner = {name: np.ones(shapes[name.partition(".")[0]]) for name in ends}
+    ours = recording({**taps(), **inner})
+    gone = ("vision.layers.0.mlp_output", "vision.layers.1.mlp_output")
+    older = recording({**taps(), **{name: tap for name, tap in inner.items() if name not in gone}})
+    found = compare_runs(ours, older, Tolerance(0.0))
+    assert found.passed
+    assert found.notes == (
+        "2 outputs inside the layers were not compared, vision tower, layer 0, MLP output the first: the version that "
+        "recorded the reference did not know them; record it anew",
+    )
+    today = Recording({**older.metadata, "inner": " ".join(INNER)}, older.batches)
+    assert not compare_runs(ours, today, Tolerance(0.0)).passed
+    one = recording({**taps(), **{name: tap for name, tap in inner.items() if name != gone[0]}})
+    assert not compare_runs(ours, one, Tolerance(0.0)).passed
 
 
 def test_inputs_that_a_tower_does_not_tell_apart_are_said_to_prove_little() -> None:

@@ -24,7 +24,9 @@ from converter.parity.runners.golden import METADATA, Recording
 from converter.parity.runners.isolation import Worker
 from converter.parity.runners.options import ReferenceOptions
 from converter.parity.runners.reference import run_reference, start_reference
-from converter.parity.taps import INNER, is_inner
+from converter.parity.taps import INNER, is_inner, required_taps
+from tests.tiny import config_of, tensors_of, write_checkpoint
+from tests.towers import TOWERS, config_of_tower
 
 pytestmark = pytest.mark.torch
 SECONDS = 120.0
@@ -299,3 +301,28 @@ def test_an_environment_that_cannot_read_the_names_is_told_apart(tiny_folder: Pa
         ParityError, match=r"39 missing from the files: vision_model\.vision_model\..*versions before 5\.6"
     ):
         run_reference(tiny_folder, batches, python=Path(os.environ["COMPAT_PYTHON"]), seconds=SECONDS)
+
+
+SWIGLU = {"use_swiglu_ffn": True, "mlp_ratio": 3}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [*((model_type, {}) for model_type in TOWERS), ("dinov2", SWIGLU), ("dinov2_with_registers", SWIGLU)],
+    ids=str,
+)
+def test_every_layer_of_every_tower_is_tapped(
+    worker: Worker, tmp_path: Path, model_type: str, changes: dict[str, Any]
+) -> None:
+    """The rules find the end of each branch in the modules of the transformers that is installed."""
+    config = config_of()
+    config[f"{TOWERS[model_type].side}_config"] = {
+        "model_type": model_type,
+        **config_of_tower(model_type),
+        **changes,
+    }
+    folder = write_checkpoint(tmp_path / "pt", config, tensors_of(config))
+    made = make_batches(json.loads((folder / "config.json").read_text()), seed=5)[:1]
+    found = run(worker, folder, made)
+    assert [name for name in required_taps(config, inner=True) if name not in found.batches[0].taps] == []
+    assert found.metadata["inner"] == "attention_output mlp_output"

@@ -13,6 +13,8 @@ from converter.errors import ParityError
 from converter.parity.options import VerifyOptions
 from converter.parity.samples import is_of_samples
 from converter.parity.verify import record_reference, verify
+from tests.tiny import config_of, tensors_of, write_checkpoint
+from tests.towers import config_of_tower
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.slow]
 
@@ -128,3 +130,30 @@ def test_a_time_limit_is_said_to_be_one(pair):
     assert statuses(found) == {**ALL, "outputs": "not checked", "samples": "not checked"}
     assert found.status == "not checked"
     assert found.findings[2].problems[0].startswith("PyTorch reference: no answer within 0.05 s, so it was ended; ")
+
+
+def test_the_gated_branch_of_the_giant_dinov2_is_compared(tmp_path):
+    config = config_of()
+    config["vision_config"] = {
+        "model_type": "dinov2",
+        **config_of_tower("dinov2"),
+        "use_swiglu_ffn": True,
+        "mlp_ratio": 3,
+    }
+    tensors = tensors_of(config)
+    write_checkpoint(tmp_path / "pt", config, tensors)
+    pt2tf(tmp_path / "pt", tmp_path / "tf")
+    found = verify(tmp_path / "tf", options=VerifyOptions(atol=1e-10, float64=True))
+    assert (statuses(found), found.passed) == ({**ALL, "samples": "not checked"}, True)
+    assert found.report is not None
+    names = {tap.name for tap in found.report.comparisons}
+    assert {
+        f"vision.layers.{number}.mlp_output" for number in range(config["vision_config"]["num_hidden_layers"])
+    } <= names
+    name = next(name for name in tensors if name.endswith("layer.1.mlp.weights_out.weight"))
+    write_checkpoint(tmp_path / "other", config, {**tensors, name: tensors[name] * 1.01})
+    found = verify(tmp_path / "tf", reference=tmp_path / "other", options=VerifyOptions(atol=1e-10, float64=True))
+    assert found.report is not None
+    first = found.report.first_failure_in("vision")
+    assert first is not None
+    assert first.where == "vision tower, layer 1, MLP output"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
@@ -20,10 +19,12 @@ from converter.folder.files import read_json
 from converter.names.configs import family_of
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL
+from converter.names.rule_files import SIDES, Side
+from converter.names.spelling import branch_ends
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import ReferenceOptions
-from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
+from converter.parity.taps import INNER, Array, InnerTaps, collect_taps, stage_depths
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
 _DERIVED = (".position_ids", ".relative_position_index")
@@ -33,14 +34,6 @@ _WEIGHTS = {
     (True, True): "model.safetensors.index.json",
     (False, False): "pytorch_model.bin",
     (False, True): "pytorch_model.bin.index.json",
-}
-# The dense layers that end a layer's two branches, by their names in transformers 4.46 to 5.x.
-_IN_LAYER = re.compile(r"(^|\.)(layers?|albert_layers)\.\d+\.")
-_BRANCH_ENDS = {
-    "attention_output": re.compile(
-        r"(attention\.output\.dense|\.attention\.o_proj|self_attn\.out_proj|attention\.dense|attn\.o)$"
-    ),
-    "mlp_output": re.compile(r"((?<!attention)\.output\.dense|\.mlp\.fc2|\.ffn_output|\.mlp\.weights_out)$"),
 }
 
 
@@ -209,7 +202,7 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, pooled, projected, tower))
         for tower, name in (("vision", "visual"), ("text", "text"))
     ]
-    hooks += [hook for tower in TOWERS for hook in _hook_layers(model, tower, inner)]
+    hooks += [hook for tower in SIDES for hook in _hook_layers(model, tower, inner)]
     try:
         with torch.inference_mode():
             output = model(
@@ -239,17 +232,18 @@ def _keep_projection(
     pooled[tower], projected[tower] = inputs[0], result
 
 
-def _hook_layers(model: Any, tower: str, inner: InnerTaps) -> list[Any]:
-    """Hooks on the dense layer that ends each branch of each layer."""
+def _hook_layers(model: Any, tower: Side, inner: InnerTaps) -> list[Any]:
+    """Hooks on the dense layer that ends each branch of each layer, as the tower's rules have it."""
 
     def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
         inner.keep(tower, kind, result)
 
+    held = getattr(model, f"{tower}_model")
     return [
         module.register_forward_hook(partial(keep, kind))
-        for name, module in getattr(model, f"{tower}_model").named_modules()
-        for kind, ending in _BRANCH_ENDS.items()
-        if _IN_LAYER.search(name) and ending.search(name)
+        for name, module in held.named_modules()
+        for kind, ending in branch_ends(tower, held.config.model_type).items()
+        if ending.fullmatch(name)
     ]
 
 
@@ -276,6 +270,7 @@ def describe_run(model: Any, source: Path, options: ReferenceOptions, device: to
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return {
         "framework": "PyTorch",
+        "inner": " ".join(INNER),
         "source": source.name,
         "config_sha256": config_sha256(source),
         "versions": json.dumps(versions, sort_keys=True),
