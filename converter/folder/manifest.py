@@ -83,6 +83,7 @@ class Manifest:
         target_framework: whose checkpoint was made.
         source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
         source_files: names of its weights files.
+        source_sums: size and sha256 (or None) of each of these, by name.
         hub: id of the source on the Hub; None for others.
         commit: of the source on the Hub.
         dtype: what floats were asked to become.
@@ -100,6 +101,7 @@ class Manifest:
     dtype: str
     files: Mapping[str, tuple[int, str | None]]
     tensors: Mapping[str, tuple[str, str]]
+    source_sums: Mapping[str, tuple[int | None, str | None]]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -137,6 +139,10 @@ def read_manifest(folder: Path) -> Manifest | None:
             dtype=str(raw["options"]["dtype"]),
             files=files,
             tensors=tensors,
+            source_sums={
+                _file_name(item["name"]): (int(item["size"]) if "size" in item else None, _hash(item.get("sha256")))
+                for item in source["files"]
+            },
         )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(

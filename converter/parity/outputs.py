@@ -40,7 +40,7 @@ from converter.parity.samples import Samples, is_of_samples
 from converter.specs import Framework
 
 _log = logging.getLogger(__name__)
-NO_REFERENCE = "the source is gone, so that there is nothing to run beside it; name it with --reference"
+NO_REFERENCE = "the source is not there, so that there is nothing to run beside it; name it with --reference"
 NO_SOURCE_SAID = f"there is no {manifest.NAME} that says what the source is; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
 

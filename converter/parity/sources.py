@@ -8,9 +8,12 @@ from pathlib import Path
 
 from converter.checkpoints.detect import held, read_header
 from converter.errors import ConverterError
-from converter.folder.files import inside
+from converter.folder.files import hash_file, inside
 from converter.folder.manifest import Manifest
 from converter.hub.download import cached
+
+# How much of a source's path its new place may keep: a file of a snapshot lies two folders below what has a name.
+_LEVELS = 3
 
 
 def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | None]) -> Path | None:
@@ -26,11 +29,49 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
         if snapshot is None or not all((snapshot / name).is_file() for name in recorded.source_files):
             return None
         return snapshot / recorded.source_files[0] if len(recorded.source_files) == 1 else snapshot
+    for path in places(folder, recorded):
+        # Where it was recorded to be, it is the source whatever has become of it; elsewhere only if it is the same.
+        if path.exists() and (path == recorded_place(folder, recorded) or _is_same(path, recorded)):
+            return _converted(path, recorded)
+    return None
+
+
+def recorded_place(folder: Path, recorded: Manifest) -> Path | None:
+    """Where the manifest says that the source is; None where no file system would have such a path."""
     try:
         path = (folder / recorded.source).resolve()
-        return _converted(path, recorded) if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # a path that no file system would have, or links in a circle
+        path.exists()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, say
         return None
+    return path
+
+
+def places(folder: Path, recorded: Manifest) -> tuple[Path, ...]:
+    """Where a source on this machine is looked for: where the manifest says, then beside the folder and here, by its name.
+
+    A folder and its source may have been moved, together to one place or one of them alone.
+    """
+    found = recorded_place(folder, recorded)
+    if found is None:
+        return ()
+    parts = [part for part in Path(recorded.source).parts if part not in ("..", "/")][-_LEVELS:]
+    tails = [Path(*parts[start:]) for start in range(len(parts))]
+    homes = (folder.resolve().parent, Path.cwd())
+    return tuple(dict.fromkeys((found, *(home / tail for home in homes for tail in tails))))
+
+
+def _is_same(path: Path, recorded: Manifest) -> bool:
+    """Whether what lies there has the weights files that were converted, byte for byte where their sums are known."""
+    home = path if path.is_dir() else path.parent
+    if not recorded.source_sums:
+        return False
+    for name, (size, digest) in recorded.source_sums.items():
+        file = home / name
+        if not file.is_file() or file.stat().st_size != size:
+            return False
+        if digest is not None and hash_file(file).sha256 != digest:
+            return False
+    return True
 
 
 def _converted(source: Path, recorded: Manifest | None) -> Path:

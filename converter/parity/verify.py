@@ -13,7 +13,7 @@ from typing import Any
 
 from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
-from converter.errors import ParityError, SourceError, TargetError, printable, reading
+from converter.errors import ParityError, SourceError, TargetError, listed, printable, reading
 from converter.folder import manifest
 from converter.folder.files import expanded
 from converter.folder.manifest import Manifest, read_manifest
@@ -30,7 +30,7 @@ from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, write_recording
 from converter.parity.runners.reference import start_reference
-from converter.parity.sources import find_source
+from converter.parity.sources import find_source, places
 from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
 
 _NARROW = ("float16", "bfloat16")
@@ -165,7 +165,7 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
     """
     source = find_source(folder, recorded, [given])
     if source is None:
-        return None, _no_reference(recorded)
+        return None, _no_reference(folder, recorded)
     problem = ""
     if config_of(source).parent.resolve() == folder.resolve():
         problem = (
@@ -179,11 +179,12 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
     return (None, problem) if problem else (source, "")
 
 
-def _no_reference(recorded: Manifest | None) -> str:
+def _no_reference(folder: Path, recorded: Manifest | None) -> str:
     if recorded is None:
         return NO_SOURCE_SAID
     if recorded.hub is None:
-        return NO_REFERENCE
+        looked_for = [str(path) for path in places(folder, recorded)]
+        return f"{NO_REFERENCE}. Looked for: {listed(looked_for, 3)}" if looked_for else NO_REFERENCE
     return (
         "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
         f"{printable(f'{recorded.hub}@{recorded.commit}')}"
