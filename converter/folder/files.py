@@ -120,9 +120,14 @@ def _is_nested(value: Any, depth: int) -> bool:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes JSON as transformers does: two spaces, a newline at the end, its own order of keys."""
+    path.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """What ``write_json`` writes."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def hash_file(path: Path) -> FileRecord:

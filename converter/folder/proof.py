@@ -72,8 +72,24 @@ def _record_of(folder: Path, verification: Mapping[str, Any]) -> dict[str, Any]:
         "passed": verification["passed"],
         # Not what it was compared with, which is a path of this machine.
         "findings": [{name: finding[name] for name in _OF_FINDINGS} for finding in verification["findings"]],
-        "report": verification["report"],
+        "report": _without_names(verification["report"]),
     }
+
+
+def without_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded verification without the names of folders that the sides lay in; version 0.1 recorded them."""
+    return {**record, "report": _without_names(record["report"])}
+
+
+def _without_names(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    sides = {
+        side: {name: value for name, value in report[side].items() if name != "source"}
+        for side in ("candidate", "reference")
+        if isinstance(report.get(side), Mapping)
+    }
+    return {**report, **sides}
 
 
 def read_proof(folder: Path) -> Proof | str:

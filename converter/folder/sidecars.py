@@ -23,6 +23,7 @@ SIDECARS = (
     "target.spm", "target_vocab.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab-src.json",
     "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json", "word_shape.json",
 )  # fmt: skip
+_NAME_OR_PATH = "_name_or_path"
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
 
@@ -58,22 +59,53 @@ def copy_sidecars(
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
         shutil.copyfile(inside(path, path.parent), target / name)
         copied.append(name)
-        if name == "tokenizer_config.json" and for_version_4:
-            rewritten = _mend_tokenizer_config(target / name)
+        if name == "tokenizer_config.json":
+            rewritten = _mend_tokenizer_config(target / name, for_version_4)
     return tuple(copied), rewritten
 
 
-def _mend_tokenizer_config(path: Path) -> tuple[str, ...]:
-    """Makes a tokenizer_config.json of transformers 5.x one that 4.x opens too, with the same meaning in both.
+def _without_places(config: dict[str, Any], rewritten: list[str]) -> dict[str, Any]:
+    """The config without the folders that it was once loaded from, which transformers 4 writes into it and nothing reads."""
+    for section in ("", "vision_config", "text_config"):
+        held = config.get(section) if section else config
+        if isinstance(held, Mapping) and is_place(held.get(_NAME_OR_PATH)):
+            kept = {name: value for name, value in held.items() if name != _NAME_OR_PATH}
+            config = {**config, section: kept} if section else kept
+            rewritten.append(
+                f"config.json: {section}{'.' if section else ''}{_NAME_OR_PATH}: left out, a path of a machine"
+            )
+    return config
+
+
+def is_place(value: object) -> bool:
+    """Whether a text is a path of somebody's machine rather than the id of a model on the Hub."""
+    return isinstance(value, str) and (value.count("/") > 1 or value.startswith(("/", "~", ".")) or "\\" in value)
+
+
+def _mend_tokenizer_config(path: Path, for_version_4: bool) -> tuple[str, ...]:
+    """Takes paths of a machine out of a tokenizer_config.json, and makes one of transformers 5.x one that 4.x opens too.
 
     4.x takes ``extra_special_tokens`` for a dictionary and fails on the list that 5.x writes; it calls the class
-    ``TokenizersBackend`` ``PreTrainedTokenizerFast``.
+    ``TokenizersBackend`` ``PreTrainedTokenizerFast``. The meaning is the same in both.
     """
-    config = read_json(path)
-    rewritten = _mend(config)
+    try:
+        config = read_json(path)
+    except ConfigError:
+        if for_version_4:
+            raise
+        return ()
+    rewritten = [*_forget(config), *(_mend(config) if for_version_4 else ())]
     if rewritten:
         write_json(path, config)
     return tuple(f"tokenizer_config.json: {change}" for change in rewritten)
+
+
+def _forget(config: dict[str, Any]) -> list[str]:
+    """Leaves out where a tokenizer was once loaded from, which no version reads."""
+    places = [name for name in ("name_or_path", "special_tokens_map_file") if is_place(config.get(name))]
+    for name in places:
+        del config[name]
+    return [f"{name}: left out, a path of a machine" for name in places]
 
 
 def _mend(config: dict[str, Any]) -> list[str]:
@@ -104,6 +136,7 @@ def _is_copy(one: Path, other: Path) -> bool:
     except ConfigError:
         return False
     for config in configs:
+        _forget(config)
         _mend(config)
     return configs[0] == configs[1]
 
@@ -131,6 +164,7 @@ def rewrite_config(
             rewritten.append(f"{was} -> {json.dumps(value)}")
             config[field] = value
 
+    config = _without_places(config, rewritten)
     for field, value in scale.items():
         if math.isfinite(value):
             rewrite(field, value)

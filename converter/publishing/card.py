@@ -13,7 +13,7 @@ from typing import Any
 from converter.errors import SourceError, printable
 from converter.folder import proof
 from converter.names.frameworks import framework_name, frameworks
-from converter.publishing.evidence import Evidence, option_words
+from converter.publishing.evidence import SOURCE, Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
 # From the last mark that begins before one that ends: a mark alone, in an example say, is not ours.
@@ -36,7 +36,7 @@ def section(evidence: Evidence, repository: str) -> str:
     """What was made from what, the figures of parity, how to reproduce them, and how to load it; Markdown."""
     recorded, raw = evidence.recorded, evidence.raw
     command = recorded.direction
-    source = evidence.source if recorded.hub is not None else "SOURCE"
+    source = evidence.source if recorded.hub is not None else SOURCE
     described = f"Converted from `{_code(evidence.source)}`"
     if recorded.hub is not None:
         described = (

@@ -7,13 +7,13 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
-from converter.folder.files import hash_file, read_json
+from converter.folder.files import hash_file, json_bytes, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
 from converter.folder.replacing import settle
@@ -22,6 +22,8 @@ from converter.names.families import JOINED, Family, family, is_family
 from converter.parity.files_and_weights import verify_files
 from converter.specs import Framework
 
+# Stands for a source that is on no Hub, in a card's command too.
+SOURCE = "SOURCE"
 # What an option's value may be to stand in a card as it is.
 _PLAIN = re.compile(r"[A-Za-z0-9_. +-]{1,255}")
 
@@ -38,6 +40,7 @@ class Evidence:
         files: names of the files to publish.
         source: by what does not change: ``id@commit``, or the sum of its files' sums; of one whose sums are not known, as it
             was in memory or was not checked, that of what was made of it.
+        rewritten: what is published instead of a file, by name: without paths and names of this machine.
     """
 
     folder: Path
@@ -46,6 +49,7 @@ class Evidence:
     proof: Proof | None
     files: tuple[str, ...]
     source: str
+    rewritten: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def framework(self) -> Framework:
@@ -111,7 +115,28 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
             "again, or update this program"
         )
     source = _source(folder, recorded, raw)
-    return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), source)
+    rewritten = _without_paths(folder, recorded, raw, proof.NAME in names)
+    return Evidence(folder, recorded, raw, None if isinstance(held, str) else held, tuple(names), source, rewritten)
+
+
+def _without_paths(folder: Path, recorded: Manifest, raw: Mapping[str, Any], proven: bool) -> dict[str, bytes]:
+    """Manifest and verification as the world may see them.
+
+    A manifest names a source on this machine by its path, which leads from OUT through the folders of whoever converted it
+    and helps nobody else; and a verification is of that manifest, by its sum.
+    """
+    public = json.loads(json.dumps(raw))
+    if recorded.hub is None:
+        public["source"]["path"] = SOURCE
+    found = {manifest.NAME: json_bytes(public)} if public != raw else {}
+    if proven:
+        record = read_json(folder / proof.NAME, proof.MAX_BYTES)
+        shown = proof.without_names(record)
+        if found:
+            shown["manifest_sha256"] = hashlib.sha256(found[manifest.NAME]).hexdigest()
+        if shown != record:
+            found[proof.NAME] = json_bytes(shown)
+    return found
 
 
 def _is_summed(raw: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
@@ -169,7 +170,7 @@ def _plan(
     before: str,
     after: str,
 ) -> Publication:
-    changes = tuple(_compare(evidence.folder / name, target.files.get(name)) for name in evidence.files)
+    changes = tuple(_compare(evidence, name, target.files.get(name)) for name in evidence.files)
     kind: Literal["add", "replace", "same"] = "same" if after == before else "replace" if before else "add"
     changes = (*changes, Change(CARD, kind, len(after.encode())))
     stale = target.files.get(proof.NAME) if evidence.proof is None else None
@@ -287,25 +288,26 @@ def _framework_there(repository: str, target: _Target, name: str) -> Framework:
     return framework_of(snapshot, name)
 
 
-def _compare(path: Path, there: Any) -> Change:
-    size = path.stat().st_size
+def _compare(evidence: Evidence, name: str, there: Any) -> Change:
+    path, instead = evidence.folder / name, evidence.rewritten.get(name)
+    size = path.stat().st_size if instead is None else len(instead)
     if there is None:
-        return Change(path.name, "add", size)
+        return Change(name, "add", size)
     lfs = getattr(there, "lfs", None)
     if lfs is not None:
         digest = lfs["sha256"] if isinstance(lfs, Mapping) else lfs.sha256
-        same = hash_file(path).sha256 == digest
+        same = (hash_file(path).sha256 if instead is None else hashlib.sha256(instead).hexdigest()) == digest
     else:
-        same = there.blob_id is not None and _git_name(path) == there.blob_id
-    return Change(path.name, "same" if same else "replace", size)
+        with path.open("rb") if instead is None else io.BytesIO(instead) as file:
+            same = there.blob_id is not None and _git_name(file, size) == there.blob_id
+    return Change(name, "same" if same else "replace", size)
 
 
-def _git_name(path: Path) -> str:
+def _git_name(file: BinaryIO, size: int) -> str:
     """The sha1 by which git knows a file's content."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    while piece := file.read(2**20):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -336,7 +338,8 @@ def _carry_out(
         api.create_repo(planned.repository, private=private)
     changed = [change.name for change in planned.changes if change.action in ("add", "replace")]
     gone = [CommitOperationDelete(change.name) for change in planned.changes if change.action == "delete"]
-    contents = {name: after.encode() if name == CARD else str(evidence.folder / name) for name in changed}
+    ours = {**evidence.rewritten, CARD: after.encode()}
+    contents = {name: ours.get(name, str(evidence.folder / name)) for name in changed}
     in_new_pull = planned.action == "pull request"
     made = api.create_commit(
         planned.repository,
@@ -361,7 +364,7 @@ def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
     info = api.model_info(done.repository, revision=done.commit, files_metadata=True)
     there = {file.rfilename: file for file in info.siblings or ()}
     sent = [change for change in done.changes if change.action != "same"]
-    lost = [change.name for change in sent if not _is_there(evidence.folder / change.name, change, there)]
+    lost = [change.name for change in sent if not _is_there(evidence, change, there)]
     if lost:
         raise HubError(
             f"{done.repository}: not at {done.revision} as it was sent: {listed(lost)}; look whether its .gitignore names "
@@ -369,12 +372,12 @@ def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
         )
 
 
-def _is_there(path: Path, change: Change, there: Mapping[str, Any]) -> bool:
+def _is_there(evidence: Evidence, change: Change, there: Mapping[str, Any]) -> bool:
     if change.action == "delete":
         return change.name not in there
     if change.name == CARD:
         return CARD in there and there[CARD].size == change.size
-    return _compare(path, there.get(change.name)).action == "same"
+    return _compare(evidence, change.name, there.get(change.name)).action == "same"
 
 
 @contextmanager

@@ -221,3 +221,15 @@ def test_every_vocabulary_of_transformers_goes_along() -> None:
             named.update(re.findall(r':\s*"([^"]+)"', table))
     assert {"bpe.codes", "vocab.txt", "spiece.model"} <= named
     assert {name for name in named if not name.endswith((".pkl", ".bin"))} <= set(SIDECARS)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("/home/alice/run-7", True), ("~/run-7", True), ("./run-7", True), ("../run-7", True), ("a/b/c", True),
+        ("C:\\Users\\alice", True), ("bert-base-uncased", False), ("google/vit-base-patch16-224", False), ("", False),
+        (None, False), (7, False),
+    ],
+)  # fmt: skip
+def test_paths_are_told_from_ids(value: object, place: bool) -> None:
+    assert sidecars.is_place(value) == place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 from converter import pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
 from converter.folder.manifest import version
-from converter.folder.proof import write_proof
+from converter.folder.proof import read_proof, write_proof
 from converter.hub.explained import UPLOADED, explained
 from converter.names.families import JOINED, family
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
@@ -657,3 +658,36 @@ def test_xet_storage_that_fails(kind: type[Exception]) -> None:
         f"{ID}: the Hub's Xet storage cannot be reached, or broke off ({kind.__name__}: no token); run this again, or go "
         f"without it: set HF_HUB_DISABLE_XET=1; {UPLOADED}"
     )
+
+
+def test_nothing_of_this_machine_is_published(hub: Hub, token: str, tmp_path: Path) -> None:
+    """Neither the path of the source nor the names of folders; what was published counts where it is downloaded."""
+    home = tmp_path / "home" / "alice" / "secret-project"
+    config = {**config_of(), "_name_or_path": str(home / "run-7")}
+    config["text_config"]["_name_or_path"] = "C:\\Users\\alice\\bert"
+    config["vision_config"]["_name_or_path"] = "google/vit-base-patch16-224"
+    write_checkpoint(home / "src", config, tensors_of(config))
+    (home / "src" / "tokenizer_config.json").write_text(json.dumps({"name_or_path": str(home), "do_lower_case": True}))
+    out = tmp_path / "made" / "tf"
+    pt2tf(home / "src", out)
+    found = verification(out)
+    assert found.report is not None
+    run = {**found.report.reference, "source": "secret-project"}
+    found = replace(found, report=replace(found.report, reference=run, candidate=run))
+    write_proof(out, found.to_json())
+    assert "secret-project" in (out / "conversion.json").read_text()  # by which it is verified here
+    result = push(out, f"{USER}/clip-tf")
+    held = hub.repositories[f"{USER}/clip-tf"].files()
+    for name, content in held.items():
+        assert not [word for word in (b"alice", b"secret", b"/home", str(tmp_path).encode()) if word in content], name
+    assert json.loads(held["conversion.json"])["source"]["path"] == "SOURCE"
+    assert json.loads(held["config.json"])["vision_config"]["_name_or_path"] == "google/vit-base-patch16-224"
+    assert result.description == "" or "alice" not in result.description
+    assert push(out, f"{USER}/clip-tf").action == "nothing"
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name, content in held.items():
+        (copy / name).write_bytes(content)
+    assert not isinstance(read_proof(copy), str)
+    (copy / "README.md").unlink()
+    assert push(copy, f"{USER}/clip-tf").action == "nothing"
