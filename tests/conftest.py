@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.towers import ROUND
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # one order of summation, the same on every machine
@@ -43,6 +45,11 @@ def tiny() -> Path:
 def tiny_expected() -> Path:
     """What transformers 4.57.6 makes of it: `tf_model.h5`; and what PyTorch answers: `outputs.safetensors`."""
     return FIXTURES / "clip-bert-tiny-expected"
+
+
+def pytest_report_header() -> str:
+    """Which sample of pairs this run tries."""
+    return f"pairs of towers: PAIRS_ROUND={ROUND} tries the same again"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +51,9 @@ class Tower:
     head: str | None = None
     flat_in_5: bool = False
     undeclared: tuple[str, ...] = ()
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    other_size: tuple[int, int] | None = None
+    gradients: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:
@@ -57,8 +62,8 @@ def read_towers(file: Path = FILE) -> dict[str, Tower]:
     for side in SIDES:
         for model_type, entry in tomllib.loads(file.read_text("utf-8"))[side].items():
             variants = tuple(_variant(changes) for changes in entry.pop("variants", ()))
-            undeclared = tuple(entry.pop("undeclared", ()))
-            found[model_type] = Tower(side, model_type, variants=variants, undeclared=undeclared, **entry)
+            rest = {key: tuple(entry.pop(key)) for key in ("undeclared", "other_size") if key in entry}
+            found[model_type] = Tower(side, model_type, variants=variants, **rest, **entry)
     return found
 
 
@@ -83,3 +88,15 @@ def each_once(visions: Sequence[str], texts: Iterable[str]) -> list[tuple[str, s
     texts = list(texts)
     count = max(len(visions), len(texts))
     return list(zip(*(itertools.islice(itertools.cycle(names), count) for names in (visions, texts)), strict=True))
+
+
+# Which of all pairs a run tries: another sample every day, all of them in as many days as the longer side has towers.
+ROUND = int(os.environ.get("PAIRS_ROUND") or datetime.datetime.now(datetime.UTC).date().toordinal())
+
+
+def sample_of_pairs(
+    visions: Sequence[str] = VISION, texts: Sequence[str] = TEXT, turn: int = ROUND
+) -> list[tuple[str, str]]:
+    """Pairs in which every one of these towers stands once at least: others with each turn, in the end every pair."""
+    shift = turn % len(texts)
+    return each_once(visions, [*texts[shift:], *texts[:shift]])

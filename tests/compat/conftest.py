@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
-from tests.towers import SIDES, TOWERS, each_once
+from tests.torture import FULL
+from tests.towers import SIDES, TOWERS, each_once, sample_of_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
@@ -178,7 +179,7 @@ def _params(pairs: Iterable[tuple[str, str]]) -> list[Any]:
 
 
 PAIRS = _params(itertools.product(VISION, TEXT))
-ALL_PAIRS = _params(itertools.product(ALL_VISION, ALL_TEXT))
+ALL_PAIRS = _params(itertools.product(ALL_VISION, ALL_TEXT) if FULL else sample_of_pairs())
 # Every tower once, for what takes long.
 SOME_PAIRS = _params(each_once(tuple(VISION), TEXT))
 SOME_OF_ALL_PAIRS = _params(each_once(tuple(ALL_VISION), reversed(ALL_TEXT)))

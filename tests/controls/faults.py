@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 
 from converter import pt2tf
+from converter.names.configs import check_config
+from converter.names.rule_files import Side
+from converter.names.spelling import branch_ends
 from tests.tiny import Arrays, config_of, tensors_of, write_checkpoint
 from tests.towers import config_of_tower
 
-SIDES = ("vision", "text")
+SIDES: tuple[Side, Side] = ("vision", "text")
 LOGIT_SCALE = 1.6
 _QUERY = re.compile(r"^(.*\.)(q_proj|query|q)\.(weight|bias)$")
 _KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
-_MLP_OUT = re.compile(r"\.(mlp\.fc2|ffn_output|(?<!attention\.)output\.dense)\.(weight|bias)$")
-_LAYER = re.compile(r"^(.*?\.(?:layers?|albert_layer_groups))\.(\d+)\.(?:blocks\.(\d+)\.|albert_layers\.\d+\.)?")
 _POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
 # A norm of the config's epsilon before the first tap, in the embeddings; elsewhere the first is in the first layer. Swin's
 # there has an epsilon of its own.
@@ -42,7 +43,7 @@ class Fault:
         title: what is wrong.
         weights: the altered PyTorch tensors, from the true ones; None where the config is what is wrong.
         config: what is changed in the output's ``<side>_config``.
-        tensor: the name, or a part of it, that the comparison of weights has to give.
+        tensor: the name, or a part of it, that the comparison of weights has to give; None where the tower has none such.
         place: how the first tap out of tolerance has to begin, in words.
         inside: how it has to end, where the fault is in one of a layer's branches.
     """
@@ -51,7 +52,7 @@ class Fault:
     place: str
     weights: Callable[[Arrays], Arrays] | None = None
     config: Mapping[str, Any] | None = None
-    tensor: str = ""
+    tensor: str | None = ""
     inside: str = ""
 
 
@@ -86,13 +87,16 @@ def write_pair(folder: Path, config: Mapping[str, Any], seed: int = 11) -> Path:
     return folder
 
 
-def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
-    """Every fault of one tower of a pair, and those of the whole where the side is ``"text"``."""
+def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
+    """Every fault that one tower of a pair can have, and those of the whole where the side is ``"text"``."""
     names = [name for name in pair_tensors(config, 0) if name.startswith(f"{side}_model.")]
-    layers = _layers(names)
-    first, second = layers[0], layers[1]
+    tower = check_config(config).tower(side)
+    mlp_end = branch_ends(side, tower.model_type)["mlp_output"]
+    first, second = _layers(names, tower.rules["taps"]["mlp_output"][0])[:2]
     last = [name for name in names if name.startswith(second)]
-    mlp = {kind: _one(last, lambda n, k=kind: _MLP_OUT.search(n) and n.endswith(k)) for kind in ("weight", "bias")}
+    mlp = {
+        kind: _one(last, lambda n, k=kind: mlp_end.fullmatch(n.removesuffix(f".{k}"))) for kind in ("weight", "bias")
+    }
     query = _one(last, lambda n: _QUERY.match(n) and n.endswith("weight"))
     positions = _one(names, lambda n: _POSITIONS.search(n) is not None)
     at = f"{side} tower, layer {_tap_of(config, side, second)}"
@@ -112,7 +116,7 @@ def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
         Fault("two layers swapped", start, _swap_layers(first, second), tensor=first),
         Fault(
             "positions shifted by one",
-            start if positions.endswith("relative_position_bias_table") else embeddings,
+            start if str(positions).endswith("relative_position_bias_table") else embeddings,
             _at(positions, lambda a: np.roll(a, 1, axis=-2)),
             tensor=positions,
         ),
@@ -127,7 +131,7 @@ def faults_of(config: Mapping[str, Any], side: str) -> list[Fault]:
     if side == "text":
         reset = _at("logit_scale", lambda a: np.asarray(2.6592, np.float32))
         found.append(Fault("logit_scale reset to the default", "logits per image", reset, tensor="logit_scale"))
-    return found
+    return [fault for fault in found if fault.tensor is not None and set(fault.config or ()) <= set(tower.fields)]
 
 
 def write_faulty(folder: Path, pair: Path, config: Mapping[str, Any], side: str, fault: Fault, seed: int = 11) -> Path:
@@ -157,24 +161,30 @@ def rewrite_manifest(out: Path, source: Path) -> None:
     path.write_text(json.dumps(manifest, indent=2), "utf-8")
 
 
-def _layers(names: list[str]) -> list[str]:
-    """What the names of each layer begin with, in the order of the model."""
-    found = dict.fromkeys(match[0] for name in names if (match := _LAYER.match(name)) and "downsample" not in name)
-    return list(found)
+def _layers(names: list[str], branch: str) -> list[str]:
+    """What the names of each layer begin with, in the order of the model.
+
+    Args:
+        names: of its tensors.
+        branch: the path that ends a branch of each layer, as the rules have it: all up to the last number is the layer's.
+    """
+    levels = re.sub(r"[^}]*$", ".", branch, count=1).split(".")
+    layer = re.compile(r".*?\b" + r"\.".join(r"\d+" if level.startswith("{") else level for level in levels))
+    return list(dict.fromkeys(match[0] for name in names if (match := layer.match(name))))
 
 
 def _tap_of(config: Mapping[str, Any], side: str, layer: str) -> int:
     """The number of the first tap that a layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
-    match = _LAYER.match(layer)
-    assert match is not None
+    number = int(re.findall(r"\.(\d+)\.", layer)[0])
     fields = config[f"{side}_config"]
-    if "num_hidden_groups" in fields:
-        return int(match[2]) * fields["num_hidden_layers"] // fields["num_hidden_groups"]
-    return int(match[2])
+    return (
+        number * fields["num_hidden_layers"] // fields["num_hidden_groups"] if "num_hidden_groups" in fields else number
+    )
 
 
-def _one(names: list[str], wanted: Callable[[str], Any]) -> str:
-    return next(name for name in names if wanted(name))
+def _one(names: list[str], wanted: Callable[[str], Any]) -> str | None:
+    """The first name of that kind, if there is any."""
+    return next((name for name in names if wanted(name)), None)
 
 
 def _put(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
@@ -183,13 +193,14 @@ def _put(array: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:
     return changed
 
 
-def _at(name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Callable[[Arrays], Arrays]:
-    return lambda tensors: {**tensors, name: np.ascontiguousarray(change(tensors[name]))}
+def _at(name: str | None, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Callable[[Arrays], Arrays]:
+    return lambda tensors: {**tensors, str(name): np.ascontiguousarray(change(tensors[str(name)]))}
 
 
-def _swap_query_and_key(query: str) -> Callable[[Arrays], Arrays]:
-    match = _QUERY.match(query)
-    assert match is not None
+def _swap_query_and_key(query: str | None) -> Callable[[Arrays], Arrays] | None:
+    match = _QUERY.match(query or "")
+    if match is None:
+        return None
     stem, here = match[1], match[2]
 
     def swap(tensors: Arrays) -> Arrays:

@@ -78,6 +78,7 @@ def test_a_fault_is_found(model, side, title, models, compared, tmp_path) -> Non
         assert (weights.status, weights.problems) == ("passed", ())
     else:
         assert weights.status == "failed"
+        assert fault.tensor
         assert any(problem.startswith(fault.tensor) for problem in weights.problems), weights.problems
     report: ParityReport = compared(out, pair / "pt")
     first = report.first_failure

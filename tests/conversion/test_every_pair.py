@@ -1,4 +1,7 @@
-"""Every pair that the rules serve, there and back bit for bit. The list is read from the rules, so that none is forgotten."""
+"""Pairs that the rules serve, there and back bit for bit: each tower in one, others every day, and all of them in torture.
+
+The list is read from the rules, so that none is forgotten.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.names.rule_files import supported
+from converter.names.rule_files import SIDES, supported
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.tiny import assert_same, config_of, load, tensors_of, write_checkpoint
+from tests.torture import FULL
+from tests.towers import sample_of_pairs
 
-PAIRS = list(itertools.product(supported("vision"), supported("text")))
+EVERY = list(itertools.product(supported("vision"), supported("text")))
+PAIRS = EVERY if FULL else sample_of_pairs(supported("vision"), supported("text"))
 
 
 @pytest.mark.parametrize(("vision", "text"), PAIRS, ids=["+".join(pair) for pair in PAIRS])
@@ -31,3 +37,10 @@ def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
 
 def test_every_tower_of_the_tests_is_there() -> None:
     assert sorted({name for pair in PAIRS for name in pair}) == sorted({**ALL_VISION, **ALL_TEXT})
+
+
+def test_in_the_end_every_pair_is_tried() -> None:
+    turns = max(len(supported(side)) for side in SIDES)
+    tried = [pair for turn in range(turns) for pair in sample_of_pairs(supported("vision"), supported("text"), turn)]
+    assert sorted(set(tried)) == EVERY
+    assert len(tried) == turns * turns

@@ -18,13 +18,11 @@ from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 from tests.towers import SIDES, TOWERS
 
 PROJECTION = 23
-CLIP_LIKE = tuple(t for t, tower in TOWERS.items() if tower.flat_in_5)
 LEAVES = {
     "kernel": "weight",
     "gamma": "weight",
     "beta": "bias",
     "embeddings": "weight",
-    "positional_embeddings": "position_embeddings",  # Swin's
 }
 
 VISION, TEXT = ({t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == side} for side in SIDES)
@@ -120,10 +118,11 @@ def pt_name(tf_name: str, config: Any) -> str:
     if side not in ("vision_model", "text_model"):
         return {"logit_scale": "logit_scale"}.get(tf_name, tf_name.replace("/kernel", ".weight"))
     rest = rest.partition("/")[2]
-    if getattr(config, side.replace("model", "config")).model_type in CLIP_LIKE:
+    tower = TOWERS[getattr(config, side.replace("model", "config")).model_type]
+    if tower.flat_in_5:
         rest = rest.partition("/")[2]
     *path, leaf = rest.replace("_._", "/").split("/")
-    return ".".join([side, *path, LEAVES.get(leaf, leaf)])
+    return ".".join([side, *path, {**LEAVES, **tower.leaves}.get(leaf, leaf)])
 
 
 def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:

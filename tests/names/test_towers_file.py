@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,19 @@ def test_keras_files_hold_the_classes_that_the_rules_name(tower_type: str) -> No
     module, name = rules["keras"].split(":")
     text = (ROOT / "converter" / "models" / "towers" / f"{module}.py").read_text("utf-8")
     assert re.search(rf"^class {name}\(", text, re.MULTILINE)
+
+
+def test_nothing_in_the_package_knows_a_tower_by_name() -> None:
+    """Its rules do, and the file that runs it."""
+    package, types = ROOT / "converter", {t for side in SIDES for t in supported(side)}
+    knowing = {
+        f"{path.relative_to(package)}: {node.value}"
+        for path in package.rglob("*.py")
+        if path.parent != package / "models" / "towers"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in types
+    }
+    assert knowing == set()
 
 
 @pytest.mark.parametrize(
