@@ -67,6 +67,7 @@ class Checkpoint:
         metadata: what the container says of itself.
         close: closes what reading kept open.
         beside: what else the file holds that could be taken for weights, and why it was not.
+        check: compares the tensors with the sums that the container keeps of them, where it keeps any.
     """
 
     framework: Framework
@@ -76,6 +77,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     close: Callable[[], None] = lambda: None
     beside: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
 
 def is_file_name(value: object) -> bool:

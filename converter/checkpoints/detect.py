@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from converter.checkpoints import hdf5, kinds, modules, safetensors, shards, torch_legacy, torch_zip
+from converter.checkpoints import (
+    bundle_index,
+    bundles,
+    hdf5,
+    kinds,
+    modules,
+    safetensors,
+    shards,
+    tensor_bundle,
+    torch_legacy,
+    torch_zip,
+)
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
@@ -29,7 +40,8 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
     """Finds and reads the header of the weights that a person means.
 
     Args:
-        source: a folder as ``save_pretrained`` or sentence-transformers writes it, or a weights file in one.
+        source: a folder as ``save_pretrained`` or sentence-transformers writes it, a SavedModel, a folder of TensorFlow
+            checkpoints, or a weights file in one.
         framework: whose weights are wanted; None takes what there is.
 
     Returns:
@@ -42,6 +54,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         if source.is_symlink() and not source.exists():
             inside(source, source.parent)
         settle(source if source.is_dir() else source.parent)
+        source = bundles.index_of(source)
         if not source.exists():
             raise SourceError(
                 f"{source}: not found; name a folder that save_pretrained wrote, or a weights file in one"
@@ -49,7 +62,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         if not source.is_dir() and not source.is_file():
             raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
         source = model_folder(source)
-        folder = source if source.is_dir() else source.parent
+        folder = source if source.is_dir() else bundles.home(source)
         inside(folder / "config.json", folder)
         if not source.is_dir():
             kinds.refuse_state(source)
@@ -112,6 +125,8 @@ def read_header(path: Path) -> Checkpoint:
                 "and name its folder"
             )
         return torch_legacy.read_header(path)
+    if path.suffix == bundle_index.INDEX and not isinstance(path, RemoteFile) and bundle_index.is_index(path):
+        return tensor_bundle.read_header(path)
     if head.startswith(b"version https://git-lfs"):
         raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
     if (text := kinds.page_or_text(head)) is not None and path.suffix not in _OWN_TEXT:
@@ -144,6 +159,8 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
             checkpoint.close()
     if unread is not None:
         raise unread
+    if (index := bundles.index_in(folder)) is not None:
+        return read_header(index)
     raise _nothing_found(folder, framework)
 
 
@@ -203,7 +220,10 @@ def wrong_framework(where: Path | str, wanted: Framework, held: Framework) -> Wr
 LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 # Binary formats that may begin with bytes that are text.
 _OWN_TEXT = (".ckpt", ".index", ".pb", ".msgpack")
-_KNOWN = "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors and tf_model.h5"
+_KNOWN = (
+    "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors, tf_model.h5, SavedModel and the .index of a TensorFlow "
+    "checkpoint"
+)
 _Matches = Callable[[Path, bytes], bool]
 _UNREAD: tuple[tuple[_Matches, str], ...] = (
     (
@@ -218,9 +238,6 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
         lambda path, _: path.suffix == ".msgpack",
         kinds.OF_FLAX,
     ),
-    (
-        lambda path, _: path.suffix in (".ckpt", ".index") or ".data-0" in path.name,
-        kinds.OF_TF.format(prefix="PREFIX"),
-    ),
+    (lambda path, _: path.suffix in (".ckpt", ".index"), kinds.OF_TF),
     (lambda path, _: path.suffix == ".pb", kinds.SAVED_MODEL),
 )

@@ -26,13 +26,10 @@ OF_FLAX = (
     "save_pretrained"
 )
 OF_TF = (
-    "a TensorFlow checkpoint (.index and .data files); in transformers 4.57 make the model from its config, call it once, "
-    "model.load_weights({prefix}) and save_pretrained, then convert the tf_model.h5"
+    "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
+    "load it where it was made and write it with save_pretrained"
 )
-SAVED_MODEL = (
-    "a TensorFlow SavedModel; convert the checkpoint that it was exported from, or in transformers 4.57 make the model from "
-    "its config, assign it tf.saved_model.load(FOLDER).variables by name and save_pretrained"
-)
+SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 _ADAPTER = (
     "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
@@ -101,9 +98,8 @@ def _by_marks(folder: Path, present: Collection[str]) -> str | None:
         return _DISTRIBUTED.format(folder=shlex.quote(str(folder)))
     if any(name in present for name in ("saved_model.pb", "keras_metadata.pb")):
         return SAVED_MODEL
-    if indices := sorted(name for name in present if name.endswith(".index")):
-        prefix = repr(str(folder / indices[0].removesuffix(".index")))
-        return OF_TF.format(prefix=prefix)
+    if any(name.endswith(".index") for name in present):
+        return OF_TF
     if "open_clip_config.json" in present or "open_clip_pytorch_model.bin" in present:
         return _OPEN_CLIP
     return None

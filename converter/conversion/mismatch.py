@@ -60,8 +60,10 @@ def _way_out(
         roots = sorted({name.split(separator)[0] for name in surplus})
         held = f"it holds tensors below {listed(roots, _SHOWN_ROOTS)}" if surplus else "it holds none"
         return f"most names are none of the model's ({held}): write the model with save_pretrained of its class"
-    if missing or checkpoint.framework != CANONICAL:
+    if missing:
         return _COMPARE
+    if checkpoint.framework != CANONICAL:
+        return "more was saved than the model: write the model in it alone with save_pretrained"
     return f"leave them out: {_without(surplus, expected)}"
 
 

@@ -60,6 +60,7 @@ class TensorReader:
         self._files = Files()
 
     def __enter__(self) -> TensorReader:
+        self._checkpoint.check()
         for path in self._checkpoint.files:
             self._files.open(path)
         return self

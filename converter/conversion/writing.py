@@ -131,7 +131,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
     with explained(job.out), staged(job.out, overwrite) as staging, _unchanged(job):
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
         _check_room(job, needed, staging)
-        moves, logit_scale, overflowed = _write_weights(job, staging)
+        moves, logit_scale, overflowed = _write_weights(job, staging, check)
         scale = {} if job.config.family.init_scale is None else {job.config.family.init_scale: logit_scale}
         raw, rewritten = rewrite_config(job.config.raw, scale, _float_dtype(moves))
         write_json(staging / "config.json", raw)
@@ -196,7 +196,7 @@ def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecor
     return record
 
 
-def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str, int]]:
+def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], float, dict[str, int]]:
     """Writes the weights file; gives what went where, the trained logit_scale, and what overflowed."""
     sources = _spooled(job.plan, staging / _SPOOL)
     placed = _allocate(staging, job)
@@ -204,6 +204,8 @@ def _write_weights(job: Job, staging: Path) -> tuple[list[Move], float, dict[str
         Move(tensor.canonical, source, placed[tensor.name], tensor.layout, tensor.from_pt)
         for tensor, source in zip(job.plan.tensors, sources, strict=True)
     ]
+    if check:
+        job.checkpoint.check()
     with Files() as files:
         for move in moves:
             files.open(extent_of(move.source).path)

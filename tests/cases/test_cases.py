@@ -11,7 +11,7 @@ import pytest
 
 from converter import ConverterError, combine, pt2tf, tf2pt
 from converter.names.rule_files import supported
-from tests.tiny import FIXTURES
+from tests.tiny import FIXTURES, assert_same, load
 
 CASES = FIXTURES / "cases"
 # What is converted -> how many tensors, how their names are spelled, and what is left out.
@@ -31,7 +31,9 @@ CONVERTS: dict[str, tuple[int, dict[str, int], dict[str, str]]] = {
     "fsdp_prefix": (81, {"v4, _fsdp_wrapped_module.": 81}, {}),
     "lightning_weights/w.ckpt": (81, {"v4, model.": 81}, {}),
     "net_prefix": (81, {"v4, dual_encoder.": 81}, {}),
+    "tf_ckpt": (81, {"TensorFlow": 81}, {}),
     "tf_save_weights_h5/my_weights.h5": (81, {"TensorFlow": 81}, {}),
+    "tf_savedmodel_vars": (81, {"TensorFlow": 81}, {}),
     "variant_fp16/model.fp16.safetensors": (81, {"v4": 81}, {}),
 }
 ADAPTER = (
@@ -89,11 +91,7 @@ REFUSED = {
     "OTHER",
     "peft_trainer": f"/checkpoint-1: {ADAPTER}",
     "tf_bert_mlm": f"{TWO} single bert tower; {JOINS}",
-    "tf_ckpt": ": a TensorFlow checkpoint (.index and .data files); in transformers 4.57 make the model from its config, call "
-    "it once, model.load_weights('{case}/model_ckpt') and save_pretrained, then convert the tf_model.h5",
     "tf_save_weights_h5": NAMED.replace("{0}", "my_weights.h5").replace("{1}", "tf2pt"),
-    "tf_savedmodel_vars": ": a TensorFlow SavedModel; convert the checkpoint that it was exported from, or in transformers "
-    "4.57 make the model from its config, assign it tf.saved_model.load(FOLDER).variables by name and save_pretrained",
     "tied_save_model": f"{TWO} single roberta tower; {JOINS}",
     "timm_vit": f"{TWO} timm model, whose tensors have other names; take the same model in transformers' format",
     "torchscript": "/pytorch_model.bin: a TorchScript archive, which holds a program and not only weights; save the "
@@ -146,6 +144,10 @@ def test_what_is_converted(name: str, tmp_path: Path) -> None:
     done = convert(CASES / name, tmp_path / "out")
     assert done.checked
     assert (done.tensors, dict(done.dialects), {item.name: item.reason for item in done.dropped}) == CONVERTS[name]
+    if "tf_" in name:  # made from the same weights
+        assert_same(
+            load(tmp_path / "out" / "model.safetensors"), load(CASES / "accelerate_state" / "model.safetensors")
+        )
 
 
 @pytest.mark.parametrize("name", REFUSED)

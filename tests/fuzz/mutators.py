@@ -17,6 +17,10 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
+from converter.checkpoints.sorted_table import entries
+from converter.checkpoints.wire import UnsoundMessage
+from tests.bundles import table
+
 Mutator = Callable[[bytes, random.Random], bytes]
 
 NUMBERS = (0, 1, 2, 3, 7, 8, 16, 17, 255, 256, 1000, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32, 2**40, 2**48, 2**63)
@@ -53,6 +57,28 @@ def mutate_bytes(data: bytes, draw: random.Random) -> bytes:
         if not held:
             return b""
     return bytes(held)
+
+
+def mutate_table(data: bytes, draw: random.Random) -> bytes:
+    """Changes one entry of a sorted table, whose blocks' sums stay right, or the file as it is."""
+    try:
+        items = list(entries(data))
+    except UnsoundMessage:
+        items = []
+    if not items or not draw.randrange(4):
+        return mutate_bytes(data, draw)
+    at = draw.randrange(len(items))
+    key, value = items[at]
+    match draw.randrange(4):
+        case 0:
+            items[at] = (mutate_bytes(key, draw), value)
+        case 1:
+            items.insert(at, items[draw.randrange(len(items))])
+        case 2:
+            del items[at]
+        case _:
+            items[at] = (key, mutate_bytes(value, draw))
+    return table(sorted(items) if draw.randrange(4) else items, draw.choice((1, 2, 20)))
 
 
 def mutate_value(value: Any, draw: random.Random) -> Any:

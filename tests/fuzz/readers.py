@@ -7,18 +7,19 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import safetensors
 
-from converter.checkpoints import hdf5, torch_zip
+from converter.checkpoints import hdf5, object_graph, tensor_bundle, torch_zip
 from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import model_folder, read_header
+from converter.checkpoints.wire import UnsoundMessage
 from converter.conversion.plan import make_plan
-from converter.errors import ConverterError
+from converter.errors import ConverterError, CorruptCheckpoint
 from converter.folder.manifest import read_manifest
 from converter.names.configs import TwoTowerConfig, read_config
 from converter.names.frameworks import frameworks
@@ -117,6 +118,41 @@ def _check_hdf5(checkpoint: Checkpoint, path: Path) -> None:
         _read_rows(checkpoint)
     finally:
         checkpoint.close()
+
+
+def _read_bundle(path: Path) -> None:
+    checkpoint = tensor_bundle.read_header(path)
+    assert checkpoint.files[0] == path
+    for tensor in checkpoint.tensors.values():
+        assert tensor.extent is not None
+        assert tensor.extent.path in checkpoint.files[1:]
+    for data in checkpoint.files[1:]:
+        held = {name: tensor for name, tensor in checkpoint.tensors.items() if _file_of(tensor) == data}
+        _check_extents(replace(checkpoint, tensors=held), data)
+        _check_disjoint(replace(checkpoint, tensors=held))
+    checkpoint.check()
+
+
+def _file_of(tensor: StoredTensor) -> Path | None:
+    return tensor.extent.path if tensor.extent else None
+
+
+def _prepare_bundle(folder: Path) -> None:
+    """Data as the seeds have it, and of a checkpoint in two files."""
+    _, data = seeds.bundle_parts()
+    for name in ("w.data-00000-of-00001", "w.data-00000-of-00002"):
+        (folder / name).write_bytes(data)
+    (folder / "w.data-00001-of-00002").write_bytes(b"more")
+
+
+def _read_graph(path: Path) -> None:
+    try:
+        weights, aside = object_graph.variables(path.read_bytes())
+    except UnsoundMessage as error:
+        raise CorruptCheckpoint(f"it {error}") from None
+    assert all(isinstance(text, str) for text in (*weights, *weights.values(), *aside, *aside.values()))
+    if not weights and not aside:
+        raise CorruptCheckpoint("it names nothing")
 
 
 def _read_index(path: Path) -> None:
@@ -264,6 +300,8 @@ READERS: dict[str, Reader] = {
     "hdf5": Reader(
         "tf_model.h5", seeds.hdf5_files, mutators.mutate_bytes, _read_hdf5, unprotected=_read_hdf5_unprotected
     ),
+    "bundle": Reader("w.index", seeds.bundle_indices, mutators.mutate_table, _read_bundle, _prepare_bundle),
+    "graph": Reader("graph", seeds.graphs, mutators.mutate_bytes, _read_graph),
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
     "modules": Reader("modules.json", seeds.modules, mutators.mutate_json, _read_modules, _prepare_modules),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from converter import pt2tf, tf2pt
 from converter.parity.runners.golden import write_recording
+from tests import bundles
 from tests.archives import Call, Named, dump, ordered, storage, tensor
 from tests.compat.towers import ALL_TEXT, ALL_VISION, FAMILIES
 from tests.fuzz.mutators import write_entries
@@ -179,6 +180,33 @@ def _kinds(file: h5py.File, layer: h5py.Group) -> None:
 
 
 _ODD_HDF5: tuple[Callable[[h5py.File, h5py.Group], None], ...] = (_compact, _links, _external, _strings, _kinds)
+
+
+def bundle_indices() -> Iterator[bytes]:
+    """Indices of TensorFlow checkpoints, for the data that ``readers`` lays beside them."""
+    items, data = bundle_parts()
+    yield bundles.table(items.items())
+    yield bundles.table(items.items(), in_a_block=1)
+    # As one of TensorFlow 1: the keys are the names.
+    plain = {key: value for key, value in items.items() if b"OBJECT" not in key}
+    yield bundles.table(plain.items())
+    yield bundles.table((plain | {b"": bundles.header(2)}).items())
+    yield bundles.table((plain | {b"z": bundles.entry(1, (0, 2), 0, len(data), 0, 0, bundles.wrapped(7, b""))}).items())
+
+
+def bundle_parts() -> tuple[dict[bytes, bytes], bytes]:
+    """What the index says by key, and the data, of all that is in ``SMALL``."""
+    names = {f"v/{place}{bundles.BEHIND}": f"root/{name}" for place, name in enumerate(SMALL)}
+    tensors = dict(zip(names, SMALL.values(), strict=True))
+    return bundles.laid_out(tensors, bundles.plain_graph(names))
+
+
+def graphs() -> Iterator[bytes]:
+    """Object graphs: of a model, of one with an optimizer, of one that holds itself."""
+    yield bundles.plain_graph({f"v/0{bundles.BEHIND}": "root/a", f"v/1{bundles.BEHIND}": "root/b/kernel"})
+    leaf = ([], [("root/a", "a")])
+    yield bundles.graph_of([([("model", 1), ("optimizer", 2)], []), leaf, ([("iter", 3)], []), ([], [("iter", "i")])])
+    yield bundles.graph_of([([("model", 1), ("self", 0)], []), ([("root", 0)], [("root/é", "a")])])
 
 
 def pairs() -> Iterator[dict[str, Any]]:
