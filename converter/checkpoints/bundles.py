@@ -39,6 +39,13 @@ def index_in(folder: Path) -> Path | None:
     return latest
 
 
+def holds_one(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder, or more of them."""
+    if (folder / SAVED_MODEL).is_file():
+        return (folder / "variables" / f"variables{INDEX}").is_file()
+    return any(path.is_file() and not path.is_symlink() and is_index(path) for path in folder.glob(f"*{INDEX}"))
+
+
 def index_of(path: Path) -> Path:
     """The index that a file of a checkpoint belongs to, or that a prefix as TensorFlow names it stands for; else the path.
 

@@ -173,7 +173,7 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
         if path.name in sum(WEIGHTS.values(), ()) and path.is_symlink():
             inside(path, folder)  # says where a link leads that leads nowhere
     found = kinds.recognised(folder, within=False) or _by_another_name(folder, listing)
-    found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, lambda path: bool(held(path)))
+    found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, _holds_weights)
     return (
         found
         or kinds.recognised(folder)
@@ -182,6 +182,10 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
             f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
         )
     )
+
+
+def _holds_weights(folder: Path) -> bool:
+    return bool(held(folder)) or bundles.holds_one(folder)
 
 
 def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
@@ -238,6 +242,7 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
         lambda path, _: path.suffix == ".msgpack",
         kinds.OF_FLAX,
     ),
-    (lambda path, _: path.suffix in (".ckpt", ".index"), kinds.OF_TF),
+    (lambda path, _: path.suffix == ".ckpt", kinds.OF_CKPT),
+    (lambda path, _: path.suffix == bundle_index.INDEX, kinds.OF_TF),
     (lambda path, _: path.suffix == ".pb", kinds.SAVED_MODEL),
 )

@@ -29,6 +29,10 @@ OF_TF = (
     "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
     "load it where it was made and write it with save_pretrained"
 )
+OF_CKPT = (
+    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which lies beside its "
+    ".data files"
+)
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 _ADAPTER = (
     "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"

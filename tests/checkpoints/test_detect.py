@@ -20,11 +20,17 @@ from converter import pt2tf, tf2pt
 from converter.checkpoints.detect import open_source, read_header
 from converter.errors import ConverterError, CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework
 from converter.folder.files import inside
+from tests.bundles import write_bundle
 from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
 
-FROM_PREFIX = (
-    "a TensorFlow checkpoint (.index and .data files); in transformers 4.57 make the model from its config, call it once, "
-    "model.load_weights({}) and save_pretrained, then convert the tf_model.h5"
+OF_TF = (
+    "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
+    "load it where it was made and write it with save_pretrained"
+)
+
+OF_CKPT = (
+    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which lies beside its "
+    ".data files"
 )
 
 
@@ -155,7 +161,7 @@ def other_hdf5(path: Path) -> None:
             "a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained",
         ),
         ("data.h5", other_hdf5, "an HDF5 file, but not a tf_model.h5 (no attribute layer_names)"),
-        ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), FROM_PREFIX.format("PREFIX")),
+        ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), OF_CKPT),
     ],
 )
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -179,10 +185,7 @@ DISTRIBUTED = (
     "a distributed checkpoint (.distcp), whose weights lie in parts; put them together with `accelerate merge-weights "
     "{} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
 )
-SAVED_MODEL = (
-    "a TensorFlow SavedModel; convert the checkpoint that it was exported from, or in transformers 4.57 make the model from "
-    "its config, assign it tf.saved_model.load(FOLDER).variables by name and save_pretrained"
-)
+SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 OPEN_CLIP = (
     "an open_clip model, whose tensors have names of their own; take the same model in transformers' format, as its page on "
     "the Hub or transformers' conversion script for CLIP gives it"
@@ -194,7 +197,7 @@ OPEN_CLIP = (
     ("name", "what"),
     [
         ("saved_model.pb", SAVED_MODEL),
-        ("bert_model.ckpt.index", FROM_PREFIX),
+        ("bert_model.ckpt.index", OF_TF),
         ("adapter_config.json", ADAPTER),
         ("zero_to_fp32.py", DEEPSPEED),
         ("mp_rank_00_model_states.pt", DEEPSPEED),
@@ -209,8 +212,7 @@ def test_folders_that_are_not_read(tmp_path: Path, name: str, what: str, inner: 
     (folder / name).write_bytes(b"x")
     for state in ("optimizer.pt", "rng_state_0.pth", "training_args.bin", "random_states_0.pkl"):
         (folder / state).write_bytes(b"never looked at")
-    shown = repr(str(folder / "bert_model.ckpt")) if "load_weights" in what else shlex.quote(str(folder))
-    assert refusal(opened(tmp_path), UnsupportedContainer) == f"{folder}: {what.format(shown)}"
+    assert refusal(opened(tmp_path), UnsupportedContainer) == f"{folder}: {what.format(shlex.quote(str(folder)))}"
 
 
 def test_weights_beside_the_marks_are_read(tmp_path: Path) -> None:
@@ -286,6 +288,17 @@ def test_folders_of_folders(tmp_path: Path) -> None:
     paths = [shlex.quote(str(tmp_path / f"checkpoint-{step}")) for step in (10, 9, 2)]
     assert refusal(opened(tmp_path)) == (
         f"{tmp_path}: holds no weights itself, its folders do; name one of them: {paths[0]} (others: {paths[1]}, {paths[2]})"
+    )
+
+
+@pytest.mark.parametrize("mark", ["saved_model.pb", "ckpt.index"])
+def test_a_folder_in_which_tensorflow_saved_is_named(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "1" / "variables").mkdir(parents=True)
+    write_bundle(tmp_path / "1" / ("ckpt" if mark == "ckpt.index" else "variables/variables"), {"a": np.ones(1, "f4")})
+    (tmp_path / "1" / mark).touch()
+    named = shlex.quote(str(tmp_path / "1"))
+    assert (
+        refusal(opened(tmp_path)) == f"{tmp_path}: holds no weights itself, its folders do; name one of them: {named}"
     )
 
 

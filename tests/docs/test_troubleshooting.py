@@ -15,7 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converter import ConverterError, pt2tf, tf2pt
+from tests.bundles import write_bundle
 from tests.docs.pages import ROOT
+from tests.tiny import FIXTURES
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 MESSAGES = re.findall(r"^\| `([^`]+)` \|", PAGE.split("## What this tool says")[1].split("\n## ")[0], re.MULTILINE)
@@ -73,6 +75,22 @@ def copied_journal(folder: Path) -> None:
     )
 
 
+def several_checkpoints(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for name in "ab":
+        write_bundle(folder / name, {"logit_scale": np.ones(1, np.float32)})
+
+
+def damaged_checkpoint(folder: Path) -> None:
+    source, out = FIXTURES / "cases" / "tf_ckpt", folder
+    shutil.rmtree(folder)
+    shutil.copytree(source, out)
+    with (out / "model_ckpt.data-00000-of-00001").open("r+b") as file:
+        file.seek(30_000)
+        file.write(b"damaged")
+
+
+IN_TENSORFLOW = ("weights that Keras", "holds 2 TensorFlow", "have another CRC-32C")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 465980\n"
 PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "holds TensorFlow": (to_tensorflow, {}),
@@ -93,6 +111,8 @@ PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "it is truncated": (truncate, {}),
     "HDF5 has no bfloat16": (lambda folder: None, {"dtype": "bfloat16"}),
     "weights that Keras": (keras_weights, {}),
+    "holds 2 TensorFlow": (several_checkpoints, {}),
+    "have another CRC-32C": (damaged_checkpoint, {}),
     "a pickle": (weights("pytorch_model.bin", pickle.dumps({"a": Path})), {}),
 }  # fmt: skip
 
@@ -107,7 +127,7 @@ def test_the_tool_says_so(beginning: str, tiny: Path, tmp_path: Path) -> None:
     prepare, options = PROVOKED[beginning]
     shutil.copytree(tiny, tmp_path / "model")
     prepare(tmp_path / "model")
-    convert = tf2pt if beginning == "weights that Keras" else pt2tf
+    convert = tf2pt if beginning in IN_TENSORFLOW else pt2tf
     with pytest.raises(ConverterError) as caught:
         convert(tmp_path / "model", tmp_path / "out", **options)
     said = str(caught.value).replace("`", "")
