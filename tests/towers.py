@@ -54,6 +54,8 @@ class Tower:
     leaves: Mapping[str, str] = field(default_factory=dict)
     other_size: tuple[int, int] | None = None
     gradients: Mapping[str, Any] = field(default_factory=dict)
+    still: Mapping[str, Any] = field(default_factory=dict)
+    turned: bool = False
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:

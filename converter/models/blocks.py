@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -15,9 +15,11 @@ from typing import Any
 from keras import ops
 
 from converter.models.activations import activation
+from converter.models.gated_mlp import GATES, gated_mlp
 from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw, in_float32
 
 Tensor = Any
+QKV = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,12 @@ class BlockSpec:
         names: path of each role, in the order of creation, see ``block_names``.
         spread: standard deviations of fresh kernels.
         head_width: width of a head; ``width // heads`` when None.
-        qkv_bias: whether query, key and value have a bias.
+        unbiased: roles of the dense layers that have no bias.
         attention_dropout: on the attention weights.
         hidden_dropout: on the output of attention and, where ``mlp_dropout`` does not say otherwise, of the MLP.
         mlp_dropout: on the output of the MLP.
         drop_path: stochastic depth of either branch.
         layer_scale: initial value of the two layer scales, which exist where ``names`` has them.
-        gated: the MLP is SwiGLU: ``up`` is twice as wide, one half gates the other.
         table: shape of a table of relative positions, which exists where ``names`` has it.
     """
 
@@ -68,18 +69,20 @@ class BlockSpec:
     names: Mapping[str, str]
     spread: Spread
     head_width: int | None = None
-    qkv_bias: tuple[bool, bool, bool] = (True, True, True)
+    unbiased: Collection[str] = ()
     attention_dropout: float = 0.0
     hidden_dropout: float = 0.0
     mlp_dropout: float | None = None
     drop_path: float = 0.0
     layer_scale: float = 1.0
-    gated: bool = False
     table: tuple[int, int] | None = None
 
 
 def block_names(**paths: str) -> Mapping[str, str]:
-    """The path of each role of a block: query, key, value, out, norm1, up, down, norm2, maybe scale1, scale2, table."""
+    """The path of each role of a block: query, key, value, out, norm1, up, down, norm2, maybe scale1, scale2, table.
+
+    Where the MLP is gated there is a ``gate`` too, or a ``gate_and_up`` instead of ``up``.
+    """
     return MappingProxyType(paths)
 
 
@@ -96,14 +99,19 @@ class Block(CompositeLayer):
         head = spec.head_width or spec.width // spec.heads
         inside = head * spec.heads
         std = spec.spread
+        dense = {
+            "query": (spec.width, inside, std.query),
+            "key": (spec.width, inside, std.query),
+            "value": (spec.width, inside, std.query),
+            "out": (inside, spec.width, std.out),
+            "up": (spec.width, spec.inner, std.up),
+            "gate": (spec.width, spec.inner, std.up),
+            "gate_and_up": (spec.width, 2 * spec.inner, std.up),
+            "down": (spec.inner, spec.width, std.down),
+        }
         parts = {
-            "query": Dense(spec.width, inside, bias=spec.qkv_bias[0], std=std.query),
-            "key": Dense(spec.width, inside, bias=spec.qkv_bias[1], std=std.query),
-            "value": Dense(spec.width, inside, bias=spec.qkv_bias[2], std=std.query),
-            "out": Dense(inside, spec.width, std=std.out),
+            **{r: Dense(i, o, bias=r not in spec.unbiased, std=spread) for r, (i, o, spread) in dense.items()},
             "norm1": Norm(spec.width, spec.eps),
-            "up": Dense(spec.width, spec.inner * (2 if spec.gated else 1), std=std.up),
-            "down": Dense(spec.inner, spec.width, std=std.down),
             "norm2": Norm(spec.width, spec.eps),
             "scale1": Raw((spec.width,), value=spec.layer_scale),
             "scale2": Raw((spec.width,), value=spec.layer_scale),
@@ -112,6 +120,7 @@ class Block(CompositeLayer):
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
         self.scaled = "scale1" in spec.names
+        self.gated = any(role in spec.names for role in GATES)
         self.act = partial(in_float32, activation(spec.act))
         self.drop_attention = Dropout(spec.attention_dropout, seeds)
         self.drop_hidden = Dropout(spec.hidden_dropout, seeds)
@@ -147,17 +156,23 @@ class Block(CompositeLayer):
         return attention(self, x, x, bias, self.spec.heads, self.drop_attention, training)
 
     def mlp(self, x: Tensor) -> Tensor:
-        """Two dense layers with the activation between them."""
-        if self.spec.gated:
-            gate, inner = ops.split(self.up(x), 2, axis=-1)
-            return self.down(self.act(gate) * inner)
+        """Two dense layers with the activation between them, or with a gate."""
+        if self.gated:
+            return gated_mlp(self, x)
         # TensorFlow joins a product, its bias and GELU to one kernel of oneDNN, but of matrices only.
         inner = self.act(self.up(ops.reshape(x, (-1, self.spec.width))))
         return self.down(ops.reshape(inner, (*ops.shape(x)[:-1], self.spec.inner)))
 
 
 def attention(
-    parts: Any, x: Tensor, memory: Tensor, bias: Tensor | None, heads: int, drop: Dropout, training: bool = False
+    parts: Any,
+    x: Tensor,
+    memory: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    drop: Dropout,
+    training: bool = False,
+    turn: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention over heads: ``softmax(q k / sqrt(d) + bias) v``, then the dense ``out``.
 
@@ -169,6 +184,7 @@ def attention(
         heads: number of heads.
         drop: dropout of the weights.
         training: whether dropout is on.
+        turn: what is done to query and key ``(batch, length, heads, head)`` before they meet, such as rotation by place.
 
     Returns:
         The output ``(batch, queries, width)`` and the weights after dropout ``(batch, heads, queries, keys)``.
@@ -179,8 +195,10 @@ def attention(
     inside = query.shape[-1]
     head = inside // heads
     queries, keys = ops.shape(x)[1], ops.shape(memory)[1]
-    query = ops.transpose(ops.reshape(query, (-1, queries, heads, head)), (0, 2, 1, 3))
-    key = ops.transpose(ops.reshape(key, (-1, keys, heads, head)), (0, 2, 3, 1))
+    query, key = ops.reshape(query, (-1, queries, heads, head)), ops.reshape(key, (-1, keys, heads, head))
+    if turn is not None:
+        query, key = turn(query), turn(key)
+    query, key = ops.transpose(query, (0, 2, 1, 3)), ops.transpose(key, (0, 2, 3, 1))
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
     weights = drop(in_float32(lambda x: _softmax(x * head**-0.5, bias), scores), training)

@@ -37,6 +37,13 @@ class Tower(Composite, keras.Model):
     input_fields: ClassVar[tuple[str, ...]] = ()
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
+    # Config fields that make training draw random numbers where they are set.
+    random_fields: ClassVar[tuple[str, ...]] = (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "attention_dropout",
+        "drop_path_rate",
+    )
     # Keras' path of the main layer inside a model, which says it before it builds the tower.
     place: str | None = None
 
@@ -61,9 +68,8 @@ class Tower(Composite, keras.Model):
         self.blocks: list[Any] = []
         self.pooler: Any = None
         refuse_options(config, self.side)
-        dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_path_rate")
-        drops = any(getattr(config, field, 0.0) for field in dropouts)
-        self.seeds = Seeds(name="dropout_seed") if drops else None
+        draws = any(getattr(config, field, None) for field in self.random_fields)
+        self.seeds = Seeds(name="dropout_seed") if draws else None
         self.assemble(config)
 
     def assemble(self, config: Any) -> None:

@@ -48,13 +48,13 @@ class VisionTower(Tower):
             batch = ops.shape(pixel_values)[0]  # named, so that an image of another size fails instead of becoming two
             pixel_values = ops.reshape(pixel_values, (batch, self.config.num_channels, *pair(self.config.image_size)))
         x = self.before(self.embeddings(pixel_values, training=training))
-        x, taps = self.encode(x, self.bias(pixel_values), output_attentions, output_hidden_states, training)
+        x, taps = self.encode(x, self.bias(pixel_values, training), output_attentions, output_hidden_states, training)
         last, pooled = self.after(x)
         return self.output(last, pooled, taps, return_dict)
 
-    def bias(self, pixel_values: Tensor) -> Any:
+    def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """What is added to the attention scores, for all blocks or in a list for each; None: nothing."""
-        del pixel_values
+        del pixel_values, training
 
     def before(self, x: Tensor) -> Tensor:
         """What comes between embeddings and the first block."""

@@ -282,8 +282,9 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
                 f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}"
             )
     defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
+    off = {name for name in known.get("nullable", ()) if config.get(name, defaults[name]) is None}
     fields = {
-        name: _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
+        name: None if name in off else _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
         for name, default in defaults.items()
     }
     return TowerConfig(side, model_type, files[model_type], fields, _unknown(config, known))

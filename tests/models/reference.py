@@ -66,14 +66,24 @@ def torch_model(config: Any, attention: str = "eager", dtype: Any = torch.float3
     config = type(config).from_dict(config.to_dict())
     if config.model_type != "vision-text-dual-encoder":
         model = transformers.AutoModel.from_config(config, attn_implementation=attention)
-        return randomise(keeping_pooled(model), seed).to(dtype)
+        return in_dtype(randomise(keeping_pooled(model), seed), dtype)
     towers = {}
     for side in ("vision", "text"):
         own = getattr(config, f"{side}_config")
         known = transformers.MODEL_MAPPING[type(own)]._supports_sdpa  # MPNet has eager attention only
         kind = attention if known else "eager"
         towers[f"{side}_model"] = transformers.AutoModel.from_config(own, attn_implementation=kind)
-    return randomise(VisionTextDualEncoderModel(config, **towers), seed).to(dtype)
+    return in_dtype(randomise(VisionTextDualEncoderModel(config, **towers), seed), dtype)
+
+
+def in_dtype(model: Any, dtype: Any) -> Any:
+    """A model in a dtype as ``from_pretrained`` makes it, which leaves the frequencies of rotary positions in float32."""
+    frequencies = {name: buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    model = model.to(dtype)
+    for name, buffer in frequencies.items():
+        module, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(module), leaf, buffer)
+    return model
 
 
 def keeping_pooled(model: Any) -> Any:

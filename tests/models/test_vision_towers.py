@@ -15,10 +15,11 @@ import torch
 import transformers
 from keras import ops
 
-from converter.errors import ModelError
+from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, load_tower, named_variables
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
+from converter.models.rotary import grid_turn, moved, patch_centres
 from converter.names.configs import check_tower_config
 from converter.names.families import JOINED, joined
 from converter.names.rules import compile_tower
@@ -97,7 +98,7 @@ def torch_tower(config: Any, attention: str, dtype: Any, **options: Any) -> Any:
     config = type(config).from_dict(config.to_dict())
     config._attn_implementation = attention
     model = getattr(transformers, transformers.models.auto.modeling_auto.MODEL_MAPPING_NAMES[config.model_type])
-    return reference.randomise(model(config, **options)).to(dtype)
+    return reference.in_dtype(reference.randomise(model(config, **options)), dtype)
 
 
 def assign(tower: Any, model: Any) -> None:
@@ -195,8 +196,8 @@ def test_every_weight_counts(kind: str) -> None:
         after = taps(both.keras(both.pixels, output_hidden_states=True))
         variable.assign(kept)
         moved = max(np.abs(after[tap] - before[tap]).max() for tap in before)
-        # Adding the same to every key moves all scores of a query alike, which softmax does not see.
-        idle = name.endswith(("mask_token", "key/bias", "k_proj/bias"))
+        # Adding the same to every key moves all scores of a query alike, which softmax does not see, unless keys are turned.
+        idle = name.endswith(("mask_token", *(() if TOWERS[kind].turned else ("key/bias", "k_proj/bias"))))
         assert (moved < 1e-4) if idle else (moved > 1e-3), (name, moved)
     reference.assert_same(taps(both.keras(both.pixels, output_hidden_states=True)), before, 0.0)
 
@@ -442,11 +443,12 @@ def test_relative_positions_are_pytorchs(size: Size) -> None:
 
 @pytest.mark.parametrize("kind", DROPS_PATHS)
 def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
-    plain = both_of((kind, {"drop_path_rate": 0.0}, None), "eager", "float32")
-    tower = build_tower(small_config(kind, drop_path_rate=0.5), initial="zeros")
+    still = TOWERS[kind].still
+    plain = both_of((kind, {**still, "drop_path_rate": 0.0}, None), "eager", "float32")
+    tower = build_tower(small_config(kind, **still, drop_path_rate=0.5), initial="zeros")
     assign(tower, plain.torch)
-    still = np.asarray(plain.keras(plain.pixels, training=True).pooler_output)
-    np.testing.assert_array_equal(tower(plain.pixels).pooler_output, still)
+    trained = np.asarray(plain.keras(plain.pixels, training=True).pooler_output)
+    np.testing.assert_array_equal(tower(plain.pixels).pooler_output, trained)
     pixels = np.repeat(plain.pixels[:1], 12, axis=0)
     moved = np.asarray(tower(pixels, training=True).pooler_output)
     assert np.abs(moved - np.asarray(tower(pixels, training=True).pooler_output)).max() > 1e-3
@@ -465,6 +467,56 @@ def test_rates_of_stochastic_depth_are_pytorchs() -> None:
         blocks = list(itertools.chain(*tower.stages)) if hasattr(tower, "stages") else tower.blocks
         np.testing.assert_allclose([block.drop_path.rate for block in blocks], wanted, rtol=0, atol=1e-12)
         assert wanted[-1] == pytest.approx(0.3)
+
+
+def test_training_moves_patches_as_pytorch_does() -> None:
+    """By what is drawn: the centres that come out are the same, number for number."""
+    from transformers.models.dinov3_vit.modeling_dinov3_vit import augment_patches_center_coordinates
+
+    centres, drawn = patch_centres(3, 4), iter([[0.1, -0.2], [0.3, -0.1], [0.4]] * 2)
+    limits: list[float] = []
+
+    def uniform(tensor: Any, low: float, high: float) -> Any:
+        assert low == -high
+        limits.append(float(high))
+        return tensor.copy_(torch.as_tensor(next(drawn)).reshape(tensor.shape))
+
+    def uniform_of_ours(shape: Any, low: float, high: float, **_: Any) -> Any:
+        given = ops.convert_to_tensor([next(drawn)], dtype="float32")
+        assert (low, tuple(given.shape)) == (-high, shape)
+        limits.append(high)
+        return given
+
+    options = (0.2, 1.5, 2.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "uniform_", uniform)
+        wanted = augment_patches_center_coordinates(torch.as_tensor(centres), *options)
+        patch.setattr(keras.random, "uniform", uniform_of_ours)
+        found = moved(centres, *options, None)
+    assert limits[:3] == pytest.approx(limits[3:])
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=1e-6)
+    turns = [grid_turn(given, 8, 100.0, 2) for given in (np.asarray(found), found)]
+    np.testing.assert_allclose(turns[0], turns[1], rtol=0, atol=1e-5)
+    assert moved(centres, None, None, None, None) is centres
+
+
+@pytest.mark.parametrize("field", ["pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"])
+def test_patches_move_in_training_only(field: str) -> None:
+    config = small_config("dinov3_vit", **{"pos_embed_rescale": None, field: 1.7})
+    tower, pixels = build_tower(config), images(config)
+    still = np.asarray(tower(pixels).pooler_output)
+    np.testing.assert_array_equal(tower(pixels).pooler_output, still)
+    drawn = [np.asarray(tower(pixels, training=True).pooler_output) for _ in range(2)]
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-6
+    assert np.abs(drawn[0] - still).max() > 1e-6
+
+
+def test_heads_that_cannot_be_turned_are_refused() -> None:
+    with pytest.raises(UnsupportedOption) as caught:
+        grid_turn(patch_centres(2, 2), 6, 100.0, 1)
+    assert str(caught.value) == (
+        "num_attention_heads makes heads of width 6; rotary positions of images need a multiple of 4. Correct the config."
+    )
 
 
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ConfigError, ConverterError, UnsupportedOption, UnsupportedTower
-from converter.names.configs import check_config, read_config
+from converter.names.configs import check_config, check_tower_config, read_config
 from converter.names.rule_files import rule_file, supported
 from tests.tiny import FIXTURE, PAIRS, config_of
 
@@ -300,3 +300,11 @@ def test_a_timm_model() -> None:
     assert refusal({"architecture": "vit_tiny", "pretrained_cfg": {}}, ConfigError).endswith(
         "found a timm model, whose tensors have other names; take the same model in transformers' format"
     )
+
+
+def test_a_number_that_may_be_null() -> None:
+    """And only where the rules say so."""
+    tower = {"model_type": "dinov3_vit", "pos_embed_rescale": None}
+    assert check_tower_config("vision", tower).fields["pos_embed_rescale"] is None
+    with pytest.raises(ConfigError, match=r"rope_theta is None, expected a value like 100\.0"):
+        check_tower_config("vision", {**tower, "rope_theta": None})

@@ -21,6 +21,8 @@ ALWAYS_BIASED = re.compile(r"vision_model/(vit|deit)/encoder/layer_\._\d+/attent
 
 
 def test_pytorch_4_names_and_shapes(odd: Odd, said_by_rules: Any) -> None:
+    if not isinstance(odd.said["pt_v4"], dict):
+        pytest.skip(odd.said["pt_v4"])
     expected = dict(odd.said["pt_v4"])
     found, _, buffers = said_by_rules(odd.tower)
     stored = {name: shape for name, shape in expected.items() if name in buffers}

@@ -7,10 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from converter.errors import ParityError
+from converter.parity.inputs import image_shape
 from converter.parity.runners import processing
+from tests.towers import VISION, config_of_tower
 
 pytestmark = pytest.mark.torch
 
@@ -39,3 +42,21 @@ def test_code_of_a_processor_does_not_run(
     assert str(caught.value).isprintable()
     assert not (tmp_path / "ran").exists()
     assert asked == []
+
+
+@pytest.mark.parametrize("model_type", VISION)
+def test_image_processors_make_what_their_towers_take(model_type: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    known = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
+    if "pil" not in known:
+        pytest.skip("transformers has no image processor for it that needs no torchvision")
+    kind = getattr(transformers, known["pil"])
+    channels, height, width = image_shape({"vision_config": {"model_type": model_type, **config_of_tower(model_type)}})
+    sides = {"height": height, "width": width}
+    edge = "shortest_edge" in kind().size
+    kind(size={"shortest_edge": height} if edge else sides, crop_size=sides).save_pretrained(tmp_path)
+    processor = processing._load(transformers.AutoImageProcessor, "image processor", tmp_path)
+    pictures = sorted((Path(__file__).parents[2] / "fixtures" / "pictures").glob("*.png"))
+    made = processing._processed(processor, pictures)["pixel_values"]
+    assert made.shape == (len(pictures), channels, height, width)
+    assert len(np.unique(made.round(4), axis=0)) == len(pictures) > 1

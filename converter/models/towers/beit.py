@@ -62,7 +62,7 @@ class BeitTower(VisionTower):
                     norm_first=True,
                     names=names_of(config.layer_scale_init_value > 0, config.use_relative_position_bias),
                     spread=Spread.even(std),
-                    qkv_bias=(True, False, True),
+                    unbiased=("key",),
                     attention_dropout=config.attention_probs_dropout_prob,
                     hidden_dropout=config.hidden_dropout_prob,
                     drop_path=config.drop_path_rate * i / max(count - 1, 1),
@@ -78,8 +78,9 @@ class BeitTower(VisionTower):
         elif self.add_pooling_layer:
             self.norm = self.part("beit/pooler/layernorm", Norm(width, config.layer_norm_eps))
 
-    def bias(self, pixel_values: Tensor) -> Any:
+    def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """The shared table's numbers plus each block's own, for the grid of patches at hand."""
+        del training
         grid = self.embeddings.grid_of(pixel_values)
         shared = 0.0 if self.shared is None else self._spread_out(self.shared.value, grid)
         if self.config.use_relative_position_bias:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import Block, BlockSpec, Spread, block_names
+from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm
 from converter.models.vision_tower import Size, VisionTower
@@ -22,8 +22,9 @@ def names_of(gated: bool) -> Any:
         out="attention/output/dense",
         scale1="layer_scale1/lambda1",
         norm2="norm2",
-        up="mlp/weights_in" if gated else "mlp/fc1",
-        down="mlp/weights_out" if gated else "mlp/fc2",
+        **{"gate_and_up": "mlp/weights_in", "down": "mlp/weights_out"}
+        if gated
+        else {"up": "mlp/fc1", "down": "mlp/fc2"},
         scale2="layer_scale2/lambda1",
     )
 
@@ -68,11 +69,10 @@ class Dinov2Tower(VisionTower):
             norm_first=True,
             names=names_of(gated),
             spread=Spread.even(std),
-            qkv_bias=(config.qkv_bias,) * 3,
+            unbiased=() if config.qkv_bias else QKV,
             attention_dropout=config.attention_probs_dropout_prob,
             drop_path=config.drop_path_rate,
             layer_scale=config.layerscale_value,
-            gated=gated,
         )
         self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, self.images(config), self.seeds)
         self.blocks = [

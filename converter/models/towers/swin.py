@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from converter.errors import ModelError
-from converter.models.blocks import Block, BlockSpec, Spread, block_names
+from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, Patches, pair
 from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw
 from converter.models.relative import grid_index
@@ -200,7 +200,7 @@ class SwinTower(VisionTower):
             norm_first=True,
             names=BLOCK,
             spread=Spread.even(config.initializer_range),
-            qkv_bias=(config.qkv_bias,) * 3,
+            unbiased=() if config.qkv_bias else QKV,
             attention_dropout=config.attention_probs_dropout_prob,
             hidden_dropout=config.hidden_dropout_prob,
             table=((2 * window - 1) ** 2, heads),
@@ -218,8 +218,9 @@ class SwinTower(VisionTower):
             for i in range(config.depths[stage])
         ]
 
-    def bias(self, pixel_values: Tensor) -> Any:
+    def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """Not a bias: the grid of patches, which the blocks make theirs from."""
+        del training
         return self.embeddings.grid_of((int(pixel_values.shape[2]), int(pixel_values.shape[3])))
 
     def check_size(self, size: Size) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from converter.models.blocks import Block, BlockSpec, Spread, block_names
+from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
 from converter.models.parts import Norm
 from converter.models.pooling import FirstToken
@@ -56,7 +56,7 @@ class ViTTower(VisionTower):
             names=BLOCK,
             spread=Spread.even(std),
             head_width=getattr(config, "head_dim", None),
-            qkv_bias=(config.qkv_bias,) * 3,
+            unbiased=() if config.qkv_bias else QKV,
             attention_dropout=config.attention_probs_dropout_prob,
             hidden_dropout=config.hidden_dropout_prob,
         )

@@ -1,0 +1,105 @@
+"""Rotary positions (https://arxiv.org/abs/2104.09864): query and key are turned by an angle that grows with the place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from converter.errors import UnsupportedOption
+from converter.models.blocks import Block, attention
+
+Tensor = Any
+Array = np.ndarray[Any, Any]
+Turn = tuple[Tensor, Tensor]
+
+
+class RotaryBlock(Block):
+    """A block whose query and key are turned; what it is given as ``bias`` is the turn, and nothing is added to scores."""
+
+    def attend(self, x: Tensor, bias: Any, training: bool) -> tuple[Tensor, Tensor]:
+        """Multi-head attention of ``x`` to itself, each token turned by its place."""
+        return attention(
+            self, x, x, None, self.spec.heads, self.drop_attention, training, turn=lambda heads: turned(heads, bias)
+        )
+
+
+def turned(x: Tensor, turn: Turn) -> Tensor:
+    """``(batch, length, heads, head)`` turned: the two halves of a head are the two coordinates of each point."""
+    cosines, sines = (ops.cast(ops.convert_to_tensor(part), x.dtype)[:, None] for part in turn)
+    first, second = ops.split(x, 2, axis=-1)
+    return x * cosines + ops.concatenate([-second, first], axis=-1) * sines
+
+
+def patch_centres(rows: int, columns: int) -> Array:
+    """Where the patches of an image lie, row by row: their centres, with the image from -1 to 1 on either axis.
+
+    Returns:
+        ``(rows * columns, 2)``, y and x, in float32 as in PyTorch whatever the model is in.
+    """
+    one = np.float32(1)
+    centres = [np.arange(0.5, size, dtype=np.float32) / np.float32(size) for size in (rows, columns)]
+    return np.float32(2) * np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2) - one
+
+
+def moved(centres: Tensor, shift: float | None, jitter: float | None, rescale: float | None, seeds: Any) -> Tensor:
+    """Centres as training moves them, all at random: DINOv3's augmentation of positions.
+
+    Args:
+        centres: ``(patches, 2)``.
+        shift: how far either coordinate goes at most; None: nowhere.
+        jitter: by what either coordinate is stretched at most, and the inverse at least; None: by nothing.
+        rescale: the same for both at once.
+        seeds: what random numbers are drawn from.
+
+    Returns:
+        ``(patches, 2)``.
+    """
+
+    def between(count: int, limit: float) -> Tensor:
+        return keras.random.uniform((1, count), -limit, limit, dtype="float32", seed=seeds)
+
+    if shift is not None:
+        centres = centres + between(2, shift)
+    for count, most in ((2, jitter), (1, rescale)):
+        if most is not None:
+            centres = centres * ops.exp(between(count, math.log(most)))
+    return centres
+
+
+def grid_turn(centres: Tensor, head: int, base: float, before: int) -> Turn:
+    """Cosines and sines for patches: a quarter of a head by the row, a quarter by the column, and both once more.
+
+    Args:
+        centres: of the patches ``(patches, 2)``, in float32; an array, or a tensor where training moved them.
+        head: width of a head.
+        base: of the frequencies.
+        before: tokens before the patches, which are not turned.
+
+    Returns:
+        Two of ``(before + patches, head)``.
+
+    Raises:
+        UnsupportedOption: the heads have a width that cannot be turned.
+    """
+    if head % 4:
+        raise UnsupportedOption(
+            f"num_attention_heads makes heads of width {head}; rotary positions of images need a multiple of 4. "
+            "Correct the config."
+        )
+    steps = (np.arange(head // 4) * (4 / head)).astype(np.float32)
+    frequency = np.float32(1) / (base ** steps.astype(np.float64)).astype(np.float32)
+    zeros = np.zeros_like(frequency)
+    # As a product of matrices whose zeros leave each coordinate to its own quarter.
+    by_axis = np.stack([np.concatenate([frequency, zeros] * 2), np.concatenate([zeros, frequency] * 2)])
+    angles = (np.float32(2 * math.pi) * centres) @ by_axis
+    still = np.zeros((before, head), np.float32)
+    if isinstance(angles, np.ndarray):
+        # Rounded correctly, as nine in ten of PyTorch's own float32 cosines are.
+        exact = np.concatenate([still, angles]).astype(np.float64)
+        return np.cos(exact).astype(np.float32), np.sin(exact).astype(np.float32)
+    angles = ops.concatenate([still, angles], axis=0)
+    return ops.cos(angles), ops.sin(angles)

@@ -1,0 +1,108 @@
+"""DINOv3 (https://arxiv.org/abs/2508.10104): DINOv2 with registers whose positions are rotary, by where a patch lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.models.blocks import BlockSpec, Spread, block_names
+from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
+from converter.models.parts import Norm
+from converter.models.rotary import RotaryBlock, grid_turn, moved, patch_centres
+from converter.models.tower import Tower
+from converter.models.vision_tower import Size, VisionTower
+
+Tensor = Any
+
+EMBEDDINGS = {
+    "token": "cls_token",
+    "mask_token": "mask_token",
+    "registers": "register_tokens",
+    "patches": "patch_embeddings",
+}
+MOVING = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
+
+
+def block_of(config: Any) -> BlockSpec:
+    """The block, with the biases and the gate that the config says it has."""
+    biases = {
+        "query": config.query_bias,
+        "key": config.key_bias,
+        "value": config.value_bias,
+        "out": config.proj_bias,
+        **dict.fromkeys(("gate", "up", "down"), config.mlp_bias),
+    }
+    return BlockSpec(
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        inner=config.intermediate_size,
+        act=config.hidden_act,
+        eps=config.layer_norm_eps,
+        norm_first=True,
+        names=block_names(
+            norm1="norm1",
+            key="attention/k_proj",
+            value="attention/v_proj",
+            query="attention/q_proj",
+            out="attention/o_proj",
+            scale1="layer_scale1/lambda1",
+            norm2="norm2",
+            **({"gate": "mlp/gate_proj"} if config.use_gated_mlp else {}),
+            up="mlp/up_proj",
+            down="mlp/down_proj",
+            scale2="layer_scale2/lambda1",
+        ),
+        spread=Spread.even(config.initializer_range),
+        unbiased=[role for role, there in biases.items() if not there],
+        attention_dropout=config.attention_dropout,
+        drop_path=config.drop_path_rate,
+        layer_scale=config.layerscale_value,
+    )
+
+
+class DINOv3ViTTower(VisionTower):
+    """``dinov3_vit``; pooled at the class token after the norm."""
+
+    main_layer = "dinov3_vit"
+    random_fields = (*Tower.random_fields, *MOVING)
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, norm."""
+        root, width, std = self.main_layer, config.hidden_size, config.initializer_range
+        images = ImageSpec(
+            channels=config.num_channels,
+            image=pair(config.image_size),
+            patch=pair(config.patch_size),
+            width=width,
+            names=EMBEDDINGS,
+            bias=True,
+            flat=False,
+            std=std,
+            token_std=std,
+            mask_rank=3,
+            registers=config.num_register_tokens,
+        )
+        self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, images, self.seeds)
+        self.blocks = [
+            self.layer(f"{root}/layer_._{i}", RotaryBlock, block_of(config), self.seeds)
+            for i in range(config.num_hidden_layers)
+        ]
+        self.norm = self.part(f"{root}/norm", Norm(width, config.layer_norm_eps))
+
+    def bias(self, pixel_values: Tensor, training: bool) -> Any:
+        """Not a bias: by how much each token is turned."""
+        config = self.config
+        centres: Any = patch_centres(*self.embeddings.grid_of(pixel_values))
+        if training:
+            shift, jitter, rescale = (getattr(config, field) for field in MOVING)
+            centres = moved(centres, shift, jitter, rescale, self.seeds)
+        head = config.hidden_size // config.num_attention_heads
+        return grid_turn(centres, head, config.rope_theta, 1 + config.num_register_tokens)
+
+    def check_size(self, size: Size) -> None:
+        """Any size that has a patch."""
+        self.embeddings.check_size(size)
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states, and the class token's."""
+        x = self.norm(x)
+        return x, x[:, 0]
