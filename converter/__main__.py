@@ -15,7 +15,7 @@ def main() -> NoReturn:
 
         run()
     except KeyboardInterrupt:
-        sys.stderr.write(f"{INTERRUPTED}\n")
+        sys.stderr.write(f"convert: {INTERRUPTED}\n")
         sys.exit(130)
 
 

@@ -34,6 +34,11 @@ from pathlib import Path
 class ConverterError(Exception):
     """Base of every error that is the input's fault and not a bug of ours."""
 
+    @property
+    def next_step(self) -> str:
+        """What to do about it, which is the end of the message; empty where it says none."""
+        return next_step(str(self))
+
 
 class SourceError(ConverterError):
     """What was given cannot be read as a checkpoint."""
@@ -128,8 +133,29 @@ def reading(where: Path | str) -> Iterator[None]:
         raise SourceError(unreadable(error.filename or where, error)) from None
 
 
-INTERRUPTED = "convert: interrupted; nothing half-made was left behind"
+INTERRUPTED = "interrupted; nothing half-made was left behind"
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def next_step(message: str) -> str:
+    """The last part of a message, which says what to do.
+
+    Args:
+        message: parts after semicolons or in sentences; what stands in brackets or backquotes is not divided.
+
+    Returns:
+        ``"name another folder"`` of ``"x: not found; name another folder"``; empty where there is one part only.
+    """
+    depth, quoted, ends = 0, False, []
+    for place, character in enumerate(message):
+        quoted ^= character == "`"
+        depth += (character in _OPENING) - (character in _CLOSING)
+        if depth <= 0 and not quoted and message[place : place + 2] in ("; ", ". "):
+            ends.append(place + 2)
+    return message[ends[-1] :].strip() if ends else ""
 
 
 def listed(items: Collection[str], limit: int = 10) -> str:
@@ -162,3 +188,26 @@ def printable(text: str, limit: int = 200) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def quoted(path: object) -> str:
+    """A path or name as a shell takes it, so that a command in a message can be pasted.
+
+    Args:
+        path: may hold spaces, quotes, what is not printable, and bytes that are no text.
+
+    Returns:
+        One word of a POSIX shell; in bash's ``$'...'`` where there is no other way to write it.
+    """
+    import shlex  # which is slow to import
+
+    text = str(path)
+    if text.startswith(("-", "~")):  # no option, and no home folder
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{plain}'"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # A key of ``FRAMEWORKS``; what each of them is to names and layouts, rename_rules/common.toml says.
 Framework = str
 FRAMEWORKS: tuple[Framework, ...] = ("pt", "tf")
+# Of all that is printed as JSON; raised when a key goes or changes its meaning, not when one is added.
+JSON_FORMAT = 1
 Shape = tuple[int, ...]
 MAX_NAME_CHARACTERS = 1000
 MAX_AXES = 16
@@ -88,3 +90,22 @@ def is_file_name(value: object) -> bool:
         return len(value.encode()) <= MAX_FILE_NAME_BYTES
     except UnicodeEncodeError:  # half a character, which JSON can spell
         return False
+
+
+def uniform(
+    files: list[dict[str, Any]], dropped: list[dict[str, Any]], towers: Mapping[str, str], parameters: int
+) -> dict[str, Any]:
+    """What results of several commands have in common, in one shape; ``files`` and the like differ since version 0.1.
+
+    Args:
+        files: name and size of each, and the sha256 where it is known.
+        dropped: name of each tensor that is left out, and the reason.
+        towers: model type by side.
+        parameters: how many numbers the tensors hold.
+    """
+    return {
+        "file_records": files,
+        "dropped_tensors": dropped,
+        "tower_types": dict(towers),
+        "parameter_count": parameters,
+    }

@@ -22,11 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "terminal.svg"
 COMMANDS = ("convert pt2tf clip-bert-tiny clip-bert-tiny-tf", "convert verify clip-bert-tiny-tf")
 WIDTH = 122
-# What to show of a report: every figure of it would be a page.
-_HIDDEN = re.compile(
-    r"(reference|candidate|precision|tolerance)  | +candidate: |"
-    r".*(one sign per layer|at masked positions|attention output|MLP output|last hidden state|features)"
-)
 # rich asks a server for its font; a picture in a README is not given it, and the text is stretched to fit anyway.
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
@@ -42,9 +37,9 @@ def said(command: str, folder: Path) -> str:
 def styled(line: str) -> Text:
     """A line of output with the verdict and the layers' signs standing out."""
     text = Text(line)
-    text.highlight_regex(r"\b(passed|equal( to its source)?|bit for bit)\b", "bold green")
+    text.highlight_regex(r"\b(passed|(can be converted|matches its source)( bit for bit)?)\b", "bold green")
     text.highlight_regex(r"[▁▂▃▄▅▆▇█]+", "bold cyan")
-    text.highlight_regex(r"^(tap|next:).*", "dim")
+    text.highlight_regex(r"^(next:|back:| +one sign per layer).*", "dim")
     return text
 
 
@@ -54,8 +49,7 @@ def draw(outputs: dict[str, str]) -> str:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
         for command, output in outputs.items():
             console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
-            lines = [line for line in output.splitlines() if not _HIDDEN.match(line)]
-            for line in re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip("\n").splitlines():
+            for line in output.splitlines():
                 console.print(styled(line), soft_wrap=True)
             console.print()
         svg = console.export_svg(title="convert", theme=MONOKAI, unique_id="terminal")

@@ -16,7 +16,6 @@ from converter.cli.signals import run
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: convert pt2tf clip-italian/ clip-italian-tf/",
 )
-@click.version_option(package_name="dual-encoder-converter", prog_name="convert")
 def cli() -> None:
     """Convert vision-text dual encoder checkpoints between PyTorch and TensorFlow, bit for bit.
 

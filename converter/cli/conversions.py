@@ -11,13 +11,11 @@ from converter.cli.group import Command
 from converter.cli.options import (
     config_option,
     conversion_options,
-    json_option,
     overwrite_option,
-    quiet_option,
     revision_option,
 )
-from converter.cli.printing import checkpoint_lines, echo, print_conversion, print_json
-from converter.cli.progress import progress_bar, warnings_shown
+from converter.cli.printing import checkpoint_lines, conversion_lines, show
+from converter.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from converter.conversion.engine import Conversion
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
     help="tf_model.h5, or TensorFlow's own model.safetensors.",
 )
 @conversion_options
-def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
     """Convert a PyTorch checkpoint SRC to TensorFlow, into the folder OUT."""
     from converter.conversion.engine import pt2tf as convert
 
-    _run_conversion(convert, source, out, no_check, as_json, quiet, options)
+    _run_conversion(convert, source, out, no_check, options)
 
 
 @click.command(
@@ -64,11 +62,11 @@ def pt2tf(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
     help="Names that every version of transformers reads, or those that a fresh 5.x model saves.",
 )
 @conversion_options
-def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
     """Convert a TensorFlow checkpoint SRC to PyTorch, into the folder OUT."""
     from converter.conversion.engine import tf2pt as convert
 
-    _run_conversion(convert, source, out, no_check, as_json, quiet, options)
+    _run_conversion(convert, source, out, no_check, options)
 
 
 @click.command(
@@ -94,16 +92,16 @@ def tf2pt(source: str, out: str, no_check: bool, as_json: bool, quiet: bool, **o
 )
 @click.option("--seed", default=0, show_default=True, help="Of the new projections.")
 @overwrite_option
-@json_option
-@quiet_option
-def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target: Framework, **options: Any) -> None:
+def combine(vision: str, text: str, out: str, target: Framework, **options: Any) -> None:
     """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained.
 
     Where VISION and TEXT are the same model, a full CLIP say, its trained projections and scale are kept.
     """
     from converter.conversion.combining import combine as join
 
-    print_conversion(join(vision, text, out, target=target, **options), as_json, quiet, joined=True)
+    with progress_bar() as progress:
+        result = join(vision, text, out, target=target, progress=progress, **options)
+    show(result, conversion_lines(result, joined=True))
 
 
 @click.command(
@@ -114,16 +112,13 @@ def combine(vision: str, text: str, out: str, as_json: bool, quiet: bool, target
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
 @revision_option
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(source: str, revision: str | None, config: str | None, as_json: bool) -> None:
+def inspect(source: str, revision: str | None, config: str | None) -> None:
     """Show what the checkpoint SRC is, and what a conversion would drop."""
     from converter.conversion.inspection import inspect as look
 
     info = look(source, revision=revision, config=config)
-    if as_json:
-        print_json(info)
-    else:
-        echo(checkpoint_lines(info))
+    colour = "green" if info.problem is None else "red"
+    show(info, checkpoint_lines(info, revision=revision, config=config), colour)
 
 
 def _run_conversion(
@@ -131,10 +126,8 @@ def _run_conversion(
     source: str,
     out: str,
     no_check: bool,
-    as_json: bool,
-    quiet: bool,
     options: Mapping[str, Any],
 ) -> None:
-    with progress_bar(quiet or as_json) as progress, warnings_shown(not quiet):
+    with progress_bar() as progress:
         result = convert(source, out, check=not no_check, progress=progress, **options)
-    print_conversion(result, as_json, quiet)
+    show(result, conversion_lines(result))

@@ -1,4 +1,4 @@
-"""What every command has in common: how it starts, and how its errors are printed."""
+"""What every command has in common: how it starts, the options of all of them, and how its errors are printed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import click
 
-from converter.cli.printing import LONG_LINE
+from converter.cli.refusals import print_refusal
 from converter.cli.signals import INTERRUPTED_STATUS, Stop
-from converter.errors import INTERRUPTED, ConverterError, OptionError, printable
+from converter.cli.voice import common_options, logged, wants_json
+from converter.errors import INTERRUPTED, ConverterError, OptionError, next_step
 
 WRONG_USAGE = 2  # as click has it
+TOO_LITTLE_MEMORY = "this machine has too little memory for that; take one with more"
 _MULTIPLYING = "OPENBLAS_NUM_THREADS"
 
 
@@ -24,6 +26,10 @@ class Command(click.Command):
 
     refused: ClassVar[int] = 1
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params += common_options()
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it starts finds the environment as it was."""
         for option in self.params:
@@ -35,7 +41,8 @@ class Command(click.Command):
                 import numpy  # noqa: F401 - it starts them when it is imported, which takes 40 ms
             finally:
                 del os.environ[_MULTIPLYING]
-        return super().invoke(ctx)
+        with logged():
+            return super().invoke(ctx)
 
 
 def _at_home(value: Any) -> Any:
@@ -54,6 +61,10 @@ class Group(click.Group):
 
     command_class = Command
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params += common_options()
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
         """In the order in which they were added."""
         return list(self.commands)
@@ -65,13 +76,15 @@ class Group(click.Group):
         except ConverterError as error:
             if isinstance(ctx.obj, Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
                 raise SystemExit(ctx.obj.status) from None
-            click.echo(printable(f"convert: {error}", LONG_LINE), err=True)
-            ctx.exit(WRONG_USAGE if isinstance(error, OptionError) else self._refused(ctx))
+            status = WRONG_USAGE if isinstance(error, OptionError) else self._refused(ctx)
+            print_refusal(type(error).__name__, str(error), error.next_step, status, as_json=wants_json())
+            ctx.exit(status)
         except MemoryError:
-            click.echo("convert: this machine has too little memory for that; take one with more", err=True)
-            ctx.exit(self._refused(ctx))
+            status = self._refused(ctx)
+            print_refusal("MemoryError", TOO_LITTLE_MEMORY, next_step(TOO_LITTLE_MEMORY), status, as_json=wants_json())
+            ctx.exit(status)
         except KeyboardInterrupt:  # before click does, which prints an empty line first
-            click.echo(INTERRUPTED, err=True)
+            print_refusal("Interrupted", INTERRUPTED, "", INTERRUPTED_STATUS, as_json=wants_json())
             ctx.exit(INTERRUPTED_STATUS)
 
     def _refused(self, ctx: click.Context) -> int:

@@ -22,8 +22,6 @@ config_option = click.option(
     metavar="FILE",
     help="Use this config.json instead of the one beside SRC.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet_option = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 
 
 def _all_of(*decorators: _Decorator) -> _Decorator:
@@ -71,8 +69,6 @@ conversion_options = _all_of(
     overwrite_option,
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
     click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
-    json_option,
-    quiet_option,
 )
 
 

@@ -1,4 +1,4 @@
-"""What is seen on stderr while a command runs: bars, stages and warnings, on a terminal only or not at all."""
+"""What is seen on stderr while a command runs: bars and stages, on a terminal only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from converter.cli.voice import is_quiet, wants_json
+
 # Read by huggingface_hub when it is imported, which is when a model on the Hub is named.
 _NO_BARS = "HF_HUB_DISABLE_PROGRESS_BARS"
 
 
+def _silent() -> bool:
+    return is_quiet() or wants_json()
+
+
 @contextmanager
-def stages(first: str, silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def stages(first: str) -> Iterator[Callable[[str, int, int], None] | None]:
     """What is being verified, on stderr if that is a terminal; frameworks take seconds to start."""
-    if silent or not sys.stderr.isatty():
+    if _silent() or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -26,11 +32,11 @@ def stages(first: str, silent: bool) -> Iterator[Callable[[str, int, int], None]
 
 
 @contextmanager
-def progress_bar(silent: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
     """A progress bar on stderr if that is a terminal; it begins after a download, which has bars of its own."""
-    if silent:
+    if _silent():
         os.environ.setdefault(_NO_BARS, "1")
-    if silent or not sys.stderr.isatty():
+    if _silent() or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -52,19 +58,3 @@ def progress_bar(silent: bool) -> Iterator[Callable[[str, int, int], None] | Non
     finally:
         if tasks:
             bar.stop()
-
-
-@contextmanager
-def warnings_shown(shown: bool) -> Iterator[None]:
-    """Warnings of this program and of huggingface_hub on stderr, or none."""
-    import logging  # 3 ms, for which --help would wait
-
-    loggers = [] if shown else [logging.getLogger(name) for name in ("converter", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

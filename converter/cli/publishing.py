@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from converter.cli.group import Command
-from converter.cli.options import json_option
-from converter.cli.printing import echo, print_json, publication_lines
+from converter.cli.printing import publication_lines, show
 
 
 @click.command(
@@ -26,13 +25,9 @@ from converter.cli.printing import echo, print_json, publication_lines
 @click.option("--message", metavar="TEXT", help="Title of the pull request or commit.")
 @click.option("--allow-unverified", is_flag=True, help="Publish what does not match its manifest or was not verified.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@json_option
-def push(out: str, repository: str, as_json: bool, **options: Any) -> None:
+def push(out: str, repository: str, **options: Any) -> None:
     """Publish the converted and verified checkpoint OUT on the Hugging Face Hub, in the model REPO."""
     from converter.publishing.pushing import push as publish
 
     result = publish(out, repository, **options)
-    if as_json:
-        print_json(result)
-    else:
-        echo(publication_lines(result))
+    show(result, publication_lines(result))

@@ -11,9 +11,12 @@ from typing import Any, NoReturn
 
 import click
 
+from converter.cli.refusals import print_refusal
+from converter.cli.voice import json_in
 from converter.errors import INTERRUPTED
 
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell expects of a program that ends by a signal
+_REPORT_IT = "report it with the traceback on stderr"
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -25,6 +28,7 @@ class Stop:
     """
 
     status: int | None = None
+    answered = False  # whether JSON was printed
 
     def __call__(self, number: int, _: object) -> NoReturn:
         """Handles a signal."""
@@ -49,21 +53,35 @@ def run(group: click.Group) -> NoReturn:
     try:
         status = group.main(prog_name="convert", standalone_mode=False, obj=stop)  # status of ctx.exit, or None
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        status = _wrong_usage(error)
     except SystemExit as stopped:
         status = stopped.code
     except (click.Abort, KeyboardInterrupt):
         stop.status = INTERRUPTED_STATUS
-    except Exception:
+    except Exception as error:
         if stop.status is None:
+            as_json = json_in(sys.argv[1:]) and not stop.answered
+            print_refusal(type(error).__name__, f"a bug: {error}", _REPORT_IT, 1, as_json=as_json, shown=False)
             raise
     _ignore_signals()  # all is said and done: Python would complain while it shuts down
     if stop.status is not None:
         gc.collect()  # what was raised on the threshold of a `with` leaves its generator suspended: now it cleans up
-    if stop.status == INTERRUPTED_STATUS:
-        click.echo(INTERRUPTED, err=True)
+        as_json = json_in(sys.argv[1:]) and not stop.answered
+        interrupted = stop.status == INTERRUPTED_STATUS
+        print_refusal("Interrupted", INTERRUPTED, "", stop.status, as_json=as_json, shown=interrupted)
     sys.exit(status if stop.status is None else stop.status)
+
+
+def _wrong_usage(error: click.ClickException) -> int:
+    """Says what is wrong with a command line, and gives the exit status."""
+    error.show()
+    context = getattr(error, "ctx", None)
+    command = "convert" if context is None else context.command_path
+    helped = isinstance(error, click.exceptions.NoArgsIsHelpError)
+    message = "no command was given" if helped else error.format_message()
+    following = f"{command} --help lists the options"
+    print_refusal("UsageError", message, following, error.exit_code, as_json=json_in(sys.argv[1:]), shown=False)
+    return error.exit_code
 
 
 def _fill_standard_streams() -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from converter.cli.group import Command
-from converter.cli.options import json_option, revision_option, run_options
-from converter.cli.printing import LONG_LINE, echo, print_json, print_text, recording_lines
+from converter.cli.options import revision_option, run_options
+from converter.cli.printing import recording_lines, show
 from converter.cli.progress import stages
-from converter.errors import ConverterError, printable
+from converter.cli.refusals import print_refusal
+from converter.cli.voice import is_verbose
+from converter.errors import ConverterError
 
 EQUAL, DIFFERENT, NOT_CHECKED = 0, 1, 3
+_COLOURS = {EQUAL: "green", DIFFERENT: "red", NOT_CHECKED: "yellow"}
 _STATUSES = {"passed": EQUAL, "failed": DIFFERENT, "not checked": NOT_CHECKED}
 
 
@@ -50,14 +53,12 @@ class Verifying(Command):
 @click.option(
     "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
 )
-@json_option
 def verify(
     out: str,
     reference: str | None,
     weights_only: bool,
     record: bool,
     reports: tuple[Path, ...],
-    as_json: bool,
     **options: Any,
 ) -> None:
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output.
@@ -71,7 +72,7 @@ def verify(
 
     for path in reports:
         check_report_path(path, Path(out))
-    with stages("files", as_json) as progress:
+    with stages("files") as progress:
         found = check(
             out,
             reference=reference,
@@ -82,17 +83,14 @@ def verify(
         )
     status = _STATUSES[found.status]
     try:
-        if as_json:
-            print_json(found)
-        else:
-            print_text(verification_text(found).rstrip("\n"))
+        show(found, verification_text(found, is_verbose()).splitlines(), _COLOURS[status])
         for path in reports:
             write_report(found, path)
         add_to_job_summary(found)
     except ConverterError as error:
         if status != DIFFERENT:  # which is the worse news of the two
             raise
-        click.echo(printable(f"convert: {error}", LONG_LINE), err=True)
+        print_refusal(type(error).__name__, str(error), error.next_step, status, as_json=False)
     sys.exit(status)
 
 
@@ -111,4 +109,4 @@ def reference(source: str, out: str, revision: str | None, **options: Any) -> No
     from converter.parity.verify import record_reference
 
     recording = record_reference(source, out, VerifyOptions(**options), revision=revision)
-    echo(recording_lines(out, recording))
+    show(recording, recording_lines(out, recording), source=source, out=out)

@@ -23,7 +23,8 @@ from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, check_config, read_config
 from converter.names.frameworks import KERAS, direction, frameworks
-from converter.specs import Checkpoint, Framework, StoredTensor
+from converter.names.rule_files import SIDES
+from converter.specs import JSON_FORMAT, Checkpoint, Framework, StoredTensor, uniform
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
 _CONFIGS = (str, os.PathLike, Mapping, type(None))
@@ -97,14 +98,12 @@ class Conversion:
         return direction(target, frameworks()[target].converts_to)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the plan, ready for ``json.dumps``."""
+        """Everything but the plan, ready for ``json.dumps``: ``docs/conversion.schema.json`` describes it."""
         plain = {name: value for name, value in vars(self).items() if name != "plan"}
-        return plain | {
-            "source": str(self.source),
-            "out": str(self.out),
-            "dropped": [item.to_json() for item in self.dropped],
-            "files": [record.to_json() for record in self.files],
-        }
+        dropped, files = [item.to_json() for item in self.dropped], [record.to_json() for record in self.files]
+        alike = uniform(files, dropped, dict(zip(SIDES, self.towers, strict=True)), self.parameters)
+        paths = {"source": str(self.source), "out": str(self.out)}
+        return {"format": JSON_FORMAT} | plain | paths | {"dropped": dropped, "files": files} | alike
 
 
 def pt2tf(

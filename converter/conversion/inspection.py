@@ -19,7 +19,7 @@ from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, read_config
 from converter.names.frameworks import direction, frameworks
 from converter.names.rule_files import SIDES, Side
-from converter.specs import Checkpoint, Framework
+from converter.specs import JSON_FORMAT, Checkpoint, Framework, uniform
 from converter.tensors.casts import DTYPES
 
 
@@ -74,8 +74,12 @@ class CheckpointInfo:
         return direction(self.framework, frameworks()[self.framework].converts_to)
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for ``json.dumps``."""
-        return vars(self) | {"source": str(self.source), "nbytes": self.nbytes}
+        """Ready for ``json.dumps``: ``docs/inspection.schema.json`` describes it."""
+        files = [{"name": name, "size": size} for name, size in self.files.items()]
+        dropped = [{"name": name, "reason": reason} for name, reason in self.dropped.items()]
+        towers = {side: str(tower["model_type"]) for side, tower in self.towers.items()}
+        alike = uniform(files, dropped, towers, sum(self.parameters.values()))
+        return {"format": JSON_FORMAT} | vars(self) | {"source": str(self.source), "nbytes": self.nbytes} | alike
 
 
 def inspect(

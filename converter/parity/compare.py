@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +36,12 @@ def compare_runs(
     unrecorded = _unrecorded(reference, candidate)
     if _has_inner(candidate) and not _has_inner(reference):
         candidate = _without(candidate, is_inner)
-        notes.append("inside the layers nothing was compared: the reference was recorded without")
+        notes.append("outputs inside the layers: not checked, the reference does not hold them")
     elif unrecorded:
         candidate = _without(candidate, unrecorded.__contains__)
         notes.append(
-            f"{len(unrecorded)} outputs inside the layers were not compared, {in_words(unrecorded[0])} the first: the "
-            "version that recorded the reference did not know them; record it anew"
+            f"{len(unrecorded)} outputs inside the layers: not checked, {in_words(unrecorded[0])} is the first. An older "
+            "version recorded the reference without them; record it again"
         )
     if len(candidate.batches) != len(reference.batches):
         problems.append(
@@ -54,14 +56,14 @@ def compare_runs(
         wanted = required | ({"loss"} if required and theirs.is_square else set())
         absent = sorted(wanted - ours.taps.keys() - theirs.taps.keys(), key=model_order)
         if absent:
-            problems.append(f"{where}: neither side has {', '.join(absent)}, which the config says there is")
+            problems.append(f"{where}: both sides lack {', '.join(absent)}, which config.json calls for")
         shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
         comparisons += [
-            compare_tap(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
+            _timed(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
         ]
     notes += [
-        f"{tower} tower: what it makes of one input and of another differs by no more than atol, so that a fault inside it "
-        "may not show here; what the weights are found to be counts"
+        f"{tower} tower: its outputs for different inputs differ by no more than atol, so these inputs may hide a fault; "
+        "rely on the comparison of the weights"
         for tower, inputs in (("vision", "pixel_values"), ("text", "input_ids"))
         if _is_blind(reference, f"{tower}.pooled", inputs, tolerance)
     ]
@@ -120,7 +122,7 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
     for name in sorted(candidate.inputs.keys() | reference.inputs.keys()):
         ours, theirs = candidate.inputs.get(name), reference.inputs.get(name)
         if not same_bits(ours, theirs):
-            problems.append(f"{where}: the two sides did not run on the same {name}; run both on the same inputs")
+            problems.append(f"{where}: the two sides ran on different {name}; run both on the same inputs")
     only = {
         "candidate": sorted(candidate.taps.keys() - reference.taps.keys(), key=model_order),
         "reference": sorted(reference.taps.keys() - candidate.taps.keys(), key=model_order),
@@ -129,9 +131,15 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
         # every name, not the first ten: which layers are there on one side only is what tells a person why
         here, there = (", ".join(only[side]) or "none" for side in ("candidate", "reference"))
         problems.append(
-            f"{where}: the sides have different taps; only in the candidate: {here}; only in the reference: {there}"
+            f"{where}: the sides have different layer outputs; only in the candidate: {here}; only in the reference: {there}"
         )
     return problems
+
+
+def _timed(*arguments: Any) -> TapComparison:
+    """As ``compare_tap``, with the time that it took."""
+    started = time.perf_counter()
+    return replace(compare_tap(*arguments), seconds=time.perf_counter() - started)
 
 
 def compare_tap(
@@ -158,7 +166,7 @@ def compare_tap(
     ours, theirs = (array.reshape(-1) if kept is None else array[kept] for array in (candidate, reference))
     left_out = reference.size - theirs.size
     if not theirs.size:
-        return TapComparison(name, batch, shape, dtype, left_out=left_out, problem="nothing was left to compare")
+        return TapComparison(name, batch, shape, dtype, left_out=left_out, problem="nothing was compared")
     figures = figures_of(ours, theirs, tolerance)
     places = None if kept is None else np.flatnonzero(kept)
 
@@ -194,7 +202,7 @@ def _unlike(candidate: Array, reference: Array) -> str | None:
     if candidate.dtype != reference.dtype:
         return f"dtypes differ: candidate {candidate.dtype}, reference {reference.dtype}"
     if str(reference.dtype) not in PRECISIONS:
-        return f"dtype {reference.dtype} is not compared, expected {' or '.join(PRECISIONS)}"
+        return f"dtype {reference.dtype} is not supported, expected {' or '.join(PRECISIONS)}"
     return None
 
 
@@ -203,7 +211,7 @@ def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array) -> str | None
     expected = {0: mask.shape[0], **dict.fromkeys(axes, mask.shape[1])} if axes else {}
     rank = {0: len(shape), 1: 3, 2: 4}[len(axes)]
     if len(shape) != rank or any(shape[axis] != extent for axis, extent in expected.items()):
-        return f"shape {shape} does not fit an attention mask of {mask.shape[0]} texts of {mask.shape[1]} positions"
+        return f"shape {shape} does not fit an attention mask of {mask.shape[0]} texts with {mask.shape[1]} positions"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from converter.errors import OptionError
@@ -28,7 +28,7 @@ class Tolerance:
         for name in ("atol", "rtol"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
-                raise OptionError(f"{name} is {value}, expected a finite number that is not negative")
+                raise OptionError(f"{name} is {value}; give a finite number of 0 or more")
 
     def __str__(self) -> str:
         return f"atol {self.atol:g}, rtol {self.rtol:g}"
@@ -56,6 +56,7 @@ class TapComparison:
         index_relative: where, in the whole tensor.
         passing_atol: the smallest atol that would pass with the rtol in force; None where none would.
         problem: why the tap could not be compared at all; None where it was.
+        seconds: how long comparing it took.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TapComparison:
     index_relative: tuple[int, ...] | None = None
     passing_atol: float | None = None
     problem: str | None = None
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -88,7 +90,7 @@ class TapComparison:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; numbers that JSON cannot hold are strings such as ``"inf"``."""
-        fields = {name: _plain(value) for name, value in asdict(self).items()}
+        fields = {name: _plain(value) for name, value in asdict(self).items() if name != "seconds"}
         return {**fields, "where": self.where, "passed": self.passed}
 
 
@@ -157,13 +159,13 @@ class ParityReport:
         """One sentence: equal or not, how much was compared, and where a difference begins."""
         if self.passed:
             return (
-                f"equal: {self.compared:,} values in {len(self.comparisons)} taps of {len(self.batches)} batches "
-                f"within {self.tolerance}"
+                f"within tolerance: {self.compared:,} values, {len(self.comparisons)} layer outputs of "
+                f"{len(self.batches)} batches, {self.tolerance}"
             )
         first = self.first_failure
         if first is not None:
-            return f"different: begins at {first.where} (batch {first.batch}, {self.batches[first.batch]})"
-        return f"different: {self.problems[0]}" if self.problems else "different: nothing was compared"
+            return f"over tolerance: first at {first.where} (batch {first.batch}, {self.batches[first.batch]})"
+        return f"differs: {self.problems[0]}" if self.problems else "nothing was compared"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with every figure; numbers that JSON cannot hold are strings such as ``"inf"``."""
@@ -195,6 +197,7 @@ def _over_batches(taps: Sequence[TapComparison]) -> TapComparison:
         compared=sum(tap.compared for tap in taps),
         left_out=sum(tap.left_out for tap in taps),
         exceeding=sum(tap.exceeding for tap in taps),
+        seconds=sum(tap.seconds for tap in taps),
         not_finite_candidate=sum(tap.not_finite_candidate for tap in taps),
         not_finite_reference=sum(tap.not_finite_reference for tap in taps),
         greatest_relative=relative.greatest_relative,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["passed", "failed", "not checked"]
@@ -30,6 +30,7 @@ class Finding:
         compared: how many files, tensors or values were compared.
         against: with what, in words.
         problems: what is wrong, or why nothing could be checked.
+        seconds: how long it took.
     """
 
     part: str
@@ -37,7 +38,9 @@ class Finding:
     compared: int = 0
     against: str = ""
     problems: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for ``json.dumps``."""
-        return vars(self) | {"problems": list(self.problems)}
+        """Ready for ``json.dumps``; without the time, so that the same findings are the same text."""
+        plain = {name: value for name, value in vars(self).items() if name != "seconds"}
+        return plain | {"problems": list(self.problems)}

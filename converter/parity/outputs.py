@@ -245,12 +245,12 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
         return Finding("samples", "failed", problems=(reason,)) if given else _untried(reason)
     taps = [tap for tap in report.comparisons if tap.batch == number]
     failed = [tap for tap in taps if not tap.passed]
-    compared = sum(tap.compared for tap in taps)
+    compared, seconds = sum(tap.compared for tap in taps), sum(tap.seconds for tap in taps)
     title = report.batches[number]
     if failed or not compared:
-        where = f"leaves tolerance at {failed[0].where}" if failed else "nothing was compared"
-        return Finding("samples", "failed", compared, problems=(f"{title}: {where}",))
-    return Finding("samples", "passed", compared, title)
+        where = f"first over tolerance at {failed[0].where}" if failed else "nothing was compared"
+        return Finding("samples", "failed", compared, problems=(f"{title}: {where}",), seconds=seconds)
+    return Finding("samples", "passed", compared, title, seconds=seconds)
 
 
 def _unlike(folder: Path, source: Path) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from converter.parity.runners.golden import Recording, check_recording_path, con
 from converter.parity.runners.reference import start_reference
 from converter.parity.sources import find_source, places
 from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
+from converter.specs import JSON_FORMAT
 
 _NARROW = ("float16", "bfloat16")
 _log = logging.getLogger(__name__)
@@ -65,9 +67,11 @@ class Verification:
         return self.status == "passed"
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for ``json.dumps``."""
+        """Ready for ``json.dumps``: ``docs/report.schema.json`` describes it."""
         return {
+            "format": JSON_FORMAT,
             "folder": str(self.folder),
+            "out": str(self.folder),
             "passed": self.passed,
             "status": self.status,
             "findings": [finding.to_json() for finding in self.findings],
@@ -112,9 +116,13 @@ def verify(
     outputs = Outputs(folder, source, golden, options, reason)
     findings: list[Finding] = []
     report: ParityReport | None = None
+    began = time.perf_counter()
 
     def add(*new: Finding) -> None:
-        for finding in new:
+        nonlocal began
+        now = time.perf_counter()
+        spent, began = now - began - sum(finding.seconds for finding in new[1:]), now
+        for finding in (replace(new[0], seconds=spent), *new[1:]):
             findings.append(finding)
             _log.info("%s: %s: %s", folder, finding.part, finding.status)
             if progress is not None:

@@ -178,12 +178,12 @@ def _set_field(block: str, name: str, dumped: str) -> str:
 
 def _parity(evidence: Evidence) -> list[str]:
     if evidence.proof is None or evidence.proof.report is None:
-        return ["**Not verified**: published without a comparison with the source."]
+        return ["**Not verified**: published without comparing it with its source."]
     report = evidence.proof.report
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for tap in report.get("taps", ()):
         rows.setdefault(str(tap.get("where", "?")).partition(",")[0], []).append(tap)
-    table = ["| output | greatest difference | values compared |", "|---|---:|---:|"]
+    table = ["| output | max abs diff | values compared |", "|---|---:|---:|"]
     for part, taps in list(rows.items())[:_PARTS]:
         greatest = max(
             (tap["greatest_absolute"] for tap in taps if _is_number(tap.get("greatest_absolute"))), default=None
@@ -191,11 +191,11 @@ def _parity(evidence: Evidence) -> list[str]:
         compared = sum(tap["compared"] for tap in taps if isinstance(tap.get("compared"), int))
         shown = "-" if greatest is None else f"{greatest:.1e}"
         table.append(f"| {_plain(part)} | {shown} | {compared:,} |")
-    verdict = str(report.get("verdict", "")).removeprefix("equal: ")
+    verdict = str(report.get("verdict", "")).removeprefix("equal: ").removeprefix("within tolerance: ")
     sides = [f"{_runs(report.get(side))} ({side})" for side in ("reference", "candidate")]
     return [
-        f"Every tensor is the source's, bit for bit, and the outputs are equal: {_plain(verdict)} "
-        f"({' against '.join(sides)}). All figures: `{proof.NAME}`.",
+        f"All tensors match the source bit for bit, and all layer outputs are within tolerance: {_plain(verdict)} "
+        f"({' against '.join(sides)}). `{proof.NAME}` has all figures.",
         "",
         *table,
     ]

@@ -27,7 +27,7 @@ from converter.hub.ids import HubId, check_repository, check_revision
 from converter.names.frameworks import framework_name
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
-from converter.specs import Framework
+from converter.specs import JSON_FORMAT, Framework
 
 _LOG = logging.getLogger("converter.publishing")
 CARD = "README.md"
@@ -71,6 +71,7 @@ class Publication:
         url: of the pull request or commit; empty where there is none.
         commit: that was made; None without one.
         dry_run: whether nothing was written.
+        out: the checkpoint that is published.
     """
 
     repository: str
@@ -85,10 +86,12 @@ class Publication:
     url: str = ""
     commit: str | None = None
     dry_run: bool = False
+    out: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for ``json.dumps``."""
-        return vars(self) | {"changes": [vars(change) for change in self.changes]}
+        """Ready for ``json.dumps``: ``docs/publication.schema.json`` describes it."""
+        out = None if self.out is None else str(self.out)
+        return {"format": JSON_FORMAT} | vars(self) | {"changes": [vars(change) for change in self.changes], "out": out}
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ def _plan(
         card_diff="\n".join(diff),
         verified=evidence.proof is not None,
         url=getattr(target.pull, "url", "") or "",
+        out=evidence.folder,
     )
 
 

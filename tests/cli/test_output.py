@@ -19,16 +19,18 @@ def test_there_and_back(convert: Convert, here: Path) -> None:
         "src -> tf/tf_model.h5\n"
         "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
         "  config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541\n"
-        "  0.5 MB in 0.00 s, compared with the source bit for bit\n"
-        "next: convert verify tf, or back again: convert tf2pt tf OUT\n",
+        "  0.5 MB in 0.00 s, matches its source bit for bit\n"
+        "next: convert verify tf\n"
+        "back: convert tf2pt tf OUT\n",
         "",
     )
     assert convert("tf2pt", "tf", "pt", "--no-check") == (
         0,
         "tf -> pt/model.safetensors\n"
         "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
-        "  0.5 MB in 0.00 s, not compared with the source\n"
-        "next: convert verify pt, or back again: convert pt2tf pt OUT\n",
+        "  0.5 MB in 0.00 s, not checked against its source\n"
+        "next: convert verify pt\n"
+        "back: convert pt2tf pt OUT\n",
         "",
     )
 
@@ -49,12 +51,13 @@ def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -
         "  119 tensors bfloat16 -> float32\n"
         "  left out: text_model.embeddings.position_ids (1): 0, 1, 2 ..., which early versions stored; every version "
         "makes them anew\n"
-        "  made anew: vision_model/swin/encoder/layers.{0...1}/blocks.{0...1}/attention/self/relative_position_index\n"
+        "  rebuilt: vision_model/swin/encoder/layers.{0...1}/blocks.{0...1}/attention/self/relative_position_index\n"
         "  config.json: logit_scale_init_value: 2.6592 -> 3.3125\n"
         '  config.json: dtype: "bfloat16" -> "float32"\n'
-        "  config.json: kept without knowing them: zeta\n"
-        "  0.2 MB in 0.00 s, compared with the source bit for bit\n"
-        "next: convert verify tf, or back again: convert tf2pt tf OUT\n",
+        "  config.json: unknown fields kept: zeta\n"
+        "  0.2 MB in 0.00 s, matches its source bit for bit\n"
+        "next: convert verify tf\n"
+        "back: convert tf2pt tf OUT\n",
         "",
     )
 
@@ -122,8 +125,8 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
     convert("pt2tf", "src", "tf")
     (here / "src").rename(here / "pt")
     first = {
-        "pt": "pt: PyTorch safetensors, 0.5 MB in model.safetensors\n",
-        "tf": "tf: tf_model.h5, 0.6 MB in tf_model.h5\n",
+        "pt": "pt: can be converted\n  container   PyTorch safetensors, 0.5 MB in model.safetensors\n",
+        "tf": "tf: can be converted\n  container   tf_model.h5, 0.6 MB in tf_model.h5\n",
     }[name]
     names = {"pt": '  names       97 v4\n  metadata    {"format": "pt"}\n', "tf": "  names       97 TensorFlow\n"}[name]
     shares = {
@@ -133,8 +136,8 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
     run = convert("inspect", name)
     assert (run.status, run.err) == (0, "")
     found = run.out.splitlines(keepends=True)
-    assert sorted(found[4].removeprefix("  parameters  113,617: ").strip().split(", ")) == sorted(shares.split(", "))
-    del found[4]
+    assert sorted(found[5].removeprefix("  parameters  113,617: ").strip().split(", ")) == sorted(shares.split(", "))
+    del found[5]
     assert "".join(found) == (
         f"{first}"
         "  vision      clip_vision_model: hidden_size 48, num_hidden_layers 3, num_attention_heads 3, image_size 40, "
@@ -143,7 +146,7 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
         "max_position_embeddings 64\n"
         "  tensors     97: 97 float32\n"
         f"{names}"
-        f"  next        convert {command} {name} OUT\n"
+        f"next: convert {command} {name} OUT\n"
     )
 
 
@@ -151,8 +154,8 @@ def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
     (here / "src" / "config.json").write_text('{"model_type": "siglip"}')
     run = convert("inspect", "src")
     assert (run.status, run.err) == (0, "")
-    assert run.out.splitlines()[-1] == (
-        "  problem     cannot be converted: src/config.json: expected a model with two towers (clip, "
+    assert run.out.splitlines()[0] == (
+        "src: CANNOT be converted: src/config.json: expected a model with two towers (clip, "
         "vision-text-dual-encoder), found a full SigLIP model; load it with transformers' SiglipModel"
     )
 
@@ -162,6 +165,7 @@ def test_inspect_for_machines(convert: Convert, here: Path) -> None:
     assert (run.status, run.err) == (0, "")
     found = json.loads(run.out)
     assert found == {
+        "format": 1,
         "source": "src",
         "commit": None,
         "framework": "pt",
@@ -191,6 +195,10 @@ def test_inspect_for_machines(convert: Convert, here: Path) -> None:
         "restored": [],
         "problem": None,
         "nbytes": 465980,
+        "file_records": [{"name": "model.safetensors", "size": 465980}],
+        "dropped_tensors": [],
+        "tower_types": {"vision": "clip_vision_model", "text": "bert"},
+        "parameter_count": 113617,
     }  # fmt: skip
 
 
@@ -200,8 +208,9 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
     found = json.loads(run.out)
     manifest = json.loads((here / "tf" / "conversion.json").read_text())
     assert found.pop("seconds") > 0
-    assert found.pop("files") == manifest["files"]
+    assert found.pop("files") == found.pop("file_records") == manifest["files"]
     assert found == {
+        "format": 1,
         "direction": "pt2tf",
         "family": "vision-text-dual-encoder",
         "source": "src",
@@ -225,6 +234,9 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
         "kept": 0,
         "checked": True,
         "dry_run": False,
+        "dropped_tensors": [],
+        "tower_types": {"vision": "clip_vision_model", "text": "bert"},
+        "parameter_count": 113617,
     }
 
 
@@ -233,7 +245,7 @@ def test_names_that_would_take_over_a_terminal(convert: Convert, here: Path) -> 
     config = json.loads((here / "evil" / "config.json").read_text())
     (here / "evil" / "config.json").write_text(json.dumps(config | {"\x1b[2J\r\nzeta": 1}))
     run = convert("inspect", "evil")
-    assert r"  config.json unknown fields, kept: \x1b[2J\r\nzeta" in run.out.splitlines()
+    assert r"  config.json unknown fields kept: \x1b[2J\r\nzeta" in run.out.splitlines()
     assert "\x1b" not in run.out + convert("pt2tf", "evil", "tf").out
 
 
@@ -241,14 +253,14 @@ def test_what_was_combined_is_not_sent_to_verify(convert: Convert, here: Path) -
     """It has no source that it could be equal to."""
     write_tiny(here / "other")
     said = convert("combine", "src", "other", "both").out
-    assert said.endswith("\nnext: train it; convert pt2tf both OUT converts it\n")
+    assert said.endswith("\nnext: convert pt2tf both OUT\n")
     said = convert("combine", "src", "src", "same", "--to", "tf").out
-    assert "drawn at random" not in said
-    assert said.endswith("\nnext: convert tf2pt same OUT converts it\n")
+    assert "random, train before use" not in said
+    assert said.endswith("\nnext: convert tf2pt same OUT\n")
     assert convert("pt2tf", "both", "tf").status == 0
 
 
 def test_a_folder_whose_name_is_not_text(convert: Convert, here: Path) -> None:
     (here / "src").rename(here / "s\udcffc")
     assert r"s\udcffc -> tf/tf_model.h5" in convert("pt2tf", "s\udcffc", "tf").out
-    assert convert("inspect", "s\udcffc").out.startswith(r"s\udcffc: PyTorch safetensors")
+    assert convert("inspect", "s\udcffc").out.startswith(r"s\udcffc: can be converted")

@@ -119,5 +119,5 @@ def test_the_command_says_so(title, models, tmp_path) -> None:
     assert lines["files"].startswith("files    passed ")
     assert lines["weights"].startswith(f"weights  {'passed' if fault.weights is None else 'failed'} ")
     assert lines["outputs"].startswith("outputs  failed ")
-    assert f"different: begins at {fault.place}" in run.stdout
-    assert run.stdout.endswith("NOT shown to be its source\n")
+    assert f"over tolerance: first at {fault.place}" in run.stdout
+    assert "does NOT match its source" in run.stdout.splitlines()[0]

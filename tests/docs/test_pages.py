@@ -81,7 +81,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
         ("python -m converter verify OUT --report x.md --tolerance 1", ["--tolerance"]),
         ("--names v4|v6", ["--names v6"]),
         ("--no-such-thing", ["--no-such-thing"]),
-        ("cd x && convert inspect SRC --quiet", ["--quiet"]),
+        ("cd x && convert inspect SRC --names v4", ["--names"]),
         ("convert --verbose", ["convert --verbose"]),
         ("convert reference SRC -o FILE", []),
     ],

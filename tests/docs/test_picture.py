@@ -38,8 +38,8 @@ def test_pt2tf_prints_what_is_drawn(tmp_path: Path) -> None:
 def test_verify_is_drawn_with_its_verdict() -> None:
     lines = lines_of(SVG)
     assert "$ convert verify clip-bert-tiny-tf" in lines
-    assert "clip-bert-tiny-tf: equal to its source" in lines
-    assert [line.split()[:2] for line in lines if line.startswith(("files", "weights", "outputs"))] == [
+    assert "clip-bert-tiny-tf: matches its source" in lines
+    assert [line.split()[:2] for line in lines if line.startswith(("  files", "  weights", "  outputs"))] == [
         ["files", "passed"], ["weights", "passed"], ["outputs", "passed"],
     ]  # fmt: skip
 

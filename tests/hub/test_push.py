@@ -24,6 +24,7 @@ from converter.parity.verify import Verification
 from converter.publishing import pushing
 from converter.publishing.card import BEGIN, END, metadata
 from tests.cli.conftest import Convert
+from tests.cli.schemas import validated
 from tests.compat.towers import ALL_VISION
 from tests.hub.conftest import ID, files_of, set_constants
 from tests.hub.loopback import TOKEN, USER, Answer, Hub
@@ -120,11 +121,11 @@ def test_the_card(hub: Hub, out: Path) -> None:
 
 Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter {version()}`.
 
-Every tensor is the source's, bit for bit, and the outputs are equal: 18 values in 3 taps of 1 batches within \
-atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, float32, cpu (candidate)). All figures: \
-`parity.json`.
+All tensors match the source bit for bit, and all layer outputs are within tolerance: 18 values, 3 layer outputs of \
+1 batches, atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, float32, cpu (candidate)). \
+`parity.json` has all figures.
 
-| output | greatest difference | values compared |
+| output | max abs diff | values compared |
 |---|---:|---:|
 | vision tower | 3.0e-06 | 12 |
 | logits per image | 2.0e-05 | 6 |
@@ -381,12 +382,17 @@ def test_dry_run(hub: Hub, out: Path, convert: Convert) -> None:
     assert (result.action, result.dry_run, result.revision) == ("pull request", True, "")
     done = convert("push", out, ID, "--dry-run")
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"{ID}: a pull request would be opened\n  replace tf_model.h5 (")
+    assert done.out.startswith(f"{ID}: would open a pull request\n  replace tf_model.h5 (")
     assert "\n+<!-- dual-encoder-converter: begin -->\n" in done.out
     assert "\ntitle: Add TensorFlow weights\n" in done.out
     new = convert("push", out, f"{USER}/new", "--dry-run")
-    assert new.out.startswith(f"{USER}/new: would be made, and would be committed to main\n  add     tf_model.h5 (")
+    assert new.out.startswith(
+        f"{USER}/new: would create the repository and would commit to main\n  add     tf_model.h5 ("
+    )
     assert "\n\ntitle: Add TensorFlow weights\n\n--- README.md\n" in new.out
+    found = validated(convert("push", out, ID, "--dry-run", "--json").out, "publication")
+    assert (found["out"], found["changes"][0]["action"]) == (str(out), "replace")
+    assert convert("push", out, ID, "--dry-run", "--quiet") == (0, "", "")
     assert writes(hub) == []
     assert f"{USER}/new" not in hub.repositories
     assert json.loads(convert("push", out, ID, "--dry-run", "--json").out)["description"] == result.description
@@ -424,7 +430,7 @@ def test_not_verified(hub: Hub, out: Path) -> None:
     assert refused(hub, out) == f"{start}there is no parity.json{ending}"
     result = push(out, ID, allow_unverified=True)
     assert not result.verified
-    assert "**Not verified**: published without a comparison with the source." in hub.repositories[ID].pulls[0].body
+    assert "**Not verified**: published without comparing it with its source." in hub.repositories[ID].pulls[0].body
     assert "parity.json" not in {change.name for change in result.changes}
 
 

@@ -97,5 +97,8 @@ def test_the_next_line_can_be_pasted(tmp_path: Path) -> None:
     from converter.cli.printing import _summary_lines
 
     out = tmp_path / "out spaß 汉字"
-    last = list(_summary_lines(pt2tf(FIXTURE, out), joined=False))[-1]
-    assert shlex.split(last.partition(", or back")[0]) == ["next:", "convert", "verify", str(out)]
+    lines = list(_summary_lines(pt2tf(FIXTURE, out), joined=False))[-2:]
+    assert [shlex.split(line) for line in lines] == [
+        ["next:", "convert", "verify", str(out)],
+        ["back:", "convert", "tf2pt", str(out), "OUT"],
+    ]

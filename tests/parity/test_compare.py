@@ -38,7 +38,9 @@ def test_equal_runs_pass_and_everything_is_counted() -> None:
     assert report.passed
     assert report.compared + report.left_out == sum(math.prod(shape) for shape in SHAPES.values())
     assert {found.name for found in report.comparisons} == set(SHAPES)
-    assert report.verdict == f"equal: {report.compared:,} values in 18 taps of 1 batches within atol 0, rtol 0"
+    assert (
+        report.verdict == f"within tolerance: {report.compared:,} values, 18 layer outputs of 1 batches, atol 0, rtol 0"
+    )
     assert report.first_failure is None
 
 
@@ -96,23 +98,23 @@ def test_dtypes_that_differ_fail(candidate: str, reference: str) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "int64", "bool", "complex64"])
 def test_other_dtypes_are_not_compared(dtype: str) -> None:
     found = tap(np.zeros(2, dtype), np.zeros(2, dtype), atol=1.0)
-    assert found.problem == f"dtype {dtype} is not compared, expected float32 or float64"
+    assert found.problem == f"dtype {dtype} is not supported, expected float32 or float64"
     assert not found.passed
 
 
 def test_nothing_compared_fails() -> None:
     empty = tap(np.zeros((0, 3)), np.zeros((0, 3)), atol=1.0)
-    assert (empty.passed, empty.problem) == (False, "nothing was left to compare")
+    assert (empty.passed, empty.problem) == (False, "nothing was compared")
     for runs in (recording(), recording({})):
         report = compare_runs(runs, runs, Tolerance(1.0))
         assert not report.passed
-        assert report.verdict == "different: nothing was compared"
+        assert report.verdict == "nothing was compared"
 
 
 def test_a_fully_masked_tap_fails() -> None:
     values = np.zeros((TEXTS, SEQUENCE, WIDTH))
     found = compare_tap("text.layers.0", 0, values, values, np.zeros((TEXTS, SEQUENCE), bool), Tolerance(1.0))
-    assert (found.passed, found.problem, found.left_out) == (False, "nothing was left to compare", values.size)
+    assert (found.passed, found.problem, found.left_out) == (False, "nothing was compared", values.size)
 
 
 @pytest.mark.parametrize("side", ["candidate", "reference"])
@@ -123,7 +125,7 @@ def test_a_tap_of_one_side_only_fails_and_names_both_sides(side: str) -> None:
     only = {"candidate": "none", "reference": "none", side: "text.layers.0"}
     assert not report.passed
     assert report.problems == (
-        "batch 0 (batch 0): the sides have different taps; "
+        "batch 0 (batch 0): the sides have different layer outputs; "
         f"only in the candidate: {only['candidate']}; only in the reference: {only['reference']}",
     )
 
@@ -142,12 +144,12 @@ def test_runs_on_different_inputs_fail(name: str) -> None:
     report = compare_runs(other, recording(taps()), Tolerance(1.0))
     assert not report.passed
     (problem,) = report.problems
-    assert problem == f"batch 0 (batch 0): the two sides did not run on the same {name}; run both on the same inputs"
+    assert problem == f"batch 0 (batch 0): the two sides ran on different {name}; run both on the same inputs"
 
 
 def test_inputs_of_one_side_only_fail() -> None:
     other = Recording({}, (Batch("batch 0", inputs(position_ids=np.zeros((TEXTS, SEQUENCE), np.int64)), taps()),))
-    assert "the same position_ids" in compare_runs(other, recording(taps()), Tolerance(1.0)).problems[0]
+    assert "ran on different position_ids" in compare_runs(other, recording(taps()), Tolerance(1.0)).problems[0]
 
 
 @pytest.mark.parametrize("name", ["text.embeddings", "text.layers.0", "text.last_hidden_state"])
@@ -206,7 +208,7 @@ def test_masks_leave_other_taps_alone(name: str) -> None:
 )
 def test_a_mask_is_never_stretched_to_fit(name: str, shape: tuple[int, ...]) -> None:
     found = compare_tap(name, 0, np.zeros(shape), np.zeros(shape), ALL, Tolerance(1.0))
-    assert found.problem == f"shape {shape} does not fit an attention mask of 3 texts of 5 positions"
+    assert found.problem == f"shape {shape} does not fit an attention mask of 3 texts with 5 positions"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -300,7 +302,7 @@ def test_the_first_failure_is_first_in_model_order_whatever_the_batch() -> None:
         ("text.layers.0", 0),
         ("logits_per_text", 0),
     ]
-    assert report.verdict == "different: begins at text tower, embeddings (batch 1, batch 1)"
+    assert report.verdict == "over tolerance: first at text tower, embeddings (batch 1, batch 1)"
     assert report.first_failure_in("vision") is None
     assert report.first_failure_in("text") is report.first_failure
 
@@ -357,7 +359,7 @@ def test_json_says_all_and_holds_no_nan() -> None:
 def test_a_tolerance_that_would_pass_everything_or_nothing_is_refused(name: str, value: float) -> None:
     with pytest.raises(ParityError) as caught:
         Tolerance(**{"atol": 0.0, name: value})
-    assert str(caught.value) == f"{name} is {value}, expected a finite number that is not negative"
+    assert str(caught.value) == f"{name} is {value}; give a finite number of 0 or more"
 
 
 def test_a_report_alone_cannot_be_equal_without_comparisons() -> None:
@@ -376,7 +378,7 @@ def test_a_reference_recorded_without_inner_taps_still_counts() -> None:
     with_inner, without = recording({**taps(), **inner}), recording(taps())
     found = compare_runs(with_inner, without, Tolerance(0.0))
     assert found.passed
-    assert found.notes == ("inside the layers nothing was compared: the reference was recorded without",)
+    assert found.notes == ("outputs inside the layers: not checked, the reference does not hold them",)
     assert not compare_runs(without, with_inner, Tolerance(0.0)).passed  # a candidate has to have them
     both = compare_runs(with_inner, with_inner, Tolerance(0.0))
     assert both.passed
@@ -394,8 +396,8 @@ def test_a_kind_of_tap_that_an_older_version_did_not_record_is_left_out() -> Non
     found = compare_runs(ours, older, Tolerance(0.0))
     assert found.passed
     assert found.notes == (
-        "2 outputs inside the layers were not compared, vision tower, layer 0, MLP output the first: the version that "
-        "recorded the reference did not know them; record it anew",
+        "2 outputs inside the layers: not checked, vision tower, layer 0, MLP output is the first. An older version recorded "
+        "the reference without them; record it again",
     )
     today = Recording({**older.metadata, "inner": " ".join(INNER)}, older.batches)
     assert not compare_runs(ours, today, Tolerance(0.0)).passed

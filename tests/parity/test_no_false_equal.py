@@ -95,7 +95,7 @@ def test_a_tap_that_neither_side_has_fails(name: str) -> None:
     assert compare_runs(fewer, fewer, Tolerance(0.0)).passed, "without the config nobody can tell"
     report = compare_runs(fewer, fewer, Tolerance(0.0), CONFIG)
     assert not report.passed
-    assert report.problems == (f"batch 0 (batch 0): neither side has {name}, which the config says there is",)
+    assert report.problems == (f"batch 0 (batch 0): both sides lack {name}, which config.json calls for",)
 
 
 def test_a_loss_that_neither_side_has_fails_where_there_is_one() -> None:
@@ -205,7 +205,7 @@ def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
         assert report is not None
         assert report.problems == problems
         assert (finding.status, report.passed) == ("failed" if problems else "passed", not problems)
-    assert finding.problems == (report.verdict,) == (f"different: {problems[0]}",)
+    assert finding.problems == (report.verdict,) == (f"differs: {problems[0]}",)
 
 
 @pytest.mark.parametrize(

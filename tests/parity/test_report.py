@@ -31,40 +31,39 @@ def broken() -> ParityReport:
 
 def test_a_report_shows_where_it_begins() -> None:
     assert to_text(broken()).splitlines() == [
+        "over tolerance: first at text tower, layer 0 (batch 0, batch 0)",
+        "vision tower  ▁  max abs diff 0.0e+00",
+        "text   tower  ▁✗  first over tolerance at layer 0",
+        "              one sign per layer: ▁ is 1e-9 or less, each step ten times more, ✗ is over tolerance",
+        "",
         f"reference  {RUN}",
         f"candidate  {RUN}",
-        "precision  reference: not said",
-        "           candidate: not said",
+        "precision  reference: not recorded",
+        "           candidate: not recorded",
         "tolerance  atol 0.001, rtol 0",
+        "compared   132 values, 98 masked",
         "",
-        "vision tower  ▁  at most 0.0e+00",
-        "text   tower  ▁✗  leaves tolerance at layer 0",
-        "              one sign per layer: ▁ is 1e-9 or less, each step ten times more, ✗ fails",
-        "",
-        "tap                       batch  greatest       at  relative  exceeding  passing atol  compared  left out",
-        "vision tower, embeddings      0   0.0e+00    [0,0]   0.0e+00          0       0.0e+00         8         0",
-        "text tower, embeddings        0   0.0e+00  [0,0,0]   0.0e+00          0       0.0e+00        56        49",
-        "text tower, layer 0           0   5.0e-01  [1,1,2]   5.0e-01          2             -        56        49"
+        "layer output              batch  max abs diff       at  max rel diff  over tolerance  atol needed  compared  masked",
+        "vision tower, embeddings      0       0.0e+00    [0,0]       0.0e+00               0      0.0e+00         8       0",
+        "text tower, embeddings        0       0.0e+00  [0,0,0]       0.0e+00               0      0.0e+00        56      49",
+        "text tower, layer 0           0       5.0e-01  [1,1,2]       5.0e-01               2            -        56      49"
         "  1 not finite in the candidate",
-        "logits per image              0   4.1e-04    [3,1]   4.1e-04          0       4.2e-04        12         0",
-        "",
-        "132 values compared, 98 at masked positions left out",
-        "different: begins at text tower, layer 0 (batch 0, batch 0)",
+        "logits per image              0       4.1e-04    [3,1]       4.1e-04               0      4.2e-04        12       0",
     ]
 
 
 def test_every_tap_has_a_row_and_on_request_every_batch() -> None:
     report = compare_runs(recording(taps(), taps(1)), recording(taps(), taps(1)), Tolerance(0.0))
     assert to_text(report).count("\n") + 18 == to_text(report, every_batch=True).count("\n")
-    assert to_text(report).splitlines()[-1].startswith("equal: ")
+    assert to_text(report).splitlines()[0].startswith("within tolerance: ")
 
 
 def test_problems_are_in_the_report() -> None:
     report = compare_runs(recording({}), recording(taps()), Tolerance(0.0))
     text = to_text(report)
-    assert "problem: batch 0 (batch 0): the sides have different taps; only in the candidate: none; " in text
+    assert "problem: batch 0 (batch 0): the sides have different layer outputs; only in the candidate: none; " in text
     assert "vision tower  nothing compared" in text
-    assert text.splitlines()[-1].startswith("different: batch 0 (batch 0): the sides have different taps")
+    assert text.splitlines()[0].startswith("differs: batch 0 (batch 0): the sides have different layer outputs")
 
 
 @pytest.mark.parametrize(

@@ -59,33 +59,35 @@ def hostile() -> ParityReport:
 def test_markdown_is_a_section_with_two_tables() -> None:
     run = "PyTorch, float32, cpu, torch 2.0, attention eager and sdpa"
     assert to_markdown(report(text_layers_0=1.5)).splitlines() == [
-        "### Parity: different",
+        "### Layer outputs: over tolerance",
         "",
-        "different: begins at text tower, layer 0 \\(batch 0, batch 0\\)",
+        "over tolerance: first at text tower, layer 0 \\(batch 0, batch 0\\)",
         "",
         "| | |",
         "|---|---|",
         f"| reference | {run} |",
         f"| candidate | {run} |",
-        "| precision | reference not said; candidate not said |",
+        "| precision | reference not recorded; candidate not recorded |",
         "| tolerance | atol 0.001, rtol 0 |",
-        "| compared | 132 values, 98 at masked positions left out |",
-        "| vision tower | ▁  at most 0.0e+00 |",
-        "| text tower | ▁✗  leaves tolerance at layer 0 |",
+        "| compared | 132 values, 98 masked |",
+        "| vision tower | ▁  max abs diff 0.0e+00 |",
+        "| text tower | ▁✗  first over tolerance at layer 0 |",
         "",
-        "| tap | greatest difference | at | relative | exceeding | atol that passes | compared | left out |  |",
+        "| layer output | max abs diff | at | max rel diff | over tolerance | atol needed | compared | masked |  |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
         "| vision tower, embeddings | 0.0e+00 | 0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 8 | 0 |  |",
         "| text tower, embeddings | 0.0e+00 | 0,0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 56 | 49 |  |",
-        "| **text tower, layer 0** | 5.0e-01 | 1,1,1 of batch 0 | 5.0e-01 | 1 | 5.0e-01 | 56 | 49 | leaves tolerance |",
+        "| **text tower, layer 0** | 5.0e-01 | 1,1,1 of batch 0 | 5.0e-01 | 1 | 5.0e-01 | 56 | 49 | over tolerance |",
         "| logits per image | 0.0e+00 | 0,0 of batch 0 | 0.0e+00 | 0 | 0.0e+00 | 12 | 0 |  |",
     ]
-    assert to_markdown(report()).startswith("### Parity: equal\n\nequal: 132 values in 4 taps of 1 batches")
+    assert to_markdown(report()).startswith(
+        "### Layer outputs: all within tolerance\n\nwithin tolerance: 132 values, 4 layer outputs of"
+    )
 
 
 def test_markdown_shows_problems_and_escapes_what_came_from_a_file() -> None:
     odd = compare_runs(recording({}), recording(few()), Tolerance(0.0))
-    assert "\n- batch 0 \\(batch 0\\): the sides have different taps; " in to_markdown(odd)
+    assert "\n- batch 0 \\(batch 0\\): the sides have different layer outputs; " in to_markdown(odd)
     text = to_markdown(hostile())
     assert "<script>" not in text
     assert "\\<script\\>" in text
@@ -110,14 +112,30 @@ def test_junit_has_a_case_per_tower_and_output() -> None:
     assert cases(report()) == {"vision tower": None, "text tower": None, "logits per image": None}
     assert cases(report(text_layers_0=1.5, logits_per_image=math.nan)) == {
         "vision tower": None,
-        "text tower": "leaves tolerance at text tower, layer 0",
+        "text tower": "first over tolerance at text tower, layer 0",
         "logits per image": "logits per image: 1 not finite in the candidate",
     }
     text = to_junit(report(text_layers_0=1.5))
     assert (
-        "text tower, layer 0: greatest difference 5.0e-01 at [1, 1, 1] of batch 0, relative 5.0e-01, 1 of 56 exceed, "
-        "atol 5.0e-01 would pass, 49 left out; leaves tolerance"
+        "text tower, layer 0: max abs diff 5.0e-01 at [1, 1, 1] of batch 0, max rel diff 5.0e-01, 1 of 56 over "
+        "tolerance, atol needed 5.0e-01, 49 masked; over tolerance"
     ) in text
+
+
+def test_junit_says_how_long_each_case_took() -> None:
+    """Of parts what they took; of a tower what comparing its outputs did, which the part "outputs" counts, too."""
+    made = report()
+    timed = replace(made, comparisons=tuple(replace(tap, seconds=0.25) for tap in made.comparisons))
+    parts = (Finding("weights", "passed", 3, seconds=1.5), Finding("outputs", "passed", 3, seconds=2.0))
+    root = ElementTree.fromstring(verification_junit(Verification(Path("out"), parts, timed)))
+    assert root.attrib["time"] == "3.500000"
+    assert [{case.attrib["name"]: float(case.attrib["time"]) for case in suite} for suite in root] == [
+        {"weights": 1.5, "outputs": 2.0},
+        {"vision tower": 0.25, "text tower": 0.5, "logits per image": 0.25},
+    ]
+    assert [float(suite.attrib["time"]) for suite in root] == [3.5, 1.0]
+    assert ElementTree.fromstring(to_junit(timed)).attrib["time"] == "1.000000"
+    assert all(0 < tap.seconds < 10 for tap in made.comparisons)
 
 
 def test_junit_never_passes_a_report_that_did_not() -> None:
@@ -199,7 +217,7 @@ def test_html_says_why_a_tap_failed_where_its_name_stands() -> None:
 def test_html_says_where_what_could_not_be_compared_is_drawn() -> None:
     lost = {**few(), "text.layers.0": np.full_like(few()["text.layers.0"], np.nan)}
     page = to_html(compare_runs(recording(lost), recording(few()), Tolerance(0.0)))
-    assert page.count("at the top where no value could be compared") == 1, "in the plot of that tower alone"
+    assert page.count("at the top: no value was compared") == 1, "in the plot of that tower alone"
 
 
 def test_html_breaks_no_option_in_two() -> None:
@@ -240,7 +258,7 @@ def test_html_has_room_for_what_float64_leaves() -> None:
 def test_html_says_what_was_found_of_each_part() -> None:
     page = Page(to_page(found()))
     assert page.open == []
-    assert "out: NOT shown to be its source" in page.text
+    assert "out: does NOT match its source" in page.text
     assert page.text.count("a.bin: 3 bytes, recorded 4") == 1
     assert ("class", "different") in page.attributes  # equal outputs do not make up for it
     assert Page(to_page(replace(found(), report=None))).tags.count("svg") == 0
@@ -263,13 +281,11 @@ def test_html_is_not_green_where_outputs_were_not_checked() -> None:
 def test_a_verdict_is_one_of_three_in_every_report() -> None:
     unchecked = Finding("outputs", "not checked", problems=("PyTorch reference: crashed with SIGSEGV",))
     made = Verification(Path("out"), (Finding("weights", "passed", 3), unchecked), None)
-    assert verdict(made) == "out: not checked, so neither equal to its source nor different"
-    assert verification_markdown(made).startswith(
-        "## ⚠️ out: not checked, so neither equal to its source nor different\n"
-    )
+    assert verdict(made) == "out: not checked"
+    assert verification_markdown(made).startswith("## ⚠️ out: not checked\n")
     assert json.loads(KINDS[".json"](made))["status"] == "not checked"
     assert json.loads(KINDS[".json"](made))["passed"] is False
-    assert KINDS[".txt"](made).endswith("out: not checked, so neither equal to its source nor different\n")
+    assert KINDS[".txt"](made).startswith("out: not checked\n  weights  passed (3 compared)\n")
 
 
 def found(off: float = 1.0, *others: Finding) -> Verification:
@@ -289,7 +305,7 @@ def test_markdown_of_a_verification_begins_with_its_parts() -> None:
     text = verification_markdown(found())
     assert text == "\n".join(
         [
-            "## ❌ out: NOT shown to be its source",
+            "## ❌ out: does NOT match its source",
             "",
             "| part | result | compared | against |",
             "|---|---|---:|---|",
@@ -319,7 +335,9 @@ def test_junit_of_a_verification_fails_where_it_did_not_pass() -> None:
     assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == ("7", "1", "1")
     assert suite[0][0].attrib["message"] == "failed: a.bin: 3 bytes, recorded 4"
     nothing = Verification(Path("out"), (Finding("outputs", "not checked", problems=("gone",)),), None)
-    assert ElementTree.fromstring(verification_junit(nothing)).attrib == {"tests": "1", "failures": "0", "errors": "1"}
+    assert ElementTree.fromstring(verification_junit(nothing)).attrib == {
+        "tests": "1", "failures": "0", "errors": "1", "time": "0.000000",
+    }  # fmt: skip
 
 
 def test_what_a_file_says_never_acts() -> None:
@@ -353,7 +371,7 @@ def test_a_job_summary_is_added_to_in_github_actions_alone(tmp_path: Path, monke
     assert add_to_job_summary(found())
     assert summary.read_text("utf-8") == "before\n" + verification_markdown(found())
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
-    with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
+    with pytest.raises(ParityError, match="cannot write the report: Is a directory"):
         add_to_job_summary(found())
 
 
@@ -372,17 +390,20 @@ def test_other_names_are_refused_before_anything_runs(tmp_path: Path, monkeypatc
     with pytest.raises(ParityError) as caught:
         check_report_path(Path("report.pdf"))
     assert str(caught.value) == (
-        "report.pdf: a report's name ends in .json, .md, .html, .xml, .txt; choose one of these"
+        "report.pdf: a report's name ends in .json, .md, .html, .xml, .txt; choose one of them"
     )
     for path in (tmp_path / "none" / "report.json", tmp_path / "folder.md"):
         (tmp_path / "folder.md").mkdir(exist_ok=True)
         with pytest.raises(ParityError) as caught:
             check_report_path(path)
-        assert str(caught.value) == f"{path}: is no place for a file; choose one in a folder that is there"
+        assert (
+            str(caught.value)
+            == f"{path}: a folder, or in a folder that does not exist; choose a file in an existing folder"
+        )
     (tmp_path / "taken").mkdir()
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "taken"))
-    with pytest.raises(ParityError, match="the report cannot be written: Is a directory"):
+    with pytest.raises(ParityError, match="cannot write the report: Is a directory"):
         add_to_job_summary(found())
 
 
@@ -395,7 +416,7 @@ def test_no_report_replaces_a_file_of_the_source_or_through_a_link(tmp_path: Pat
         with pytest.raises(ParityError) as caught:
             check_report_path(tmp_path / name, tmp_path / "out")
         assert str(caught.value) == (
-            f"{tmp_path / name}: is a file of a checkpoint; choose another name for the report"
+            f"{tmp_path / name}: this file belongs to a checkpoint; choose another name for the report"
         )
     check_report_path(tmp_path / "config.json", tmp_path / "out")
     check_report_path(tmp_path / "source" / "report.json", tmp_path / "out")

@@ -47,14 +47,18 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
         ParityError: the system does not let it be looked at.
     """
     if path.suffix not in KINDS:
-        raise OptionError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of these")
+        raise OptionError(f"{printable(str(path))}: a report's name ends in {', '.join(KINDS)}; choose one of them")
     with _explained(path):
         if path.is_dir() or not path.parent.is_dir():
-            raise OptionError(f"{printable(str(path))}: is no place for a file; choose one in a folder that is there")
+            raise OptionError(
+                f"{printable(str(path))}: a folder, or in a folder that does not exist; choose a file in an existing folder"
+            )
         check_place_of_file(path)
     real = Path(os.path.realpath(path))  # which is what is written to
     if checkpoint is not None and any(_is_own(file, checkpoint) for file in (path, real)):
-        raise OptionError(f"{printable(str(path))}: is a file of a checkpoint; choose another name for the report")
+        raise OptionError(
+            f"{printable(str(path))}: this file belongs to a checkpoint; choose another name for the report"
+        )
 
 
 def _is_own(path: Path, checkpoint: Path) -> bool:
@@ -107,4 +111,6 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ParityError(f"{printable(str(path))}: the report cannot be written: {error.strerror}") from None
+        raise ParityError(
+            f"{printable(str(path))}: cannot write the report: {error.strerror}; choose another place"
+        ) from None

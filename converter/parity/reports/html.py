@@ -29,7 +29,9 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 300, 70, 90, 30, 84
 _LOWEST, _HIGHEST = -10, 2
 _LOWEST_FLOAT64 = -18
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-_HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "atol that passes", "compared", "left out")
+_HEADER = (
+    "layer output", "batch", "max abs diff", "at", "max rel diff", "over tolerance", "atol needed", "compared", "masked",
+)  # fmt: skip
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --faint: #4a5057; --rule: #d9dde1; --line: #2c5fb3;
   --good: #17663a; --bad: #a3180c; --tint: #fdecea; --paper: #fff; }
@@ -114,7 +116,7 @@ def _figures(report: ParityReport | None) -> str:
         "precision": f"reference {described_precision(report.reference)}; candidate "
         f"{described_precision(report.candidate)}",
         "tolerance": str(report.tolerance),
-        "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
+        "compared": f"{report.compared:,} values, {report.left_out:,} masked",
         "batches": "; ".join(f"{number}: {title}" for number, title in enumerate(report.batches)),
     }
     listed_facts = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
@@ -124,7 +126,7 @@ def _figures(report: ParityReport | None) -> str:
     )
     return (
         f"<dl>{listed_facts}</dl>{f'<ul>{said}</ul>' if said else ''}{plots}"
-        f"<h2>All taps, each at its furthest, counted over all batches</h2>{_table(report.worst)}"
+        f"<h2>All layer outputs: the batch that differs most, counts over all batches</h2>{_table(report.worst)}"
     )
 
 
@@ -141,9 +143,9 @@ def _plot(report: ParityReport, tower: str) -> str:
     lowest = _LOWEST_FLOAT64 if any(tap.dtype == "float64" for tap in taps) else _LOWEST
     step = (_WIDTH - _LEFT - _RIGHT) / max(1, len(taps) - 1)
     points = [(_LEFT + step * number, _height(tap.greatest_absolute, lowest), tap) for number, tap in enumerate(taps)]
-    caption = "greatest absolute difference, all batches"
+    caption = "max abs diff, all batches"
     if any(tap.greatest_absolute is None for tap in taps):
-        caption += "; at the top where no value could be compared"
+        caption += "; at the top: no value was compared"
     parts = [_grid(lowest, caption), _limit(report.tolerance.atol, lowest)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
     parts.append(f'<polyline class="line" points="{path}"/>')
@@ -155,7 +157,7 @@ def _plot(report: ParityReport, tower: str) -> str:
         )
         label = _text(tap.where.partition(", ")[2])
         parts.append(f'<text transform="translate({x:.1f},{_HEIGHT - _BOTTOM + 16}) rotate(35)">{label}</text>')
-    name = f"greatest absolute difference of each layer of the {tower} tower"
+    name = f"max abs diff of each layer output of the {tower} tower"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
 

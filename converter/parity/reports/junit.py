@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -24,7 +24,9 @@ def verification_junit(found: Verification) -> str:
     suite = ElementTree.Element("testsuite", name="verify")
     counts = dict.fromkeys(_COUNTS.values(), 0)
     for finding in found.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname="verify", name=finding.part)
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="verify", name=finding.part, time=_time(finding.seconds)
+        )
         if finding.status == "passed":
             ElementTree.SubElement(case, "system-out").text = f"{finding.status}{compared(finding)}"
             continue
@@ -35,6 +37,7 @@ def verification_junit(found: Verification) -> str:
         message = f"{finding.status}: {printable('; '.join(finding.problems), 4000)}"
         ElementTree.SubElement(case, kind, message=message)
     suite.attrib |= {"tests": str(len(found.findings)), **{name: str(count) for name, count in counts.items()}}
+    suite.attrib["time"] = _time(sum(finding.seconds for finding in found.findings))
     return to_xml([suite, *([] if found.report is None else [junit_suite(found.report)])])
 
 
@@ -53,7 +56,8 @@ def to_junit(report: ParityReport) -> str:
 def to_xml(suites: Sequence[ElementTree.Element]) -> str:
     """Test suites as one JUnit XML file."""
     totals = {name: str(sum(int(suite.attrib[name]) for suite in suites)) for name in ("tests", "failures", "errors")}
-    root = ElementTree.Element("testsuites", totals)
+    times = (float(suite.attrib["time"]) for suite in suites if suite.attrib["name"] != _CLASS or len(suites) == 1)
+    root = ElementTree.Element("testsuites", {**totals, "time": _time(sum(times))})  # outputs are in both, once each
     root.extend(suites)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -63,11 +67,13 @@ def junit_suite(report: ParityReport) -> ElementTree.Element:
     """The report's ``<testsuite>`` alone, to stand beside others in one file."""
     cases = [_tower_case(report, tower) for tower in TOWERS]
     cases += [_output_case(report, name) for name in HEAD if any(tap.name == name for tap in report.comparisons)]
-    cases += [_case("inputs and taps", problem) for problem in report.problems]
+    cases += [_case("inputs and layer outputs", problem) for problem in report.problems]
     if not report.compared and not report.problems:
-        cases.append(_case("inputs and taps", report.verdict))
+        cases.append(_case("inputs and layer outputs", report.verdict))
     failures = sum(case.find("failure") is not None for case in cases)
-    suite = ElementTree.Element("testsuite", name=_CLASS, tests=str(len(cases)), failures=str(failures), errors="0")
+    counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0", "skipped": "0"}
+    spent = _time(sum(tap.seconds for tap in report.comparisons))
+    suite = ElementTree.Element("testsuite", {"name": _CLASS, **counts, "time": spent})
     suite.extend(cases)
     return suite
 
@@ -77,7 +83,7 @@ def _tower_case(report: ParityReport, tower: str) -> ElementTree.Element:
     if not taps:
         return _case(f"{tower} tower", f"{tower} tower: nothing was compared")
     first = report.first_failure_in(tower)
-    return _case(f"{tower} tower", None if first is None else f"leaves tolerance at {first.where}", taps)
+    return _case(f"{tower} tower", None if first is None else f"first over tolerance at {first.where}", taps)
 
 
 def _output_case(report: ParityReport, name: str) -> ElementTree.Element:
@@ -86,8 +92,13 @@ def _output_case(report: ParityReport, name: str) -> ElementTree.Element:
     return _case(in_words(name), failed[0].where + ": " + remark(failed[0]) if failed else None, taps)
 
 
-def _case(name: str, failure: str | None, taps: Iterable[TapComparison] = ()) -> ElementTree.Element:
-    case = ElementTree.Element("testcase", classname=_CLASS, name=name)
+def _time(seconds: float) -> str:
+    return f"{seconds:.6f}"
+
+
+def _case(name: str, failure: str | None, taps: Sequence[TapComparison] = ()) -> ElementTree.Element:
+    spent = _time(sum(tap.seconds for tap in taps))
+    case = ElementTree.Element("testcase", classname=_CLASS, name=name, time=spent)
     figures = "\n".join(_line(tap) for tap in taps)
     if failure:
         # what is not printable is no character of XML either
@@ -100,8 +111,8 @@ def _case(name: str, failure: str | None, taps: Iterable[TapComparison] = ()) ->
 def _line(tap: TapComparison) -> str:
     where = "" if tap.index_absolute is None else f" at {list(tap.index_absolute)} of batch {tap.batch}"
     return (
-        f"{tap.where}: greatest difference {figure(tap.greatest_absolute)}{where}, relative "
-        f"{figure(tap.greatest_relative)}, {tap.exceeding:,} of {tap.compared:,} exceed, atol "
-        f"{figure_above(tap.passing_atol)} would pass, {tap.left_out:,} left out"
+        f"{tap.where}: max abs diff {figure(tap.greatest_absolute)}{where}, max rel diff "
+        f"{figure(tap.greatest_relative)}, {tap.exceeding:,} of {tap.compared:,} over tolerance, atol needed "
+        f"{figure_above(tap.passing_atol)}, {tap.left_out:,} masked"
         f"{'; ' if remark(tap) else ''}{remark(tap)}"
     )

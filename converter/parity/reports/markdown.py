@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from converter.parity.verify import Verification
 
 _SIGNS = {"passed": "✅", "failed": "❌", "not checked": "⚠️"}
-_HEADER = ("tap", "greatest difference", "at", "relative", "exceeding", "atol that passes", "compared", "left out", "")
+_HEADER = (
+    "layer output", "max abs diff", "at", "max rel diff", "over tolerance", "atol needed", "compared", "masked", "",
+)  # fmt: skip
 # What would otherwise be markup, a link or the end of a table's cell.
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#|!~"} | {"&": "&amp;"})
 
@@ -57,7 +59,7 @@ def to_markdown(report: ParityReport) -> str:
         A section that begins with a heading of the third level and ends with a newline.
     """
     lines = [
-        f"### Parity: {'equal' if report.passed else 'different'}",
+        f"### Layer outputs: {'all within tolerance' if report.passed else 'over tolerance'}",
         "",
         escaped(report.verdict),
         "",
@@ -79,7 +81,7 @@ def _facts(report: ParityReport) -> Mapping[str, str]:
         "precision": f"reference {described_precision(report.reference)}; candidate "
         f"{described_precision(report.candidate)}",
         "tolerance": str(report.tolerance),
-        "compared": f"{report.compared:,} values, {report.left_out:,} at masked positions left out",
+        "compared": f"{report.compared:,} values, {report.left_out:,} masked",
         **{f"{tower} tower": tower_line(report, tower) for tower in TOWERS},
     }
 

@@ -1,4 +1,4 @@
-"""What verifying found as text: each part, both towers as a line of layer errors, and a table with one row per tap."""
+"""What verifying found as text: the verdict, each part, both towers as a line of layer errors, and on request tables."""
 
 from __future__ import annotations
 
@@ -24,18 +24,31 @@ from converter.parity.taps import TOWERS
 if TYPE_CHECKING:
     from converter.parity.verify import Verification
 
-_LEGEND = "one sign per layer: ▁ is 1e-9 or less, each step ten times more, ✗ fails"
-_HEADER = ("tap", "batch", "greatest", "at", "relative", "exceeding", "passing atol", "compared", "left out", "")
+_LEGEND = "one sign per layer: ▁ is 1e-9 or less, each step ten times more, ✗ is over tolerance"
+_HEADER = (
+    "layer output", "batch", "max abs diff", "at", "max rel diff", "over tolerance", "atol needed", "compared", "masked", "",
+)  # fmt: skip
 
 
-def verification_text(found: Verification) -> str:
-    """The figures of the outputs, if there are any, and what was found of each part."""
-    return f"{'' if found.report is None else to_text(found.report)}\n{_findings_text(found)}".lstrip("\n")
+def verification_text(found: Verification, verbose: bool = True) -> str:
+    """The verdict, what was found of each part, and both towers as a line of layer errors.
 
+    Args:
+        found: by ``verify``.
+        verbose: what ran where, and a row per layer output, too.
 
-def _findings_text(found: Verification) -> str:
-    """What was found of each part, for a terminal, the verdict last; no name from a file acts on the terminal."""
-    return "\n".join([*(line for finding in found.findings for line in _lines(finding)), verdict(found)]) + "\n"
+    Returns:
+        Lines without colour; no name from a file acts on the terminal.
+    """
+    lines = [verdict(found), *(f"  {line}" for finding in found.findings for line in _lines(finding))]
+    if found.report is not None:
+        lines += [f"  {line}" for line in _tower_lines(found.report)]
+        lines += [f"  note: {note}" for note in found.report.notes]
+        if verbose:
+            lines += ["", *_details(found.report)]
+        elif not found.report.passed:
+            lines.append("  --verbose lists every layer output, --report FILE.html draws them")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(finding: Finding) -> Iterator[str]:
@@ -45,32 +58,43 @@ def _lines(finding: Finding) -> Iterator[str]:
             yield f"         {printable(line, 2000)}"
 
 
-def to_text(report: ParityReport, every_batch: bool = False) -> str:
-    """Renders a report for a terminal of some 120 columns.
+def _tower_lines(report: ParityReport) -> Iterator[str]:
+    for tower in TOWERS:
+        yield f"{tower:<6} tower  {tower_line(report, tower)}"
+    yield f"              {_LEGEND}"
 
-    Args:
-        report: of one comparison.
-        every_batch: one row per tap and batch, instead of one per tap with the batch that is furthest off.
 
-    Returns:
-        Lines without colour, the verdict last.
-    """
-    lines = [
+def _details(report: ParityReport, every_batch: bool = False) -> list[str]:
+    """What ran where, and a row per layer output."""
+    return [
         f"reference  {described_run(report.reference)}",
         f"candidate  {described_run(report.candidate)}",
         f"precision  reference: {described_precision(report.reference)}",
         f"           candidate: {described_precision(report.candidate)}",
         f"tolerance  {report.tolerance}",
-        "",
-        *(f"{tower:<6} tower  {tower_line(report, tower)}" for tower in TOWERS),
-        f"              {_LEGEND}",
+        f"compared   {report.compared:,} values, {report.left_out:,} masked",
         "",
         *_table(report.comparisons if every_batch else report.worst),
-        "",
+    ]
+
+
+def to_text(report: ParityReport, every_batch: bool = False) -> str:
+    """Renders a report for a terminal of some 120 columns.
+
+    Args:
+        report: of one comparison.
+        every_batch: one row per layer output and batch, instead of one per layer output with the batch that differs most.
+
+    Returns:
+        Lines without colour, the verdict first.
+    """
+    lines = [
+        report.verdict,
         *(f"problem: {problem}" for problem in report.problems),
         *(f"note: {note}" for note in report.notes),
-        f"{report.compared:,} values compared, {report.left_out:,} at masked positions left out",
-        report.verdict,
+        *_tower_lines(report),
+        "",
+        *_details(report, every_batch),
     ]
     return "\n".join(lines) + "\n"
 

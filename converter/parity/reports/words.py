@@ -22,16 +22,14 @@ _LOWEST = -9
 _FAILED = "✗"
 
 
-_VERDICTS = {
-    "passed": "equal to its source",
-    "failed": "NOT shown to be its source",
-    "not checked": "not checked, so neither equal to its source nor different",
-}
+_VERDICTS = {"passed": "matches its source", "failed": "does NOT match its source", "not checked": "not checked"}
 
 
 def verdict(found: Verification) -> str:
-    """One line: whether the checkpoint is its source, or that this could not be found out."""
-    return f"{printable(str(found.folder))}: {_VERDICTS[found.status]}"
+    """One line: whether the checkpoint matches its source, or that this was not checked; and of what that is said."""
+    parts = {finding.part for finding in found.findings}
+    what = "" if "outputs" in parts or found.status == "not checked" else " (weights only)"
+    return f"{printable(str(found.folder))}: {_VERDICTS[found.status]}{what}"
 
 
 def compared(finding: Finding) -> str:
@@ -65,13 +63,13 @@ def _spent(metadata: Mapping[str, str]) -> list[str]:
         seconds, peak = float(metadata["seconds"]), float(metadata["peak_memory"])
     except (KeyError, ValueError):
         return []
-    return [f"{seconds:.1f} s", f"{peak / 1e6:,.0f} MB at most"]
+    return [f"{seconds:.1f} s", f"peak {peak / 1e6:,.0f} MB"]
 
 
 def described_precision(metadata: Mapping[str, str]) -> str:
     """The settings that decide how a run rounds, in one line: TF32, determinism and the like."""
     settings = _object(metadata.get("precision", ""))
-    return printable(", ".join(f"{name} {value}" for name, value in settings.items()) or "not said", 300)
+    return printable(", ".join(f"{name} {value}" for name, value in settings.items()) or "not recorded", 300)
 
 
 def _object(text: str) -> dict[str, object]:
@@ -86,14 +84,16 @@ def tower_line(report: ParityReport, tower: str) -> str:
     """Draws a tower's errors from its embeddings to its pooled output, a sign per layer.
 
     Returns:
-        For example ``"▃▃▄✗✗✗✗  begins at layer 2"``.
+        For example ``"▃▃▄✗✗✗✗  first over tolerance at layer 2"``.
     """
     taps = [tap for tap in report.worst if tower_of(tap.name) == tower and is_state(tap.name)]
     if not taps:
         return "nothing compared"
     first = report.first_failure_in(tower)
     greatest = max((tap.greatest_absolute for tap in taps if tap.greatest_absolute is not None), default=math.nan)
-    words = f"at most {greatest:.1e}" if first is None else f"leaves tolerance at {first.where.partition(', ')[2]}"
+    words = f"max abs diff {greatest:.1e}"
+    if first is not None:
+        words = f"first over tolerance at {first.where.partition(', ')[2]}"
     return f"{''.join(_sign(tap) for tap in taps)}  {words}"
 
 
@@ -124,4 +124,4 @@ def remark(tap: TapComparison) -> str:
         return tap.problem
     sides = {"candidate": tap.not_finite_candidate, "reference": tap.not_finite_reference}
     found = [f"{count:,} not finite in the {side}" for side, count in sides.items() if count]
-    return "; ".join(found) or ("" if tap.passed else "leaves tolerance")
+    return "; ".join(found) or ("" if tap.passed else "over tolerance")

@@ -25,6 +25,7 @@ from converter.errors import ParityError, listed, printable
 from converter.folder.staging import check_place_of_file, staged_file
 from converter.parity.batches import INPUTS, PRECISIONS, Batch, check_inputs, check_title
 from converter.parity.taps import Array, is_tap
+from converter.specs import JSON_FORMAT
 
 FORMAT = "vision-text-parity"
 FORMAT_VERSION = "1"
@@ -47,6 +48,16 @@ class Recording:
 
     metadata: Mapping[str, str]
     batches: tuple[Batch, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What was recorded, without the values, ready for ``json.dumps``: ``docs/recording.schema.json`` describes it."""
+        return {
+            "format": JSON_FORMAT,
+            "metadata": dict(self.metadata),
+            "batches": [
+                {"title": batch.title, "inputs": list(batch.inputs), "taps": list(batch.taps)} for batch in self.batches
+            ],
+        }
 
 
 def config_of(source: Path) -> Path:
