@@ -79,6 +79,8 @@ def check_contents(wheel: Path, again: Path) -> None:
         for pattern in patterns
         for path in (ROOT / package).rglob(pattern)
     }
+    home = f"{wheel.name.rsplit('-', 3)[0]}.data/data/share/dual-encoder-converter"
+    expected |= {f"{home}/{path.name}" for path in (ROOT / "docs").glob("*.schema.json")}
     found = {name for name in held if ".dist-info/" not in name}
     assert found == expected, f"only in one of wheel and checkout: {sorted(found ^ expected)}"
 

@@ -121,7 +121,7 @@ def read_header(path: Path) -> Checkpoint:
     if head.startswith(b"\x80") and torch_legacy.MAGIC in head:
         if isinstance(path, RemoteFile):
             raise UnsupportedContainer(
-                f"{path}: a PyTorch pickle from before torch 1.6, which has no header to read from afar; download it "
+                f"{path}: a PyTorch pickle from before torch 1.6, whose header cannot be read remotely; download it "
                 "and name its folder"
             )
         return torch_legacy.read_header(path)
@@ -138,7 +138,7 @@ def read_header(path: Path) -> Checkpoint:
         return safetensors.read_header(path)
     if not head:
         raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
-    raise UnsupportedContainer(f"{path}: not a weights file that is known here; known are {_KNOWN}")
+    raise UnsupportedContainer(f"{path}: an unknown kind of weights file; name one of these: {_KNOWN}")
 
 
 def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
@@ -216,8 +216,7 @@ def wrong_framework(where: Path | str, wanted: Framework, held: Framework) -> Wr
     """The error of a checkpoint that holds only another framework's weights."""
     command = direction(held, frameworks()[held].converts_to)
     return WrongFramework(
-        f"{where}: holds {framework_name(held)} weights, expected {framework_name(wanted)}; to convert them use "
-        f"`convert {command}`"
+        f"{where}: holds {framework_name(held)} weights, expected {framework_name(wanted)}; use `convert {command}`"
     )
 
 
@@ -236,7 +235,7 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
     ),
     (
         lambda _, head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
-        "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
+        "a pickle that torch.save did not write; save the state_dict with torch.save",
     ),
     (
         lambda path, _: path.suffix == ".msgpack",

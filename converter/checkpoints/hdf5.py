@@ -96,7 +96,7 @@ def read_here(path: Path) -> Checkpoint:
                 raise _corrupt(path, f"it holds {printable(plain)} twice, with different values")
             tensors.setdefault(plain, tensor)
         if paths - used:
-            raise _corrupt(path, f"datasets that no weight_names lists: {listed(sorted(paths - used))}")
+            raise _corrupt(path, f"no weight_names lists these datasets: {listed(sorted(paths - used))}")
     except BaseException as error:
         file.close()
         if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
@@ -176,8 +176,8 @@ def _check_kind(path: Path, file: h5py.File) -> str:
     # Keras 3, and tf-keras since 2.12 where the name ends with .weights.h5: variables are numbered, layer by layer.
     if {"layers", "vars", "_layer_checkpoint_dependencies"}.intersection(file):
         raise UnsupportedContainer(
-            f"{path}: weights that Keras saved as .weights.h5; they do not hold the names of the variables. Load them "
-            "into the model and write it with save_pretrained, then convert the tf_model.h5"
+            f"{path}: weights in Keras' .weights.h5 format, which stores no variable names; load them into the model, "
+            "write it with save_pretrained, and convert the tf_model.h5"
         )
     if isinstance(file.get(_WHOLE, getlink=True), h5py.HardLink):
         if isinstance(file[_WHOLE], h5py.Group) and _has_layers(file[_WHOLE]):
@@ -185,7 +185,9 @@ def _check_kind(path: Path, file: h5py.File) -> str:
         raise UnsupportedContainer(
             f"{path}: a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained"
         )
-    raise UnsupportedContainer(f"{path}: an HDF5 file, but not a tf_model.h5 (no attribute layer_names)")
+    raise UnsupportedContainer(
+        f"{path}: an HDF5 file without the attribute layer_names of a tf_model.h5; write the model with save_pretrained"
+    )
 
 
 def _has_layers(holder: h5py.Group) -> bool:
@@ -236,7 +238,7 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
         if count > MAX_LINKS:
             return f"it holds more than {MAX_LINKS:,} links"
         if info.type != h5py.h5l.TYPE_HARD:
-            return f"{printable(name.decode(errors='replace'))} is a link to somewhere else, not data"
+            return f"{printable(name.decode(errors='replace'))} is a link to another place and holds no data"
         try:
             text = name.decode()
             if h5py.h5o.get_info(file.id, name).type == h5py.h5o.TYPE_DATASET:
@@ -372,4 +374,4 @@ def _unreadable(path: Path, what: str, error: Exception) -> SourceError:
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{path}: not a sound tf_model.h5: {what}; download or save it again")
+    return CorruptCheckpoint(f"{path}: not a valid tf_model.h5: {what}; download or save it again")

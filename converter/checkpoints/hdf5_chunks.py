@@ -40,7 +40,7 @@ def check_filters(codes: list[int]) -> None:
         raise UnsoundChunks(f"is compressed by filter {min(unknown)}, which needs a plugin")
     places = [_ORDER[code] for code in codes]
     if places != sorted(set(places)):
-        raise UnsoundChunks("goes through its filters in an order that no program writes")
+        raise UnsoundChunks("applies its filters in an unknown order")
 
 
 def check_chunks(dataset: h5py.Dataset, codes: list[int], size: int) -> None:
@@ -104,9 +104,9 @@ def check_packed(dataset: h5py.Dataset, codes: list[int], start: int, stop: int)
         try:
             unpacked = len(stream.decompress(packed, most + 1))
         except zlib.error as error:
-            raise UnsoundChunks(f"has a chunk that cannot be unpacked: {error}") from None
+            raise UnsoundChunks(f"has a chunk that does not decompress: {error}") from None
         if unpacked > most:
-            raise UnsoundChunks(f"has a chunk that unpacks to more than its {most:,} bytes")
+            raise UnsoundChunks(f"has a chunk that decompresses to more than its {most:,} bytes")
 
 
 def _chunk_bytes(dataset: h5py.Dataset) -> int:

@@ -35,20 +35,20 @@ OF_CKPT = (
 )
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 _ADAPTER = (
-    "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"
+    "a PEFT adapter, not a model; merge it: PeftModel.from_pretrained(model, FOLDER)"
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 _DEEPSPEED = (
-    "a DeepSpeed checkpoint, whose weights lie in parts; run `python zero_to_fp32.py . .` in it and convert the "
-    "pytorch_model.bin that this writes"
+    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in it and convert the "
+    "pytorch_model.bin that it writes"
 )
 _DISTRIBUTED = (
-    "a distributed checkpoint (.distcp), whose weights lie in parts; put them together with `accelerate merge-weights "
+    "a distributed checkpoint (.distcp), whose weights are split; merge them with `accelerate merge-weights "
     "{folder} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
 )
 _OPEN_CLIP = (
-    "an open_clip model, whose tensors have names of their own; take the same model in transformers' format, as its page on "
-    "the Hub or transformers' conversion script for CLIP gives it"
+    "an open_clip model, which uses other tensor names; take its transformers version from its page on the "
+    "Hub, or make one with transformers' conversion script for CLIP"
 )
 
 
@@ -117,7 +117,7 @@ def with_weights(folder: Path, holds: Callable[[Path], bool]) -> SourceError | N
     inner.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in re.split(r"(\d+)", path.name)])
     names = [shlex.quote(str(path)) for path in reversed(inner)]
     others = f" (others: {listed(names[1:], 3)})" if names[1:] else ""
-    return SourceError(f"{folder}: holds no weights itself, its folders do; name one of them: {names[0]}{others}")
+    return SourceError(f"{folder}: holds no weights, but its subfolders do; name one of them: {names[0]}{others}")
 
 
 def by_another_name(folder: Path, found: Mapping[str, str]) -> SourceError:
@@ -142,7 +142,7 @@ def lone_shards(folder: Path, present: Collection[str]) -> SourceError | None:
     index = f"{shards[0][1]}{shards[0][2]}.index.json"
     return SourceError(
         f"{folder}: holds shards ({listed([shard[0] for shard in shards], 3)}) without their index; put "
-        f"{index} beside them, which was saved along"
+        f"{index} beside them, which was saved with them"
     )
 
 
@@ -159,7 +159,7 @@ def page_or_text(head: bytes) -> str | None:
             "a web page, not the file; download the file itself (its address has /resolve/ where the page's has /blob/)"
         )
     if head.startswith(b"../"):  # what copying a link leaves where there are no links
-        return "the text of a link, not the file that it leads to; copy the folder with `cp -rL`, or download it again"
+        return "the text of a link, not the file that it points to; copy the folder with `cp -rL`, or download it again"
     if len(head) >= 8 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         shown = head.decode("ascii").strip().splitlines()
         return f"text ({(shown or [''])[0]!r} ...), not weights; download or copy the file itself"

@@ -67,7 +67,7 @@ class Machine:
         except (IndexError, KeyError, UnicodeDecodeError):
             raise UnsoundPickle("it uses what it never made") from None
         if len(self._stack) != 1 or self._below or self.position != len(self._text):
-            raise UnsoundPickle("it ends with something left over")
+            raise UnsoundPickle("objects are left on its stack at the end")
         return self._stack[0]
 
     def _run(self) -> None:
@@ -99,7 +99,7 @@ class Machine:
 
     def _protocol(self) -> None:
         if not 2 <= (protocol := self._number(1)) <= 5:
-            raise UnsoundPickle(f"it is of protocol {protocol}, known are 2 to 5")
+            raise UnsoundPickle(f"it is of protocol {protocol}, supported are 2 to 5")
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
@@ -136,18 +136,18 @@ class Machine:
 
     def _tuple(self, count: int) -> None:
         if len(self._stack) < count:
-            raise UnsoundPickle("it makes a tuple of what it lacks")
+            raise UnsoundPickle("it builds a tuple from too few items")
         self._stack[-count:] = [tuple(self._stack[-count:])]
 
     def _append(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise UnsoundPickle("it appends to what is not a list")
+            raise UnsoundPickle("it appends to an object that is not a list")
         self._stack[-1].extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise UnsoundPickle("it sets items of what is not a dict")
+            raise UnsoundPickle("it sets items on an object that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Nothing else is hashed: tuples of tuples from the memo would take forever.
             if type(key) not in (str, int, float, bool):
@@ -180,7 +180,7 @@ class Machine:
     def _stack_name(self) -> None:
         attribute, module = self._pop(), self._pop()
         if type(module) is not str or type(attribute) is not str:
-            raise UnsoundPickle("it names something by what is not text")
+            raise UnsoundPickle("it names a global with something other than text")
         self._push_name(module, attribute)
 
     def _push_name(self, module: str, attribute: str) -> None:
@@ -195,14 +195,14 @@ class Machine:
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if type(function) is not Function or type(arguments) is not tuple:
-            raise UnsoundPickle("it calls what is not a function")
+            raise UnsoundPickle("it calls an object that is not a function")
         self._push(function.build(arguments))
 
     def _build(self) -> None:
         """Drops the attributes of an OrderedDict: the ``_metadata`` of a state_dict says nothing about its tensors."""
         self._pop()
         if type(self._stack[-1]) is not dict:
-            raise UnsoundPickle("it sets attributes of what is not an OrderedDict")
+            raise UnsoundPickle("it sets attributes on an object that is not an OrderedDict")
 
 
 _STOP = ord(".")

@@ -65,7 +65,7 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
         name = signal.Signals(os.WTERMSIG(status)).name
         what = f"takes more than {MAX_SECONDS} s" if name in ("SIGXCPU", "SIGKILL") else f"crashes ({name})"
         raise CorruptCheckpoint(
-            f"{path}: not a sound file: the library that reads it {what}; download or save it again"
+            f"{path}: not a valid file: the library that reads it {what}; download or save it again"
         )
 
 
@@ -83,7 +83,7 @@ def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None
         with contextlib.suppress(BaseException):
             os.write(outlet, f"{type(error).__name__}\n{error}".encode(errors="backslashreplace")[:60_000])
     except MemoryError:
-        message = f"{path}: not a sound file: reading its header takes too much memory; download or save it again"
+        message = f"{path}: not a valid file: reading its header takes too much memory; download or save it again"
         os.write(outlet, f"CorruptCheckpoint\n{message}".encode(errors="backslashreplace"))
     except BaseException:  # noqa: S110 - the caller meets it again, with its traceback
         pass

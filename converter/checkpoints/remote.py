@@ -75,8 +75,8 @@ class RemoteFile(PosixPath):
         if number not in self._held:
             if (len(self._held) + 1) * BLOCK_BYTES > MAX_FETCHED_BYTES or self._fetch is None:
                 self.failure = SourceError(
-                    f"{self}: its header is spread over more than {MAX_FETCHED_BYTES:,} bytes, which are not read "
-                    "from afar; download it and name its folder"
+                    f"{self}: its header spans more than {MAX_FETCHED_BYTES:,} bytes, too many to read remotely; "
+                    "download it and name its folder"
                 )
                 raise self.failure
             start = number * BLOCK_BYTES

@@ -107,13 +107,13 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise ValueError("a name stands in it twice")
+            raise ValueError("it holds a name twice")
         return found
 
     def whole(digits: str) -> int:
         # -0 equals 0 for Python, and is no size for the safetensors library.
         if digits == "-0":
-            raise ValueError("-0 stands in it")
+            raise ValueError("it holds -0")
         return int(digits)
 
     try:
@@ -135,8 +135,8 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, str, Shape, in
     code = entry.get("dtype") if isinstance(entry, dict) else None
     if code in _NARROW:
         raise UnsupportedContainer(
-            f"{path}: tensor {printable(name)} is {code}, which no model of transformers 4 computes in; widen such tensors "
-            "with .to(torch.float32), times their scales if there are any, and save again"
+            f"{path}: tensor {printable(name)} is {code}, which no transformers 4 model computes in; convert such "
+            "tensors with .to(torch.float32), multiply them by their scales if any, and save again"
         )
     complaint = _complaint(name, entry)
     if complaint is not None:
@@ -220,4 +220,4 @@ def _framework(metadata: Mapping[str, str], names: Iterable[str]) -> Framework:
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{path}: not a sound safetensors file: {what}; download or save it again")
+    return CorruptCheckpoint(f"{path}: not a valid safetensors file: {what}; download or save it again")

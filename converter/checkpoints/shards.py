@@ -62,7 +62,7 @@ def read_index(
             shards.append(read_shard(shard))
             _join(path, file, names, shards[-1], tensors)
         if len({shard.framework for shard in shards}) != 1:
-            raise _corrupt(path, "its shards are of different frameworks")
+            raise _corrupt(path, "its shards come from different frameworks")
     except BaseException:
         _close(shards)
         raise
@@ -127,7 +127,7 @@ def parse_size(text: str | int | None) -> int | None:
     unit = _UNITS.get(match[2]) if match else None
     size = 0 if match is None or unit is None else int(float(match[1]) * unit)
     if size <= 0:
-        raise TargetError(f"a shard size is written like 5GB, 200MB or 1GiB, found {printable(repr(text), 60)}")
+        raise TargetError(f"a shard size looks like 5GB, 200MB or 1GiB, found {printable(repr(text), 60)}")
     return size
 
 
@@ -148,7 +148,7 @@ def read_map(path: Path) -> Mapping[str, str]:
         raise _corrupt(path, f"it names {len(files):,} files")
     for file in weight_map.values():
         if not is_file_name(file) or is_index(file):
-            raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file of its folder")
+            raise _corrupt(path, f"it names {printable(repr(file), 80)}, which is not a file in its folder")
     return weight_map
 
 
@@ -188,4 +188,4 @@ def _close(shards: Iterable[Checkpoint]) -> None:
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{path}: not a sound index of shards: {what}; download or save the checkpoint again")
+    return CorruptCheckpoint(f"{path}: not a valid index of shards: {what}; download or save the checkpoint again")

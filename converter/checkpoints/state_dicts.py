@@ -41,7 +41,7 @@ def find_state_dict(
             break
         others = (name for name, held in value.items() if name != key and _tensors(held, is_tensor))
         beside |= {
-            str(name): f"lies beside {printable(str(key), 60)}, which was taken; to convert it, save it alone"
+            str(name): f"lies beside {printable(str(key), 60)}, which was converted; save it alone to convert it"
             for name in others
         }
         value = value[key]
@@ -64,7 +64,7 @@ def _key(path: Path, value: Mapping[Any, Any], is_tensor: Callable[[Any], bool])
     if len(holding) > 1:
         raise UnsupportedContainer(
             f"{path}: holds {len(holding)} dicts of tensors ({listed([str(name) for name in holding])}); save the one "
-            "that you want alone: torch.save(torch.load(FILE)[KEY], OTHER_FILE)"
+            "you want alone: torch.save(torch.load(FILE)[KEY], OTHER_FILE)"
         )
     return wrapped[0] if wrapped else None
 

@@ -77,6 +77,6 @@ def _fill(path: Path, descriptor: int, into: Array, offset: int, stride: Shape) 
     while done < span:
         count = os.preadv(descriptor, [view[done:]], offset + done)
         if count == 0:
-            raise CorruptCheckpoint(f"{path}: became shorter while it was read; convert it again")
+            raise CorruptCheckpoint(f"{path}: shrank while it was being read; convert it again")
         done += count
     into[...] = np.lib.stride_tricks.as_strided(held, into.shape, [step * width for step in stride], writeable=False)

@@ -45,7 +45,7 @@ def read_header(path: Path) -> Checkpoint:
         found = _by_name(path, names, entries)
     except UnsoundMessage as error:
         raise CorruptCheckpoint(
-            f"{path}: not a sound TensorFlow checkpoint: it {error}; download or save it again"
+            f"{path}: not a valid TensorFlow checkpoint: it {error}; download or save it again"
         ) from None
     container = "SavedModel" if (path.parent.parent / SAVED_MODEL).is_file() else "TensorFlow checkpoint"
     tensors = {name: entry.stored(name) for name, entry in found.items()}

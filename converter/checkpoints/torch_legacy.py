@@ -40,8 +40,8 @@ def read_header(path: Path) -> Checkpoint:
         # Its message ends with the advice to run what the file asks for; what it met is the error below.
         met = str(error.__context__ or error).partition(". Please")[0]
         raise UnsupportedContainer(
-            f"{path}: torch finds more in it than tensors, or finds it damaged, and ran nothing of it: "
-            f"{printable(met, 300).rstrip('.')}. Load the model where it came from and write it with save_pretrained"
+            f"{path}: torch found damage or more than tensors in it, and ran none of it: "
+            f"{printable(met, 300).rstrip('.')}. Load the model in its own environment and write it with save_pretrained"
         ) from None
     except Exception as error:  # torch raises whatever its parts meet
         raise CorruptCheckpoint(
@@ -64,7 +64,7 @@ def _torch(path: Path) -> Any:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < OLDEST_TORCH:
         raise UnsupportedContainer(
-            f"{path}: a PyTorch pickle from before torch 1.6; torch {torch.__version__} does not read it safely, "
+            f"{path}: a PyTorch pickle from before torch 1.6; torch {torch.__version__} cannot read it safely; "
             f"install {'.'.join(map(str, OLDEST_TORCH))} or newer"
         )
     return torch
@@ -74,7 +74,7 @@ def _check_tensor(path: Path, name: Any, value: Any, strided: Any) -> Any:
     """Gives back a plain tensor, its values as they read."""
     if (dtype := str(value.dtype).removeprefix("torch.")) not in DTYPES or value.layout != strided:
         raise UnsupportedContainer(
-            f"{path}: tensor {printable(str(name))} is {dtype}, {value.layout}; known are plain tensors of "
+            f"{path}: tensor {printable(str(name))} is {dtype}, {value.layout}; supported are plain tensors of "
             f"{', '.join(DTYPES)}"
         )
     if value.nbytes > max(held := value.untyped_storage().nbytes(), MAX_EXPANDED_BYTES):

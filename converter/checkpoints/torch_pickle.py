@@ -75,12 +75,12 @@ def read_pickle(path: Path, text: bytes) -> Any:
         return machine.run()
     except UnknownName as error:
         raise UnsupportedContainer(
-            f"{path}: its pickle asks for {printable(str(error))}, which a state_dict of plain tensors does not need; "
-            f"nothing of it was run. {_way_out(str(error))}"
+            f"{path}: its pickle asks for {printable(str(error))}, which a state_dict of plain tensors does not need. "
+            f"None of it was run. {_way_out(str(error))}"
         ) from None
     except UnsoundPickle as error:
         raise CorruptCheckpoint(
-            f"{path}: its pickle is not sound at byte {machine.position:,}: {error}; download or save it again"
+            f"{path}: its pickle is not valid at byte {machine.position:,}: {error}; download or save it again"
         ) from None
 
 
@@ -105,12 +105,12 @@ def write_pickle(tensors: Iterable[tuple[str, str, Shape]]) -> bytes:
 def _way_out(name: str) -> str:
     """What to do about a pickle that asks for such a name."""
     if name.startswith(("torch.float8", "torch.float4")):
-        return "Widen its tensors with .to(torch.float32), times their scales if there are any, and save them again"
+        return "Convert its tensors with .to(torch.float32), multiply them by their scales if any, and save them again"
     if name.startswith(("torch.qint", "torch.quint", "torch._utils._rebuild_qtensor", "torch.per_")):
         return "Its weights are quantised; save the model as it was before that, or dequantise them"
     if name.startswith(("argparse.", "numpy.", "omegaconf.", "pathlib.", "easydict.")):
-        return "Load it where it came from and save the state_dict alone: torch.save(model.state_dict(), FILE)"
-    return "Load the model where it came from and write it with save_pretrained"
+        return "Load it in its own environment and save the state_dict alone: torch.save(model.state_dict(), FILE)"
+    return "Load the model in its own environment and write it with save_pretrained"
 
 
 def _storage(persistent_id: Any) -> Storage:
@@ -118,7 +118,7 @@ def _storage(persistent_id: Any) -> Storage:
     match persistent_id:
         case ("storage", StorageType(dtype=dtype), str(key), str(), int(count)) if count >= 0:
             return Storage(dtype, key, count * (DTYPES[dtype] if dtype else 1))
-    raise UnsoundPickle("a persistent id is not that of a storage")
+    raise UnsoundPickle("a persistent id does not name a storage")
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:

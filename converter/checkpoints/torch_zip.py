@@ -83,7 +83,7 @@ def _entries(path: Path) -> dict[str, Entry]:
         )
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         raise UnsupportedContainer(
-            f"{path}: a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds "
+            f"{path}: a zip archive that torch.save did not write (no data.pkl), which holds "
             f"{listed(sorted(names), 5)}; unpack it, and name the folder with config.json and the weights"
         )
     entries = read_directory(path)
@@ -133,4 +133,4 @@ def _stored(path: Path, name: str, view: View, entries: Mapping[str, Entry]) -> 
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{path}: not a sound PyTorch checkpoint: {what}; download or save it again")
+    return CorruptCheckpoint(f"{path}: not a valid PyTorch checkpoint: {what}; download or save it again")

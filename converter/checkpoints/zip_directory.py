@@ -154,7 +154,7 @@ def _find_directory(path: Path, file: BinaryIO) -> tuple[int, int, int]:
     file.seek(tail_at)
     tail = file.read()
     if len(tail) < _END.size or not tail[-_END.size :].startswith(b"PK\x05\x06"):
-        raise _corrupt(path, "it does not end with the end of a zip directory: it is truncated, or has bytes after it")
+        raise _corrupt(path, "it does not end with a zip directory: it is truncated, or bytes follow the directory")
     _, disk, first_disk, here, count, length, start, comment = _END.unpack(tail[-_END.size :])
     end = size - _END.size
     if disk or first_disk or here != count or comment:
@@ -163,7 +163,7 @@ def _find_directory(path: Path, file: BinaryIO) -> tuple[int, int, int]:
         _, disk, at, disks = _LOCATOR.unpack(tail[-_END.size - _LOCATOR.size : -_END.size])
         end -= _LOCATOR.size + _END64.size
         if disk or disks > 1 or end < 0 or at != end or not tail.startswith(b"PK\x06\x06"):
-            raise _corrupt(path, "its zip64 records are not where they say they are")
+            raise _corrupt(path, "its zip64 records lie elsewhere than they claim")
         _, _, _, _, disk, first_disk, here, many, long, far = _END64.unpack(tail[: _END64.size])
         short = ((count, many, 0xFFFF), (length, long, _FULL), (start, far, _FULL))
         if disk or first_disk or here != many or any(small not in (large, full) for small, large, full in short):
@@ -181,14 +181,14 @@ def _find_directory(path: Path, file: BinaryIO) -> tuple[int, int, int]:
 
 def _read_record(path: Path, file: BinaryIO, directory: bytes, position: int, start: int) -> tuple[Entry, int]:
     if len(directory) - position < _CENTRAL.size or not directory.startswith(b"PK\x01\x02", position):
-        raise _corrupt(path, f"its directory breaks off at byte {position:,}")
+        raise _corrupt(path, f"its directory ends early at byte {position:,}")
     record = _CENTRAL.unpack_from(directory, position)
     _, _, _, flags, method, _, _, _, packed, nbytes, name_length, extra_length, comment_length, disk = record[:14]
     name_at = position + _CENTRAL.size
     extra_at = name_at + name_length
     after = extra_at + extra_length + comment_length
     if after > len(directory):
-        raise _corrupt(path, f"its directory breaks off at byte {position:,}")
+        raise _corrupt(path, f"its directory ends early at byte {position:,}")
     spelled = directory[name_at:extra_at]
     name = _check_name(path, spelled)
     where = printable(name)
@@ -211,7 +211,7 @@ def _check_name(path: Path, spelled: bytes) -> str:
         raise _corrupt(path, f"its entry {printable(repr(spelled))} has a name that is not UTF-8") from None
     parts = name.split("/")
     if "" in parts or "." in parts or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise _corrupt(path, f"its entry {printable(name)} has a name that is no plain path inside the archive")
+        raise _corrupt(path, f"its entry {printable(name)} has a name that is not a plain path inside the archive")
     return name
 
 
@@ -295,7 +295,7 @@ def _checksum(path: Path, descriptor: int, entry: Entry) -> int:
         piece = memoryview(buffer)[: entry.nbytes - done]
         count = os.preadv(descriptor, [piece], entry.data + done)
         if count == 0:
-            raise _corrupt(path, "it became shorter while it was read")
+            raise _corrupt(path, "it shrank while it was being read")
         checksum = zlib.crc32(piece[:count], checksum)
         done += count
     return checksum
@@ -305,4 +305,4 @@ _RESAVE = "save the checkpoint again with torch.save or save_pretrained"
 
 
 def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{path}: not a sound zip archive of torch: {what}; download or save it again")
+    return CorruptCheckpoint(f"{path}: not a valid torch zip archive: {what}; download or save it again")

@@ -170,7 +170,7 @@ class Files:
 
 
 def _shorter(extent: Extent) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{extent.path}: became shorter while it was read; convert it again")
+    return CorruptCheckpoint(f"{extent.path}: shrank while it was being read; convert it again")
 
 
 # What file systems and kernels say that cannot copy from file to file.

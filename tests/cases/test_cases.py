@@ -26,7 +26,7 @@ CONVERTS: dict[str, tuple[int, dict[str, int], dict[str, str]]] = {
     "ema_key/checkpoint.pth": (
         81,
         {"v4": 81},
-        {"state_dict_ema": "lies beside state_dict, which was taken; to convert it, save it alone"},
+        {"state_dict_ema": "lies beside state_dict, which was converted; save it alone to convert it"},
     ),
     "fsdp_prefix": (81, {"v4, _fsdp_wrapped_module.": 81}, {}),
     "lightning_weights/w.ckpt": (81, {"v4, model.": 81}, {}),
@@ -37,26 +37,26 @@ CONVERTS: dict[str, tuple[int, dict[str, int], dict[str, str]]] = {
     "variant_fp16/model.fp16.safetensors": (81, {"v4": 81}, {}),
 }
 ADAPTER = (
-    "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"
+    "a PEFT adapter, not a model; merge it: PeftModel.from_pretrained(model, FOLDER)"
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 JOINS = "TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual encoder"
 TWO = "/config.json: expected a model with two towers (clip, vision-text-dual-encoder), found a"
-PICKLE = "which a state_dict of plain tensors does not need; nothing of it was run."
+PICKLE = "which a state_dict of plain tensors does not need. None of it was run."
 NAMED = ": holds no weights by a usual name; {0} is one by another name: convert {1} {case}/{0} OUT"
 # What is refused -> the message behind the folder's name.
 REFUSED = {
     "accelerate_state": "/config.json: not found; a checkpoint folder holds config.json beside its weights, as "
     "save_pretrained writes it; if it lies elsewhere, give it with --config FILE (in Python config=)",
-    "dangling_weights": "/model.safetensors: the text of a link, not the file that it leads to; copy the folder with "
+    "dangling_weights": "/model.safetensors: the text of a link, not the file that it points to; copy the folder with "
     "`cp -rL`, or download it again",
-    "dcp": "/pytorch_model_fsdp_0: a distributed checkpoint (.distcp), whose weights lie in parts; put them together with "
+    "dcp": "/pytorch_model_fsdp_0: a distributed checkpoint (.distcp), whose weights are split; merge them with "
     "`accelerate merge-weights {case}/pytorch_model_fsdp_0 OTHER`, or "
     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER",
-    "deepspeed": ": a DeepSpeed checkpoint, whose weights lie in parts; run `python zero_to_fp32.py . .` in it and convert "
-    "the pytorch_model.bin that this writes",
-    "dict_args": f"/pytorch_model.bin: its pickle asks for argparse.Namespace, {PICKLE} Load it where it came from and save "
-    "the state_dict alone: torch.save(model.state_dict(), FILE)",
+    "deepspeed": ": a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in it and "
+    "convert the pytorch_model.bin that it writes",
+    "dict_args": f"/pytorch_model.bin: its pickle asks for argparse.Namespace, {PICKLE} Load it in its own "
+    "environment and save the state_dict alone: torch.save(model.state_dict(), FILE)",
     "dynamic_quant": f"/pytorch_model.bin: its pickle asks for torch.qint8, {PICKLE} Its weights are quantised; save the "
     "model as it was before that, or dequantise them",
     "ema_key": NAMED.replace("{0}", "checkpoint.pth").replace("{1}", "pt2tf"),
@@ -66,9 +66,9 @@ REFUSED = {
     "flax": "/flax_model.msgpack: a Flax checkpoint; in transformers 4.57 load it with "
     "load_flax_checkpoint_in_pytorch_model(VisionTextDualEncoderModel(config), FILE) of "
     "transformers.modeling_flax_pytorch_utils and write it with save_pretrained",
-    "fp8": "/model.safetensors: tensor text_model.embeddings.position_embeddings.weight is F8_E4M3, which no model of "
-    "transformers 4 computes in; widen such tensors with .to(torch.float32), times their scales if there are any, and save "
-    "again",
+    "fp8": "/model.safetensors: tensor text_model.embeddings.position_embeddings.weight is F8_E4M3, which no "
+    "transformers 4 model computes in; convert such tensors with .to(torch.float32), multiply them by their "
+    "scales if any, and save again",
     "hand_names": "/pytorch_model.bin: not the tensors that config.json describes; missing from it (80): "
     "vision_model.vision_model.embeddings.class_embedding and 43 more, as rename_rules/towers/clip_vision.toml: "
     "vision_model.embeddings.class_embedding asks for; in it but not in the model that config.json describes (79): "
@@ -80,8 +80,8 @@ REFUSED = {
     "vision_model.vision_model.encoder.layers.{0...1}.self_attn.k_proj.weight (int8) and 15 more; such weights are "
     "quantised: dequantise them with their scales and save again",
     "lightning_weights": NAMED.replace("{0}", "w.ckpt").replace("{1}", "pt2tf"),
-    "openclip": ": an open_clip model, whose tensors have names of their own; take the same model in transformers' format, as "
-    "its page on the Hub or transformers' conversion script for CLIP gives it",
+    "openclip": ": an open_clip model, which uses other tensor names; take its transformers version from its page on "
+    "the Hub, or make one with transformers' conversion script for CLIP",
     "peft": f": {ADAPTER}",
     "peft_full": "/model.safetensors: not the tensors that config.json describes; missing from it (18): "
     "vision_model.vision_model.encoder.layers.{0...1}.self_attn.q_proj.weight and 9 more, as "
@@ -96,7 +96,7 @@ REFUSED = {
     "timm_vit": f"{TWO} timm model, whose tensors have other names; take the same model in transformers' format",
     "torchscript": "/pytorch_model.bin: a TorchScript archive, which holds a program and not only weights; save the "
     "state_dict of the module with torch.save",
-    "trainer": ": holds no weights itself, its folders do; name one of them: {case}/checkpoint-2 (others: "
+    "trainer": ": holds no weights, but its subfolders do; name one of them: {case}/checkpoint-2 (others: "
     "{case}/checkpoint-1)",
     "trainer_no_model": ": holds no weights (config.json, optimizer.pt); expected model.safetensors or "
     "model.safetensors.index.json or pytorch_model.bin or pytorch_model.bin.index.json",

@@ -81,7 +81,7 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
 def test_pytorch_given_as_tensorflow(tmp_path: Path, source: Path) -> None:
     where = FIXTURE if source == FIXTURE else source
     assert refusal(lambda: tf2pt(source, tmp_path / "out"), WrongFramework) == (
-        f"{where}: holds PyTorch weights, expected TensorFlow; to convert them use `convert pt2tf`"
+        f"{where}: holds PyTorch weights, expected TensorFlow; use `convert pt2tf`"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -89,7 +89,7 @@ def test_pytorch_given_as_tensorflow(tmp_path: Path, source: Path) -> None:
 @pytest.mark.parametrize("source", [EXPECTED, EXPECTED / "tf_model.h5"])
 def test_tensorflow_given_as_pytorch(tmp_path: Path, source: Path) -> None:
     assert refusal(lambda: pt2tf(source, tmp_path / "out"), WrongFramework) == (
-        f"{source}: holds TensorFlow weights, expected PyTorch; to convert them use `convert tf2pt`"
+        f"{source}: holds TensorFlow weights, expected PyTorch; use `convert tf2pt`"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -128,13 +128,13 @@ def other_hdf5(path: Path) -> None:
         (
             "pytorch_model.bin",
             lambda path: path.write_bytes(zipped("notes.txt")),
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds notes.txt; unpack it, "
+            "a zip archive that torch.save did not write (no data.pkl), which holds notes.txt; unpack it, "
             "and name the folder with config.json and the weights",
         ),
         (
             "pytorch_model.bin",
             lambda path: path.write_bytes(pickle.dumps({"a": 1}, protocol=2)),
-            "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
+            "a pickle that torch.save did not write; save the state_dict with torch.save",
         ),
         (
             "model.keras",
@@ -152,15 +152,19 @@ def other_hdf5(path: Path) -> None:
         (
             "model.weights.h5",
             keras_weights,
-            "weights that Keras saved as .weights.h5; they do not hold the names of the variables. Load them into "
-            "the model and write it with save_pretrained, then convert the tf_model.h5",
+            "weights in Keras' .weights.h5 format, which stores no variable names; load them into the model, write it "
+            "with save_pretrained, and convert the tf_model.h5",
         ),
         (
             "model.h5",
             whole_keras_model,
             "a whole Keras model saved as HDF5; load it with Keras 2 and write it with save_pretrained",
         ),
-        ("data.h5", other_hdf5, "an HDF5 file, but not a tf_model.h5 (no attribute layer_names)"),
+        (
+            "data.h5",
+            other_hdf5,
+            "an HDF5 file without the attribute layer_names of a tf_model.h5; write the model with save_pretrained",
+        ),
         ("bert_model.ckpt", lambda path: path.write_bytes(b"x" * 20), OF_CKPT),
     ],
 )
@@ -174,21 +178,21 @@ def test_containers_that_are_not_read(
 
 
 ADAPTER = (
-    "a PEFT adapter, which changes a model and is none; merge it: PeftModel.from_pretrained(model, FOLDER)"
+    "a PEFT adapter, not a model; merge it: PeftModel.from_pretrained(model, FOLDER)"
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 DEEPSPEED = (
-    "a DeepSpeed checkpoint, whose weights lie in parts; run `python zero_to_fp32.py . .` in it and convert the "
-    "pytorch_model.bin that this writes"
+    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in it and convert the "
+    "pytorch_model.bin that it writes"
 )
 DISTRIBUTED = (
-    "a distributed checkpoint (.distcp), whose weights lie in parts; put them together with `accelerate merge-weights "
+    "a distributed checkpoint (.distcp), whose weights are split; merge them with `accelerate merge-weights "
     "{} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
 )
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 OPEN_CLIP = (
-    "an open_clip model, whose tensors have names of their own; take the same model in transformers' format, as its page on "
-    "the Hub or transformers' conversion script for CLIP gives it"
+    "an open_clip model, which uses other tensor names; take its transformers version from its page on the "
+    "Hub, or make one with transformers' conversion script for CLIP"
 )
 
 
@@ -276,7 +280,7 @@ def test_shards_without_their_index(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").write_bytes(safetensors_bytes({}))
     assert refusal(opened(tmp_path)) == (
         f"{tmp_path}: holds shards (model-00001-of-00002.safetensors) without their index; put "
-        "model.safetensors.index.json beside them, which was saved along"
+        "model.safetensors.index.json beside them, which was saved with them"
     )
 
 
@@ -287,7 +291,7 @@ def test_folders_of_folders(tmp_path: Path) -> None:
             (tmp_path / name / "model.safetensors").write_bytes(safetensors_bytes({}))
     paths = [shlex.quote(str(tmp_path / f"checkpoint-{step}")) for step in (10, 9, 2)]
     assert refusal(opened(tmp_path)) == (
-        f"{tmp_path}: holds no weights itself, its folders do; name one of them: {paths[0]} (others: {paths[1]}, {paths[2]})"
+        f"{tmp_path}: holds no weights, but its subfolders do; name one of them: {paths[0]} (others: {paths[1]}, {paths[2]})"
     )
 
 
@@ -298,7 +302,7 @@ def test_a_folder_in_which_tensorflow_saved_is_named(tmp_path: Path, mark: str) 
     (tmp_path / "1" / mark).touch()
     named = shlex.quote(str(tmp_path / "1"))
     assert (
-        refusal(opened(tmp_path)) == f"{tmp_path}: holds no weights itself, its folders do; name one of them: {named}"
+        refusal(opened(tmp_path)) == f"{tmp_path}: holds no weights, but its subfolders do; name one of them: {named}"
     )
 
 
@@ -328,7 +332,7 @@ def test_links_to_what_is_not_there(tmp_path: Path) -> None:
         (b"Entry not found", "text ('Entry not found' ...), not weights; download or copy the file itself"),
         (
             b"../../blobs/0123",
-            "the text of a link, not the file that it leads to; copy the folder with `cp -rL`, or download it again",
+            "the text of a link, not the file that it points to; copy the folder with `cp -rL`, or download it again",
         ),
     ],
 )
@@ -345,7 +349,7 @@ def test_files_that_are_nothing(tmp_path: Path) -> None:
         f"{tmp_path / 'empty'}: an empty file; download or save it again"
     )
     assert refusal(lambda: read_header(tmp_path / "binary"), UnsupportedContainer).startswith(
-        f"{tmp_path / 'binary'}: not a weights file that is known here; known are PyTorch safetensors, "
+        f"{tmp_path / 'binary'}: an unknown kind of weights file; name one of these: PyTorch safetensors, "
     )
 
 

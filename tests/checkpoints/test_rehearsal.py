@@ -36,7 +36,7 @@ def endless() -> NoReturn:
 
 def test_too_much_memory() -> None:
     assert refusal(lambda: bytearray(2 * MAX_BYTES)) == (
-        "x.h5: not a sound file: reading its header takes too much memory; download or save it again"
+        "x.h5: not a valid file: reading its header takes too much memory; download or save it again"
     )
     rehearse(PATH, lambda: bytearray(MAX_BYTES // 4))
 
@@ -44,14 +44,14 @@ def test_too_much_memory() -> None:
 def test_too_much_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "MAX_SECONDS", 1)
     assert refusal(endless) == (
-        "x.h5: not a sound file: the library that reads it takes more than 1 s; download or save it again"
+        "x.h5: not a valid file: the library that reads it takes more than 1 s; download or save it again"
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 def test_a_crash(number: signal.Signals) -> None:
     assert refusal(lambda: os.kill(os.getpid(), number)) == (
-        f"x.h5: not a sound file: the library that reads it crashes ({number.name}); download or save it again"
+        f"x.h5: not a valid file: the library that reads it crashes ({number.name}); download or save it again"
     )
 
 

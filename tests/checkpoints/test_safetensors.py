@@ -155,7 +155,7 @@ def test_two_names_that_become_one(tmp_path: Path) -> None:
     save_file({"a": np.ones(3), "a:0": np.ones(2)}, path, metadata={"format": "tf"})
     with pytest.raises(CorruptCheckpoint) as caught:
         read_header(path)
-    assert str(caught.value) == f"{path}: not a sound safetensors file: it holds a twice; download or save it again"
+    assert str(caught.value) == f"{path}: not a valid safetensors file: it holds a twice; download or save it again"
 
 
 def test_fixture_of_the_peer() -> None:

@@ -107,7 +107,7 @@ def test_sizes(text: Any, size: int | None) -> None:
 def test_wrong_sizes(text: Any) -> None:
     with pytest.raises(TargetError) as caught:
         parse_size(text)
-    assert str(caught.value) == f"a shard size is written like 5GB, 200MB or 1GiB, found {text!r}"
+    assert str(caught.value) == f"a shard size looks like 5GB, 200MB or 1GiB, found {text!r}"
 
 
 def test_split_keeps_order_and_size() -> None:

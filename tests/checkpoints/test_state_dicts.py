@@ -42,7 +42,7 @@ def test_a_wrapped_dict_in_another() -> None:
 )
 def test_what_lies_beside_is_said(taken: str, other: str) -> None:
     saved = {other: {"x": 3.0}, taken: dict(WEIGHTS)}
-    reason = f"lies beside {taken}, which was taken; to convert it, save it alone"
+    reason = f"lies beside {taken}, which was converted; save it alone to convert it"
     assert found(saved) == (WEIGHTS, {other: reason})
 
 
@@ -50,7 +50,7 @@ def test_several_of_which_none_is_usual_are_refused() -> None:
     with pytest.raises(UnsupportedContainer) as caught:
         found({"generator": {"x": 1.0}, "critic": {"x": 2.0}})
     assert str(caught.value) == (
-        "model.bin: holds 2 dicts of tensors (generator, critic); save the one that you want alone: "
+        "model.bin: holds 2 dicts of tensors (generator, critic); save the one you want alone: "
         "torch.save(torch.load(FILE)[KEY], OTHER_FILE)"
     )
 
@@ -83,4 +83,4 @@ def test_it_is_said_of_a_file(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "x.pt", dump({"model": {"a": view}, "ema": {"a": view}}), {"0": bytes(8)})
     checkpoint = read_header(path)
     assert list(checkpoint.tensors) == ["a"]
-    assert dict(checkpoint.beside) == {"ema": "lies beside model, which was taken; to convert it, save it alone"}
+    assert dict(checkpoint.beside) == {"ema": "lies beside model, which was converted; save it alone to convert it"}

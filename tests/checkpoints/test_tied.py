@@ -61,7 +61,7 @@ def test_different_values_of_one_name_are_refused(tmp_path: Path, second: np.nda
     with pytest.raises(CorruptCheckpoint) as caught:
         hdf5.read_header(path)
     assert str(caught.value) == (
-        f"{path}: not a sound tf_model.h5: it holds bert/embeddings/weight twice, with different values; download or save it "
+        f"{path}: not a valid tf_model.h5: it holds bert/embeddings/weight twice, with different values; download or save it "
         "again"
     )
 
@@ -73,7 +73,10 @@ def test_weights_of_a_whole_model_behind_a_link(tmp_path: Path) -> None:
         file["model_weights"] = h5py.ExternalLink("other.h5", "model_weights")
     with pytest.raises(UnsupportedContainer) as caught:
         hdf5.read_header(path)
-    assert str(caught.value) == f"{path}: an HDF5 file, but not a tf_model.h5 (no attribute layer_names)"
+    assert (
+        str(caught.value)
+        == f"{path}: an HDF5 file without the attribute layer_names of a tf_model.h5; write the model with save_pretrained"
+    )
 
 
 def test_an_alias_of_the_metadata_is_followed(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_a_long_alias(tmp_path: Path) -> None:
     with pytest.raises(CorruptCheckpoint) as caught:
         safetensors.read_header(path)
     assert str(caught.value) == (
-        f"{path}: not a sound safetensors file: its __metadata__ has a name of 1,001 characters; download or save it again"
+        f"{path}: not a valid safetensors file: its __metadata__ has a name of 1,001 characters; download or save it again"
     )
 
 
@@ -112,6 +115,6 @@ def test_narrow_floats_are_named(tmp_path: Path, code: str) -> None:
     with pytest.raises(UnsupportedContainer) as caught:
         safetensors.read_header(path)
     assert str(caught.value) == (
-        f"{path}: tensor w is {code}, which no model of transformers 4 computes in; widen such tensors with "
-        ".to(torch.float32), times their scales if there are any, and save again"
+        f"{path}: tensor w is {code}, which no transformers 4 model computes in; convert such tensors with "
+        ".to(torch.float32), multiply them by their scales if any, and save again"
     )

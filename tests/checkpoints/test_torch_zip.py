@@ -283,7 +283,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "joblib.pt": (
             b"\x80\x04\x95\x00",
             UnsupportedContainer,
-            "a pickle, but not one that torch.save wrote; save the state_dict with torch.save",
+            "a pickle that torch.save did not write; save the state_dict with torch.save",
         ),
         "old.bin": (
             MAGIC,
@@ -294,7 +294,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "arrays.npz": (
             None,
             UnsupportedContainer,
-            "a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a.npy, b.npy; unpack it, "
+            "a zip archive that torch.save did not write (no data.pkl), which holds a.npy, b.npy; unpack it, "
             "and name the folder with config.json and the weights",
         ),
         "script.pt": (
@@ -312,7 +312,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
             None,
             UnsupportedContainer,
             "its pickle asks for transformers.models.bert.BertModel, which a state_dict of plain tensors does not "
-            "need; nothing of it was run. Load the model where it came from and write it with save_pretrained",
+            "need. None of it was run. Load the model in its own environment and write it with save_pretrained",
         ),
         "list.bin": (
             None,
@@ -327,15 +327,15 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "negated.bin": (
             None,
             UnsupportedContainer,
-            "its pickle asks for a tensor with metadata (conjugated or negated when it is read), which a state_dict of "
-            "plain tensors does not need; nothing of it was run. Load the model where it came from and write it with "
-            "save_pretrained",
+            "its pickle asks for a tensor with metadata (conjugated or negated when it is read), which a state_dict "
+            "of plain tensors does not need. None of it was run. Load the model in its own environment and write it "
+            "with save_pretrained",
         ),
         "float8.bin": (
             None,
             UnsupportedContainer,
-            "its pickle asks for torch.float8_e4m3fn, which a state_dict of plain tensors does not need; nothing of it "
-            "was run. Widen its tensors with .to(torch.float32), times their scales if there are any, and save them again",
+            "its pickle asks for torch.float8_e4m3fn, which a state_dict of plain tensors does not need. None of it "
+            "was run. Convert its tensors with .to(torch.float32), multiply them by their scales if any, and save them again",
         ),
         "empty.bin": (b"", CorruptCheckpoint, "an empty file; download or save it again"),
     }
@@ -395,7 +395,7 @@ def test_an_archive_that_shrinks_while_it_is_sealed(tmp_path: Path, monkeypatch:
     with pytest.raises(CorruptCheckpoint) as caught:
         zip_directory.seal(path)
     assert str(caught.value) == (
-        f"{path}: not a sound zip archive of torch: it became shorter while it was read; download or save it again"
+        f"{path}: not a valid torch zip archive: it shrank while it was being read; download or save it again"
     )
 
 
@@ -405,4 +405,4 @@ def test_a_file_that_shrinks_while_its_rows_are_read(tmp_path: Path) -> None:
     os.truncate(path, 100)
     with pytest.raises(CorruptCheckpoint) as caught:
         read(stored)
-    assert str(caught.value) == f"{path}: became shorter while it was read; convert it again"
+    assert str(caught.value) == f"{path}: shrank while it was being read; convert it again"

@@ -37,7 +37,7 @@ from tests.cli.conftest import Convert
         ),
         (
             ("tf2pt", "src", "out"),
-            "src: holds PyTorch weights, expected TensorFlow; to convert them use `convert pt2tf`",
+            "src: holds PyTorch weights, expected TensorFlow; use `convert pt2tf`",
         ),
         (("pt2tf", "src", "src/out"), "src/out: lies inside the source {here}/src; choose a folder beside it"),
         (
@@ -75,7 +75,7 @@ def test_refused(convert: Convert, here: Path, arguments: tuple[str, ...], messa
         (("pt2tf", "src", "out", "--names", "v5"), "--names"),
         (
             ("pt2tf", "src", "out", "--max-shard-size", "5XB"),
-            "Error: Invalid value for '--max-shard-size': a shard size is written like 5GB, 200MB or 1GiB, found '5XB'\n",
+            "Error: Invalid value for '--max-shard-size': a shard size looks like 5GB, 200MB or 1GiB, found '5XB'\n",
         ),
     ],
 )

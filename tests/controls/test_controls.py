@@ -115,7 +115,7 @@ def test_the_command_says_so(title, models, tmp_path) -> None:
         capture_output=True, text=True, check=False, env=os.environ, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert (run.returncode, run.stderr) == (1, "")
-    lines = {line.split()[0]: line for line in run.stdout.splitlines() if line.strip()}
+    lines = {line.split()[0]: line.strip() for line in run.stdout.splitlines() if line.strip()}
     assert lines["files"].startswith("files    passed ")
     assert lines["weights"].startswith(f"weights  {'passed' if fault.weights is None else 'failed'} ")
     assert lines["outputs"].startswith("outputs  failed ")

@@ -90,7 +90,7 @@ def damaged_checkpoint(folder: Path) -> None:
         file.write(b"damaged")
 
 
-IN_TENSORFLOW = ("weights that Keras", "holds 2 TensorFlow", "have another CRC-32C")
+IN_TENSORFLOW = ("weights in Keras", "holds 2 TensorFlow", "have another CRC-32C")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 465980\n"
 PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "holds TensorFlow": (to_tensorflow, {}),
@@ -110,7 +110,7 @@ PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "a Git LFS pointer": (weights("model.safetensors", POINTER), {}),
     "it is truncated": (truncate, {}),
     "HDF5 has no bfloat16": (lambda folder: None, {"dtype": "bfloat16"}),
-    "weights that Keras": (keras_weights, {}),
+    "weights in Keras": (keras_weights, {}),
     "holds 2 TensorFlow": (several_checkpoints, {}),
     "have another CRC-32C": (damaged_checkpoint, {}),
     "a pickle": (weights("pytorch_model.bin", pickle.dumps({"a": Path})), {}),

@@ -172,7 +172,7 @@ def test_refused(name: str, folder: Path) -> None:
     damage, said = DAMAGED[name]
     (folder / "w.index").write_bytes(damage(dict(ITEMS), DATA))
     message = refusal(folder, folder.parent / "out", "tf2pt")
-    where = f"{folder / 'w.index'}: not a sound TensorFlow checkpoint: it"
+    where = f"{folder / 'w.index'}: not a valid TensorFlow checkpoint: it"
     assert message == f"{where} {said}; download or save it again"
 
 
@@ -183,7 +183,7 @@ def test_graphs_that_are_refused(name: str, folder: Path) -> None:
     (folder / "w.index").write_bytes(table(items.items()))
     (folder / "w.data-00000-of-00001").write_bytes(data)
     message = refusal(folder, folder.parent / "out", "tf2pt")
-    assert message.endswith(f": not a sound TensorFlow checkpoint: it {said}; download or save it again")
+    assert message.endswith(f": not a valid TensorFlow checkpoint: it {said}; download or save it again")
 
 
 def test_objects_in_a_circle_are_read_once(folder: Path) -> None:

@@ -23,8 +23,8 @@ from tests.hostile.refusing import refusal, run_alone
 from tests.tiny import EXPECTED
 
 UNKNOWN = (
-    "its pickle asks for {}, which a state_dict of plain tensors does not need; nothing of it was run. Load the model "
-    "where it came from and write it with save_pretrained"
+    "its pickle asks for {}, which a state_dict of plain tensors does not need. None of it was run. Load the "
+    "model in its own environment and write it with save_pretrained"
 )
 STORAGE = storage("0", 6)
 NUMBERS = struct.pack("<6f", *range(6))
@@ -111,7 +111,7 @@ def test_no_other_name_is_known(name: str, protocol: int, tmp_path: Path) -> Non
     shown = name.replace("\x1b", "\\x1b").replace("\0", "\\x00")
     said = UNKNOWN.format(shown)
     if name.startswith(("argparse.", "numpy.")):
-        way = "Load it where it came from and save the state_dict alone: torch.save(model.state_dict(), FILE)"
+        way = "Load it in its own environment and save the state_dict alone: torch.save(model.state_dict(), FILE)"
         said = f"{said.partition('Load the')[0]}{way}"
     assert str(caught.value) == f"{tmp_path}: {said}"
 
@@ -141,16 +141,16 @@ def test_the_opcodes_that_are_known_are_these() -> None:
 
 UNSOUND: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "it is truncated"),
-    "protocol 1": (b"\x80\x01}.", "it is of protocol 1, known are 2 to 5"),
-    "protocol 6": (b"\x80\x06}.", "it is of protocol 6, known are 2 to 5"),
+    "protocol 1": (b"\x80\x01}.", "it is of protocol 1, supported are 2 to 5"),
+    "protocol 6": (b"\x80\x06}.", "it is of protocol 6, supported are 2 to 5"),
     "no end": (b"\x80\x02}", "it is truncated"),
-    "two values": (b"\x80\x02}}.", "it ends with something left over"),
-    "no value": (b"\x80\x02.", "it ends with something left over"),
-    "open mark": (b"\x80\x02}(}.", "it ends with something left over"),
-    "more behind": (b"\x80\x02}.cos\nsystem\n", "it ends with something left over"),
+    "two values": (b"\x80\x02}}.", "objects are left on its stack at the end"),
+    "no value": (b"\x80\x02.", "objects are left on its stack at the end"),
+    "open mark": (b"\x80\x02}(}.", "objects are left on its stack at the end"),
+    "more behind": (b"\x80\x02}.cos\nsystem\n", "objects are left on its stack at the end"),
     "empty stack": (b"\x80\x020.", "it uses what it never made"),
     "no mark": (b"\x80\x02}t.", "it uses what it never made"),
-    "tuple of nothing": (b"\x80\x02}\x87.", "it makes a tuple of what it lacks"),
+    "tuple of nothing": (b"\x80\x02}\x87.", "it builds a tuple from too few items"),
     "no memo": (b"\x80\x02h\x07.", "it uses what it never made"),
     "put nothing": (b"\x80\x02q\x00.", "it uses what it never made"),
     "not UTF-8": (b"\x80\x02\x8c\x02\xff\xfe.", "it uses what it never made"),
@@ -161,26 +161,26 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "half a frame": (b"\x80\x04\x95\0\0\0", "it is truncated"),
     "number of 255 bytes": (b"\x80\x02\x8a\xff" + b"\xff" * 255 + b".", "it holds a number of 255 bytes"),
     "name without end": (b"\x80\x02ctorch\nfloat32", "it is truncated"),
-    "name of numbers": (b"\x80\x04K\x01K\x02\x93.", "it names something by what is not text"),
-    "append to a dict": (b"\x80\x02}K\x01a.", "it appends to what is not a list"),
-    "items of a list": (b"\x80\x02]K\x01K\x02s.", "it sets items of what is not a dict"),
-    "half an item": (b"\x80\x02}(K\x01u.", "it sets items of what is not a dict"),
+    "name of numbers": (b"\x80\x04K\x01K\x02\x93.", "it names a global with something other than text"),
+    "append to a dict": (b"\x80\x02}K\x01a.", "it appends to an object that is not a list"),
+    "items of a list": (b"\x80\x02]K\x01K\x02s.", "it sets items on an object that is not a dict"),
+    "half an item": (b"\x80\x02}(K\x01u.", "it sets items on an object that is not a dict"),
     "a tuple as key": (b"\x80\x02})K\x01s.", "a key of a dict is a tuple"),
     "twice a key": (b"\x80\x02}(\x8c\x01aN\x8c\x01aNu.", "a dict has the key 'a' twice"),
-    "call of text": (b"\x80\x02\x8c\x02os)R.", "it calls what is not a function"),
-    "call of a dtype": (b"\x80\x02ctorch\nfloat32\n)R.", "it calls what is not a function"),
-    "call of a storage type": (b"\x80\x02ctorch\nFloatStorage\n)R.", "it calls what is not a function"),
-    "call with a list": (b"\x80\x02ccollections\nOrderedDict\n]R.", "it calls what is not a function"),
+    "call of text": (b"\x80\x02\x8c\x02os)R.", "it calls an object that is not a function"),
+    "call of a dtype": (b"\x80\x02ctorch\nfloat32\n)R.", "it calls an object that is not a function"),
+    "call of a storage type": (b"\x80\x02ctorch\nFloatStorage\n)R.", "it calls an object that is not a function"),
+    "call with a list": (b"\x80\x02ccollections\nOrderedDict\n]R.", "it calls an object that is not a function"),
     "call with items": (b"\x80\x02ccollections\nOrderedDict\n]\x85R.", "an OrderedDict is made with arguments"),
     "attributes of a function": (
         b"\x80\x02ccollections\nOrderedDict\n}b.",
-        "it sets attributes of what is not an OrderedDict",
+        "it sets attributes on an object that is not an OrderedDict",
     ),
     "size of nothing": (b"\x80\x02ctorch\nSize\n)R.", "a torch.Size is not made of one tuple"),
-    "a path as id": (dump(Persistent("/etc/passwd")), "a persistent id is not that of a storage"),
-    "a negative storage": (dump(storage("0", -1)), "a persistent id is not that of a storage"),
-    "a storage of text": (dump(storage("0", "6")), "a persistent id is not that of a storage"),
-    "a storage by number": (dump(storage(0, 6)), "a persistent id is not that of a storage"),  # type: ignore[arg-type]
+    "a path as id": (dump(Persistent("/etc/passwd")), "a persistent id does not name a storage"),
+    "a negative storage": (dump(storage("0", -1)), "a persistent id does not name a storage"),
+    "a storage of text": (dump(storage("0", "6")), "a persistent id does not name a storage"),
+    "a storage by number": (dump(storage(0, 6)), "a persistent id does not name a storage"),  # type: ignore[arg-type]
     "a parameter of text": (
         dump(Call(Named("torch._utils", "_rebuild_parameter"), ("x", True, None))),
         "a parameter is not made of a tensor",
@@ -226,7 +226,7 @@ def test_unsound_pickles_are_corrupt(name: str, tmp_path: Path) -> None:
     with pytest.raises(CorruptCheckpoint) as caught:
         read_header(path)
     before, _, after = str(caught.value).partition(" at byte ")
-    assert before == f"{path}: its pickle is not sound"
+    assert before == f"{path}: its pickle is not valid"
     assert after.partition(": ")[2] == f"{what}; download or save it again"
 
 
@@ -298,7 +298,7 @@ LYING: dict[str, tuple[Any, str]] = {
 def test_tensors_outside_their_storage_are_corrupt(name: str, tmp_path: Path) -> None:
     view, what = LYING[name]
     source = write(tmp_path / "pt", dump({"x": view}))
-    message = f"{source}: not a sound PyTorch checkpoint: {what}; download or save it again"
+    message = f"{source}: not a valid PyTorch checkpoint: {what}; download or save it again"
     assert refusal(source, tmp_path / "out", alone="huge" in name) == message
 
 
@@ -319,7 +319,7 @@ def test_names_that_no_tensor_has(name: object, shown: str | None, tmp_path: Pat
         assert "a key of a dict is a NoneType; download" in message
     else:
         assert message == (
-            f"{source}: not a sound PyTorch checkpoint: a tensor's name is {shown}; download or save it again"
+            f"{source}: not a valid PyTorch checkpoint: a tensor's name is {shown}; download or save it again"
         )
 
 

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "a number of 5000 digits": (safetensors_bytes(b'{"a": ' + b"9" * 5000 + b"}"), "its header is not JSON: Exceeds"),
     "the same name twice": (
         safetensors_bytes(b'{"a": 1, "a": 2}'),
-        "its header is not JSON: a name stands in it twice",
+        "its header is not JSON: it holds a name twice",
     ),
     "metadata that is a list": (
         safetensors_bytes({"__metadata__": []}),
@@ -158,7 +158,7 @@ def test_refused(tmp_path: Path, refused: Refused, case: str) -> None:
     content, message = CASES[case]
     folder = write(tmp_path / "src", content)
     found = refused(folder, CorruptCheckpoint)
-    assert found.startswith(f"{folder}/model.safetensors: not a sound safetensors file: {message}")
+    assert found.startswith(f"{folder}/model.safetensors: not a valid safetensors file: {message}")
     assert found.endswith("; download or save it again")
 
 
@@ -200,7 +200,7 @@ def test_a_header_of_a_hundred_megabytes(tmp_path: Path, refused: Refused) -> No
         file.write(struct.pack("<Q", 100 * 2**20) + b'{"a": ')
         file.truncate(8 + 100 * 2**20)
     assert refused(folder, CorruptCheckpoint) == (
-        f"{folder}/model.safetensors: not a sound safetensors file: its header has 104,857,600 bytes, accepted are up to "
+        f"{folder}/model.safetensors: not a valid safetensors file: its header has 104,857,600 bytes, accepted are up to "
         f"{MAX_HEADER_BYTES:,}; download or save it again"
     )
 

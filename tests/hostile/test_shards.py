@@ -59,19 +59,19 @@ def tensor_in_both(folder: Path, index: Any) -> None:
 
 
 CASES: dict[str, tuple[Damage, str]] = {
-    "absolute path": (named("/etc/passwd"), "it names '/etc/passwd', which is not a file of its folder"),
+    "absolute path": (named("/etc/passwd"), "it names '/etc/passwd', which is not a file in its folder"),
     "path upwards": (
         named("../model.safetensors"),
-        "it names '../model.safetensors', which is not a file of its folder",
+        "it names '../model.safetensors', which is not a file in its folder",
     ),
-    "only dots": (named(".."), "it names '..', which is not a file of its folder"),
-    "nothing": (named(""), "it names '', which is not a file of its folder"),
-    "a number": (named(7), "it names 7, which is not a file of its folder"),
-    "a list": (named([FIRST]), f"it names ['{FIRST}'], which is not a file of its folder"),
-    "backslashes": (named("..\\x"), r"it names '..\\x', which is not a file of its folder"),
-    "itself": (named(INDEX), f"it names '{INDEX}', which is not a file of its folder"),
-    "a zero byte": (named("a\0b"), r"it names 'a\x00b', which is not a file of its folder"),
-    "half a surrogate pair": (named("a\ud800"), r"it names 'a\ud800', which is not a file of its folder"),
+    "only dots": (named(".."), "it names '..', which is not a file in its folder"),
+    "nothing": (named(""), "it names '', which is not a file in its folder"),
+    "a number": (named(7), "it names 7, which is not a file in its folder"),
+    "a list": (named([FIRST]), f"it names ['{FIRST}'], which is not a file in its folder"),
+    "backslashes": (named("..\\x"), r"it names '..\\x', which is not a file in its folder"),
+    "itself": (named(INDEX), f"it names '{INDEX}', which is not a file in its folder"),
+    "a zero byte": (named("a\0b"), r"it names 'a\x00b', which is not a file in its folder"),
+    "half a surrogate pair": (named("a\ud800"), r"it names 'a\ud800', which is not a file in its folder"),
     "missing shard": (named("gone.safetensors"), "it names gone.safetensors, which is not there"),
     "escapes": (named("\x1b[2J\n"), r"it names \x1b[2J\n, which is not there"),
     "wrong shard": (
@@ -100,7 +100,7 @@ def test_refused(source: Path, refused: Refused, case: str) -> None:
     damage(source, index)
     (source / INDEX).write_text(json.dumps(index))
     assert refused(source, CorruptCheckpoint) == (
-        f"{source / INDEX}: not a sound index of shards: {message}; download or save the checkpoint again"
+        f"{source / INDEX}: not a valid index of shards: {message}; download or save the checkpoint again"
     )
 
 
@@ -122,7 +122,7 @@ def test_not_json(source: Path, refused: Refused, content: bytes) -> None:
 def test_a_truncated_shard(source: Path, refused: Refused) -> None:
     content = (source / SECOND).read_bytes()
     (source / SECOND).write_bytes(content[:-5])
-    assert f"{SECOND}: not a sound safetensors file: it is truncated" in refused(source, CorruptCheckpoint)
+    assert f"{SECOND}: not a valid safetensors file: it is truncated" in refused(source, CorruptCheckpoint)
 
 
 def tensorflow(folder: Path, *shards: dict[str, str]) -> Path:
@@ -143,7 +143,7 @@ def test_a_tensor_that_two_shards_hold(tmp_path: Path) -> None:
     with pytest.raises(CorruptCheckpoint) as caught:
         tf2pt(folder, tmp_path / "out")
     assert str(caught.value) == (
-        f"{folder / INDEX}: not a sound index of shards: a stands in 1.safetensors and in another shard; download or save "
+        f"{folder / INDEX}: not a valid index of shards: a stands in 1.safetensors and in another shard; download or save "
         "the checkpoint again"
     )
     assert not (tmp_path / "out").exists()
@@ -158,7 +158,7 @@ def test_shards_of_different_frameworks(tmp_path: Path) -> None:
     with pytest.raises(CorruptCheckpoint) as caught:
         tf2pt(folder, tmp_path / "out")
     assert str(caught.value) == (
-        f"{folder / INDEX}: not a sound index of shards: its shards are of different frameworks; download or save the "
+        f"{folder / INDEX}: not a valid index of shards: its shards come from different frameworks; download or save the "
         "checkpoint again"
     )
 
@@ -174,4 +174,4 @@ def test_a_name_that_stands_in_the_index_twice(source: Path, refused: Refused) -
 
 def test_an_index_of_itself(source: Path, refused: Refused) -> None:
     (source / INDEX).write_text(json.dumps({"weight_map": {"x": INDEX}}))
-    assert f"it names '{INDEX}', which is not a file of its folder" in refused(source, CorruptCheckpoint)
+    assert f"it names '{INDEX}', which is not a file in its folder" in refused(source, CorruptCheckpoint)

@@ -110,10 +110,10 @@ OUTSIDE = {
         "archive//data0", "archive/./dat0", "archive/data0/",
     )
 }  # fmt: skip
-NO_END = "it does not end with the end of a zip directory: it is truncated, or has bytes after it"
+NO_END = "it does not end with a zip directory: it is truncated, or bytes follow the directory"
 UNSOUND: dict[str, tuple[bytes, str]] = {
     **{
-        f"named {name!r}": (renamed(name), f"its entry {shown} has a name that is no plain path inside the archive")
+        f"named {name!r}": (renamed(name), f"its entry {shown} has a name that is not a plain path inside the archive")
         for name, shown in OUTSIDE.items()
     },
     "not UTF-8": (
@@ -128,7 +128,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "comment": (both(put(END, 20, b"\1")), "it is one part of several, or has a comment"),
     "several disks": (both(put(END, 4, b"\1")), "it is one part of several, or has a comment"),
     "fewer entries": (both(put(END, 8, b"\2\0\2")), "its directory has 60 bytes more than its 2 entries"),
-    "more entries": (both(put(END, 8, b"\4\0\4")), "its directory breaks off at byte 185"),
+    "more entries": (both(put(END, 8, b"\4\0\4")), "its directory ends early at byte 185"),
     "a longer directory": (
         both(put(END, 12, b"\xff\xff\xff\x7f")),
         "its directory would be 2,147,483,647 bytes at 442, and its end is at 627",
@@ -137,8 +137,8 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
         both(put(END, 16, b"\0\0\0\0")),
         "its directory would be 185 bytes at 0, and its end is at 627",
     ),
-    "no record": (both(put(CENTRAL, 0, b"PK\x01\x03")), "its directory breaks off at byte 125"),
-    "a long name": (both(put(CENTRAL, 28, b"\xff\xff")), "its directory breaks off at byte 125"),
+    "no record": (both(put(CENTRAL, 0, b"PK\x01\x03")), "its directory ends early at byte 125"),
+    "a long name": (both(put(CENTRAL, 28, b"\xff\xff")), "its directory ends early at byte 125"),
     "another name in front": (
         both(put(b"archive/data/0", 0, b"archive/data/1", last=False)),
         "its entry archive/data/0 has a header that contradicts the directory",
@@ -182,7 +182,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "one inside another": (nested(), "its entry archive/data/1 overlaps another"),
     "zip64 count": (end64(count=2), "its zip64 records contradict the others"),
     "zip64 start": (end64(start=9), "its zip64 records contradict the others"),
-    "zip64 elsewhere": (end64(at=0), "its zip64 records are not where they say they are"),
+    "zip64 elsewhere": (end64(at=0), "its zip64 records lie elsewhere than they claim"),
     "two folders": (archive({**ENTRIES, "other/x": b""}), "it holds entries outside the folder archive/"),
 }  # fmt: skip
 UNREAD: dict[str, tuple[bytes, str]] = {
@@ -208,7 +208,7 @@ UNREAD: dict[str, tuple[bytes, str]] = {
     ),
     "nothing of torch": (
         archive({"a\x1b[31m/x": b""}),
-        r"a zip archive, but not one that torch.save wrote: it has no data.pkl; it holds a\x1b[31m/x; "
+        r"a zip archive that torch.save did not write (no data.pkl), which holds a\x1b[31m/x; "
         "unpack it, and name the folder with config.json and the weights",
     ),
     "big-endian": (
@@ -239,9 +239,9 @@ def test_the_archive_that_all_others_are_made_of_is_sound(tmp_path: Path) -> Non
 def test_unsound_archives_are_refused(name: str, tmp_path: Path) -> None:
     content, what = UNSOUND[name]
     source = write(tmp_path / "pt", content)
-    message = f"{source}: not a sound zip archive of torch: {what}; download or save it again"
+    message = f"{source}: not a valid torch zip archive: {what}; download or save it again"
     if name == "two folders":
-        message = message.replace("zip archive of torch", "PyTorch checkpoint")
+        message = message.replace("torch zip archive", "PyTorch checkpoint")
     assert refusal(source, tmp_path / "out") == message
 
 
@@ -255,7 +255,7 @@ def test_other_archives_are_refused(name: str, tmp_path: Path) -> None:
 def test_a_long_note_is_not_read(tmp_path: Path) -> None:
     source = write(tmp_path / "pt", archive({**ENTRIES, "archive/byteorder": b"little" * 50}))
     assert refusal(source, tmp_path / "out") == (
-        f"{source}: not a sound PyTorch checkpoint: archive/byteorder has 300 bytes, accepted are up to 100; download "
+        f"{source}: not a valid PyTorch checkpoint: archive/byteorder has 300 bytes, accepted are up to 100; download "
         "or save it again"
     )
 
@@ -271,7 +271,7 @@ def test_a_directory_of_many_entries_is_not_read(tmp_path: Path) -> None:
     last = struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, len(directory), start, 0)
     source = write(tmp_path / "pt", content[:start] + directory + record64 + locator + last)
     assert refusal(source, tmp_path / "out") == (
-        f"{source}: not a sound zip archive of torch: its directory has 200,003 entries in 12,000,185 bytes; accepted "
+        f"{source}: not a valid torch zip archive: its directory has 200,003 entries in 12,000,185 bytes; accepted "
         "are 100,000 in 33,554,432; download or save it again"
     )
 
@@ -297,7 +297,7 @@ def test_an_entry_that_is_a_link_is_its_text(tmp_path: Path) -> None:
             made.writestr(info, content)
     source = write(tmp_path / "pt", out.getvalue())
     assert refusal(source, tmp_path / "out") == (
-        f"{source}: not a sound PyTorch checkpoint: the storage of tensor a would have 24 bytes, the archive holds 11; "
+        f"{source}: not a valid PyTorch checkpoint: the storage of tensor a would have 24 bytes, the archive holds 11; "
         "download or save it again"
     )
 

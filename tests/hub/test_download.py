@@ -279,7 +279,7 @@ def test_no_weights(hub: Hub, tmp_path: Path) -> None:
     )
     hub.add("org/tf", config | {"tf_model.h5": b"x"})
     assert refused("org/tf", tmp_path / "out", WrongFramework) == (
-        "org/tf: holds TensorFlow weights, expected PyTorch; to convert them use `convert tf2pt`"
+        "org/tf: holds TensorFlow weights, expected PyTorch; use `convert tf2pt`"
     )
     hub.add("org/none", {"README.md": b"x"})
     assert refused("org/none", tmp_path / "out", SourceError) == (
@@ -463,7 +463,7 @@ def test_shards_that_lie_elsewhere(hub: Hub, tmp_path: Path, name: str) -> None:
     hub.add(ID, files)
     before = sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts)
     said = refused(ID, tmp_path / "out", SourceError)
-    assert "not a file of its folder" in said or said.endswith("which is not on the Hub; tell its owner")
+    assert "not a file in its folder" in said or said.endswith("which is not on the Hub; tell its owner")
     assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
 
 

@@ -74,9 +74,10 @@ def test_at_a_revision(hub: Hub, published: str, convert: Convert) -> None:
     hub.repositories[ID].commit({"config.json": b"{}"})
     done = convert("inspect", ID, "--revision", "v1")
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith(f"{ID} (commit {commit[:12]}): PyTorch safetensors, 0.5 MB in model.safetensors\n")
+    assert done.out.startswith(f"{ID} (commit {commit[:12]}): can be converted\n")
+    assert done.out.endswith(f"\nnext: convert pt2tf {ID} OUT --revision v1\n")
     assert json.loads(convert("inspect", f"{ID}@v1", "--json").out)["commit"] == commit
-    assert "problem" in convert("inspect", ID).out
+    assert "CANNOT be converted" in convert("inspect", ID).out
 
 
 def test_what_is_in_the_cache_is_read_there(hub: Hub, published: str, tmp_path: Path, offline: Any) -> None:
@@ -104,7 +105,7 @@ def test_damaged_headers(hub: Hub) -> None:
     error = refused(hub, "model.safetensors", weights[:-1])
     commit = hub.repositories[ID].refs["main"][:12]
     assert isinstance(error, CorruptCheckpoint)
-    assert str(error).startswith(f"{ID}@{commit}/model.safetensors: not a sound safetensors file: it is truncated: ")
+    assert str(error).startswith(f"{ID}@{commit}/model.safetensors: not a valid safetensors file: it is truncated: ")
     assert isinstance(refused(hub, "model.safetensors", (2**62).to_bytes(8, "little") + b"{}"), CorruptCheckpoint)
     assert isinstance(refused(hub, "model.safetensors", b"ab"), ConverterError)
 
@@ -113,7 +114,7 @@ def test_damaged_hdf5(hub: Hub) -> None:
     content = bytearray((EXPECTED / "tf_model.h5").read_bytes())
     error = refused(hub, "tf_model.h5", bytes(content[: len(content) // 2]))
     assert isinstance(error, CorruptCheckpoint)
-    assert "not a sound tf_model.h5: " in str(error) or "HDF5 cannot open it" in str(error)
+    assert "not a valid tf_model.h5: " in str(error) or "HDF5 cannot open it" in str(error)
 
 
 def test_old_pickles_have_no_header(hub: Hub) -> None:
@@ -122,8 +123,8 @@ def test_old_pickles_have_no_header(hub: Hub) -> None:
     commit = hub.repositories[ID].refs["main"][:12]
     assert isinstance(error, UnsupportedContainer)
     assert str(error) == (
-        f"{ID}@{commit}/pytorch_model.bin: a PyTorch pickle from before torch 1.6, which has no header to read from "
-        "afar; download it and name its folder"
+        f"{ID}@{commit}/pytorch_model.bin: a PyTorch pickle from before torch 1.6, whose header cannot be read "
+        "remotely; download it and name its folder"
     )
 
 
@@ -195,7 +196,7 @@ def test_a_header_all_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_header(remote)
     assert isinstance(remote.failure, SourceError)
     assert str(remote.failure) == (
-        f"a/b: its header is spread over more than {4 * BLOCK_BYTES:,} bytes, which are not read from afar; download it "
+        f"a/b: its header spans more than {4 * BLOCK_BYTES:,} bytes, too many to read remotely; download it "
         "and name its folder"
     )
     assert sum(fetches) <= 4 * BLOCK_BYTES

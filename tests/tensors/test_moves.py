@@ -188,7 +188,7 @@ def test_a_source_that_shrinks(tmp_path: Path, layout: str) -> None:
         with pytest.raises(CorruptCheckpoint) as caught:
             for block in blocks([Move("t", source, target, LAYOUTS[layout], True)]):
                 write_block(files, block)
-    assert str(caught.value) == f"{path}: became shorter while it was read; convert it again"
+    assert str(caught.value) == f"{path}: shrank while it was being read; convert it again"
 
 
 def test_a_file_that_is_too_short_is_not_mapped(tmp_path: Path) -> None:
