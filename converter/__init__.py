@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from converter.errors import ConverterError
     from converter.models.auto import AutoTwoTower
     from converter.models.families.clip import TFCLIPModel
+    from converter.models.families.siglip import TFSiglipModel
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
     from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.options import VerifyOptions
@@ -39,6 +40,7 @@ _HOMES = {
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
     "TFCLIPModel": "converter.models",
+    "TFSiglipModel": "converter.models",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
     "VerifyOptions": "converter.parity.options",
@@ -59,6 +61,7 @@ __all__ = [
     "ConverterError",
     "Publication",
     "TFCLIPModel",
+    "TFSiglipModel",
     "TFVisionTextDualEncoderModel",
     "Verification",
     "VerifyOptions",

@@ -216,7 +216,7 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
         name, shape = rule.names[checkpoint.framework], rule.shape_in(checkpoint.framework)
         stored = found[name].shape
         # One number is one number, with an axis or without.
-        if stored != shape and not (rule.shape == () and stored in ((), (1,))):
+        if stored != shape and not {rule.shape, stored} <= {(), (1,)}:
             wrong.append(f"{name} is {stored}, config.json says {shape}")
     if wrong:
         raise PlanError(

@@ -7,6 +7,7 @@ from typing import Any
 
 _PLACES = {
     "TFCLIPModel": "families.clip",
+    "TFSiglipModel": "families.siglip",
     "TFVisionTextDualEncoderModel": "families.vision_text_dual_encoder",
     "AutoTwoTower": "auto",
     "DualEncoderOutput": "outputs",
@@ -17,6 +18,7 @@ _PLACES = {
     "clip_loss": "losses",
     "contrastive_loss": "losses",
     "named_variables": "names",
+    "sigmoid_loss": "losses",
 }
 
 __all__ = sorted(_PLACES)

@@ -1,4 +1,4 @@
-"""The contrastive loss of CLIP (https://arxiv.org/abs/2103.00020, figure 3)."""
+"""The losses of pairs: CLIP's contrastive one (https://arxiv.org/abs/2103.00020, figure 3), and SigLIP's sigmoid."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     Raises:
         ModelError: the logits are not square.
     """
+    own = ops.diagonal(ops.log_softmax(squared(logits), axis=-1))
+    return -ops.sum(own) / ops.cast(ops.shape(own)[0], own.dtype)
+
+
+def squared(logits: Tensor) -> Tensor:
+    """The logits ``(n, n)``, known to be square.
+
+    Raises:
+        ModelError: they are not.
+    """
     logits = ops.convert_to_tensor(logits)
     rows, columns = logits.shape
     if rows is not None and columns is not None and rows != columns:
@@ -32,9 +42,7 @@ def contrastive_loss(logits: Tensor) -> Tensor:
             "Pair each text with one image, or leave return_loss out."
         )
     size = ops.shape(logits)[0]
-    square = ops.reshape(logits, (size, size))
-    own = ops.diagonal(ops.log_softmax(square, axis=-1))
-    return -ops.sum(own) / ops.cast(size, own.dtype)
+    return ops.reshape(logits, (size, size))
 
 
 def per_replica(loss: Tensor) -> Tensor:
@@ -67,3 +75,20 @@ def clip_loss(similarity: Tensor) -> Tensor:
         ModelError: the numbers of texts and images differ.
     """
     return (contrastive_loss(similarity) + contrastive_loss(ops.transpose(similarity))) / 2.0
+
+
+def sigmoid_loss(similarity: Tensor) -> Tensor:
+    """A sigmoid for each pair: 1 where text and image belong together, 0 elsewhere (https://arxiv.org/abs/2303.15343).
+
+    Args:
+        similarity: logits per text ``(n, n)``; text i belongs to image i.
+
+    Returns:
+        The sum over the images of a text, averaged over texts; a scalar.
+
+    Raises:
+        ModelError: the numbers of texts and images differ.
+    """
+    logits = squared(similarity)
+    signs = 2.0 * ops.eye(ops.shape(logits)[0], dtype=logits.dtype) - 1.0
+    return -ops.mean(ops.sum(ops.log_sigmoid(signs * logits), axis=-1))

@@ -128,7 +128,7 @@ class TwoTowers(Pretrained, Composite, Calling):
 
     def _outside(self, name: str, module: Mapping[str, Any]) -> Part:
         """Makes what the family keeps outside its towers: a projection, or a bare number."""
-        if module["is"] == "scalar":
+        if module["is"] in ("scalar", "tensor"):
             return Raw((1,), value=self.start(name))
         if module["is"] != "dense":
             raise ValueError(f"rename_rules/families/{self.family.stem}.toml: {name}: no part for {module['is']}")
@@ -140,8 +140,8 @@ class TwoTowers(Pretrained, Composite, Calling):
         return Dense(inputs, outputs, bias=bias, std=self.spread(inputs))
 
     def start(self, name: str) -> float:
-        """Where a bare number begins in a new model."""
-        return float(getattr(self.config, f"{name}_init_value"))
+        """Where a bare number begins in a new model: as the config says, else at 0."""
+        return float(getattr(self.config, f"{name}_init_value", 0.0))
 
     def spread(self, inputs: int) -> float:
         """Standard deviation of a new projection of so many inputs."""

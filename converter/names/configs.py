@@ -20,7 +20,6 @@ MAX_NUMBER = 2**31
 
 # What a person may have instead of a model with two towers, and where to go with it.
 _OTHER_MODELS = {
-    "siglip": "a full SigLIP model; load it with transformers' SiglipModel",
     "vision-encoder-decoder": "an image-to-text model; load it with transformers' VisionEncoderDecoderModel",
     "encoder-decoder": "a text-to-text model; load it with transformers' EncoderDecoderModel",
 }
@@ -223,7 +222,13 @@ def _unwrapped(raw: Mapping[str, Any], of: Family) -> tuple[dict[str, Any], tupl
 
 def _check_side(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> TowerConfig:
     if of.default_tower(side) is None:
-        return _check_tower(side, raw[f"{side}_config"], where)
+        found = _check_tower(side, raw[f"{side}_config"], where)
+        if found.model_type not in supported(side):
+            raise UnsupportedTower(
+                f"{where}: a {of.title} cannot have a {found.model_type}, which transformers has inside its own family "
+                f"only; supported are {', '.join(supported(side))}"
+            )
+        return found
     return _check_tower(side, _section(of, side, raw, where), where)
 
 
@@ -287,6 +292,9 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
         name: None if name in off else _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
         for name, default in defaults.items()
     }
+    for name, other in known.get("same_as", {}).items():
+        if fields[name] is None:
+            fields[name] = fields[other]
     return TowerConfig(side, model_type, files[model_type], fields, _unknown(config, known))
 
 

@@ -26,9 +26,7 @@ def tower_files(side: Side) -> Mapping[str, str]:
         Model type -> stem of its file in ``rename_rules/towers/``, sorted.
     """
     found: dict[str, str] = {}
-    for stem in _stems("towers"):
-        # All that is asked for stands above the first table: a file is not parsed to learn that it is not needed.
-        head = tomllib.loads(_text(f"towers/{stem}").partition("\n[")[0])
+    for stem, head in _tower_heads().items():
         if head["side"] == side:
             for model_type in head["model_types"]:
                 if model_type in found:
@@ -40,14 +38,23 @@ def tower_files(side: Side) -> Mapping[str, str]:
 
 
 @functools.cache
+def _tower_heads() -> Mapping[str, Mapping[str, Any]]:
+    """What stands above the first table of each tower's file: a file is not parsed to learn that it is not needed."""
+    return {stem: tomllib.loads(_text(f"towers/{stem}").partition("\n[")[0]) for stem in _stems("towers")}
+
+
+@functools.cache
 def family_files() -> tuple[str, ...]:
     """Stems of the files in ``rename_rules/families/``, sorted."""
     return tuple(_stems("families"))
 
 
 def supported(side: Side) -> tuple[str, ...]:
-    """Model types of towers that have rules, sorted."""
-    return tuple(tower_files(side))
+    """Model types of towers that a dual encoder can have and that have rules, sorted."""
+    heads = _tower_heads()
+    return tuple(
+        model_type for model_type, stem in tower_files(side).items() if heads[stem].get("in_dual_encoder", True)
+    )
 
 
 def _stems(folder: str) -> Iterator[str]:

@@ -46,7 +46,7 @@ _IN_WORDS = {
     "text_embeds": "text embeddings",
     "logits_per_image": "logits per image",
     "logits_per_text": "logits per text",
-    "loss": "contrastive loss",
+    "loss": "loss",
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from converter import ConverterError, combine, pt2tf, tf2pt
+from converter.errors import listed
+from converter.names.families import families
 from converter.names.rule_files import supported
 from tests.tiny import FIXTURES, assert_same, load
 
@@ -41,7 +43,7 @@ ADAPTER = (
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 JOINS = "TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual encoder"
-TWO = "/config.json: expected a model with two towers (clip, vision-text-dual-encoder), found a"
+TWO = f"/config.json: expected a model with two towers ({listed(tuple(families()))}), found a"
 PICKLE = "which a state_dict of plain tensors does not need. None of it was run."
 NAMED = ": holds no weights by a usual name; {0} is one by another name: convert {1} {case}/{0} OUT"
 # What is refused -> the message behind the folder's name.

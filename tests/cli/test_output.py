@@ -151,12 +151,12 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
 
 
 def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
-    (here / "src" / "config.json").write_text('{"model_type": "siglip"}')
+    (here / "src" / "config.json").write_text('{"model_type": "blip"}')
     run = convert("inspect", "src")
     assert (run.status, run.err) == (0, "")
     assert run.out.splitlines()[0] == (
-        "src: CANNOT be converted: src/config.json: expected a model with two towers (clip, "
-        "vision-text-dual-encoder), found a full SigLIP model; load it with transformers' SiglipModel"
+        "src: CANNOT be converted: src/config.json: expected a model with two towers (clip, siglip, "
+        "vision-text-dual-encoder), found model_type 'blip'; convert a folder that save_pretrained of such a model wrote"
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.names.families import family
+from converter.names.towers import input_rules
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
 from tests.torture import FULL
 from tests.towers import SIDES, TOWERS, each_once, sample_of_pairs
@@ -146,7 +148,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for row, length in enumerate((11, 7, 3, 9)):
             mask[row, length:] = 0
         ids[mask == 0] = config["text_config"].get("pad_token_id") or 0
-        if config["model_type"] != "vision-text-dual-encoder":
+        whole = family(config["model_type"])
+        if input_rules("text", whole.default_tower("text")).get("ends_with_eos"):
             end_texts(ids, mask, config["text_config"])
         arrays = {
             "pixel_values": noise.standard_normal((3, channels, height, width), dtype=np.float32),

@@ -25,4 +25,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "vision_config": VISION["clip_vision_model"],
         "text_config": ALL_TEXT["clip_text_model"],
     },
+    "siglip": {
+        "vision_config": ALL_VISION["siglip_vision_model"],
+        "text_config": {
+            "vocab_size": 83,
+            # In transformers 4.46 the head is as wide as the tower, and both towers are.
+            "hidden_size": ALL_VISION["siglip_vision_model"]["hidden_size"],
+            "intermediate_size": 58,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 19,
+        },
+    },
 }

@@ -76,7 +76,7 @@ def pair_tensors(config: Mapping[str, Any], seed: int) -> Arrays:
     for name, array in tensors_of(config, seed=seed).items():
         scale = name.endswith((".weight", "lambda1")) and array.ndim == 1
         made[name] = np.asarray(0.2 * array + (1.0 if scale else 0.0), np.float32)
-    made["logit_scale"] = np.asarray(LOGIT_SCALE, np.float32)
+    made["logit_scale"] = np.full(made["logit_scale"].shape, LOGIT_SCALE, np.float32)
     return made
 
 
@@ -129,7 +129,7 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
         Fault("hidden_act changed", start, config={"hidden_act": "relu"}, inside=inner),
     ]
     if side == "text":
-        reset = _at("logit_scale", lambda a: np.asarray(2.6592, np.float32))
+        reset = _at("logit_scale", lambda a: np.full(a.shape, 2.6592, np.float32))
         found.append(Fault("logit_scale reset to the default", "logits per image", reset, tensor="logit_scale"))
     return [fault for fault in found if fault.tensor is not None and set(fault.config or ()) <= set(tower.fields)]
 

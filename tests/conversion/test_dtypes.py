@@ -88,9 +88,9 @@ def test_casts_are_those_of_numpy_and_ml_dtypes(
 
 
 def kernel(family: str) -> str:
-    """What TensorFlow calls the weight of the visual projection."""
+    """What TensorFlow calls the first weight that it keeps transposed."""
     rules = compile_rules(check_config(OF_FAMILIES[family])).tensors
-    return next(rule.names["tf"] for rule in rules if rule.name == WEIGHT)
+    return next(rule.names["tf"] for rule in rules if rule.layouts["tf"] == "dense")
 
 
 def odd_values(dtype: Any, family: str) -> Arrays:
@@ -101,7 +101,7 @@ def odd_values(dtype: Any, family: str) -> Arrays:
     for array in tensors.values():
         flat = array.reshape(-1)
         flat[: min(len(flat), len(odd))] = odd[: len(flat)]
-    tensors["logit_scale"] = np.array(3.31, np.float32)
+    tensors["logit_scale"] = np.full_like(tensors["logit_scale"], 3.31)
     with np.errstate(all="ignore"):
         return {name: np.asarray(array.astype(dtype)) for name, array in tensors.items()}
 

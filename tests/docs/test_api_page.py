@@ -17,7 +17,7 @@ from tests.docs.pages import ROOT
 
 # A name leaves this list, or changes, with a new major version only.
 STABLE = [
-    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Publication", "TFCLIPModel",
+    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Publication", "TFCLIPModel", "TFSiglipModel",
     "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "inspect", "pt2tf", "push",
     "record_reference", "tf2pt", "tf_to_pt_weight_rename", "verify",
 ]  # fmt: skip

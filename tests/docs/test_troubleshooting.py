@@ -103,7 +103,7 @@ PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
         tensors(lambda t: t | {n.replace("vision_model.vision_model", "vision_model"): a for n, a in t.items()}), {},
     ),
     "text_config.model_type": (config(lambda c: c["text_config"].update(model_type="electra")), {}),
-    "expected a model with two towers": (config(lambda c: c.update(model_type="siglip")), {}),
+    "expected a model with two towers": (config(lambda c: c.update(model_type="blip")), {}),
     "text_config.position_embedding_type": (
         config(lambda c: c["text_config"].update(position_embedding_type="relative_key")), {},
     ),

@@ -167,7 +167,7 @@ def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: 
     pt2tf(tmp_path / "source", tmp_path / "tf")
     tf2pt(tmp_path / "tf", tmp_path / "pt", names="v5")
     for folder, home, kind, of_version in (
-        ("tf", "converter", of.classes["tf"], "  # or from transformers 4.x"),
+        ("tf", "converter", of.classes["tf"], "  # or from transformers 4.x" if "tf" in of.in_transformers_4 else ""),
         ("pt", "transformers", of.classes["pt"], "  # 5.6 or later" if name == JOINED else ""),
     ):
         done = push(tmp_path / folder, f"{USER}/made", allow_unverified=True, dry_run=True)
@@ -175,7 +175,7 @@ def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: 
         assert f"+- {name}\n" in done.card_diff
 
 
-@pytest.mark.parametrize("said", ["siglip", "../clip", ["clip"], None, 3])
+@pytest.mark.parametrize("said", ["blip", "../clip", ["clip"], None, 3])
 def test_a_family_that_is_none_is_refused(hub: Hub, token: str, out: Path, said: Any) -> None:
     manifest = json.loads((out / "conversion.json").read_text())
     (out / "conversion.json").write_text(json.dumps(manifest | {"family": said}))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.models import reference
-from tests.models.families import FAMILIES, Kind, config_of, kind_of, make_dual
+from tests.models.families import FAMILIES, WHOLES, Kind, config_of, kind_of, make_dual
 from tests.towers import TEXT, VISION
 
 PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
@@ -36,9 +36,9 @@ class Case(NamedTuple):
         return kind_of(self.config)
 
 
-@pytest.fixture(scope="session", params=[*PAIRS, "clip"])
+@pytest.fixture(scope="session", params=[*PAIRS, *(name for name in FAMILIES if name in WHOLES)])
 def case(request: pytest.FixtureRequest) -> Case:
-    """Each of the four pairs, and a CLIP, in float32."""
+    """Each of the four pairs, and one of each other family, in float32."""
     return make_case(config_of(request.param))
 
 

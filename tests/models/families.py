@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from transformers import CLIPConfig
+from transformers import CLIPConfig, SiglipConfig
 
+from tests.compat.towers import FAMILIES as OF_FAMILIES
 from tests.models import reference
+from tests.towers import SIDES
+
+
+def _whole(kind: Any, tables: dict[str, dict[str, Any]], own: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """A config of a family with towers of its own; ``vision_x=`` and ``text_x=`` change the towers' fields."""
+    towers = {
+        f"{side}_config": table
+        | {n.removeprefix(f"{side}_"): value for n, value in changes.items() if n.startswith(f"{side}_")}
+        for side, table in tables.items()
+    }
+    rest = {name: value for name, value in changes.items() if not name.startswith(("vision_", "text_"))}
+    return kind(**towers, **{**own, **rest})
 
 
 def make_clip(**changes: Any) -> Any:
     """A CLIP config; ``vision_x=`` and ``text_x=`` change the towers' fields, others its own."""
-    towers = {
-        side: table | {n.removeprefix(f"{side}_"): value for n, value in changes.items() if n.startswith(f"{side}_")}
-        for side, table in (
-            ("vision", reference.VISION["clip_vision_model"]),
-            ("text", reference.TEXT["clip_text_model"]),
-        )
-    }
-    rest = {name: value for name, value in changes.items() if not name.startswith(("vision_", "text_"))}
-    return CLIPConfig(
-        vision_config=towers["vision"],
-        text_config=towers["text"],
-        **{"projection_dim": reference.PROJECTION, "logit_scale_init_value": 1.7, **rest},
-    )
+    tables = {"vision": reference.VISION["clip_vision_model"], "text": reference.TEXT["clip_text_model"]}
+    own = {"projection_dim": reference.PROJECTION, "logit_scale_init_value": 1.7}
+    return _whole(CLIPConfig, tables, own, changes)
+
+
+def make_siglip(**changes: Any) -> Any:
+    """A SigLIP config, changed as a CLIP config is."""
+    whole = OF_FAMILIES["siglip"]
+    return _whole(SiglipConfig, {side: whole[f"{side}_config"] for side in SIDES}, {}, changes)
 
 
 def make_dual(**changes: Any) -> Any:
@@ -43,6 +52,8 @@ class Kind(NamedTuple):
         vision_dropout: fields that drop something in the vision tower.
         text_dropout: in the text tower.
         no_dropout: fields that drop nothing anywhere.
+        learns: to what share a few steps bring the loss of four pairs.
+        pools_the_last: whether a text is its last position, padding or not.
         deeper: a text tower with more layers and a vision tower of other width inside, and what names and shapes differ.
     """
 
@@ -54,6 +65,8 @@ class Kind(NamedTuple):
     text_dropout: dict[str, float]
     no_dropout: dict[str, float]
     deeper: tuple[dict[str, int], str, str]
+    learns: float = 0.7
+    pools_the_last: bool = False
 
 
 FAMILIES = {
@@ -85,9 +98,27 @@ FAMILIES = {
             "clip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
         ),
     ),
+    "siglip": Kind(
+        make_siglip,
+        "SiglipModel",
+        "TFSiglipModel",
+        ("q_proj.weight", "k_proj.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_attention_dropout": 0.2},
+        {},
+        (
+            {"text_num_hidden_layers": 4, "vision_intermediate_size": 53},
+            "siglip/text_model/encoder/layers_._3/",
+            "siglip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+        # A sigmoid for each pair starts at the loss of its own bias.
+        learns=0.8,
+        pools_the_last=True,
+    ),
 }
-# Of CLIP: quick_gelu and gelu, the end of the text as the highest id and as the first of its own, sides that leave a rest.
-CLIPS: dict[str, dict[str, Any]] = {
+# By the family's name and what is odd: quick_gelu and gelu, the end of a CLIP text as the highest id and as the first of its
+# own, sides that leave a rest.
+WHOLES: dict[str, dict[str, Any]] = {
     "clip": {},
     "clip of old files": {
         "vision_hidden_act": "gelu",
@@ -106,13 +137,28 @@ CLIPS: dict[str, dict[str, Any]] = {
         "text_eos_token_id": 500,
         "projection_dim": 11,
     },
+    "siglip": {},
+    "siglip of other sizes": {
+        "vision_hidden_size": 30,
+        "vision_num_attention_heads": 5,
+        "vision_num_channels": 1,
+        "vision_image_size": 22,
+        "vision_patch_size": 4,
+        "vision_hidden_act": "gelu",
+        "text_hidden_size": 42,
+        "text_num_attention_heads": 7,
+        "text_num_hidden_layers": 2,
+        "text_hidden_act": "quick_gelu",
+        "text_projection_size": 30,
+        "text_layer_norm_eps": 0.2,
+    },
 }
 
 
 def config_of(name: str) -> Any:
-    """A config by its name: of ``CLIPS``, or ``vision+text`` for a dual encoder of these towers."""
-    if name in CLIPS:
-        return make_clip(**CLIPS[name])
+    """A config by its name: of ``WHOLES``, or ``vision+text`` for a dual encoder of these towers."""
+    if name in WHOLES:
+        return FAMILIES[name.partition(" ")[0]].make(**WHOLES[name])
     return reference.make_config(*name.split("+"))
 
 
@@ -123,4 +169,4 @@ def kind_of(config: Any) -> Kind:
 
 def prefix_of(model: Any, side: str) -> str:
     """What the names of a tower's variables begin with in a model."""
-    return {"clip": f"clip/{side}_model/"}.get(model.config.model_type, f"{side}_model/")
+    return f"{reference.MAIN_LAYERS.get(model.config.model_type, '')}{side}_model/"

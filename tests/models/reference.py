@@ -25,6 +25,9 @@ LEAVES = {
     "embeddings": "weight",
 }
 
+# Of families that keep everything in one layer.
+MAIN_LAYERS = {"clip": "clip/", "siglip": "siglip/"}
+
 VISION, TEXT = ({t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == side} for side in SIDES)
 
 
@@ -98,8 +101,9 @@ def keeping_pooled(model: Any) -> Any:
             output[f"{side}_model_output"].pooler_output = value
         return output
 
-    model.visual_projection.register_forward_pre_hook(keep("vision"))
-    model.text_projection.register_forward_pre_hook(keep("text"))
+    for side, name in (("vision", "visual_projection"), ("text", "text_projection")):
+        if hasattr(model, name):
+            getattr(model, name).register_forward_pre_hook(keep(side))
     model.register_forward_hook(restore)
     return model
 
@@ -121,8 +125,8 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
 
 def pt_name(tf_name: str, config: Any) -> str:
     """The PyTorch name, as 5.x saves it, of a TensorFlow checkpoint name."""
-    if getattr(config, "model_type", None) == "clip":
-        *path, leaf = tf_name.removeprefix("clip/").replace("_._", "/").split("/")
+    if (prefix := MAIN_LAYERS.get(getattr(config, "model_type", None))) is not None:
+        *path, leaf = tf_name.removeprefix(prefix).replace("_._", "/").split("/")
         return ".".join([*path, LEAVES.get(leaf, leaf)])
     side, _, rest = tf_name.partition("/")
     if side not in ("vision_model", "text_model"):

@@ -103,4 +103,4 @@ def test_fit_with_checkpointing_and_dropout(kind: Kind) -> None:
     model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
     losses = model.fit(reference.make_inputs(model.config, 4, 4), batch_size=4, epochs=20, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < kind.learns * losses[0]

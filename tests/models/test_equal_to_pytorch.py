@@ -12,13 +12,13 @@ import torch
 from converter.models import named_variables
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, FURTHER_VISION, PAIRS, Case, make_case
-from tests.models.families import CLIPS, config_of
+from tests.models.families import FAMILIES, WHOLES, config_of
 from tests.towers import each_once
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 FURTHER = ["+".join(pair) for pair in each_once(FURTHER_VISION, FURTHER_TEXT)]
-ODD_CLIPS = [name for name in CLIPS if name != "clip"]  # which the fixture `case` has
+ODD_WHOLES = [name for name in WHOLES if name not in FAMILIES]  # which the fixture `case` has
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 
 
@@ -46,7 +46,7 @@ def test_a_wrong_weight_shows(case: Case) -> None:
         reference.assert_same(reference.taps(model(case.inputs, **FLAGS)), wanted, 1e-5, case.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("name", [*FURTHER, *ODD_CLIPS])
+@pytest.mark.parametrize("name", [*FURTHER, *ODD_WHOLES])
 def test_every_tap_of_further_towers_in_float32(name: str) -> None:
     case = make_case(config_of(name))
     found = reference.taps(case.keras(case.inputs, **FLAGS))
@@ -56,7 +56,7 @@ def test_every_tap_of_further_towers_in_float32(name: str) -> None:
     reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
 
 
-@pytest.mark.parametrize("name", [*PAIRS, *FURTHER, *CLIPS])
+@pytest.mark.parametrize("name", [*PAIRS, *FURTHER, *WHOLES])
 def test_every_tap_in_float64(name: str) -> None:
     config = config_of(name)
     model = reference.torch_model(config, "sdpa", torch.float64)
@@ -116,7 +116,7 @@ def gradients_of(model: Any, inputs: dict[str, Any]) -> list[np.ndarray | None]:
     return [None if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) for gradient in found]
 
 
-@pytest.mark.parametrize("config_name", [*PAIRS, *FURTHER, *CLIPS])
+@pytest.mark.parametrize("config_name", [*PAIRS, *FURTHER, *WHOLES])
 def test_gradient_of_every_weight(config_name: str) -> None:
     config = config_of(config_name)
     model = reference.torch_model(config, "sdpa", torch.float64)

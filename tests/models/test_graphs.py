@@ -80,7 +80,7 @@ def test_predict(one: Case) -> None:
     logits = np.asarray(wanted.logits_per_image)
     np.testing.assert_allclose(found.logits_per_image, np.concatenate([logits[:3, :3], logits[3:, 3:]]), atol=1e-5)
     np.testing.assert_allclose(
-        found.vision_model_output.pooler_output, wanted.vision_model_output.pooler_output, atol=1e-6
+        found.vision_model_output.pooler_output, wanted.vision_model_output.pooler_output, rtol=1e-5, atol=1e-6
     )
 
 
@@ -119,7 +119,7 @@ def test_fit_lowers_the_loss_and_leaves_a_locked_tower(kind: Kind, xla: bool) ->
     inputs = reference.make_inputs(config, 4, 4)
     history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
     assert np.isfinite(history).all()
-    assert history[-1] < 0.7 * history[0]
+    assert history[-1] < kind.learns * history[0]
     for name, variable in named_variables(model).items():
         changed = not np.array_equal(before[name], variable.value)
         if name.startswith(prefix_of(model, "vision")):

@@ -19,9 +19,11 @@ from converter.models import AutoTwoTower, TFVisionTextDualEncoderModel, load_to
 from converter.models.towers.bert import BertTower
 from tests.models import reference
 from tests.models.conftest import Case
-from tests.models.families import CLIPS, Kind, config_of, make_clip
+from tests.models.families import FAMILIES, WHOLES, Kind, config_of, make_clip
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
+SCALE = "logit_scale_init_value"
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -76,8 +78,9 @@ def test_save_and_load_again(case: Case, tmp_path: Path, options: dict[str, Any]
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["model_type"] == case.config.model_type
     assert config["architectures"] == [case.kind.torch]
-    # 1.3 is the trained scale, which the dual encoder's config carries; CLIP's keeps what a new model begins with.
-    assert config["logit_scale_init_value"] == pytest.approx(1.7 if case.config.model_type == "clip" else 1.3)
+    # 1.3 is the trained scale, which the dual encoder's config carries; others' keep what a new model begins with.
+    said = 1.3 if case.config.model_type == "vision-text-dual-encoder" else getattr(case.config, SCALE, None)
+    assert config.get(SCALE) == (said if said is None else pytest.approx(said))
     loaded = type(case.keras).from_pretrained(tmp_path / "out")
     assert_equal_weights(loaded, case.keras)
     np.testing.assert_array_equal(loaded(case.inputs).logits_per_image, case.keras(case.inputs).logits_per_image)
@@ -305,7 +308,7 @@ def test_a_missing_tower(tmp_path: Path) -> None:
         TFVisionTextDualEncoderModel.from_pretrained(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", [*CLIPS, "vit+bert"])
+@pytest.mark.parametrize("name", [*WHOLES, "vit+bert"])
 @pytest.mark.parametrize(
     "options", [{}, {"safe_serialization": True}, {"framework": "pt"}], ids=["h5", "tf safetensors", "pt"]
 )
@@ -323,7 +326,7 @@ def test_a_checkpoint_of_another_family(kind: Kind, tmp_path: Path) -> None:
     model.build()
     model.save_pretrained(tmp_path / "out")
     other = next(name for name in ("TFCLIPModel", "TFVisionTextDualEncoderModel") if name != kind.keras)
-    titles = {"TFCLIPModel": "CLIP", "TFVisionTextDualEncoderModel": "VisionTextDualEncoder"}
+    titles = {made.keras: made.torch.removesuffix("Model") for made in FAMILIES.values()}
     with pytest.raises(ModelError) as caught:
         getattr(converter.models, other).from_pretrained(tmp_path / "out")
     assert str(caught.value) == (

@@ -17,7 +17,7 @@ from converter.models.registry import side_of, tower_class
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from converter.tensors.layouts import LAYOUTS
-from tests.models.families import CLIPS, Kind, config_of
+from tests.models.families import WHOLES, Kind, config_of
 from tests.names.tables import pair_fields
 from tests.towers import SIDES, TEXT, TOWERS, VISION, each_once
 
@@ -63,7 +63,7 @@ def test_names_shapes_and_order_are_those_of_transformers_4(pair: str) -> None:
     assert [variable.path for variable in named_variables(model).values()] == [ROOT + name for name in wanted(pair)]
 
 
-@pytest.mark.parametrize("name", [*("+".join(pair) for pair in each_once(VISION, TEXT)), *CLIPS])
+@pytest.mark.parametrize("name", [*("+".join(pair) for pair in each_once(VISION, TEXT)), *WHOLES])
 def test_names_shapes_and_order_are_those_of_the_rules(name: str) -> None:
     config = config_of(name)
     model = AutoTwoTower.from_config(config)

@@ -52,7 +52,7 @@ def test_taps_sort_as_data_flows() -> None:
         ("text.last_hidden_state", "text tower, last hidden state"),
         ("image_features", "projected image features"),
         ("logits_per_text", "logits per text"),
-        ("loss", "contrastive loss"),
+        ("loss", "loss"),
     ],
 )
 def test_taps_have_names_for_people(name: str, words: str) -> None:

@@ -149,8 +149,9 @@ def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
             return_dict=True,
             training=False,
         )
-    pooled = {tower: getattr(output, f"{tower}_model_output").pooler_output for tower in TOWERS}
-    projected = {"vision": model.visual_projection(pooled["vision"]), "text": model.text_projection(pooled["text"])}
+    outputs = {tower: getattr(output, f"{tower}_model_output") for tower in TOWERS}
+    pooled = {tower: given.pooler_output for tower, given in outputs.items()}
+    projected = {tower: model.project(tower, given) for tower, given in outputs.items()}
     found = inner.named(stage_depths(model.config))
     taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
     if "loss" in taps:

@@ -30,7 +30,7 @@ class ReferenceOptions:
         dtype: ``"float32"`` or ``"float64"``.
         attention: ``"eager"``, which alone returns attention maps, or ``"sdpa"``, which alone is exact in float64.
         attentions: whether to record attention maps.
-        loss: whether to record the contrastive loss, of batches with as many images as texts.
+        loss: whether to record the loss, of batches with as many images as texts.
 
     Raises:
         OptionError: an option is none of these, or attention maps are asked of ``"sdpa"``.
@@ -61,7 +61,7 @@ class CandidateOptions:
             there is a GPU at all is fixed when the process starts.
         dtype: ``"float32"`` or ``"float64"``; fixed when the process starts where the backend is JAX.
         attentions: whether to record attention maps.
-        loss: whether to record the contrastive loss, of batches with as many images as texts.
+        loss: whether to record the loss, of batches with as many images as texts.
 
     Raises:
         OptionError: an option is none of these.

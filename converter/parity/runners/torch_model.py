@@ -199,8 +199,9 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     pooled: dict[str, torch.Tensor] = {}
     inner = InnerTaps()
     hooks = [
-        getattr(model, f"{name}_projection").register_forward_hook(partial(_keep_projection, pooled, projected, tower))
+        projection.register_forward_hook(partial(_keep_projection, pooled, projected, tower))
         for tower, name in (("vision", "visual"), ("text", "text"))
+        if (projection := getattr(model, f"{name}_projection", None)) is not None
     ]
     hooks += [hook for tower in SIDES for hook in _hook_layers(model, tower, inner)]
     try:
@@ -215,6 +216,10 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
     finally:
         for hook in hooks:
             hook.remove()
+    for tower in SIDES:
+        # Of a family whose towers end in the common space.
+        given = pooled.setdefault(tower, getattr(output, f"{tower}_model_output").pooler_output)
+        projected.setdefault(tower, given)
     found = inner.named(stage_depths(model.config))
     taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
     return Batch(batch.title, batch.inputs, taps)
