@@ -30,7 +30,8 @@ OF_TF = (
     "load it where it was made and write it with save_pretrained"
 )
 OF_CKPT = (
-    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which lies beside its "
+    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which can "
+    "lie beside its "
     ".data files"
 )
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"

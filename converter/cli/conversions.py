@@ -59,7 +59,7 @@ def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
     type=click.Choice(["v4", "v5"]),
     default="v4",
     show_default=True,
-    help="Names that every version of transformers reads, or those that a fresh 5.x model saves.",
+    help="v4: names that every version of transformers reads; v5: names that a fresh 5.x model saves.",
 )
 @conversion_options
 def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
@@ -88,9 +88,9 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
 @click.option(
     "--projection-dim",
     type=click.IntRange(1),
-    help="Width of the common space; by default that of the model that both towers are of, else 512.",
+    help="Width of the shared embedding space. Default: that of the source model if both towers come from one, else 512.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the new projections.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the new projections.")
 @overwrite_option
 def combine(vision: str, text: str, out: str, target: Framework, **options: Any) -> None:
     """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained.
@@ -106,7 +106,7 @@ def combine(vision: str, text: str, out: str, target: Framework, **options: Any)
 
 @click.command(
     cls=Command,
-    short_help="Show what a checkpoint is, and what would be left out.",
+    short_help="Show what a checkpoint is and what would be left out.",
     epilog="Example: convert inspect clip-italian/",
 )
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))

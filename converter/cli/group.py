@@ -13,7 +13,7 @@ from converter.cli.voice import common_options, logged, wants_json
 from converter.errors import INTERRUPTED, ConverterError, OptionError, next_step
 
 WRONG_USAGE = 2  # as click has it
-TOO_LITTLE_MEMORY = "this machine has too little memory for that; take one with more"
+TOO_LITTLE_MEMORY = "this machine has too little memory; use one with more"
 _MULTIPLYING = "OPENBLAS_NUM_THREADS"
 
 

@@ -12,7 +12,9 @@ from converter.errors import ConverterError
 _Command = Callable[..., None]
 _Decorator = Callable[[_Command], _Command]
 
-revision_option = click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV, too.")
+revision_option = click.option(
+    "--revision", metavar="REV", help="Branch, tag or commit of a Hub id; ID@REV works, too."
+)
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the checkpoint in OUT; other files in it stay."
 )
@@ -57,13 +59,13 @@ conversion_options = _all_of(
         type=click.Choice(["keep", "float32", "float16", "bfloat16"]),
         default="keep",
         show_default=True,
-        help="What float tensors become.",
+        help="Dtype of the float tensors in OUT.",
     ),
     click.option(
         "--max-shard-size",
         metavar="SIZE",
         callback=_check_size,
-        help="Cut the weights into files of SIZE, e.g. 5GB.",
+        help="Split the weights into files of at most SIZE, e.g. 5GB.",
     ),
     config_option,
     overwrite_option,
@@ -74,27 +76,29 @@ conversion_options = _all_of(
 
 # How models run, and on what.
 run_options = _all_of(
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-    click.option("--float64", is_flag=True, help="Compute in float64: what remains is no rounding."),
-    click.option("--seed", default=0, show_default=True, help="Of the inputs."),
-    click.option("--seconds", default=600.0, show_default=True, help="How long each side may take."),
+    click.option(
+        "--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda or cuda:N."
+    ),
+    click.option("--float64", is_flag=True, help="Compute in float64; any difference left is real."),
+    click.option("--seed", default=0, show_default=True, help="Seed of the inputs."),
+    click.option("--seconds", default=600.0, show_default=True, help="Time limit for each side, in seconds."),
     click.option(
         "--reference-python",
         metavar="PATH",
         type=click.Path(path_type=Path),
-        help="Interpreter of another environment for PyTorch.",
+        help="Python interpreter of another environment, to run PyTorch in.",
     ),
     click.option(
         "--texts",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Texts, one per line, to put through the tokenizer beside made-up ids.",
+        help="Also run these texts, one per line, through the tokenizer.",
     ),
     click.option(
         "--images",
         metavar="PATH",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="Picture, or folder of pictures, to put through the image processor; may be given more than once.",
+        help="Also run this picture, or folder of pictures, through the image processor; repeatable.",
     ),
 )

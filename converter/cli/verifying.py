@@ -29,7 +29,7 @@ class Verifying(Command):
 
 @click.command(
     cls=Verifying,
-    short_help="Compare files, weights and every layer with the source.",
+    short_help="Compare files, weights and every layer output with the source.",
     epilog="Example: convert verify clip-italian-tf/ --atol 1e-4 --report parity.html",
 )
 @click.argument("out", metavar="[OUT]", default=".", type=click.Path(readable=False))
@@ -37,21 +37,25 @@ class Verifying(Command):
     "--reference",
     metavar="SRC|FILE",
     type=click.Path(readable=False),
-    help="The source, or a file of `convert reference`.",
+    help="Source checkpoint, or a file that `convert reference` wrote.",
 )
-@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of every output.")
-@click.option("--rtol", default=0.0, show_default=True, help="Relative tolerance of every output.")
-@click.option("--weights-only", is_flag=True, help="Compare files and weights, start no framework.")
+@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of every layer output.")
+@click.option("--rtol", default=0.0, show_default=True, help="Relative tolerance of every layer output.")
+@click.option("--weights-only", is_flag=True, help="Compare files and weights only; start no framework.")
 @run_options
 @click.option(
-    "--backend", type=click.Choice(["tensorflow", "jax"]), default="tensorflow", show_default=True, help="Of Keras."
+    "--backend",
+    type=click.Choice(["tensorflow", "jax"]),
+    default="tensorflow",
+    show_default=True,
+    help="Backend of Keras.",
 )
 @click.option(
     "--report", "reports", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
-    help="Write figures to FILE: .json .md .html .xml or .txt; may be given more than once.",
+    help="Write a report to FILE (.json .md .html .xml .txt); repeatable.",
 )  # fmt: skip
 @click.option(
-    "--record/--no-record", default=True, show_default=True, help="Keep the result as parity.json in OUT, for push."
+    "--record/--no-record", default=True, show_default=True, help="Keep the result in OUT as parity.json, for push."
 )
 def verify(
     out: str,
@@ -96,11 +100,11 @@ def verify(
 
 @click.command(
     cls=Command,
-    short_help="Run PyTorch once, to verify with elsewhere.",
+    short_help="Run PyTorch once and record it, to verify elsewhere.",
     epilog="Example: convert reference clip-italian/ -o golden.safetensors --device cuda",
 )
 @click.argument("source", metavar="SRC", type=click.Path(readable=False))
-@click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="File to write.")
+@click.option("-o", "--out", metavar="FILE", required=True, type=click.Path(), help="Golden reference file to write.")
 @revision_option
 @run_options
 def reference(source: str, out: str, revision: str | None, **options: Any) -> None:

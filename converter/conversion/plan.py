@@ -127,7 +127,7 @@ def make_plan(
         widen_bfloat16: the target container has no bfloat16, which becomes float32.
 
     Raises:
-        PlanError: a tensor is missing, surplus, doubly present or of another shape than the config says.
+        PlanError: a tensor is missing, surplus, doubly present or of another shape than config.json says.
     """
     rules = compile_rules(config)
     source = checkpoint.framework

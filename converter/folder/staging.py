@@ -322,7 +322,7 @@ def _publish(staging: Path, out: Path, overwrite: bool, claim: _Claim) -> None:
             return
         except FileExistsError:
             if not overwrite:
-                raise TargetError(f"{out}: was made by somebody else meanwhile; choose another folder") from None
+                raise TargetError(f"{out}: another process created it meanwhile; choose another folder") from None
         _check_place(out, overwrite)  # it may be another than was looked at in the beginning
         try:
             claim.take()

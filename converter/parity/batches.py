@@ -85,8 +85,8 @@ def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
         empty = np.flatnonzero(~mask.any(axis=1))
         if empty.size:
             raise ParityError(
-                f"{where}: attention_mask leaves no position in row {empty[0]}; models do not agree with themselves "
-                "on such a row, so leave at least one position in each"
+                f"{where}: attention_mask masks all of row {empty[0]}, where models are not deterministic; leave at "
+                "least one position in each row"
             )
 
 
@@ -112,4 +112,4 @@ def _check_integers(name: str, values: Array, shape: tuple[int, ...], where: str
 def check_title(title: str, where: str) -> None:
     """Raises ParityError where a title is empty, longer than ``MAX_TITLE_CHARACTERS`` or not printable."""
     if not title or len(title) > MAX_TITLE_CHARACTERS or not title.isprintable():
-        raise ParityError(f"{where}: {printable(title)!r} is no title of a batch")
+        raise ParityError(f"{where}: {printable(title)!r} is not a batch title")

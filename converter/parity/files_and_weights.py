@@ -31,27 +31,27 @@ _WEIGHT_SUFFIXES = (".h5", ".safetensors", ".bin", ".msgpack", ".keras")
 def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     """Compares every file of a folder with its manifest."""
     if recorded is None:
-        return Finding("files", "not checked", problems=(f"there is no {manifest.NAME}",))
+        return Finding("files", "not checked", problems=(f"no {manifest.NAME}",))
     problems = []
     for name, (size, digest) in recorded.files.items():
         path = folder / name
         try:
             if path.is_symlink():
-                problems.append(f"{printable(name)} is a link; put a copy of what it leads to in its place")
+                problems.append(f"{printable(name)} is a link; replace it with a copy of the file it points to")
             elif not path.is_file():
                 problems.append(f"{printable(name)} is missing")
             elif path.stat().st_size != size:
                 problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
             elif digest is not None and hash_file(path).sha256 != digest:
-                problems.append(f"{printable(name)} has another sha256 than the manifest says")
+                problems.append(f"{printable(name)} has a sha256 that differs from the manifest")
         except OSError as error:
             problems.append(f"{printable(name)} cannot be read: {error.strerror}")
     known = {*recorded.files, manifest.NAME}
     added = [path.name for path in folder.iterdir() if path.name not in known and path.suffix in _WEIGHT_SUFFIXES]
     if added:
-        problems.append(f"weights that the manifest does not know: {listed(sorted(added))}")
+        problems.append(f"weights that the manifest does not list: {listed(sorted(added))}")
     has_sums = all(digest is not None for _, digest in recorded.files.values())
-    against = "sizes and sha256" if has_sums else "sizes only; it was written with --no-check"
+    against = "sizes and sha256" if has_sums else "sizes only, as --no-check computed no sha256"
     status: Status = "failed" if problems or not recorded.files else "passed"
     return Finding("files", status, len(recorded.files), f"the manifest, {against}", tuple(problems))
 
@@ -74,8 +74,8 @@ def verify_weights(
             problems += ours.wrong_buffers()
             if len(held(folder)) > 1:
                 problems.append(
-                    f"there are several weights, {listed(held(folder))}, of which only {ours.files[0].name} could be "
-                    "compared; leave one of them in the folder"
+                    f"the folder holds several weights ({listed(held(folder))}), and only {ours.files[0].name} was "
+                    "compared; keep one of them"
                 )
             against = []
             if reference is not None:
@@ -84,17 +84,15 @@ def verify_weights(
                     problems += _against_source(ours, theirs, recorded)
             hashes = canonical_hashes(ours) if golden is not None or not against else {}
             if not against and recorded is not None and recorded.tensors:
-                against.append("the canonical hashes of the manifest, the source being gone")
+                against.append("the hashes in the manifest, as the source is gone")
                 problems += _against_hashes(ours, hashes, recorded)
             if golden is not None and sum_of(hashes).dtypes == golden.dtypes:
-                against.append("the reference file's sum of all weights")
+                against.append("the sum of all weights in the reference file")
                 if sum_of(hashes) != golden:
-                    problems.append("the reference file was recorded from other weights than these")
+                    problems.append("the reference file was recorded from other weights")
             if not against:
-                gone = (
-                    "the source is gone" if recorded is not None else f"there is no {manifest.NAME} that names a source"
-                )
-                why = f"{gone} and there are no canonical hashes; name it with --reference"
+                gone = "the source is gone" if recorded is not None else f"no {manifest.NAME} names a source"
+                why = f"{gone} and the manifest has no hashes; name the source with --reference"
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
             status: Status = "failed" if problems else "passed"
             return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))
@@ -148,7 +146,7 @@ def _against_hashes(ours: TensorReader, hashes: Mapping[str, tuple[str, str]], r
         if is_dtype != dtype:
             problems.append(f"{name} is {is_dtype}, the manifest says {printable(dtype, 40)}")
         elif is_hash != digest:
-            problems.append(f"{name} has another canonical hash than the manifest says")
+            problems.append(f"{name} has a hash that differs from the manifest")
     return problems
 
 
@@ -185,5 +183,5 @@ def _logit_scale(ours: TensorReader) -> list[str]:
         return []
     return [
         f"config.json: {field} is {printable(repr(said), 40)}, the trained {ours.family.scale} is {stored!r}; "
-        "transformers 4.x would run with the former"
+        "transformers 4.x would use the former"
     ]

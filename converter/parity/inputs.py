@@ -73,8 +73,7 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if rules.get("positions_after_padding") else 0))
     if len(within) == size or longest < 1:
         raise ParityError(
-            f"text_config: a vocabulary of {size} and {positions} positions leave no text to test with; "
-            "correct the config"
+            f"text_config: a vocabulary of {size} and {positions} positions leave no room for a test text; correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in (defaults or fields) else 0
     return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left)
@@ -116,20 +115,20 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
             given = batch.inputs.get(name)
             if given is not None and given.max() >= size:
                 raise ParityError(
-                    f"{where}: {name} of batch {number} go up to {given.max()}, the model has {size}; the file was "
-                    "recorded from another model"
+                    f"{where}: {name} of batch {number} go up to {given.max()}, the model has {size}; record the file "
+                    "from this model"
                 )
         shape = batch.inputs["pixel_values"].shape[1:]
         if shape[0] != channels or (not any_size and shape[1:] != (height, width)):
             raise ParityError(
-                f"{where}: batch {number} has pictures of {shape}, the model takes {(channels, height, width)}; the file "
-                "was recorded from another model"
+                f"{where}: batch {number} has pictures of {shape}, the model takes {(channels, height, width)}; "
+                "record the file from this model"
             )
     many = any(min(len(batch.inputs["pixel_values"]), len(batch.inputs["input_ids"])) > 1 for batch in batches)
     if not many or (text.longest > 1 and all(batch.mask.all() for batch in batches)):
         raise ParityError(
-            f"{where}: no batch of several images and texts, or none with masked positions, which is too little to tell "
-            "models apart; make the file anew with 'convert reference'"
+            f"{where}: no batch of several images and texts, or none with masked positions, so models cannot be told "
+            "apart; record the file again with 'convert reference'"
         )
 
 
@@ -153,7 +152,7 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sizes) or prod(sizes) > MAX_PIXELS:
         raise ParityError(
             f"vision_config: image_size {printable(repr(size), 60)} and num_channels {printable(repr(channels), 60)} "
-            "make no image; correct the config"
+            "do not describe an image; correct the config"
         )
     return channels, sides[0], sides[1]
 

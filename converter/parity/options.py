@@ -48,9 +48,9 @@ class VerifyOptions:
             OptionError: they make no sense.
         """
         if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise OptionError(f"seconds is {self.seconds}, expected a finite number greater than 0")
+            raise OptionError(f"seconds is {self.seconds}; give a finite number above 0")
         if self.seed < 0:
-            raise OptionError(f"seed is {self.seed}, expected a number that is not negative")
+            raise OptionError(f"seed is {self.seed}; give a number of 0 or more")
         check_device(self.device)
 
     @property

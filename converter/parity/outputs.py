@@ -40,9 +40,9 @@ from converter.parity.samples import Samples, is_of_samples
 from converter.specs import Framework
 
 _log = logging.getLogger(__name__)
-NO_REFERENCE = "the source is not there, so that there is nothing to run beside it; name it with --reference"
-NO_SOURCE_SAID = f"there is no {manifest.NAME} that says what the source is; name it with --reference"
-_NO_PROCESSOR = "no tokenizer or image processor there, so that texts and pictures cannot be tried"
+NO_REFERENCE = "the source does not exist; name it with --reference"
+NO_SOURCE_SAID = f"no {manifest.NAME} names the source; name it with --reference"
+_NO_PROCESSOR = "no tokenizer or image processor, so texts and pictures were not run"
 
 
 class Outputs:
@@ -77,7 +77,7 @@ class Outputs:
         self._samples = options.samples
         if golden is not None and self._samples.given:
             raise OptionError(
-                f"{golden}: a golden reference file has inputs of its own; name texts and images to 'convert reference'"
+                f"{golden}: a golden reference file has its own inputs; pass texts and images to 'convert reference'"
             )
         self._stack = ExitStack()
         self._workers: tuple[Worker, Worker] | None = None
@@ -114,7 +114,7 @@ class Outputs:
                 Finding("outputs", "not checked", problems=(self._no_reference,)),
                 _untried(self._no_reference),
             ), None
-        reason = "the reference file holds no batch of texts and pictures"
+        reason = "the reference file holds no texts and pictures"
         try:
             if self._golden is not None:
                 theirs, ours, against = *self._run_candidate(self._golden), str(self._golden)
@@ -146,8 +146,7 @@ class Outputs:
         dtype = theirs.metadata["dtype"]
         if self._options.float64 and dtype != "float64":
             raise OptionError(
-                f"{golden}: was recorded in {printable(dtype, 40)}, so that nothing can be compared in float64; make it "
-                "anew with 'convert reference --float64'"
+                f"{golden}: holds {printable(dtype, 40)} outputs, not float64; record it again with 'convert reference --float64'"
             )
         check_whole(self._folder)
         asked = self._options.candidate(dtype)
@@ -191,12 +190,15 @@ class Outputs:
         except WorkerError:
             raise
         except ParityError as error:
-            return "not checked", f"{listed(files)}: not the source's, whose processor cannot be tried: {error}"
+            return "not checked", f"{listed(files)}: differ from the source, whose processor cannot run: {error}"
         names = [name for name in INPUTS if name in made.inputs or name in wanted]
         names = [name for name in names if not same_bits(made.inputs.get(name), wanted.get(name))]
         if names:
-            return "failed", f"{listed(files)}: not the source's, whose processor makes other {listed(names)}"
-        return "not checked", f"{listed(files)}: not the source's; what was tried is read alike, the rest may not be"
+            return "failed", f"{listed(files)}: differ from the source, and its processor gives other {listed(names)}"
+        return (
+            "not checked",
+            f"{listed(files)}: differ from the source; the texts and pictures tried give the same inputs, others may not",
+        )
 
 
 def all_batches(
@@ -277,7 +279,7 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if ours == "pt":
         return folder, source
     if theirs == "tf":
-        raise OptionError(f"{source}: holds TensorFlow weights as {folder} does; name PyTorch's, which are what counts")
+        raise OptionError(f"{source}: holds TensorFlow weights, as {folder} does; name the PyTorch checkpoint")
     return source, folder
 
 

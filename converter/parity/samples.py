@@ -73,7 +73,7 @@ def _read_texts(path: Path) -> tuple[str, ...]:
         raise OptionError(f"{printable(str(path))}: not UTF-8 text: {error}; give one text per line") from None
     texts = tuple(line.strip() for line in lines if line.strip())
     if not texts:
-        raise OptionError(f"{printable(str(path))}: no text in it; give one text per line")
+        raise OptionError(f"{printable(str(path))}: holds no text; give one text per line")
     return texts
 
 
@@ -83,7 +83,7 @@ def _picture_files(path: Path) -> list[Path]:
     except OSError as error:
         raise OptionError(f"{printable(str(path))}: cannot be read: {error.strerror}; name another folder") from None
     if not files:
-        raise OptionError(f"{printable(str(path))}: no picture in it; expected files in {', '.join(PICTURES)}")
+        raise OptionError(f"{printable(str(path))}: holds no picture; supported are {', '.join(PICTURES)}")
     for file in files:
         _check_file(file, MAX_PICTURE_BYTES)
     return [file.absolute() for file in files]
@@ -115,13 +115,12 @@ def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any
     ids, pixels = made["input_ids"], made["pixel_values"]
     if ids.size and ids.max() >= text.size:
         raise ParityError(
-            f"the tokenizer makes the id {ids.max()} and the model has {text.size} embeddings; "
-            "the tokenizer is of another model"
+            f"the tokenizer makes the id {ids.max()} and the model has {text.size} embeddings; use the tokenizer of this model"
         )
     if pixels.shape[1] != channels or (not takes_any_size(config) and pixels.shape[2:] != (height, width)):
         raise ParityError(
             f"the image processor makes pictures of {pixels.shape[1:]}, the model takes {(channels, height, width)}; "
-            "the processor is of another model"
+            "use the image processor of this model"
         )
     inputs = {"pixel_values": pixels, "input_ids": ids}
     if "attention_mask" in made:

@@ -82,7 +82,9 @@ def model_order(name: str) -> tuple[int, int, int, int, int]:
     match = _IN_TOWER.fullmatch(name)
     if match is None:
         if name not in HEAD:
-            raise ParityError(f"{printable(name)} is not a tap; expected vision.*, text.* or one of {', '.join(HEAD)}")
+            raise ParityError(
+                f"{printable(name)} is not a layer output; expected vision.*, text.* or one of {', '.join(HEAD)}"
+            )
         return (len(TOWERS), HEAD.index(name), 0, 0, 0)
     tower = TOWERS.index(match["tower"])
     if match["whole"]:
@@ -248,5 +250,5 @@ def _present(output: Any, field: str, tower: str) -> Any:
 
 def _there(value: Any, what: str, tower: str) -> Any:
     if value is None:
-        raise ParityError(f"{tower} tower: the model returned no {what}, so that there is nothing to compare")
+        raise ParityError(f"{tower} tower: the model returned no {what}, so there is nothing to compare")
     return value

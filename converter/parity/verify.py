@@ -159,7 +159,7 @@ def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
     if finding.part != "outputs" or finding.status != "failed" or recorded is None or recorded.dtype not in _NARROW:
         return finding
     reason = (
-        f"the weights were rounded to {recorded.dtype}, as was asked for, which moves the outputs: allow for it with "
+        f"the conversion rounded the weights to {recorded.dtype} (--dtype), which changes the outputs; raise "
         "--atol (docs/tolerances.md has figures)"
     )
     return replace(finding, problems=(*finding.problems, reason))
@@ -176,12 +176,9 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
         return None, _no_reference(folder, recorded)
     problem = ""
     if config_of(source).parent.resolve() == folder.resolve():
-        problem = (
-            f"{source} is the checkpoint that is to be verified, which is equal to itself whatever it holds; name its "
-            "source with --reference"
-        )
+        problem = f"{source} is the checkpoint to verify, and always matches itself; name its source with --reference"
     elif not config_of(source).is_file():
-        problem = f"{source} has no config.json beside it; put the one there that it was converted with"
+        problem = f"{source} has no config.json beside it; put the one there that the conversion used"
     if problem and given is not None:
         raise SourceError(problem)
     return (None, problem) if problem else (source, "")
@@ -194,8 +191,7 @@ def _no_reference(folder: Path, recorded: Manifest | None) -> str:
         looked_for = [str(path) for path in places(folder, recorded)]
         return f"{NO_REFERENCE}. Looked for: {listed(looked_for, 3)}" if looked_for else NO_REFERENCE
     return (
-        "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
-        f"{printable(f'{recorded.hub}@{recorded.commit}')}"
+        f"the source is not in the cache; download it with --reference {printable(f'{recorded.hub}@{recorded.commit}')}"
     )
 
 

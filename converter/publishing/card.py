@@ -44,9 +44,9 @@ def section(evidence: Evidence, repository: str) -> str:
             f"`{_code(recorded.commit)}`"
         )
     elif not recorded.source_files:
-        described = "Made of weights that were not a checkpoint of this model (trained, or joined of two towers),"
+        described = "Made from weights in memory (a trained model, or two towers combined)"
     elif not evidence.is_summed:
-        described = "Converted from files whose sums were not taken"
+        described = "Converted from files without recorded sums"
     reproducing = [
         "To reproduce them:",
         "",
@@ -156,8 +156,8 @@ def _with_metadata(text: str, held: Mapping[str, Any], changes: Mapping[str, Any
         pass  # an anchor that was cut off, or one mapping in braces
     wanted = ", ".join(f"{name}: {json.dumps(value, default=str)}" for name, value in changes.items())
     raise SourceError(
-        f"README.md: its metadata is spelled so that nothing can be set without touching the rest of it; set on the Hub "
-        f"first: {printable(wanted, 500)}"
+        "README.md: its metadata cannot be changed without touching other fields; set these on the Hub first: "
+        f"{printable(wanted, 500)}"
     )
 
 

@@ -81,26 +81,23 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
     settle(folder)
     recorded = read_manifest(folder) if folder.is_dir() else None
     if recorded is None:
-        raise SourceError(
-            f"{folder}: not a folder that a conversion made (no {manifest.NAME}); convert first, then push"
-        )
+        raise SourceError(f"{folder}: no conversion made this folder (no {manifest.NAME}); convert first, then push")
     if recorded.hub is not None and not (is_id(recorded.hub) and COMMIT.fullmatch(recorded.commit or "")):
         raise SourceError(
-            f"{folder}: {manifest.NAME} names a source that is no model on the Hub: "
+            f"{folder}: {manifest.NAME} names a source that is not a Hub model: "
             f"{printable(f'{recorded.hub}@{recorded.commit}')}; convert again"
         )
     found = verify_files(folder, recorded)
     if found.status != "passed" and not allow_unverified:
         problem = found.problems[0] if found.problems else "it lists no files"
         raise TargetError(
-            f"{folder}: does not match its {manifest.NAME}: {problem}; convert again, or push it all the same with "
-            "--allow-unverified"
+            f"{folder}: does not match its {manifest.NAME}: {problem}; convert again, or push it anyway with --allow-unverified"
         )
     held = read_proof(folder)
     if isinstance(held, str) and not allow_unverified:
         raise TargetError(
-            f"{folder}: not shown to be equal to its source: {held}; run `convert verify {folder}`, or push it all the "
-            "same with --allow-unverified"
+            f"{folder}: not verified against its source: {held}; run `convert verify {folder}`, or push it anyway "
+            "with --allow-unverified"
         )
     names = [*recorded.files, manifest.NAME, *(() if isinstance(held, str) else (proof.NAME,))]
     for name in names:
@@ -111,7 +108,7 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
     raw = read_json(folder / manifest.NAME, MAX_MANIFEST_BYTES)
     if not is_family(raw.get("family", JOINED)):
         raise SourceError(
-            f"{folder}: {manifest.NAME} names a family that is not known here: {printable(repr(raw['family']), 60)}; convert "
+            f"{folder}: {manifest.NAME} names an unknown family: {printable(repr(raw['family']), 60)}; convert "
             "again, or update this program"
         )
     source = _source(folder, recorded, raw)

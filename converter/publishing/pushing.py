@@ -207,11 +207,9 @@ def _who_am_i(api: Any, dry_run: bool) -> str | None:
     """The name of the user whose token is in force; None in a dry run without one."""
     if not token():
         if dry_run:
-            _LOG.warning(
-                "without a token neither private models nor an open pull request of yours are seen; log in first"
-            )
+            _LOG.warning("without a token, private models and your open pull requests are invisible; log in first")
             return None
-        raise HubError("publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN")
+        raise HubError("publishing needs a token with write access; log in with `hf auth login`, or set HF_TOKEN")
     return str(api.whoami()["name"])
 
 
@@ -230,8 +228,8 @@ def _find_target(
             raise
         if create_pr:
             raise HubError(
-                f"{repository}: is not there, or is private; a pull request needs a repository: leave --create-pr out, "
-                "and it is made"
+                f"{repository}: does not exist, or is private. A pull request needs a repository; leave --create-pr "
+                "out to create it"
             ) from None
         return _Target(None, {}, base, None)
     pull = None if create_pr is False or me is None else _own_pull(api, repository, base, evidence, me)
@@ -266,7 +264,7 @@ def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence
             other = next(format for format, file in FORMATS[ours].items() if file != "model.safetensors")
             raise TargetError(
                 f"{repository}: its {name} is {framework_name(theirs)}'s, which {framework_name(ours)}'s would replace; "
-                f"convert again with --format {other}, which lies beside it"
+                f"convert again with --format {other}, which can lie beside it"
             )
 
 
@@ -371,7 +369,7 @@ def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
     lost = [change.name for change in sent if not _is_there(evidence, change, there)]
     if lost:
         raise HubError(
-            f"{done.repository}: not at {done.revision} as it was sent: {listed(lost)}; look whether its .gitignore names "
+            f"{done.repository}: not at {done.revision} as sent: {listed(lost)}; check whether its .gitignore lists "
             "it, and run this again"
         )
 

@@ -29,7 +29,8 @@ OF_TF = (
 )
 
 OF_CKPT = (
-    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which lies beside its "
+    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which can "
+    "lie beside its "
     ".data files"
 )
 

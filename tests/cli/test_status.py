@@ -98,7 +98,7 @@ def test_verify_where_nothing_was_converted(convert: Convert, here: Path) -> Non
     ("options", "status", "message"),
     [
         (("--device", "tpu"), 2, "device is tpu, expected auto, cpu, cuda or cuda:<number>"),
-        (("--seconds", "-1"), 2, "seconds is -1.0, expected a finite number greater than 0"),
+        (("--seconds", "-1"), 2, "seconds is -1.0; give a finite number above 0"),
         (("--atol", "nan"), 2, "atol is nan; give a finite number of 0 or more"),
         (("--texts", "none.txt"), 2, "none.txt: cannot be read: No such file or directory; name another file"),
         (("--report", "tf/report.doc"), 2, "tf/report.doc: a report's name ends in .json, .md, .html, .xml, .txt; choose"
@@ -238,7 +238,7 @@ def test_too_little_memory(convert: Convert, here: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(engine, "make_plan", ask_for_too_much)
     assert convert("pt2tf", "src", "out") == (
-        1, "", "convert: this machine has too little memory for that; take one with more\n"
+        1, "", "convert: this machine has too little memory; use one with more\n"
     )  # fmt: skip
 
 

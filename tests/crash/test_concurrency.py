@@ -39,7 +39,7 @@ def test_into_the_same_folder(sources: Path, tmp_path: Path, kernel: bool, turn:
     ended = at_once([arguments] * CROWD, tmp_path, kernel)
     assert sorted(one.status for one in ended) == [0, *[1] * (CROWD - 1)]
     late = f"convert: {out}: exists already; choose another folder, or replace its checkpoint with --overwrite\n"
-    lost = f"convert: {out}: was made by somebody else meanwhile; choose another folder\n"
+    lost = f"convert: {out}: another process created it meanwhile; choose another folder\n"
     assert {one.err for one in ended if one.status} <= {late, lost}
     assert not case.proved or verify(out, weights_only=True).passed
     assert [path.name for path in out.parent.iterdir()] == ["out"]

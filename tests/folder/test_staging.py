@@ -80,7 +80,7 @@ def test_somebody_else_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     out = tmp_path / "out"
     with pytest.raises(TargetError) as caught, staged(out, False):
         old_checkpoint(out)
-    assert str(caught.value) == f"{out}: was made by somebody else meanwhile; choose another folder"
+    assert str(caught.value) == f"{out}: another process created it meanwhile; choose another folder"
     assert (out / "config.json").read_text() == "old"
     assert leftovers(tmp_path) == []
 
@@ -155,7 +155,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
         thread.join(20)
     won = [result for result in results if result.startswith("won")]
     assert won == [f"won {(tmp_path / 'out' / 'who').read_text()}"]
-    assert results.count(f"{tmp_path / 'out'}: was made by somebody else meanwhile; choose another folder") == 5
+    assert results.count(f"{tmp_path / 'out'}: another process created it meanwhile; choose another folder") == 5
     assert leftovers(tmp_path) == []
 
 
@@ -282,7 +282,7 @@ def test_a_folder_that_fills_between_look_and_rename(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(TargetError) as caught, staged(out, False) as staging:
         (staging / "new").touch()
-    assert str(caught.value) == f"{out}: was made by somebody else meanwhile; choose another folder"
+    assert str(caught.value) == f"{out}: another process created it meanwhile; choose another folder"
 
 
 def test_parents_that_were_made_are_taken_away(tmp_path: Path) -> None:

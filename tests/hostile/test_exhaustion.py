@@ -184,7 +184,7 @@ def test_a_picture_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "white.png"
     image.new("1", (10_000, 10_000), 1).save(path)
     assert path.stat().st_size < 50_000
-    with pytest.raises(ParityError, match=f"{path}: not a picture that can be read: DecompressionBombWarning: "):
+    with pytest.raises(ParityError, match=f"{path}: not a readable picture: DecompressionBombWarning: "):
         processing._processed(None, [path])
 
 

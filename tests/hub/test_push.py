@@ -179,7 +179,7 @@ def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: 
 def test_a_family_that_is_none_is_refused(hub: Hub, token: str, out: Path, said: Any) -> None:
     manifest = json.loads((out / "conversion.json").read_text())
     (out / "conversion.json").write_text(json.dumps(manifest | {"family": said}))
-    with pytest.raises(SourceError, match="conversion.json names a family that is not known here: "):
+    with pytest.raises(SourceError, match="conversion.json names an unknown family: "):
         push(out, f"{USER}/made", allow_unverified=True, dry_run=True)
 
 
@@ -203,9 +203,9 @@ def test_sources_that_have_no_sums(hub: Hub, token: str, tmp_path: Path) -> None
     assert marks["memory", 1] != marks["memory", 2]
     assert marks["unchecked", 1] != marks["unchecked", 2]
     assert "To reproduce" not in said["memory", 1]
-    assert "Made of weights that were not a checkpoint of this model" in said["memory", 1]
+    assert "Made from weights in memory" in said["memory", 1]
     assert "convert pt2tf SOURCE out" in said["unchecked", 1]
-    assert "Converted from files whose sums were not taken by `" in said["unchecked", 1]
+    assert "Converted from files without recorded sums by `" in said["unchecked", 1]
 
 
 def test_the_rest_of_a_card_is_not_touched(hub: Hub, out: Path) -> None:
@@ -326,7 +326,7 @@ def test_what_the_repository_ignores(hub: Hub, out: Path) -> None:
     with pytest.raises(HubError) as caught:
         push(out, f"{USER}/clip-tf")
     assert str(caught.value) == (
-        f"{USER}/clip-tf: not at main as it was sent: tf_model.h5; look whether its .gitignore names it, and run this again"
+        f"{USER}/clip-tf: not at main as sent: tf_model.h5; check whether its .gitignore lists it, and run this again"
     )
 
 
@@ -410,8 +410,8 @@ def refused(hub: Hub, folder: Path, repository: str = ID, kind: type[Exception] 
 
 
 def test_not_verified(hub: Hub, out: Path) -> None:
-    ending = f"; run `convert verify {out}`, or push it all the same with --allow-unverified"
-    start = f"{out}: not shown to be equal to its source: "
+    ending = f"; run `convert verify {out}`, or push it anyway with --allow-unverified"
+    start = f"{out}: not verified against its source: "
     record = json.loads((out / "parity.json").read_text())
     for change, why in (
         ({"passed": False}, "parity.json says that it did not pass"),
@@ -454,8 +454,8 @@ def test_not_what_the_manifest_says(hub: Hub, out: Path) -> None:
     content[-1] ^= 1
     (out / "tf_model.h5").write_bytes(content)
     assert refused(hub, out) == (
-        f"{out}: does not match its conversion.json: tf_model.h5 has another sha256 than the manifest says; convert "
-        "again, or push it all the same with --allow-unverified"
+        f"{out}: does not match its conversion.json: tf_model.h5 has a sha256 that differs from the manifest; convert "
+        "again, or push it anyway with --allow-unverified"
     )
 
 
@@ -478,14 +478,14 @@ def test_a_source_that_is_none(hub: Hub, out: Path) -> None:
     manifest["source"]["hub"] = "a/b](https://evil"
     (out / "conversion.json").write_text(json.dumps(manifest))
     assert refused(hub, out, kind=SourceError, allow_unverified=True) == (
-        f"{out}: conversion.json names a source that is no model on the Hub: a/b](https://evil@"
+        f"{out}: conversion.json names a source that is not a Hub model: a/b](https://evil@"
         f"{manifest['source']['commit']}; convert again"
     )
 
 
 def test_not_a_conversion(hub: Hub, token: str) -> None:
     assert refused(hub, FIXTURE, kind=SourceError) == (
-        f"{FIXTURE}: not a folder that a conversion made (no conversion.json); convert first, then push"
+        f"{FIXTURE}: no conversion made this folder (no conversion.json); convert first, then push"
     )
     for name in ("a/b/c", "model", "../x"):
         assert refused(hub, FIXTURE, name, SourceError) == (
@@ -498,7 +498,7 @@ def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tm
     pt2tf(ID, folder, format="safetensors")
     write_proof(folder, verification(folder).to_json())
     hub.requests.clear()
-    said = "its {name} is PyTorch's, which TensorFlow's would replace; convert again with --format h5, which lies beside it"
+    said = "its {name} is PyTorch's, which TensorFlow's would replace; convert again with --format h5, which can lie beside it"
     assert refused(hub, folder) == f"{ID}: " + said.format(name="model.safetensors")
     assert refused(hub, folder, allow_unverified=True) == f"{ID}: " + said.format(name="model.safetensors")
     tf2pt(out, tmp_path / "shards", max_shard_size="40KB")
@@ -510,7 +510,7 @@ def test_weights_of_the_other_framework_are_not_replaced(hub: Hub, out: Path, tm
     hub.requests.clear()
     assert refused(hub, tmp_path / "pt", f"{USER}/fresh") == (
         f"{USER}/fresh: its model.safetensors is TensorFlow's, which PyTorch's would replace; convert again with --format "
-        "bin, which lies beside it"
+        "bin, which can lie beside it"
     )
 
 
@@ -558,12 +558,10 @@ def test_one_file_instead_of_shards(hub: Hub, out: Path) -> None:
 def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert refused(hub, out, kind=HubError) == (
-        "publishing needs a token that may write; log in with `hf auth login`, or set HF_TOKEN"
+        "publishing needs a token with write access; log in with `hf auth login`, or set HF_TOKEN"
     )
     assert push(out, ID, dry_run=True).action == "pull request"
-    assert (
-        "without a token neither private models nor an open pull request of yours are seen; log in first" in caplog.text
-    )
+    assert "without a token, private models and your open pull requests are invisible; log in first" in caplog.text
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "token" in refused(hub, out, kind=HubError)
     monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
@@ -574,8 +572,7 @@ def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: 
 
 def test_a_pull_request_to_nothing(hub: Hub, out: Path) -> None:
     assert refused(hub, out, f"{USER}/none", HubError, create_pr=True) == (
-        f"{USER}/none: is not there, or is private; a pull request needs a repository: leave --create-pr out, and it is "
-        "made"
+        f"{USER}/none: does not exist, or is private. A pull request needs a repository; leave --create-pr out to create it"
     )
 
 
@@ -606,7 +603,7 @@ def test_metadata_that_cannot_be_added_to(hub: Hub, out: Path, before: str) -> N
     hub.add(f"{USER}/odd", {"README.md": f"---\n{before}---\n".encode()})
     said = refused(hub, out, f"{USER}/odd", SourceError)
     assert said.startswith(
-        "README.md: its metadata is spelled so that nothing can be set without touching the rest of it; set on the Hub first: "
+        "README.md: its metadata cannot be changed without touching other fields; set these on the Hub first: "
     )
     assert f'"{ID}"' in said
 

@@ -60,10 +60,10 @@ def test_without_a_reference_the_cache_is_enough(hub: Hub, published: str, tmp_p
     assert found.findings[1].against.endswith("/model.safetensors, bit for bit")
     shutil.rmtree(tmp_path / "cache")
     found = verify(tmp_path / "tf", weights_only=True)
-    assert found.findings[1].against == "the canonical hashes of the manifest, the source being gone"
+    assert found.findings[1].against == "the hashes in the manifest, as the source is gone"
     outputs = verify(tmp_path / "tf").findings[2]
     assert outputs == Finding("outputs", "not checked", problems=(
-        "the source is not in the cache, so that there is nothing to run beside it; download it with --reference "
+        "the source is not in the cache; download it with --reference "
         f"{ID}@{hub.repositories[ID].refs['main']}",
     ))  # fmt: skip
     assert hub.requests == []
@@ -78,7 +78,7 @@ def test_a_manifest_that_names_no_model(hub: Hub, published: str, tmp_path: Path
         source = manifest["source"] | change
         (tmp_path / "tf" / "conversion.json").write_text(json.dumps(manifest | {"source": source}))
         found = verify(tmp_path / "tf", weights_only=True)
-        assert found.findings[1].against == "the canonical hashes of the manifest, the source being gone"
+        assert found.findings[1].against == "the hashes in the manifest, as the source is gone"
     assert hub.requests == []
 
 

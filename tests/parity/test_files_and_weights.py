@@ -81,9 +81,9 @@ def test_without_its_source_the_canonical_hashes_count(out, source):
     shutil.rmtree(source)
     found = weights(out)
     assert (found.status, found.compared) == ("passed", 97)
-    assert found.against == "the canonical hashes of the manifest, the source being gone"
+    assert found.against == "the hashes in the manifest, as the source is gone"
     change(out, "text_model/bert/pooler/dense/bias", lambda values: values.__setitem__(3, values[3] + 1e-3))
-    assert weights(out).problems == ("text_model.pooler.dense.bias has another canonical hash than the manifest says",)
+    assert weights(out).problems == ("text_model.pooler.dense.bias has a hash that differs from the manifest",)
 
 
 def test_without_source_and_hashes_nothing_is_called_passed(source, tmp_path):
@@ -91,7 +91,7 @@ def test_without_source_and_hashes_nothing_is_called_passed(source, tmp_path):
     shutil.rmtree(source)
     found = weights(tmp_path / "out")
     assert found.status == "not checked"
-    assert found.problems == ("the source is gone and there are no canonical hashes; name it with --reference",)
+    assert found.problems == ("the source is gone and the manifest has no hashes; name the source with --reference",)
 
 
 def test_a_file_of_another_size_is_not_said_to_have_had_no_sum(out):
@@ -196,9 +196,9 @@ def test_files_that_changed_went_or_came(out):
     found = verify_files(out, read_manifest(out))
     assert found.status == "failed"
     assert found.problems == (
-        "tf_model.h5 has another sha256 than the manifest says",
+        "tf_model.h5 has a sha256 that differs from the manifest",
         "tokenizer.json is missing",
-        "weights that the manifest does not know: model.safetensors",
+        "weights that the manifest does not list: model.safetensors",
     )
 
 
@@ -230,8 +230,8 @@ def test_weights_that_were_not_compared_are_not_equal(out: Path, source: Path) -
     found = weights(out, source)
     assert found.status == "failed"
     assert found.problems == (
-        "there are several weights, model.safetensors, tf_model.h5, of which only model.safetensors could be compared; "
-        "leave one of them in the folder",
+        "the folder holds several weights (model.safetensors, tf_model.h5), and only model.safetensors was compared; "
+        "keep one of them",
     )
 
 

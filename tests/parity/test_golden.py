@@ -88,9 +88,9 @@ def test_inputs_alone_are_read_as_such(tmp_path: Path) -> None:
     assert read_recording(path, taps=False).batches[0].taps == {}
     assert "metadata lacks source, config_sha256" in refusal(path)
     write_recording(Recording(METADATA, (Batch("one", inputs()),)), path)
-    assert refusal(path) == (": batch 0 has no taps, so that nothing could be compared; run 'convert reference' again")
+    assert refusal(path) == (": batch 0 has no layer outputs; run 'convert reference' again")
     write_recording(recording(taps()), path)
-    assert refusal(path, taps=False) == ": batch 0 has taps already, expected inputs only"
+    assert refusal(path, taps=False) == ": batch 0 already has layer outputs, expected inputs only"
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -103,15 +103,15 @@ def test_metadata_must_say_what_ran(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "pt"}, "not a golden reference file but some other safetensors file"),
+        ({"format": "pt"}, "not a golden reference file but another safetensors file"),
         ({"format_version": "2"}, "format version 2, this version reads 1; make the file again"),
-        ({"batches": "[]"}, "no list of 1 to 1000 titles"),
-        ({"batches": "{"}, "no list of 1 to 1000 titles"),
-        ({"batches": "[1]"}, "no list of 1 to 1000 titles"),
+        ({"batches": "[]"}, "not a list of 1 to 1000 titles"),
+        ({"batches": "{"}, "not a list of 1 to 1000 titles"),
+        ({"batches": "[1]"}, "not a list of 1 to 1000 titles"),
         ({"batches": "[" * 100_000}, "more than 100,000 characters of metadata"),
-        ({"batches": "[" * 50_000}, "no list of 1 to 1000 titles"),
-        ({"batches": json.dumps(["t"] * 1001)}, "no list of 1 to 1000 titles"),
-        ({"batches": json.dumps(["red \x1b[31m"])}, r"'red \x1b[31m' is no title of a batch"),
+        ({"batches": "[" * 50_000}, "not a list of 1 to 1000 titles"),
+        ({"batches": json.dumps(["t"] * 1001)}, "not a list of 1 to 1000 titles"),
+        ({"batches": json.dumps(["red \x1b[31m"])}, r"'red \x1b[31m' is not a batch title"),
         ({"batches": json.dumps(["a", "b"])}, "batch 1: no pixel_values"),
         ({"source": "s" * 100_001}, "more than 100,000 characters of metadata"),
     ],
@@ -151,7 +151,7 @@ def test_another_dtype_is_refused(tmp_path: Path, name: str, dtype: str, message
 
 HOLLOW = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]])
 BAD_INPUTS = [
-    ({"attention_mask": HOLLOW}, "attention_mask leaves no position in row 1"),
+    ({"attention_mask": HOLLOW}, "attention_mask masks all of row 1"),
     ({"attention_mask": np.full((TEXTS, SEQUENCE), 2)}, "attention_mask holds 2, expected 0 and 1 only"),
     ({"attention_mask": np.full((TEXTS, SEQUENCE), -1)}, "attention_mask holds -1, expected no negative values"),
     ({"attention_mask": np.ones((TEXTS, 1), np.int64)}, "expected int64 (texts, sequence) like input_ids (3, 5)"),
@@ -187,7 +187,7 @@ def test_inputs_that_every_model_needs(tmp_path: Path, name: str) -> None:
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     assert refusal(path) == ": cannot be read: No such file or directory"
-    assert refusal(tmp_path) == ": not a file; expected a golden reference file as 'convert reference' writes it"
+    assert refusal(tmp_path) == ": not a file; name a golden reference file that 'convert reference' wrote"
     os.mkfifo(tmp_path / "pipe")
     assert "not a file" in refusal(tmp_path / "pipe")
     for content in (
@@ -199,7 +199,7 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert "not a golden reference file" in refusal(path)
     save_file({"x": np.zeros(1)}, path)
-    assert "some other safetensors file" in refusal(path)
+    assert "not a golden reference file but another safetensors file" in refusal(path)
 
 
 def test_a_file_larger_than_any_run_makes_is_not_read(tmp_path: Path) -> None:
@@ -239,5 +239,5 @@ def test_a_name_by_which_verify_would_not_know_it_is_refused(tmp_path: Path) -> 
     with pytest.raises(ParityError) as caught:
         check_recording_path(tmp_path / "golden")
     assert str(caught.value) == (
-        f"{tmp_path}/golden: the name of a golden reference file ends in .safetensors; choose such a name"
+        f"{tmp_path}/golden: the name of a golden reference file ends in .safetensors; choose another name"
     )

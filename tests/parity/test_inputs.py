@@ -133,27 +133,27 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
         ),
         (
             {"text_config": {"model_type": "bert", "vocab_size": 1}},
-            "text_config: a vocabulary of 1 and 512 positions leave no text to test with; correct the config",
+            "text_config: a vocabulary of 1 and 512 positions leave no room for a test text; correct the config",
         ),
         (
             {"text_config": {"model_type": "roberta", "max_position_embeddings": 2}},
-            "text_config: a vocabulary of 50265 and 2 positions leave no text to test with; correct the config",
+            "text_config: a vocabulary of 50265 and 2 positions leave no room for a test text; correct the config",
         ),
         (
             {"vision_config": {"model_type": "vit", "image_size": "big"}},
-            "vision_config: image_size 'big' and num_channels 3 make no image; correct the config",
+            "vision_config: image_size 'big' and num_channels 3 do not describe an image; correct the config",
         ),
         (
             {"vision_config": {"model_type": "vit", "image_size": 0}},
-            "vision_config: image_size 0 and num_channels 3 make no image; correct the config",
+            "vision_config: image_size 0 and num_channels 3 do not describe an image; correct the config",
         ),
         (
             {"vision_config": {"image_size": 4097, "num_channels": 1}},
-            "vision_config: image_size 4097 and num_channels 1 make no image; correct the config",
+            "vision_config: image_size 4097 and num_channels 1 do not describe an image; correct the config",
         ),
         (
             {"vision_config": {"model_type": "vit", "image_size": [8, 8, 8]}},
-            "vision_config: image_size [8, 8, 8] and num_channels 3 make no image; correct the config",
+            "vision_config: image_size [8, 8, 8] and num_channels 3 do not describe an image; correct the config",
         ),
     ],
 )

@@ -112,7 +112,7 @@ def test_why_it_aborted_is_shown_although_its_stack_is_long(worker: Worker) -> N
 def test_a_kill_is_called_what_it_mostly_is(worker: Worker) -> None:
     message = failure(worker, "kill")
     assert message == (
-        "Worker: was killed (SIGKILL), as systems do when memory runs out; use a machine with more memory; "
+        "Worker: was killed (SIGKILL), probably because memory ran out; use a machine with more memory; "
         "its log is empty"
     )
 
@@ -135,8 +135,8 @@ def test_a_hang_is_ended_in_time(worker: Worker) -> None:
     message = failure(worker, "sleep", seconds=0.5)
     assert time.monotonic() - begin < 5
     assert message == (
-        "Worker: no answer within 0.5 s, so it was ended; allow more time (--seconds) if the model is large or the "
-        "machine slow\n  its log ends with:\n  | sleeping"
+        "Worker: no answer within 0.5 s, so it was stopped; raise --seconds if the model is large or the machine "
+        "slow\n  its log ends with:\n  | sleeping"
     )
     assert failure(worker, "echo") == message, "it is not said to have been killed by the system"
 

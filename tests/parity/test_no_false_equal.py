@@ -135,8 +135,7 @@ def test_a_checkpoint_is_no_source_of_itself(pair: Path, monkeypatch: pytest.Mon
     (pair / "link").symlink_to("back")
     for name in ("back", "./back", "tf/../back", "link", "back/model.safetensors", str(pair / "back")):
         assert refusal("back", reference=name, weights_only=True) == (
-            f"{Path(name)} is the checkpoint that is to be verified, which is equal to itself whatever it holds; name its "
-            "source with --reference"
+            f"{Path(name)} is the checkpoint to verify, and always matches itself; name its source with --reference"
         )
     manifest = json.loads((pair / "back" / "conversion.json").read_text())
     manifest["source"]["path"] = "."
@@ -144,13 +143,13 @@ def test_a_checkpoint_is_no_source_of_itself(pair: Path, monkeypatch: pytest.Mon
     found = verify("back")
     assert not found.passed
     assert [finding.status for finding in found.findings] == ["passed", "passed", "not checked", "not checked"]
-    assert "equal to itself whatever it holds" in found.findings[2].problems[0]
-    assert found.findings[1].against == "the canonical hashes of the manifest, the source being gone"
+    assert "always matches itself" in found.findings[2].problems[0]
+    assert found.findings[1].against == "the hashes in the manifest, as the source is gone"
 
 
 def test_a_source_without_its_config_is_not_whole(pair: Path) -> None:
     (pair / "pt" / "config.json").unlink()
-    said = f"{pair}/pt has no config.json beside it; put the one there that it was converted with"
+    said = f"{pair}/pt has no config.json beside it; put the one there that the conversion used"
     assert refusal(pair / "tf", reference=pair / "pt") == said
     found = verify(pair / "tf")
     assert [finding.status for finding in found.findings] == ["passed", "passed", "not checked", "not checked"]
@@ -164,13 +163,11 @@ def test_a_device_that_is_none_is_refused_also_where_nothing_runs() -> None:
 
 def test_without_a_manifest_nothing_is_said_to_be_gone(pair: Path) -> None:
     (pair / "tf" / "conversion.json").unlink()
-    said = "there is no conversion.json that says what the source is; name it with --reference"
+    said = "no conversion.json names the source; name it with --reference"
     found = verify(pair / "tf")
     assert [finding.status for finding in found.findings] == ["not checked"] * 4
     assert [finding.problems for finding in found.findings[1:]] == [
-        (
-            "there is no conversion.json that names a source and there are no canonical hashes; name it with --reference",
-        ),
+        ("no conversion.json names a source and the manifest has no hashes; name the source with --reference",),
         (said,),
         (said,),
     ]
@@ -181,7 +178,7 @@ def test_tensorflow_is_no_reference_of_tensorflow(pair: Path) -> None:
     with pytest.raises(ParityError) as caught:
         module._sides(pair / "tf", pair / "copy")
     assert str(caught.value) == (
-        f"{pair}/copy: holds TensorFlow weights as {pair}/tf does; name PyTorch's, which are what counts"
+        f"{pair}/copy: holds TensorFlow weights, as {pair}/tf does; name the PyTorch checkpoint"
     )
     assert module._sides(pair / "back", pair / "tf") == (pair / "back", pair / "tf")
 
@@ -216,9 +213,11 @@ def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
             True,
             0,
             "not checked",
-            ("tokenizer.json: not the source's; what was tried is read alike, the rest may not be",),
+            (
+                "tokenizer.json: differ from the source; the texts and pictures tried give the same inputs, others may not",
+            ),
         ),
-        (True, 1, "failed", ("tokenizer.json: not the source's, whose processor makes other input_ids",)),
+        (True, 1, "failed", ("tokenizer.json: differ from the source, and its processor gives other input_ids",)),
     ],
 )
 def test_a_tokenizer_that_is_not_the_sources_does_not_pass(
@@ -276,13 +275,13 @@ def test_a_golden_file_is_of_these_weights_or_of_others(pair: Path) -> None:
         finding = verify(pair / "tf", reference=golden, weights_only=True).findings[1]
         assert finding.status == status, name
         if status == "failed":
-            assert finding.problems == ("the reference file was recorded from other weights than these",)
+            assert finding.problems == ("the reference file was recorded from other weights",)
         if status == "passed":
-            assert (finding.compared, finding.against) == (97, "the reference file's sum of all weights")
+            assert (finding.compared, finding.against) == (97, "the sum of all weights in the reference file")
     shutil.rmtree(pair / "pt")
     found = verify(pair / "back", reference=pair / "wrong.safetensors", weights_only=True).findings[1]
     assert found.status == "failed"
-    assert found.against.endswith("tf, bit for bit; the reference file's sum of all weights")
+    assert found.against.endswith("tf, bit for bit; the sum of all weights in the reference file")
 
 
 def test_metadata_alone_is_checked_like_the_whole_file(tmp_path: Path) -> None:
@@ -298,12 +297,11 @@ def test_a_golden_file_that_cannot_serve_is_refused_before_anything_runs(pair: P
     with pytest.raises(OptionError) as caught:
         verify(pair / "tf", reference=golden, options=VerifyOptions(float64=True))
     assert str(caught.value) == (
-        f"{golden}: was recorded in float32, so that nothing can be compared in float64; make it anew with 'convert "
-        "reference --float64'"
+        f"{golden}: holds float32 outputs, not float64; record it again with 'convert reference --float64'"
     )
     other = write_checkpoint(pair / "other", CONFIG, tensors_of(CONFIG))
     assert verify(other, reference=golden).findings[2].problems == (
-        f"{golden}: input_ids of batch 0 go up to 133, the model has 97; the file was recorded from another model",
+        f"{golden}: input_ids of batch 0 go up to 133, the model has 97; record the file from this model",
     )
 
 
@@ -313,7 +311,7 @@ def test_outputs_that_differ_because_weights_were_rounded_say_so(pair: Path, dty
     manifest = read_manifest(pair / "tf")
     assert manifest is not None
     found = _with_reason(Finding(part, "failed", problems=("different",)), replace(manifest, dtype=dtype))
-    more = ("the weights were rounded to bfloat16, as was asked for, which moves the outputs: allow for it with --atol "
+    more = ("the conversion rounded the weights to bfloat16 (--dtype), which changes the outputs; raise --atol "
             "(docs/tolerances.md has figures)",)  # fmt: skip
     assert found.problems == ("different", *(more if (part, dtype) == ("outputs", "bfloat16") else ()))
 
@@ -334,19 +332,17 @@ def test_golden_inputs_are_of_the_model() -> None:
         greatest = max(int(b.inputs[name].max()) for b in batches if name in b.inputs)
         said = fits(batches, text_fields={field: greatest})
         assert f"{name} of batch " in said, name
-        assert said.endswith(
-            f" go up to {greatest}, the model has {greatest}; the file was recorded from another model"
-        )
+        assert said.endswith(f" go up to {greatest}, the model has {greatest}; record the file from this model")
     assert fits(batches, vision_fields={"image_size": 32}) == (
-        "file: batch 0 has pictures of (3, 24, 24), the model takes (3, 32, 32); the file was recorded from another model"
+        "file: batch 0 has pictures of (3, 24, 24), the model takes (3, 32, 32); record the file from this model"
     )
 
 
 def test_golden_inputs_have_to_tell_models_apart() -> None:
     batches = make_batches(CONFIG)
     little = (
-        "file: no batch of several images and texts, or none with masked positions, which is too little to tell models "
-        "apart; make the file anew with 'convert reference'"
+        "file: no batch of several images and texts, or none with masked positions, so models cannot be told "
+        "apart; record the file again with 'convert reference'"
     )
     assert fits(batches[:1]) == ""
     assert fits(batches[4:]) == little
@@ -376,7 +372,7 @@ def test_a_run_of_other_inputs_than_were_asked_for_does_not_count(tmp_path: Path
         return
     with pytest.raises(ParityError) as caught:
         read_answer(request, {}, asked)
-    assert str(caught.value) == "model: was not run on the 2 batches that it was given; run it again"
+    assert str(caught.value) == "model: did not run the 2 batches it was given; run it again"
 
 
 def test_a_process_that_is_gone_is_no_missing_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,10 +456,10 @@ def test_a_golden_file_that_is_none_is_no_reference(pair: Path) -> None:
 def test_a_time_limit_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(ParityError) as caught:
         VerifyOptions(seconds=seconds)
-    assert str(caught.value) == f"seconds is {seconds}, expected a finite number greater than 0"
+    assert str(caught.value) == f"seconds is {seconds}; give a finite number above 0"
 
 
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ParityError) as caught:
         VerifyOptions(seed=-1)
-    assert str(caught.value) == "seed is -1, expected a number that is not negative"
+    assert str(caught.value) == "seed is -1; give a number of 0 or more"

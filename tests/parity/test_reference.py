@@ -181,13 +181,13 @@ def test_a_missing_weight_is_refused(worker: Worker, altered: Altered, batches: 
 
 def test_a_weight_left_over_is_refused(worker: Worker, altered: Altered, batches: tuple[Batch, ...]) -> None:
     folder = altered(lambda tensors: tensors.update({"text_model.more": np.zeros(3, np.float32)}))
-    assert "1 left over in the files: text_model.more" in refusal(worker, folder, batches)
+    assert "1 unexpected in the files: text_model.more" in refusal(worker, folder, batches)
 
 
 def test_a_weight_of_another_shape_is_refused(worker: Worker, altered: Altered, batches: tuple[Batch, ...]) -> None:
     name = "text_projection.weight"
     folder = altered(lambda tensors: tensors.update({name: tensors[name][:-1].copy()}))
-    assert f"1 of another shape than the config says: {name}. Check" in refusal(worker, folder, batches)
+    assert f"1 of another shape than config.json says: {name}. Check" in refusal(worker, folder, batches)
 
 
 def test_a_tensorflow_checkpoint_is_refused(worker: Worker, altered: Altered, batches: tuple[Batch, ...]) -> None:
@@ -228,7 +228,7 @@ def test_a_changed_weight_shows_in_the_taps_behind_it(
 
 def test_folders_that_are_none_are_refused(worker: Worker, tiny_folder: Path, tmp_path: Path, batches: Any) -> None:
     message = refusal(worker, tmp_path, batches)
-    assert message == f"{tmp_path}: no config.json there; expected a folder as save_pretrained writes it"
+    assert message == f"{tmp_path}: holds no config.json; name a folder that save_pretrained wrote"
     shutil.copy(tiny_folder / "config.json", tmp_path)
     message = refusal(worker, tmp_path, batches)
     assert message.startswith(f"PyTorch reference: {tmp_path}: transformers ")
@@ -265,7 +265,7 @@ def test_a_gpu_that_is_not_there_is_refused(tiny_folder: Path, batches: tuple[Ba
         ({"device": "cuda:-1"}, "device is cuda:-1, expected auto, cpu, cuda or cuda:<number>"),
         ({"dtype": "float16"}, "dtype is float16, expected float32 or float64"),
         ({"attention": "flash"}, "attention is flash, expected eager or sdpa"),
-        ({"attentions": True}, "attention maps were asked for with sdpa, which returns none; choose eager attention"),
+        ({"attentions": True}, "sdpa returns no attention maps; choose eager attention"),
     ],
 )
 def test_options_are_checked_before_a_process_starts(options: dict[str, Any], message: str) -> None:

@@ -61,12 +61,12 @@ def refusal(texts: Path | None = None, pictures: tuple[Path, ...] = ()) -> str:
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text(" \n\n", "utf-8")
-    assert refusal(empty) == f"{empty}: no text in it; give one text per line"
+    assert refusal(empty) == f"{empty}: holds no text; give one text per line"
     assert (
         refusal(tmp_path / "none") == f"{tmp_path}/none: cannot be read: No such file or directory; name another file"
     )
     assert refusal(None, (tmp_path,)) == (
-        f"{tmp_path}: no picture in it; expected files in .png, .jpg, .jpeg, .webp, .bmp, .gif"
+        f"{tmp_path}: holds no picture; supported are .png, .jpg, .jpeg, .webp, .bmp, .gif"
     )
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"perch\xe9")
@@ -89,13 +89,12 @@ def test_a_processor_of_another_model_is_refused(config: dict[str, Any]) -> None
     with pytest.raises(ParityError) as caught:
         sample_batch("t", made(input_ids=np.array([[2, size, 3], [2, 3, 0]])), config)
     assert str(caught.value) == (
-        f"the tokenizer makes the id {size} and the model has {size} embeddings; the tokenizer is of another model"
+        f"the tokenizer makes the id {size} and the model has {size} embeddings; use the tokenizer of this model"
     )
     with pytest.raises(ParityError) as caught:
         sample_batch("t", made(pixel_values=np.zeros((2, 3, 48, 40), np.float32)), config)
     assert str(caught.value) == (
-        "the image processor makes pictures of (3, 48, 40), the model takes (3, 40, 40); the processor is of another "
-        "model"
+        "the image processor makes pictures of (3, 48, 40), the model takes (3, 40, 40); use the image processor of this model"
     )
     resizing = {**config, "vision_config": {**config["vision_config"], "model_type": "dinov2"}}
     assert sample_batch("t", made(pixel_values=np.zeros((2, 3, 48, 40), np.float32)), resizing).is_square

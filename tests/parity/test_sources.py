@@ -78,7 +78,7 @@ def test_what_has_changed_where_it_was_is_the_source_all_the_same(made: Path) ->
 def test_what_was_looked_for_is_said(made: Path) -> None:
     shutil.move(made / "models", made / "far")
     assert verify(made / "made" / "out").findings[2].problems == (
-        "the source is not there, so that there is nothing to run beside it; name it with --reference. Looked for: "
+        "the source does not exist; name it with --reference. Looked for: "
         f"{made}/models/src, {made}/made/models/src, {made}/made/src and 2 more",
     )
 

@@ -66,7 +66,7 @@ def test_taps_have_names_for_people(name: str, words: str) -> None:
 )  # fmt: skip
 def test_other_names_are_no_taps(name: str) -> None:
     assert not is_tap(name)
-    with pytest.raises(ParityError, match="is not a tap"):
+    with pytest.raises(ParityError, match="is not a layer output"):
         model_order(name)
 
 

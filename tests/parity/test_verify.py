@@ -62,7 +62,7 @@ def test_without_a_processor_samples_are_not_checked_and_those_named_fail(pair, 
     found = verify(tmp_path / "tf", options=VerifyOptions(images=(PICTURES,)))
     assert (statuses(found), found.passed) == ({**ALL, "samples": "failed"}, False)
     assert found.findings[-1].problems == (
-        f"{tmp_path}/tf: no tokenizer or image processor there, so that texts and pictures cannot be tried",
+        f"{tmp_path}/tf: no tokenizer or image processor, so texts and pictures were not run",
     )
     (tmp_path / "tf" / "tokenizer_config.json").write_text("{}")
     found = verify(tmp_path / "tf")

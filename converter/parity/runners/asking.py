@@ -37,9 +37,7 @@ def read_answer(request: Mapping[str, Any], answer: Mapping[str, Any], batches: 
         for (title, inputs), (wanted, given) in zip(ran, asked, strict=True)
     )
     if not same:
-        raise ParityError(
-            f"{request['source']}: was not run on the {len(asked)} batches that it was given; run it again"
-        )
+        raise ParityError(f"{request['source']}: did not run the {len(asked)} batches it was given; run it again")
     told = {name: str(answer[name]) for name in ("seconds", "peak_memory") if answer.get(name) is not None}
     return replace(recording, metadata={**recording.metadata, **told})
 
@@ -51,10 +49,10 @@ def write_request(folder: Path, source: Path, batches: Sequence[Batch], options:
         ParityError: there is no batch, or no config.json in ``source`` or beside it.
     """
     if not batches:
-        raise ParityError("there is no batch to run, so that nothing could be compared")
+        raise ParityError("there is no batch to run; give at least one")
     source = source.absolute()
     if not config_of(source).is_file():
-        raise ParityError(f"{source}: no config.json there; expected a folder as save_pretrained writes it")
+        raise ParityError(f"{source}: holds no config.json; name a folder that save_pretrained wrote")
     inputs, out = folder / "inputs.safetensors", folder / "taps.safetensors"
     write_recording(Recording({}, tuple(batches)), inputs)
     return {"source": str(source), "inputs": str(inputs), "out": str(out), "options": options}

@@ -77,7 +77,7 @@ def check_recording_path(path: Path) -> None:
         ParityError: the file exists, could not be made, or has a name by which ``verify`` would not know it.
     """
     if path.suffix != ".safetensors":
-        raise ParityError(f"{path}: the name of a golden reference file ends in .safetensors; choose such a name")
+        raise ParityError(f"{path}: the name of a golden reference file ends in .safetensors; choose another name")
     try:
         check_place_of_file(path)
         if os.path.lexists(path):
@@ -113,7 +113,7 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
             save_file(tensors, fresh, metadata=metadata)
             fresh.chmod(fresh.parent.stat().st_mode & 0o666)  # safetensors 0.8 lets nobody else read what it writes
     except FileExistsError:
-        raise ParityError(f"{path}: was made by somebody else meanwhile; choose another name") from None
+        raise ParityError(f"{path}: another process created it meanwhile; choose another name") from None
     except OSError as error:
         raise ParityError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
     except SafetensorError as error:  # what the system said of writing, in words only
@@ -169,7 +169,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise ParityError(f"{path}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
-        raise ParityError(f"{path}: not a file; expected a golden reference file as 'convert reference' writes it")
+        raise ParityError(f"{path}: not a file; name a golden reference file that 'convert reference' wrote")
     if found.st_size > MAX_BYTES:
         raise ParityError(f"{path}: {found.st_size:,} bytes, expected at most {MAX_BYTES:,}")
 
@@ -177,7 +177,7 @@ def _check_file(path: Path) -> None:
 def _check_metadata(metadata: Mapping[str, str], path: Path, needed: tuple[str, ...]) -> dict[str, str]:
     if metadata.get("format") != FORMAT:
         raise ParityError(
-            f"{path}: not a golden reference file but some other safetensors file; make one with 'convert reference'"
+            f"{path}: not a golden reference file but another safetensors file; make one with 'convert reference'"
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise ParityError(
@@ -202,7 +202,7 @@ def _read_titles(text: str, path: Path) -> list[str]:
         or not 0 < len(titles) <= MAX_BATCHES
         or not all(isinstance(t, str) for t in titles)
     ):
-        raise ParityError(f"{path}: metadata 'batches' is no list of 1 to {MAX_BATCHES} titles; make the file again")
+        raise ParityError(f"{path}: metadata 'batches' is not a list of 1 to {MAX_BATCHES} titles; make the file again")
     for title in titles:
         check_title(title, str(path))
     return titles
@@ -240,7 +240,7 @@ def _batch(number: int, title: str, arrays: Mapping[str, Array], taps: bool, pat
     }
     check_inputs(found["input"], where)
     if taps and not found["tap"]:
-        raise ParityError(f"{where} has no taps, so that nothing could be compared; run 'convert reference' again")
+        raise ParityError(f"{where} has no layer outputs; run 'convert reference' again")
     if found["tap"] and not taps:
-        raise ParityError(f"{where} has taps already, expected inputs only")
+        raise ParityError(f"{where} already has layer outputs, expected inputs only")
     return Batch(title, found["input"], found["tap"])

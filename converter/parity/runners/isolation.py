@@ -156,8 +156,8 @@ class Worker:
             if time.monotonic() > deadline:
                 self.end()
                 self._ended_for = (
-                    f"no answer within {seconds:g} s, so it was ended; allow more time (--seconds) if the model is "
-                    "large or the machine slow"
+                    f"no answer within {seconds:g} s, so it was stopped; raise --seconds if the model "
+                    "is large or the machine slow"
                 )
                 raise WorkerError(f"{self.name}: {self._ended_for}{self._log_tail()}")
             time.sleep(_POLL)
@@ -172,7 +172,7 @@ class Worker:
         if "memory" in outcome:
             raise WorkerError(
                 f"{self.name}: ran out of memory: {printable(outcome['memory'], 500)}; choose another device or a "
-                f"machine with more{self._log_tail()}"
+                f"machine with more memory{self._log_tail()}"
             )
         if "failed" in outcome:
             raise WorkerError(f"{self.name}: failed with {printable(outcome['failed'], 500)}{self._log_tail()}")
@@ -220,5 +220,5 @@ def _how_it_ended(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     if name == "SIGKILL":
-        return "was killed (SIGKILL), as systems do when memory runs out; use a machine with more memory"
+        return "was killed (SIGKILL), probably because memory ran out; use a machine with more memory"
     return f"crashed with {name}"

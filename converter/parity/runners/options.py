@@ -48,7 +48,7 @@ class ReferenceOptions:
             if getattr(self, name) not in allowed:
                 raise OptionError(f"{name} is {printable(getattr(self, name), 60)}, expected {' or '.join(allowed)}")
         if self.attentions and self.attention != "eager":
-            raise OptionError("attention maps were asked for with sdpa, which returns none; choose eager attention")
+            raise OptionError("sdpa returns no attention maps; choose eager attention")
 
 
 @dataclass(frozen=True, slots=True)

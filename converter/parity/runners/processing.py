@@ -75,7 +75,7 @@ def _processed(processor: Any, files: list[Path]) -> dict[str, Array]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(file).convert("RGB")
 
-    pictures = [_attempt(partial(load, file), f"{file}: not a picture that can be read") for file in files]
+    pictures = [_attempt(partial(load, file), f"{file}: not a readable picture") for file in files]
     made = _attempt(
         lambda: processor(images=pictures, return_tensors="np"), "the image processor cannot take the pictures"
     )

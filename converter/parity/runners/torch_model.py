@@ -118,13 +118,13 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
     derived = {name for name in info["unexpected_keys"] if name.endswith(_DERIVED)}
     wrong = {
         "missing from the files": [name for name in info["missing_keys"] if not name.endswith(_DERIVED)],
-        "left over in the files": [name for name in info["unexpected_keys"] if name not in derived],
-        "of another shape than the config says": [_name_of(entry) for entry in info["mismatched_keys"]],
+        "unexpected in the files": [name for name in info["unexpected_keys"] if name not in derived],
+        "of another shape than config.json says": [_name_of(entry) for entry in info["mismatched_keys"]],
         "that failed to load": list(info.get("error_msgs") or ()),
     }
     if any(wrong.values()):
         # The weights were found to be the model's before: both together, it is the names that this version does not read.
-        unread = _version() < (5, 6) and wrong["missing from the files"] and wrong["left over in the files"]
+        unread = _version() < (5, 6) and wrong["missing from the files"] and wrong["unexpected in the files"]
         raise (WorkerError if unread else ParityError)(
             f"{source}: the files are not the model that config.json describes: {_counted(wrong)}. Check that they "
             f"belong together, and that transformers {transformers.__version__} reads their names: versions before 5.6 "
@@ -174,8 +174,8 @@ def _check_known(source: Path) -> None:
         named = (config.get(section) or {}).get("model_type")
         if isinstance(named, str) and named not in transformers.CONFIG_MAPPING:
             raise WorkerError(
-                f"{source}: transformers {transformers.__version__} knows no {section} of type {printable(named, 60)}; "
-                "name an environment whose transformers does (--reference-python)"
+                f"{source}: transformers {transformers.__version__} has no {section} of type {printable(named, 60)}; "
+                "name an environment whose transformers has it (--reference-python)"
             )
 
 
