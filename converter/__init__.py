@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from converter.models.families.clip import TFCLIPModel
     from converter.models.families.siglip import TFSiglipModel
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
+    from converter.names.listing import Supported, SupportedTower, towers
     from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.options import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
@@ -39,6 +40,8 @@ _HOMES = {
     "Conversion": "converter.conversion.engine",
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
+    "Supported": "converter.names.listing",
+    "SupportedTower": "converter.names.listing",
     "TFCLIPModel": "converter.models",
     "TFSiglipModel": "converter.models",
     "TFVisionTextDualEncoderModel": "converter.models",
@@ -52,6 +55,7 @@ _HOMES = {
     "tf2pt": "converter.conversion.engine",
     "verify": "converter.parity.verify",
     "tf_to_pt_weight_rename": "converter.names.scopes",
+    "towers": "converter.names.listing",
 }
 
 __all__ = [
@@ -60,6 +64,8 @@ __all__ = [
     "Conversion",
     "ConverterError",
     "Publication",
+    "Supported",
+    "SupportedTower",
     "TFCLIPModel",
     "TFSiglipModel",
     "TFVisionTextDualEncoderModel",
@@ -72,6 +78,7 @@ __all__ = [
     "record_reference",
     "tf2pt",
     "tf_to_pt_weight_rename",
+    "towers",
     "verify",
 ]
 

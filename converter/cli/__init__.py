@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from converter.cli import conversions, publishing, verifying
+from converter.cli import conversions, listing, publishing, verifying
 from converter.cli.group import Group
 from converter.cli.signals import run
 
@@ -30,6 +30,7 @@ for _command in (
     conversions.tf2pt,
     conversions.combine,
     conversions.inspect,
+    listing.towers,
     verifying.verify,
     verifying.reference,
     publishing.push,

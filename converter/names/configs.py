@@ -11,6 +11,7 @@ from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, l
 from converter.folder.files import read_json
 from converter.names.expressions import integer
 from converter.names.families import JOINED, Family, families, family, is_family
+from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
 # What the examples of transformers called a dual encoder before it was one of its models.
@@ -270,6 +271,10 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
         raise UnsupportedTower(
             f"{where}: {model_type} is a {other} tower where the {side} tower belongs; the vision tower comes first, then "
             "the text tower"
+        )
+    if isinstance(model_type, str) and (reason := refusals(side).get(model_type)):
+        raise UnsupportedTower(
+            f"{where}.model_type {model_type!r} {reason}; supported are {', '.join(supported(side))}"
         )
     if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(

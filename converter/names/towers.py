@@ -41,5 +41,11 @@ def input_rules(side: Side, model_type: object) -> Mapping[str, Any]:
 
 def in_transformers_4(side: Side, model_type: object, framework: Framework) -> bool:
     """Whether transformers 4 can have such a tower in a dual encoder in a framework other than PyTorch."""
+    return class_in_transformers_4(side, model_type, framework) is not None
+
+
+def class_in_transformers_4(side: Side, model_type: object, framework: Framework) -> str | None:
+    """The class of such a tower in transformers 4 in a framework other than PyTorch; None where no dual encoder can have it."""
     rules = tower_rules(side, model_type)
-    return rules is not None and model_type in rules.get("in_transformers_4", {}).get(framework, ())
+    found = None if rules is None else rules.get("in_transformers_4", {}).get(framework, {}).get(model_type)
+    return None if found is None else str(found)

@@ -18,6 +18,7 @@ RESULTS = {
     "verify": "report",
     "reference": "recording",
     "push": "publication",
+    "towers": "towers",
 }
 
 

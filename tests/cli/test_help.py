@@ -33,7 +33,7 @@ def test_help_of_each_command(convert: Convert, name: str) -> None:
     run = convert(name, "--help")
     assert (run.status, run.err) == (0, "")
     assert f"Example: convert {name} " in run.out
-    assert run.out.startswith(f"Usage: convert {name} [OPTIONS] ")
+    assert run.out.startswith(f"Usage: convert {name} [OPTIONS]")
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):
             assert all(f" {option}" in run.out for option in (*parameter.opts, *parameter.secondary_opts))

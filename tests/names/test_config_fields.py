@@ -101,8 +101,10 @@ def test_refusal_in_full(names: Any) -> None:
 
 
 def test_tower_without_rules(names: Any) -> None:
-    with pytest.raises(UnsupportedTower, match=r"text_config\.model_type 'electra' has no rules; supported are albert"):
-        names.tower_config({"model_type": "electra"})
+    with pytest.raises(
+        UnsupportedTower, match=r"text_config\.model_type 'no-tower' has no rules; supported are albert"
+    ):
+        names.tower_config({"model_type": "no-tower"})
 
 
 def test_field_of_no_version_is_reported(tower_type: str, names: Any) -> None:

@@ -99,7 +99,7 @@ def test_other_models_are_named(config: dict[str, Any], found: str) -> None:
     assert refusal(config) == EXPECTED_DUAL + found
 
 
-@pytest.mark.parametrize("model_type", ["resnet", 3, ["vit"], {"a": 1}, "VIT"])
+@pytest.mark.parametrize("model_type", ["no-tower", 3, ["vit"], {"a": 1}, "VIT"])
 def test_unsupported_vision_towers(model_type: Any) -> None:
     message = refusal(config_of(vision_fields={"model_type": model_type}), UnsupportedTower)
     assert message == (
@@ -111,8 +111,8 @@ def test_unsupported_vision_towers(model_type: Any) -> None:
 def test_unsupported_text_tower() -> None:
     message = refusal(config_of(text_fields={"model_type": "distilbert"}), UnsupportedTower)
     assert message == (
-        "config.json: text_config.model_type 'distilbert' has no rules; supported are "
-        f"{', '.join(supported('text'))}; other towers can be added as described in README"
+        "config.json: text_config.model_type 'distilbert' has no pooled output, which a dual encoder projects; supported are "
+        f"{', '.join(supported('text'))}"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from converter.names.rule_files import SIDES, supported
-from converter.names.towers import in_transformers_4, tower_defaults, tower_rules
+from converter.names.towers import class_in_transformers_4, tower_defaults, tower_rules
 from tests.names.test_odd_configs import used_fields
 from tests.towers import FILE, IN_TENSORFLOW_4, TOWERS, read_towers
 
@@ -31,7 +31,8 @@ def test_it_has_the_towers_of_the_rules() -> None:
 
 
 def test_it_and_the_rules_agree_on_tensorflow_4() -> None:
-    assert {t for side in SIDES for t in supported(side) if in_transformers_4(side, t, "tf")} == set(IN_TENSORFLOW_4)
+    said = {t: class_in_transformers_4(side, t, "tf") for side in SIDES for t in supported(side)}
+    assert {t: name for t, name in said.items() if name} == {t: TOWERS[t].tensorflow["class"] for t in IN_TENSORFLOW_4}
 
 
 def test_relatives_are_towers_of_one_side() -> None:

@@ -1,0 +1,81 @@
+"""What is refused as a tower: each type once, with its reason; and in PyTorch itself a sample has no vector to project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from converter.errors import UnsupportedTower
+from converter.names.configs import check_tower_config
+from converter.names.listing import towers
+from converter.names.refused import refusals
+from converter.names.rule_files import SIDES, rule_file, supported, tower_files
+
+GROUPS = rule_file("refused")
+TEXT = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+IMAGE = {"image_size": 32, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+# Of each reason that a model can be asked about, tiny models: group, side, model type, config.
+SAMPLE: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("no_pooled_output", "text", "distilbert", {"vocab_size": 50, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 40}),
+    ("no_pooled_output", "text", "electra", {**TEXT, "embedding_size": 16}),
+    ("no_pooled_output", "text", "deberta", {**TEXT, "pooler_hidden_size": 32}),
+    ("no_pooled_output", "text", "deberta-v2", TEXT),
+    ("no_pooled_output", "text", "modernbert", {**TEXT, "pad_token_id": 0}),
+    ("no_pooled_output", "vision", "vit_msn", IMAGE),
+    ("no_vector", "vision", "resnet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}),
+    ("something_else", "text", "gpt2", {"vocab_size": 50, "n_embd": 32, "n_layer": 1, "n_head": 2}),
+]  # fmt: skip
+
+
+def test_a_type_has_one_reason() -> None:
+    for side in SIDES:
+        listed = [name for group in GROUPS.values() for name in group[side]]
+        assert len(set(listed)) == len(listed)
+        assert set(refusals(side)) == set(listed) - set(tower_files(side))
+        assert all(list(group[side]) == sorted(group[side]) for group in GROUPS.values())
+    assert set(GROUPS) == {group for group, *_ in SAMPLE} | {"further_input", "random_mask", "not_yet"}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_config_is_refused_with_the_reason(side: Any) -> None:
+    for name, reason in refusals(side).items():
+        with pytest.raises(UnsupportedTower) as raised:
+            check_tower_config(side, {"model_type": name})
+        assert (
+            str(raised.value) == f"config.json.model_type {name!r} {reason}; supported are {', '.join(supported(side))}"
+        )
+
+
+def test_the_list_has_every_tower_and_every_refusal() -> None:
+    found = towers()
+    assert [(tower.side, tower.model_type) for tower in found.towers] == [
+        (side, t) for side in SIDES for t in supported(side)
+    ]
+    assert found.refused == {side: refusals(side) for side in SIDES}
+    assert {"clip", "vision-text-dual-encoder"} <= set(found.families)
+    assert "| bert | text | PyTorch, TensorFlow" in found.to_markdown()
+    assert "| mpnet | text |" in found.to_markdown()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("group", "side", "model_type", "config"), SAMPLE, ids=[name for _, _, name, _ in SAMPLE])
+def test_pytorch_has_nothing_to_project(group: str, side: Any, model_type: str, config: dict[str, Any]) -> None:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    assert model_type in GROUPS[group][side]
+    model = AutoModel.from_config(CONFIG_MAPPING[model_type](**config)).eval()
+    given = (
+        {"pixel_values": torch.zeros(2, 3, 32, 32)}
+        if side == "vision"
+        else {"input_ids": torch.ones(2, 5, dtype=torch.long)}
+    )
+    with torch.no_grad():
+        found = model(**given).to_tuple()
+    if group == "no_pooled_output":
+        assert len(found) == 1
+    elif group == "no_vector":
+        assert found[1].ndim != 2
+    else:
+        assert not isinstance(found[1], torch.Tensor)
