@@ -17,6 +17,7 @@ from converter.conversion.tower_plan import plan_tower
 from converter.errors import SourceError, printable, reading
 from converter.folder.files import read_json
 from converter.hub.download import obtain
+from converter.hub.ids import Access
 from converter.names.configs import check_tower_config, read_config, tower_section
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
@@ -203,7 +204,10 @@ def _free_memory() -> int | None:
 
 
 def open_tensors(
-    source: str | os.PathLike[str], framework: Framework = KERAS, revision: str | None = None
+    source: str | os.PathLike[str],
+    framework: Framework = KERAS,
+    revision: str | None = None,
+    access: Access = Access(),  # noqa: B008 - frozen
 ) -> TensorReader:
     """Opens the checkpoint of a model with two towers, to read its tensors as ``framework`` has them.
 
@@ -211,6 +215,7 @@ def open_tensors(
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
         framework: whose names and layouts are wanted, whatever the checkpoint's own.
         revision: branch, tag or commit of an id.
+        access: how the Hub is asked for it.
 
     Returns:
         A context manager.
@@ -218,7 +223,7 @@ def open_tensors(
     Raises:
         ConverterError: the checkpoint is not complete or not sound.
     """
-    checkpoint, folder = open_source(obtain(source, None, revision).path, None)
+    checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
     try:
         config = read_config(folder / "config.json")
         plan = make_plan(checkpoint, config, framework)

@@ -21,11 +21,11 @@ from typing import Any
 from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
-from converter.folder.files import MAX_CONFIG_BYTES, expanded
+from converter.folder.files import MAX_CONFIG_BYTES, expanded, inside
 from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
-from converter.hub.ids import COMMIT, HubId, hub_id, is_id
+from converter.hub.ids import COMMIT, Access, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
 from converter.names.frameworks import CANONICAL
 from converter.specs import Framework
@@ -95,13 +95,19 @@ class Snapshot:
         return self.unreached is not None
 
 
-def obtain(source: str | os.PathLike[str], framework: Framework | None, revision: str | None = None) -> Obtained:
+def obtain(
+    source: str | os.PathLike[str],
+    framework: Framework | None,
+    revision: str | None = None,
+    access: Access = Access(),  # noqa: B008 - frozen
+) -> Obtained:
     """Gives a source as files on this disk, downloading what is needed of it.
 
     Args:
         source: a path, or the id of a model on the Hub, ``id@revision`` too.
         framework: whose weights are wanted; None takes what there is.
         revision: branch, tag or commit of an id.
+        access: how the Hub is asked.
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
@@ -110,7 +116,9 @@ def obtain(source: str | os.PathLike[str], framework: Framework | None, revision
     source = expanded(source)
     wanted = hub_id(source, revision)
     if wanted is None:
-        return Obtained(model_folder(Path(source)), os.fspath(source))
+        path = Path(source)
+        return Obtained(model_folder(inside(path / access.within, path) if access.within else path), os.fspath(source))
+    wanted = replace(wanted, access=access)
     snapshot = find_snapshot(wanted)
     main = choose(snapshot, framework)
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
@@ -156,10 +164,11 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         HubError: missing, gated, offline, or not reachable.
         SourceError: there is no config.json, or one that no model has.
     """
-    api = hub_api()
+    api, within = hub_api(wanted.access), wanted.access.within
     names, listed_at, unreached = _listed(api, wanted, wanted.revision)
     path = _config_or_modules(api, wanted, names, unreached)
-    commit = path.parent.name
+    folder = path.parents[within.count("/")]
+    commit = folder.name
     if not COMMIT.fullmatch(commit):
         raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
     if unreached is None and listed_at != commit:  # the branch moved in between
@@ -168,8 +177,8 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         asked_for = isinstance(unreached, _offline_error())
         level = logging.INFO if asked_for else logging.WARNING
         _LOG.log(level, "%s: the Hub is not reached; what is in the cache is used", wanted)
-        names = _files_in(path.parent)
-    root = Snapshot(wanted, commit, path.parent, _within(names, ""), unreached)
+        names = _files_in(folder, within)
+    root = Snapshot(wanted, commit, path.parent, _within(names, within), unreached, within)
     return root if path.name != modules.NAME else _in_module(root, names, path)
 
 
@@ -195,9 +204,10 @@ def _within(names: Mapping[str, int], folder: str) -> dict[str, int]:
     return {name: size for name, size in inner.items() if "/" not in name}
 
 
-def _files_in(folder: Path) -> dict[str, int]:
-    """Sizes of the files of a snapshot in the cache, and of those one folder below, as the Hub lists them."""
-    found = (path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
+def _files_in(folder: Path, within: str) -> dict[str, int]:
+    """Sizes of the files of (a folder of) a snapshot in the cache, and of those one folder below, as the Hub lists them."""
+    inner = folder / within
+    found = (path for path in (*inner.glob("*"), *inner.glob("*/*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
 
 
@@ -211,20 +221,24 @@ def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreac
             return held
         try:
             # By the revision, not its commit: so the cache learns what the revision stands for.
-            return Path(api.hf_hub_download(wanted.id, _first(wanted, names), revision=wanted.revision))
+            return Path(
+                api.hf_hub_download(wanted.id, _first(wanted, names), revision=wanted.revision, **_how(wanted.access))
+            )
         except Exception as error:
             if _is_missing_file(error):
                 raise SourceError(
-                    f"{wanted}: has no config.json, so it is not a model that save_pretrained wrote; name one that is"
+                    f"{wanted}: has no {printable(wanted.access.within)}config.json, so it is not a model that "
+                    "save_pretrained wrote; name one that is"
                 ) from None
             raise
 
 
 def _first(wanted: HubId, names: Mapping[str, int]) -> str:
     """What says where the model is: config.json, or modules.json where there is none; not too large to be fetched."""
-    _check_config(wanted, names)
-    if "config.json" in names or modules.NAME not in names:
-        return "config.json"
+    within = wanted.access.within
+    _check_config(wanted, _within(names, within))
+    if within or "config.json" in names or modules.NAME not in names:
+        return f"{within}config.json"
     if names[modules.NAME] > modules.MAX_MODULES_BYTES:
         raise SourceError(
             f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, which no such file has; not fetched"
@@ -241,9 +255,10 @@ def _cached(wanted: HubId) -> Path | None:
     """config.json in the cache, or else modules.json."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    for name in ("config.json", modules.NAME):
+    access = wanted.access
+    for name in (f"{access.within}config.json", *([] if access.within else [modules.NAME])):
         held = try_to_load_from_cache(
-            wanted.id, name, cache_dir=constants.HF_HUB_CACHE, revision=wanted.revision or "main"
+            wanted.id, name, cache_dir=access.cache_dir or constants.HF_HUB_CACHE, revision=wanted.revision or "main"
         )
         if isinstance(held, str):
             return Path(held)
@@ -272,9 +287,10 @@ def snapshot_folder(repository: str, commit: str) -> Path:
 def open_header_of(snapshot: Snapshot, name: str) -> Path:
     """A weights file for the readers of headers: the one in the cache, or a remote one."""
     path = snapshot.folder / name
-    if path.is_file() or snapshot.local:
+    if (path.is_file() and not snapshot.hub.access.force_download) or snapshot.local:
         return path
-    return remote_file(snapshot.hub.id, snapshot.commit, f"{snapshot.within}{name}", snapshot.names[name])
+    within, token = f"{snapshot.within}{name}", snapshot.hub.access.token
+    return remote_file(snapshot.hub.id, snapshot.commit, within, snapshot.names[name], token)
 
 
 def index_file(snapshot: Snapshot, name: str) -> Path:
@@ -299,7 +315,9 @@ def _shards(snapshot: Snapshot, index: str) -> tuple[str, ...]:
 
 
 def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
-    missing = [name for name in names if not (snapshot.folder / name).is_file()]
+    access = snapshot.hub.access
+    again = access.force_download and not snapshot.local
+    missing = [name for name in names if again or not (snapshot.folder / name).is_file()]
     if not missing:
         return
     within = [f"{snapshot.within}{name}" for name in missing]
@@ -307,8 +325,12 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
-                hub_api().snapshot_download(
-                    snapshot.hub.id, revision=snapshot.commit, allow_patterns=patterns, tqdm_class=_bars()
+                hub_api(access).snapshot_download(
+                    snapshot.hub.id,
+                    revision=snapshot.commit,
+                    allow_patterns=patterns,
+                    tqdm_class=_bars(),
+                    **_how(access),
                 )
                 break
             except Exception as error:
@@ -318,6 +340,10 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
                 _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
     if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
+
+
+def _how(access: Access) -> dict[str, Any]:
+    return {"cache_dir": access.cache_dir, "force_download": access.force_download}
 
 
 def _bars() -> Any:
@@ -335,6 +361,8 @@ def _bars() -> Any:
 
 def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
     """Sizes of the files at a revision, and its commit; or why the Hub was not reached."""
+    if wanted.access.local_files_only:
+        return {}, None, _offline_error()("local_files_only is set")
     waits = list(_WAITS) if _cached(wanted) is None else []
     with explained(str(wanted), wanted.revision):
         while True:
@@ -371,8 +399,8 @@ def _is_missing_file(error: Exception) -> bool:
     return isinstance(error, utils.EntryNotFoundError) and not isinstance(error, utils.LocalEntryNotFoundError)
 
 
-def hub_api() -> Any:
-    """huggingface_hub's client, with its own endpoint, token and proxies.
+def hub_api(access: Access = Access()) -> Any:  # noqa: B008 - frozen
+    """huggingface_hub's client, with its own endpoint, proxies and, unless another was given, token.
 
     Raises:
         HubError: its token cannot be used.
@@ -381,8 +409,11 @@ def hub_api() -> Any:
 
     from converter.folder.manifest import version
 
-    token()
-    return HfApi(library_name="dual-encoder-converter", library_version=version())
+    if not isinstance(access.token, str):
+        token()
+    elif not _TOKEN.fullmatch(access.token):
+        raise HubError("token= holds characters that no token has; copy it anew, or leave it out and set HF_TOKEN")
+    return HfApi(token=access.token, library_name="dual-encoder-converter", library_version=version())
 
 
 def token() -> str | None:

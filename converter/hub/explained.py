@@ -70,9 +70,9 @@ def _said(what: str, revision: str | None, kept: str, error: BaseException) -> s
         cause = error.__cause__ or error.__context__
         if cause is not None and not isinstance(cause, utils.OfflineModeIsEnabled):
             return _said(what, revision, kept, cause) or _unreachable(what, kept, cause)
-        return _offline(what)
+        return _offline(what, error)
     if isinstance(error, utils.OfflineModeIsEnabled):
-        return _offline(what)
+        return _offline(what, error)
     if isinstance(error, utils.EntryNotFoundError):
         return f"{what}: a file of it is not there (any more); name a folder or a model that save_pretrained wrote"
     if status_of(error):
@@ -166,8 +166,9 @@ def _unreachable(what: str, kept: str, error: BaseException) -> str:
     )
 
 
-def _offline(what: str) -> str:
+def _offline(what: str, error: BaseException) -> str:
+    said = "local_files_only" if "local_files_only" in str(error) else "HF_HUB_OFFLINE"
     return (
         f"{what}: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
-        "HF_HUB_OFFLINE is set; correct the name, or unset HF_HUB_OFFLINE once to download it"
+        f"{said} is set; correct the name, or unset {said} once to download it"
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from converter.errors import SourceError, printable
+from converter.specs import is_file_name
 
 # As huggingface_hub's validate_repo_id has it: one slash at most, no part that begins or ends with a dot or a dash.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -37,16 +38,51 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """How the Hub is asked, as the arguments of transformers' from_pretrained say it; by default as huggingface_hub is set.
+
+    Attributes:
+        token: to send; False for none, True or None for that of the login.
+        cache_dir: of downloads.
+        local_files_only: the Hub is not asked; what is in the cache is used.
+        force_download: what is in the cache is fetched anew.
+        subfolder: in which the model lies, of the repository or of the folder that is the source.
+    """
+
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+    subfolder: str = ""
+
+    @property
+    def within(self) -> str:
+        """What stands before the names of the model's files in the repository.
+
+        Raises:
+            SourceError: the subfolder leads elsewhere.
+        """
+        parts = [part for part in self.subfolder.split("/") if part not in ("", ".")]
+        if not all(is_file_name(part) for part in parts):
+            raise SourceError(
+                f"subfolder {printable(repr(self.subfolder), 80)} leads out of the model; name a folder in it"
+            )
+        return "".join(f"{part}/" for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
 class HubId:
     """A model on the Hub.
 
     Attributes:
         id: for example ``"clip-italian/clip-italian"``.
         revision: branch, tag or commit; None for the main branch.
+        access: how the Hub is asked for it.
     """
 
     id: str
     revision: str | None = None
+    access: Access = field(default=Access(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.id if self.revision is None else f"{self.id}@{self.revision}"

@@ -13,7 +13,7 @@ from converter.hub.explained import explained
 _SECONDS = 30
 
 
-def remote_file(repository: str, commit: str, name: str, size: int) -> RemoteFile:
+def remote_file(repository: str, commit: str, name: str, size: int, token: str | bool | None = None) -> RemoteFile:
     """A file of the Hub for the readers of headers.
 
     Args:
@@ -21,6 +21,7 @@ def remote_file(repository: str, commit: str, name: str, size: int) -> RemoteFil
         commit: of 40 hexadecimal digits.
         name: of a file, with the folder that it lies in.
         size: as the Hub lists it.
+        token: to send instead of that of the login; False for none.
 
     Returns:
         A file whose reading raises ``HubError`` where the Hub cannot be read.
@@ -32,15 +33,18 @@ def remote_file(repository: str, commit: str, name: str, size: int) -> RemoteFil
 
     def fetch(start: int, nbytes: int) -> bytes:
         with explained(repository):
-            return _read_range(f"{repository}/{name}", url, start, nbytes)
+            return _read_range(f"{repository}/{name}", url, start, nbytes, token)
 
     return RemoteFile(f"{repository}@{commit[:12]}/{name}", size, fetch)
 
 
-def _read_range(what: str, url: str, start: int, nbytes: int) -> bytes:
+def _read_range(what: str, url: str, start: int, nbytes: int, token: str | bool | None = None) -> bytes:
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    headers = build_hf_headers() | {"Range": f"bytes={start}-{start + nbytes - 1}", "Accept-Encoding": "identity"}
+    headers = build_hf_headers(token=token) | {
+        "Range": f"bytes={start}-{start + nbytes - 1}",
+        "Accept-Encoding": "identity",
+    }
     with _streamed(url, headers) as response:
         if response.status_code >= 400:
             _ = response.read() if hasattr(response, "read") else response.content

@@ -40,10 +40,11 @@ class AutoTwoTower:
         Args:
             source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
                 (``id@revision`` too).
-            revision: branch, tag or commit, where ``source`` is an id.
+            revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
-            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change.
+            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change. Of the Hub:
+                ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Returns:
             The model, built: of the class that the family of its config.json has, for example ``TFCLIPModel``.

@@ -21,6 +21,7 @@ from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json
 from converter.hub.download import obtain
+from converter.models.asking import hub_arguments
 from converter.models.assigning import assign, stored
 from converter.models.names import named_variables
 from converter.models.registry import family_class, side_of, tower_class, tower_config
@@ -91,7 +92,7 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
         **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower;
-            fields of the config to change.
+            fields of the config to change; those of ``hub_arguments``.
 
     Returns:
         The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
@@ -99,7 +100,8 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
     Raises:
         ConverterError: the checkpoint does not hold the tower, or is not sound.
     """
-    held = obtain(source, None, kwargs.pop("revision", None))
+    revision, access = hub_arguments(source, kwargs)
+    held = obtain(source, None, revision, access)
     wanted = side or _side_of(read_json(held.folder / "config.json").get("model_type"))
     options = {name: kwargs.pop(name) for name in ("name", "dtype", "add_pooling_layer") if name in kwargs}
     with open_tower(held.path, "vision" if wanted == "vision" else "text") as reader:
@@ -126,8 +128,8 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
             process that may end: whoever changes the file changes the model, or ends it.
-        **kwargs: ``revision`` of an id; ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model;
-            fields of the config to change. ``from_pt`` is accepted and ignored: what kind of checkpoint it is, is
+        **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model; fields of the config to
+            change; those of ``hub_arguments``. ``from_pt`` is accepted and ignored: what kind of checkpoint it is, is
             detected.
 
     Returns:
@@ -137,7 +139,8 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         ConverterError: the checkpoint is of another family than ``cls``, not complete or not sound.
     """
     options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
-    with open_tensors(source, KERAS, revision=kwargs.pop("revision", None)) as reader:
+    revision, access = hub_arguments(source, kwargs)
+    with open_tensors(source, KERAS, revision, access) as reader:
         kind = _class_for(reader.family, cls, source)
         config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
         model = kind(_changed(config, kwargs), initial="empty", **options)

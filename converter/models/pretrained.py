@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from converter.errors import ModelError, listed
@@ -11,6 +12,8 @@ from converter.models import ports
 if TYPE_CHECKING:
     from converter.conversion.engine import Conversion
     from converter.specs import Framework
+
+_OF_KERAS = (".weights.h5", ".keras", ".weights.json")
 
 
 class Pretrained:
@@ -31,10 +34,11 @@ class Pretrained:
         Args:
             source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
                 (``id@revision`` too).
-            revision: branch, tag or commit, where ``source`` is an id.
+            revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
-            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change.
+            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change. Of the Hub:
+                ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Returns:
             The model, built.
@@ -76,6 +80,43 @@ class Pretrained:
 
         container = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
         return save_two_towers(self, out, framework, container, overwrite)
+
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Loads what ``save_weights`` wrote: a ``.weights.h5``, whose variables Keras knows by their place.
+
+        Args:
+            filepath: the file.
+            *args: of Keras.
+            **kwargs: of Keras.
+
+        Raises:
+            ModelError: a checkpoint, whose variables have names; ``from_pretrained`` reads those.
+        """
+        folder = Path(filepath).is_dir() and not (Path(filepath) / "config.json").exists()  # Orbax, say
+        if not str(filepath).endswith(_OF_KERAS) and not folder:
+            raise ModelError(
+                f"{filepath}: load_weights reads what save_weights wrote, a .weights.h5. "
+                f"Use {type(self).__name__}.from_pretrained({str(filepath)!r}), which reads every checkpoint."
+            )
+        super().load_weights(filepath, *args, **kwargs)  # type: ignore[misc]
+
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves the whole model as Keras does, to a ``.keras`` file.
+
+        Args:
+            filepath: the file.
+            *args: of Keras.
+            **kwargs: of Keras.
+
+        Raises:
+            ModelError: a name with another ending: Keras' HDF5 format holds models of its own layers only.
+        """
+        if not str(filepath).endswith(".keras") and kwargs.get("zipped") is not False:
+            raise ModelError(
+                f"{filepath}: save writes a .keras file. Name one, or use save_pretrained(FOLDER) for a checkpoint, "
+                "export(FOLDER) for a SavedModel."
+            )
+        super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes a SavedModel with the signatures ``similarity`` (the default), ``encode_image`` and ``encode_text``.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import transformers
@@ -205,3 +207,28 @@ def test_an_input_given_twice(one: Case) -> None:
     assert refusal(ModelError, one.keras, one.inputs, attention_mask=one.inputs["attention_mask"]) == (
         "attention_mask given both in the dictionary and by name. Give each input once."
     )
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "model.safetensors", "model_ckpt"])
+def test_load_weights_of_a_checkpoint(one: Case, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "ein Ordner" / name
+    assert refusal(ModelError, one.keras.load_weights, path) == (
+        f"{path}: load_weights reads what save_weights wrote, a .weights.h5. "
+        f"Use {type(one.keras).__name__}.from_pretrained({str(path)!r}), which reads every checkpoint."
+    )
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.hdf5", "folder"])
+def test_save_as_what_keras_cannot_hold_it_in(one: Case, name: str, tmp_path: Path) -> None:
+    assert refusal(ModelError, one.keras.save, tmp_path / name) == (
+        f"{tmp_path / name}: save writes a .keras file. Name one, or use save_pretrained(FOLDER) for a checkpoint, "
+        "export(FOLDER) for a SavedModel."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_keras_saves_it_loads(one: Case, tmp_path: Path) -> None:
+    one.keras.save_weights(tmp_path / "x.weights.h5")
+    one.keras.load_weights(tmp_path / "x.weights.h5")
+    one.keras.save(tmp_path / "x.keras")
+    assert keras.saving.load_model(tmp_path / "x.keras").built
