@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.system.names import is_plain
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -85,6 +87,8 @@ class Checkpoint:
 def is_file_name(value: object) -> bool:
     """Whether a value from a file names a file beside that one: no path, and a name that a file system can have."""
     if not isinstance(value, str) or value in ("", ".", "..") or set(value) & {"/", "\\", "\0"}:
+        return False
+    if not is_plain(value):
         return False
     try:
         return len(value.encode()) <= MAX_FILE_NAME_BYTES

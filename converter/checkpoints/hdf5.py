@@ -64,7 +64,7 @@ def read_header(path: Path) -> Checkpoint:
             beyond the end of the file, names that contradict the datasets, or metadata that HDF5 does not survive.
     """
     if not isinstance(path, RemoteFile):  # a child cannot share the connection
-        rehearse(path, lambda: read_here(path).close())
+        rehearse(path, try_here)
     return read_here(path)
 
 
@@ -105,6 +105,11 @@ def read_here(path: Path) -> Checkpoint:
     if all(tensor.extent is not None for tensor in tensors.values()):
         file.close()
     return Checkpoint("tf", CONTAINER, tensors, (path,), {}, file.close)
+
+
+def try_here(path: Path) -> None:
+    """Reads as ``read_here`` does and lets go of the file: what a child is tried with."""
+    read_here(path).close()
 
 
 def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: str | None) -> dict[str, StoredTensor]:

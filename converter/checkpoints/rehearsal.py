@@ -1,43 +1,72 @@
 """Tries in a process of its own what a C library may not survive, with little time and memory to do it in.
 
 HDF5 1.14 trusts its metadata: a damaged file can make it loop for ever, crash, or allocate all there is. So a file is
-read by a forked child first. What ends the child would have ended this process.
+read by a child first, forked where that is sound, else started afresh. What ends the child would have ended this process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import logging
 import os
-import resource
 import signal
-import stat
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from converter import errors
 from converter.errors import ConverterError, CorruptCheckpoint
+from converter.system.processes import CAN_FORK, DEADLY, STOPPING, let_go_of_folders, limit_memory, limit_time
+from converter.system.starting import LOAD
 
 MAX_SECONDS = 4  # of the processor; 10,000 tensors of HDF5 take two
+MAX_SECONDS_IN_ALL = 60  # of the clock, for a child that is started afresh, imports included
 MAX_BYTES = 256 * 2**20  # beyond what this process has mapped already
-_DEADLY = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGXCPU)
+Read = Callable[[Path], object]
+_BEGAN = "the child begins\n"
+_UNLIMITED = "memory has no limit"
+_OF_WINDOWS = 2**16  # its statuses of crashes, such as 0xc0000005, lie above
+_PROGRAM = f"{LOAD}from converter.checkpoints.rehearsal import answer_afresh\nanswer_afresh(*sys.argv[1:])\n"
+_log = logging.getLogger(__name__)
 
 
-def rehearse(path: Path, read: Callable[[], object]) -> None:
+def rehearse(path: Path, read: Read) -> None:
     """Runs ``read`` in a child; returns if the child survived it.
 
     Args:
-        path: what is read, for messages.
-        read: reads a file and changes nothing; its result is thrown away.
+        path: what is read.
+        read: a function of a module, called with ``path``, which it reads, and changes nothing; its result is thrown away.
 
     Raises:
         ConverterError: what ``read`` raised, if it was one. Any other exception is left for the caller to meet.
         CorruptCheckpoint: the child crashed, or needed more time or memory than any file should.
     """
-    most = _mapped() + MAX_BYTES
+    found = _forked(path, read) if CAN_FORK else _started(path, read)
+    if found is None:
+        _say_once("no program can be started to try HDF5 files first: a damaged one can end this one (see SECURITY.md)")
+        return
+    fault, answer = found
+    kind, _, message = answer.partition("\n")
+    if kind == _UNLIMITED:
+        _say_once("this system limits no program's memory: a damaged HDF5 file can use up all of it (see SECURITY.md)")
+        kind, _, message = message.partition("\n")
+    if message:
+        raise _error(kind, message)
+    if fault is not None:
+        raise CorruptCheckpoint(
+            f"{path}: not a valid file: the library that reads it {fault}; download or save it again"
+        )
+
+
+def _forked(path: Path, read: Read) -> tuple[str | None, str]:
+    """What is at fault in how the child ended, and what it said."""
     inlet, outlet = os.pipe()
     # In the child they stay blocked: the caller answers them, and ends the child.
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of threads, none of which holds what the child needs
@@ -46,7 +75,7 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         raise
     if child == 0:
-        _run(path, read, outlet, most)
+        _run(path, read, outlet)
     status: int | None = None
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -58,27 +87,66 @@ def rehearse(path: Path, read: Callable[[], object]) -> None:
         if status is None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    kind, _, message = answer.partition("\n")
-    if message:
-        raise _error(kind, message)
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        what = f"takes more than {MAX_SECONDS} s" if name in ("SIGXCPU", "SIGKILL") else f"crashes ({name})"
-        raise CorruptCheckpoint(
-            f"{path}: not a valid file: the library that reads it {what}; download or save it again"
-        )
+    return _fault(os.waitstatus_to_exitcode(status)), answer
 
 
-def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None:
+def _run(path: Path, read: Read, outlet: int) -> None:
     """The child: never returns, and leaves no trace but what it writes to the pipe."""
     try:
-        _let_go_of_folders()
-        _limit(resource.RLIMIT_AS, most)
-        _limit(resource.RLIMIT_CPU, MAX_SECONDS)
-        _limit(resource.RLIMIT_CORE, 0)
-        for number in _DEADLY:
+        let_go_of_folders()
+        _answer(path, read, outlet, MAX_SECONDS)
+    finally:
+        os._exit(0)
+
+
+def _started(path: Path, read: Read) -> tuple[str | None, str] | None:
+    """As ``_forked``, of a child that imports the reader anew; None where it does not get as far as that."""
+    command = [sys.executable, "-c", _PROGRAM, read.__module__, read.__qualname__, str(path), str(MAX_SECONDS)]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    try:
+        child = subprocess.Popen(  # noqa: S603 -- this very interpreter
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+    except (OSError, ValueError):
+        return None
+    with child:
+        try:
+            said, _ = child.communicate(timeout=MAX_SECONDS_IN_ALL)
+            fault = _fault(child.returncode)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            said, _ = child.communicate()
+            fault = f"takes more than {MAX_SECONDS_IN_ALL} s"
+        except BaseException:
+            child.kill()
+            raise
+    _, began, answer = said.decode(errors="replace").replace("\r\n", "\n").partition(_BEGAN)
+    return (fault, answer) if began else None
+
+
+def answer_afresh(module: str, name: str, path: str, seconds: str) -> None:
+    """What a child does that was started: a function of a module reads a file.
+
+    Args:
+        module: of the function.
+        name: of the function.
+        path: of the file.
+        seconds: of the processor that it may take.
+    """
+    read: Read = getattr(importlib.import_module(module), name)
+    os.write(1, _BEGAN.encode())
+    _answer(Path(path), read, 1, int(seconds))
+
+
+def _answer(path: Path, read: Read, outlet: int, seconds: int) -> None:
+    """Reads, with little time and memory, and says what comes of it."""
+    try:
+        limit_time(seconds)
+        if not limit_memory(MAX_BYTES):
+            os.write(outlet, f"{_UNLIMITED}\n".encode())
+        for number in DEADLY:
             signal.signal(number, signal.SIG_DFL)
-        read()
+        read(path)
     except ConverterError as error:
         with contextlib.suppress(BaseException):
             os.write(outlet, f"{type(error).__name__}\n{error}".encode(errors="backslashreplace")[:60_000])
@@ -87,26 +155,22 @@ def _run(path: Path, read: Callable[[], object], outlet: int, most: int) -> None
         os.write(outlet, f"CorruptCheckpoint\n{message}".encode(errors="backslashreplace"))
     except BaseException:  # noqa: S110 - the caller meets it again, with its traceback
         pass
-    finally:
-        os._exit(0)
 
 
-def _let_go_of_folders() -> None:
-    """Closes what is open of folders: a lock on one (see ``folders``) must end with the process that took it."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
-        with contextlib.suppress(OSError):  # the listing's own is closed by now
-            if stat.S_ISDIR(os.fstat(int(name)).st_mode):
-                os.close(int(name))
+def _fault(status: int) -> str | None:
+    """What is said of a file on which a child ended so, by a signal (negative) say; None if the child ended by itself."""
+    if 0 <= status < _OF_WINDOWS:
+        return None
+    if status > 0:
+        return f"crashes ({status:#x})"
+    name = signal.Signals(-status).name
+    return f"takes more than {MAX_SECONDS} s" if name in ("SIGXCPU", "SIGKILL") else f"crashes ({name})"
 
 
-def _limit(what: int, amount: int) -> None:
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
-
-
-def _mapped() -> int:
-    pages = Path("/proc/self/statm").read_text("ascii").split()[0]
-    return int(pages) * resource.getpagesize()
+@functools.cache
+def _say_once(what: str) -> None:
+    """Warns of a guard that is weaker here; once, not of every file."""
+    _log.warning("%s", what)
 
 
 def _error(kind: str, message: str) -> ConverterError:

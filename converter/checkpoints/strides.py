@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from converter.errors import CorruptCheckpoint
 from converter.specs import ReadRows, Shape
+from converter.system.bytes_at import read_at
 from converter.tensors.casts import numpy_dtype
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,7 @@ def _fill(path: Path, descriptor: int, into: Array, offset: int, stride: Shape) 
     held = np.empty(span // width, into.dtype)
     view, done = held.view(np.uint8).data, 0
     while done < span:
-        count = os.preadv(descriptor, [view[done:]], offset + done)
+        count = read_at(descriptor, view[done:], offset + done)
         if count == 0:
             raise CorruptCheckpoint(f"{path}: shrank while it was being read; convert it again")
         done += count

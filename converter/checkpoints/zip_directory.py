@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
+from converter.system.bytes_at import read_at, write_at
 
 # Far more than the 20,000 tensors of the largest checkpoints seen; 100,000 entries with names of 200 characters.
 MAX_ENTRIES = 100_000
@@ -139,8 +140,8 @@ def seal(path: Path, threads: int = 1) -> None:
 
         def seal_entry(entry: Entry) -> None:
             checksum = _checksum(path, descriptor, entry).to_bytes(4, "little")
-            os.pwrite(descriptor, checksum, entry.header + 14)
-            os.pwrite(descriptor, checksum, entry.record + 16)
+            write_at(descriptor, checksum, entry.header + 14)
+            write_at(descriptor, checksum, entry.record + 16)
 
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(seal_entry, entries.values()):
@@ -293,7 +294,7 @@ def _checksum(path: Path, descriptor: int, entry: Entry) -> int:
     buffer = bytearray(min(_CRC_BYTES, max(entry.nbytes, 1)))
     while done < entry.nbytes:
         piece = memoryview(buffer)[: entry.nbytes - done]
-        count = os.preadv(descriptor, [piece], entry.data + done)
+        count = read_at(descriptor, piece, entry.data + done)
         if count == 0:
             raise _corrupt(path, "it shrank while it was being read")
         checksum = zlib.crc32(piece[:count], checksum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -14,10 +15,10 @@ import click
 from converter.cli.refusals import print_refusal
 from converter.cli.voice import json_in
 from converter.errors import INTERRUPTED
+from converter.system.processes import STOPPING
 
 INTERRUPTED_STATUS = 128 + signal.SIGINT  # what a shell expects of a program that ends by a signal
 _REPORT_IT = "report it with the traceback on stderr"
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -38,7 +39,7 @@ class Stop:
 
 
 def _ignore_signals() -> None:
-    for each in _STOPPING:
+    for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
 
 
@@ -46,7 +47,7 @@ def run(group: click.Group) -> NoReturn:
     """Runs a command line and exits with its status, also where a signal ends it."""
     _fill_standard_streams()
     stop = Stop()
-    for number in _STOPPING:
+    for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it in the background, and nohup
             signal.signal(number, stop)
     status: Any = None
@@ -92,3 +93,6 @@ def _fill_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs
+    # The encoding of a pipe on Windows lacks most letters: they are escaped, as they are on stderr.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -23,6 +23,7 @@ from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import Side
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
+from converter.system.processes import free_memory
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.layouts import ALIGNMENT, empty_array
 from converter.tensors.moves import Files
@@ -186,21 +187,12 @@ def _check_memory(source: StoredTensor, copies: int) -> None:
     needed = copies * source.size * DTYPES[source.dtype]
     if needed < _ASKED_FROM:
         return
-    free = _free_memory()
+    free = free_memory()
     if free is not None and needed > free:
         raise SourceError(
             f"{printable(source.name)}: needs {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free; take a "
             "machine with more"
         )
-
-
-def _free_memory() -> int | None:
-    """What the system can give without swapping; None where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
 
 
 def open_tensors(

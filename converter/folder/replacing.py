@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -24,6 +23,7 @@ from converter.folder.files import read_json, write_json
 from converter.folder.manifest import NAME as MANIFEST
 from converter.folder.sidecars import OF_IMAGES, SIDECARS
 from converter.specs import is_file_name
+from converter.system.locks import FolderLock, reserved
 
 NAME = ".conversion-journal"
 FORMAT = 1
@@ -128,20 +128,21 @@ def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
         {"format": FORMAT, "inode": staging.stat().st_ino, "replaced": list(old), "new": list(new)},
     )
     journal = _Journal(folder, folder / NAME, old, new)
-    try:
-        staging.rename(journal.path)
-        for name in old:
-            (folder / name).rename(journal.put_aside / name)
-        for name in new:
-            _move(journal.path / name, folder / name)
-        journal.path.rename(staging)
-    except BaseException as reason:  # a signal that comes after any of these calls, too
-        if os.path.lexists(journal.path / _LIST) and not staging.exists():
-            try:
-                _end(journal)
-            except OSError as error:
-                raise _unmended(folder, error) from reason
-        raise
+    with reserved(journal.path):
+        try:
+            staging.rename(journal.path)
+            for name in old:
+                (folder / name).rename(journal.put_aside / name)
+            for name in new:
+                _move(journal.path / name, folder / name)
+            journal.path.rename(staging)
+        except BaseException as reason:  # a signal that comes after any of these calls, too
+            if os.path.lexists(journal.path / _LIST) and not staging.exists():
+                try:
+                    _end(journal)
+                except OSError as error:
+                    raise _unmended(folder, error) from reason
+            raise
     return old
 
 
@@ -177,28 +178,21 @@ def settle(folder: Path) -> None:
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Locks a journal, as the run that makes it does for as long as it lives."""
+    lock = FolderLock()
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise TargetError(f"{path}: not a folder, so no conversion made it; move it away") from None
-        raise
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.take(path, follow=False)
+    except NotADirectoryError:
+        raise TargetError(f"{path}: not a folder, so no conversion made it; move it away") from None
     except BlockingIOError:
-        os.close(lock)
         raise TargetError(
             f"{path.parent}: another run is replacing its files at this moment; wait until it has ended"
         ) from None
-    except BaseException:
-        os.close(lock)
-        raise
     try:
-        if os.fstat(lock).st_ino != path.lstat().st_ino:
+        if not lock.is_of(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         yield
     finally:
-        os.close(lock)
+        lock.give_back()
 
 
 def _read(folder: Path, path: Path) -> _Journal | None:

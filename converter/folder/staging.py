@@ -8,9 +8,7 @@ same place sweeps it. This covers the death of the process, not of the machine's
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -21,12 +19,12 @@ from pathlib import Path
 
 from converter.errors import SourceError, TargetError, unreadable
 from converter.folder.replacing import check_replaced, outlook, replace_files, settle
+from converter.system.locks import FolderLock
+from converter.system.renaming import rename_to_fresh
 
 _MARK = ".partial-"
 _OURS = re.compile(rf"{_MARK}[0-9a-f]{{12}}")
 _ATTEMPTS = 100
-_NOREPLACE = 1
-_AT_FDCWD = -100
 
 
 def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
@@ -175,8 +173,8 @@ def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
         yield fresh
         if replace:
             fresh.replace(path)
-        elif not _rename(fresh, path, _NOREPLACE):
-            _rename_without_kernel(fresh, path)
+        else:
+            rename_to_fresh(fresh, path)
         staging.unlock()
         _remove(staging.path)
     except BaseException:  # also of a signal that comes while it is being removed
@@ -194,7 +192,8 @@ def explained(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REASONS:
+        reason = _OPEN_ELSEWHERE if getattr(error, "winerror", None) in _SHARING else _REASONS.get(error.errno or 0)
+        if reason is None:
             raise
         where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes | os.PathLike) else out
         ours = (
@@ -202,9 +201,12 @@ def explained(out: Path) -> Iterator[None]:
         )
         if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
             raise SourceError(f"{unreadable(where, error)}; nothing was left behind") from error
-        raise TargetError(f"{out}: cannot be written: {_REASONS[error.errno]}; nothing was left behind") from error
+        raise TargetError(f"{out}: cannot be written: {reason}; nothing was left behind") from error
 
 
+# Of Windows, which neither renames nor removes what is open: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION.
+_SHARING = (32, 33)
+_OPEN_ELSEWHERE = "another program has a file of it open; close it there"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -229,7 +231,7 @@ class _Staging:
     def __init__(self, out: Path) -> None:
         self._out = out
         self.path = self._name()
-        self._lock = -1
+        self._lock = FolderLock()
 
     def _name(self) -> Path:
         return self._out.with_name(f".{self._out.name}{_MARK}{secrets.token_hex(6)}")
@@ -240,17 +242,14 @@ class _Staging:
             self.path = self._name()
             self.path.mkdir()
             with contextlib.suppress(FileNotFoundError):
-                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                self._lock.take(self.path, wait=True)
                 if self.path.exists():
                     return
             self.unlock()
 
     def unlock(self) -> None:
         """Gives the lock back, once."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.give_back()
 
 
 class _Claim:
@@ -258,7 +257,7 @@ class _Claim:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._lock = -1
+        self._lock = FolderLock()
 
     def take(self) -> None:
         """Takes it, unless it is held: of the folder that is there now.
@@ -267,12 +266,11 @@ class _Claim:
             TargetError: another run has it.
             FileNotFoundError: there is no such folder.
         """
-        if self._lock >= 0 and os.path.samestat(os.fstat(self._lock), self._out.stat()):
+        if self._lock.is_of(self._out):
             return
         self.give_back()
-        self._lock = os.open(self._out, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.take(self._out)
         except BlockingIOError:
             raise TargetError(
                 f"{self._out}: another run is writing to it; wait until it has ended, or choose another folder"
@@ -280,9 +278,7 @@ class _Claim:
 
     def give_back(self) -> None:
         """Gives it back, once."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.give_back()
 
 
 def _remove(staging: Path) -> None:
@@ -301,12 +297,12 @@ def _sweep(out: Path) -> None:
         if not _OURS.fullmatch(leftover.name.removeprefix(f".{out.name}")) or leftover.is_symlink():
             continue
         with contextlib.suppress(OSError):
-            lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            lock = FolderLock()
+            lock.take(leftover)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(leftover, ignore_errors=True)
             finally:
-                os.close(lock)
+                lock.give_back()
 
 
 def _escaped(name: str) -> str:
@@ -317,8 +313,7 @@ def _publish(staging: Path, out: Path, overwrite: bool, claim: _Claim) -> None:
     """Renames; again where another run made ``out``, or took it away, between two calls."""
     for _ in range(_ATTEMPTS):
         try:
-            if not _rename(staging, out, _NOREPLACE):
-                _rename_without_kernel(staging, out)
+            rename_to_fresh(staging, out)
             return
         except FileExistsError:
             if not overwrite:
@@ -333,28 +328,3 @@ def _publish(staging: Path, out: Path, overwrite: bool, claim: _Claim) -> None:
             if os.path.lexists(out) or not staging.exists():
                 raise
     raise TargetError(f"{out}: others keep replacing it; choose another folder")
-
-
-def _rename_without_kernel(staging: Path, out: Path) -> None:
-    if out.exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
-    try:
-        staging.rename(out)
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out)) from None
-        raise
-
-
-def _rename(old: Path, new: Path, flags: int) -> bool:
-    """renameat2(2). False where the system or the file system does not have it."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(new))

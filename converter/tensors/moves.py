@@ -1,12 +1,11 @@
 """Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
 
-Every thread owns its blocks, reads with ``preadv`` and writes with ``pwrite``: a conversion maps no file, and its memory
+Every thread owns its blocks, reads and writes at an offset: a conversion maps no file, and its memory
 stays the same whatever the size of the checkpoint.
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import mmap
 import os
@@ -22,12 +21,14 @@ import numpy as np
 
 from converter.errors import CorruptCheckpoint
 from converter.specs import Extent, Shape, StoredTensor
+from converter.system.bytes_at import copy_within_kernel, open_plain, read_at, write_at
+from converter.system.processes import processors
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.layouts import Layout, Make
 
 Array = np.ndarray[Any, Any]
 
-THREADS = max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+THREADS = max(1, min(4, processors()))
 # Source and target of one block per thread; all threads together stay below 100 MB.
 BLOCK_BYTES = 96 * 2**20 // (3 * THREADS)
 COPY_BYTES = 32 * 2**20
@@ -115,7 +116,7 @@ class Files:
     def open(self, path: Path, write: bool = False) -> int:
         """The descriptor of a file; call it before threads start."""
         if (path, write) not in self._descriptors:
-            self._descriptors[path, write] = os.open(path, os.O_RDWR if write else os.O_RDONLY)
+            self._descriptors[path, write] = open_plain(path, write)
         return self._descriptors[path, write]
 
     def read(self, extent: Extent, start: int, into: Array) -> None:
@@ -124,7 +125,7 @@ class Files:
         position, done = extent.offset + start, 0
         descriptor = self._descriptors[extent.path, False]
         while done < len(view):
-            count = os.preadv(descriptor, [view[done:]], position + done)
+            count = read_at(descriptor, view[done:], position + done)
             if count == 0:
                 raise _shorter(extent)
             done += count
@@ -149,18 +150,13 @@ class Files:
         view = data.reshape(-1).view(np.uint8).data
         descriptor, done = self._descriptors[extent.path, True], 0
         while done < len(view):
-            done += os.pwrite(descriptor, view[done:], extent.offset + start + done)
+            done += write_at(descriptor, view[done:], extent.offset + start + done)
 
     def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
         """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
         reader, writer = self._descriptors[source.path, False], self._descriptors[target.path, True]
         while start < stop:
-            try:
-                count = os.copy_file_range(reader, writer, stop - start, source.offset + start, target.offset + start)
-            except (OSError, AttributeError) as error:
-                if isinstance(error, OSError) and error.errno not in _NO_COPY:
-                    raise
-                count = 0
+            count = copy_within_kernel(reader, writer, stop - start, source.offset + start, target.offset + start)
             if count == 0:  # also what some kernels say of file systems that they cannot copy from
                 piece = np.empty(stop - start, np.uint8)
                 self.read(source, start, piece)
@@ -171,10 +167,6 @@ class Files:
 
 def _shorter(extent: Extent) -> CorruptCheckpoint:
     return CorruptCheckpoint(f"{extent.path}: shrank while it was being read; convert it again")
-
-
-# What file systems and kernels say that cannot copy from file to file.
-_NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 
 
 def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = COPY_BYTES) -> Iterator[Block]:

@@ -18,12 +18,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from converter.folder import staging as folders
+from converter.system import renaming
 
 
 def without_kernel() -> None:
     """As on a file system without renameat2's flags, and a kernel without copy_file_range."""
-    folders._rename = lambda *_: False
+    renaming._in_kernel = lambda *_: False
     del os.copy_file_range
 
 
@@ -108,7 +108,7 @@ def failing_renames(code: int) -> None:
             ctypes.set_errno(code)
             return -1
 
-    folders.ctypes.CDLL = Library  # type: ignore[attr-defined, misc, assignment]
+    renaming.ctypes.CDLL = Library  # type: ignore[attr-defined, misc, assignment]
 
 
 def failing_copies(code: int) -> None:

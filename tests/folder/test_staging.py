@@ -17,6 +17,7 @@ import pytest
 from converter.errors import SourceError, TargetError
 from converter.folder import staging as folders
 from converter.folder.staging import explained, staged, staged_file
+from converter.system import renaming
 
 HALF = ".partial-123456123456"  # what comes after the name, of a run that died
 
@@ -52,7 +53,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, error: type[BaseException]
 @pytest.mark.parametrize("kernel", [True, False])
 def test_overwrites_what_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
     if not kernel:
-        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+        monkeypatch.setattr(renaming, "_in_kernel", lambda *_: False)
     out = old_checkpoint(tmp_path / "out")
     (out / "README.md").write_text("mine")
     with staged(out, True) as staging:
@@ -65,7 +66,7 @@ def test_overwrites_what_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("kernel", [True, False])
 def test_a_failure_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
     if not kernel:
-        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+        monkeypatch.setattr(renaming, "_in_kernel", lambda *_: False)
     out = old_checkpoint(tmp_path / "out")
     with pytest.raises(ValueError), staged(out, True):
         raise ValueError
@@ -76,7 +77,7 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kernel", [True, False])
 def test_somebody_else_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool) -> None:
     if not kernel:
-        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+        monkeypatch.setattr(renaming, "_in_kernel", lambda *_: False)
     out = tmp_path / "out"
     with pytest.raises(TargetError) as caught, staged(out, False):
         old_checkpoint(out)
@@ -272,7 +273,7 @@ def test_a_link_is_not_swept(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fills_between_look_and_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "_rename", lambda *_: False)
+    monkeypatch.setattr(renaming, "_in_kernel", lambda *_: False)
     out, real = tmp_path / "out", Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -384,7 +385,7 @@ def test_a_file_that_is_there_may_have_to_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool, kernel: bool
 ) -> None:
     if not kernel:
-        monkeypatch.setattr(folders, "_rename", lambda *_: False)
+        monkeypatch.setattr(renaming, "_in_kernel", lambda *_: False)
     path = tmp_path / "file.txt"
     if not late:
         path.write_text("old")

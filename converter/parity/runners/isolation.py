@@ -7,7 +7,6 @@ the process down with it must not take the comparison down.
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 import json
 import os
 import signal
@@ -21,22 +20,13 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from converter.errors import MissingPackage, OptionError, ParityError, WorkerError, printable
+from converter.system.starting import LOAD
 
 LOG_LINES = 20
-_PACKAGES = (Path(__file__).resolve().parents[2], Path(str(importlib.resources.files("rename_rules"))).resolve())
 _FATAL = "Fatal Python error"
 _POLL = 0.02
-# Loads this very package and its rules, whatever interpreter runs it, without adding the folder they lie in to the path:
-# that folder may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
 _START = """
-import importlib.util, os, runpy, sys, threading, time
-sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
-for folder in {folders!r}:
-    name = os.path.basename(folder)
-    init = os.path.join(folder, "__init__.py")
-    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[folder])
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[name])
+import os, runpy, threading, time
 caller = os.getppid()
 def end_with_caller():
     while os.getppid() == caller:
@@ -82,7 +72,7 @@ class Worker:
         self._sent_at = 0.0
         self._waiting: Path | None = None
         self._ended_for = ""
-        program = _START.format(folders=[str(folder) for folder in _PACKAGES], module=module)
+        program = LOAD + _START.format(module=module)
         # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
         interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError, MissingPackage, WorkerError
+from converter.system.processes import peak_memory
 
 _Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -112,13 +113,3 @@ def _outcome(answer: _Answer, request: dict[str, Any]) -> dict[str, Any]:
             return {"memory": text}
         return {"failed": text}
     return {"answer": {**found, "seconds": time.perf_counter() - start, "peak_memory": peak_memory()}}
-
-
-def peak_memory() -> int | None:
-    """The most memory this process has held so far, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -25,6 +25,7 @@ from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import ReferenceOptions
 from converter.parity.taps import INNER, Array, InnerTaps, collect_taps, stage_depths
+from converter.system.names import name_twice
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
 _DERIVED = (".position_ids", ".relative_position_index")
@@ -91,11 +92,11 @@ def _folder_of(source: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="parity-") as made:
         for file in source.parent.iterdir():
             if file.is_file() and file.name not in _WEIGHTS.values():
-                Path(made, file.name).symlink_to(file.resolve())
+                name_twice(file.resolve(), Path(made, file.name))
         index = source.name.endswith(".index.json")
         with source.open("rb") as opened:
             safe = ".safetensors." in source.name if index else opened.read(9)[8:] == b"{"
-        Path(made, _WEIGHTS[safe, index]).symlink_to(source.resolve())
+        name_twice(source.resolve(), Path(made, _WEIGHTS[safe, index]))
         yield Path(made)
 
 

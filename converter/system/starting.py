@@ -1,0 +1,20 @@
+"""How a process of its own gets this very package: the beginning of its program."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+PACKAGES = (Path(__file__).resolve().parents[1], Path(str(importlib.resources.files("rename_rules"))).resolve())
+# Loads this very package and its rules, whatever interpreter runs it, without adding the folder they lie in to the path:
+# that folder may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
+LOAD = f"""
+import importlib.util, os, sys
+sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
+for folder in {[str(folder) for folder in PACKAGES]!r}:
+    name = os.path.basename(folder)
+    init = os.path.join(folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[folder])
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+"""
