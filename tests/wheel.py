@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import email
 import os
+import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -38,7 +40,8 @@ def main() -> None:
         run(options.python, "-m", "venv", folder / "venv", cwd=folder)
         run(python, "-m", "pip", "install", "-qq", "--constraint", ROOT / "constraints" / "dev.txt", wheel, cwd=folder)
         convert = python.with_name("convert")
-        run(convert, "--help", cwd=folder)
+        for program in (convert, convert.with_name("dual-encoder-converter")):
+            assert run(program, "--help", cwd=folder).startswith("Usage: convert ")
         for family, config in OF_FAMILIES.items():
             write_checkpoint(folder / family / "source", config, tensors_of(config))
             there_and_back(convert, folder / family)
@@ -97,13 +100,24 @@ def check_metadata(wheel: Path) -> None:
     named = ("name", "version", "description", "requires-python", "license")
     assert said == dict(zip(said, (project[name] for name in named), strict=True)), said
     assert found["Description-Content-Type"] == "text/markdown"
-    assert found.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+    assert found.get_payload(decode=True).decode() == described()  # type: ignore[union-attr]
+    assert found.get_all("Project-URL") == [f"{name}, {url}" for name, url in project["urls"].items()]
     assert licence == (ROOT / "LICENSE").read_bytes()
     assert found.get_all("Classifier") == project["classifiers"]
     assert found.get_all("Provides-Extra") == [*project["optional-dependencies"]]
     needed = [line for line in found.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert needed == project["dependencies"], needed
-    assert [f"convert = {project['scripts']['convert']}"] == entry_points.split("\n")[1:2], entry_points
+    assert entry_points.split("\n")[1:3] == [f"{name} = {entry}" for name, entry in project["scripts"].items()], (
+        entry_points
+    )
+
+
+def described() -> str:
+    """What setup.py makes of README.md, checked: every link that is left relative leads to a heading of the page itself."""
+    text = runpy.run_path(str(ROOT / "setup.py"))["long_description"]()
+    left = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not target.startswith("https://")]
+    assert all(target.startswith("#") for target in left), left
+    return str(text)
 
 
 def contents(wheel: Path) -> dict[str, int]:
