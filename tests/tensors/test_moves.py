@@ -198,7 +198,7 @@ def test_a_file_that_is_too_short_is_not_mapped(tmp_path: Path) -> None:
         files.open(path)
         assert files.mapped(Extent(path, 90, 10), np.uint8).tolist() == list(range(90, 100))
         assert files.mapped(Extent(path, 0, 0), np.float32).tolist() == []
-        with pytest.raises(CorruptCheckpoint, match="became shorter while it was read"):
+        with pytest.raises(CorruptCheckpoint, match="shrank while it was being read"):
             files.mapped(Extent(path, 91, 10), np.uint8)
 
 
