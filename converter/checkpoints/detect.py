@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.checkpoints import (
     bundle_index,
     bundles,
+    foreign,
     hdf5,
     kinds,
     modules,
@@ -66,6 +67,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
         inside(folder / "config.json", folder)
         if not source.is_dir():
             kinds.refuse_state(source)
+            kinds.refuse_shard(source)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
     if framework is not None and checkpoint.framework != framework:
         checkpoint.close()
@@ -129,15 +131,17 @@ def read_header(path: Path) -> Checkpoint:
         return tensor_bundle.read_header(path)
     if head.startswith(b"version https://git-lfs"):
         raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
+    if not head:
+        raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
     if (text := kinds.page_or_text(head)) is not None and path.suffix not in _OWN_TEXT:
         raise CorruptCheckpoint(f"{path}: {text}")
+    if (what := foreign.kind_of(path.name, head)) is not None:
+        raise UnsupportedContainer(f"{path}: {what}")
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
     if path.suffix == ".safetensors":
         return safetensors.read_header(path)
-    if not head:
-        raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
     raise UnsupportedContainer(f"{path}: an unknown kind of weights file; name one of these: {_KNOWN}")
 
 
@@ -174,14 +178,26 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
             inside(path, folder)  # says where a link leads that leads nowhere
     found = kinds.recognised(folder, within=False) or _by_another_name(folder, listing)
     found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, _holds_weights)
+    found = found or kinds.recognised(folder)
+    if found is None and (held_there := foreign.among(listing, kinds.is_state)) is not None:
+        found = UnsupportedContainer(f"{held_there[0]}: {held_there[1]}")
     return (
         found
-        or kinds.recognised(folder)
+        or _no_file(listing)
         or SourceError(
             f"{folder}: holds no weights ({listed(present) if present else 'it is empty'}); expected "
             f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
         )
     )
+
+
+def _no_file(listing: Sequence[Path]) -> SourceError | None:
+    """The error of a folder, or of a pipe, that is called as weights are."""
+    for path in listing:
+        if path.name in sum(WEIGHTS.values(), ()) and not path.is_file():
+            what = "a folder" if path.is_dir() else "neither a file nor a folder"
+            return SourceError(f"{path}: {what}, expected a file of weights; download or save the model again")
+    return None
 
 
 def _holds_weights(folder: Path) -> bool:
@@ -193,7 +209,7 @@ def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
     found: dict[str, str] = {}
     refused: Exception | None = None
     for path in listing:
-        like = path.name.endswith((*LIKE_WEIGHTS, ".safetensors")) or shards.is_index(path.name)
+        like = path.name.lower().endswith((*LIKE_WEIGHTS, ".safetensors")) or shards.is_index(path.name)
         if not like or kinds.is_state(path.name) or kinds.is_shard(path.name) or not path.is_file():
             continue
         try:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from converter.errors import SourceError, UnsupportedContainer, listed
+from converter.errors import SourceError, UnsupportedContainer, listed, printable, quoted
 
 # What trainers write beside the weights: never the weights themselves.
 _STATES = re.compile(
     r"(optimizer|scheduler|rng_state|random_states|scaler|sampler|training_args|trainer_state|dl_state_dict"
     r"|custom_checkpoint)[\w.-]*|[\w.-]*optim_states\.pt"
 )
+_RANK = re.compile(r".*_rank_?\d+\.(bin|pt|pth)")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 MAX_FOLDERS = 1000
+_LEVELS = 3  # a cache of the Hub holds models--ORG--NAME/snapshots/COMMIT
 OF_KERAS = (
     "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
     "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
@@ -47,6 +48,14 @@ _DISTRIBUTED = (
     "a distributed checkpoint (.distcp), whose weights are split; merge them with `accelerate merge-weights "
     "{folder} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
 )
+_MEGATRON = (
+    "a Megatron checkpoint, whose weights are split and have names of their own; convert it to transformers' format with the "
+    "tools of the code that trained it"
+)
+_RANKS = (
+    "the parts of an FSDP run, one of each process; save the whole model there, as accelerate does with "
+    "fsdp_state_dict_type: FULL_STATE_DICT"
+)
 _OPEN_CLIP = (
     "an open_clip model, which uses other tensor names; take its transformers version from its page on the "
     "Hub, or make one with transformers' conversion script for CLIP"
@@ -68,8 +77,12 @@ def refuse_state(path: Path) -> None:
         raise UnsupportedContainer(f"{path}: {_ADAPTER}")
     if path.name.endswith("optim_states.pt"):
         raise UnsupportedContainer(f"{path}: {_DEEPSPEED}")
+    if path.name == "model_optim_rng.pt":
+        raise UnsupportedContainer(f"{path}: {_MEGATRON}")
+    if _RANK.fullmatch(path.name):
+        raise UnsupportedContainer(f"{path}: {_RANKS}")
     if path.name.endswith(".distcp"):
-        raise UnsupportedContainer(f"{path}: {_DISTRIBUTED.format(folder=shlex.quote(str(path.parent)))}")
+        raise UnsupportedContainer(f"{path}: {_DISTRIBUTED.format(folder=quoted(path.parent))}")
     if is_state(path.name):
         raise UnsupportedContainer(
             f"{path}: the state of a training run, not weights; name the folder, or the weights file beside it"
@@ -99,8 +112,12 @@ def _by_marks(folder: Path, present: Collection[str]) -> str | None:
         return _ADAPTER
     if "zero_to_fp32.py" in present or any(name.endswith(("_model_states.pt", "optim_states.pt")) for name in present):
         return _DEEPSPEED
+    if "latest_checkpointed_iteration.txt" in present or "model_optim_rng.pt" in present:
+        return _MEGATRON
+    if any(_RANK.fullmatch(name) for name in present):
+        return _RANKS
     if any(name.endswith(".distcp") for name in present):
-        return _DISTRIBUTED.format(folder=shlex.quote(str(folder)))
+        return _DISTRIBUTED.format(folder=quoted(folder))
     if any(name in present for name in ("saved_model.pb", "keras_metadata.pb")):
         return SAVED_MODEL
     if any(name.endswith(".index") for name in present):
@@ -111,12 +128,18 @@ def _by_marks(folder: Path, present: Collection[str]) -> str | None:
 
 
 def with_weights(folder: Path, holds: Callable[[Path], bool]) -> SourceError | None:
-    """The error of a folder whose folders hold the weights, that of the last training step named first."""
-    inner = [path for path in _folders(folder) if holds(path)]
+    """The error of a folder whose folders, or theirs, hold the weights, that of the last training step named first."""
+    level, left, inner = [folder], MAX_FOLDERS, list[Path]()
+    for _ in range(_LEVELS):
+        level = [path for outer in level for path in _folders(outer)][:left]
+        left -= len(level)
+        inner = [path for path in level if holds(path)]
+        if inner or not left:
+            break
     if not inner:
         return None
     inner.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in re.split(r"(\d+)", path.name)])
-    names = [shlex.quote(str(path)) for path in reversed(inner)]
+    names = [quoted(path) for path in reversed(inner)]
     others = f" (others: {listed(names[1:], 3)})" if names[1:] else ""
     return SourceError(f"{folder}: holds no weights, but its subfolders do; name one of them: {names[0]}{others}")
 
@@ -129,9 +152,11 @@ def by_another_name(folder: Path, found: Mapping[str, str]) -> SourceError:
         found: by name of every file that can be read, the command that converts it.
     """
     name, command = next(iter(found.items()))
-    what = f"{name} is one by another name" if len(found) == 1 else f"{listed(list(found), 3)} have other names"
+    what = (
+        f"{printable(name)} is one by another name" if len(found) == 1 else f"{listed(list(found), 3)} have other names"
+    )
     return SourceError(
-        f"{folder}: holds no weights by a usual name; {what}: convert {command} {shlex.quote(str(folder / name))} OUT"
+        f"{folder}: holds no weights by a usual name; {what}: convert {command} {quoted(folder / name)} OUT"
     )
 
 
@@ -140,11 +165,29 @@ def lone_shards(folder: Path, present: Collection[str]) -> SourceError | None:
     shards = [found for name in sorted(present) if (found := _SHARD.fullmatch(name))]
     if not shards:
         return None
-    index = f"{shards[0][1]}{shards[0][2]}.index.json"
     return SourceError(
         f"{folder}: holds shards ({listed([shard[0] for shard in shards], 3)}) without their index; put "
-        f"{index} beside them, which was saved with them"
+        f"{printable(_index_of(shards[0]))} beside them, which was saved with them"
     )
+
+
+def _index_of(shard: re.Match[str]) -> str:
+    """What the index of a shard is called; transformers puts a variant behind: model.safetensors.index.fp16.json."""
+    stem, _, variant = shard[1].partition(".")
+    return f"{stem}{shard[2]}.index.{variant}{'.' if variant else ''}json"
+
+
+def refuse_shard(path: Path) -> None:
+    """Refuses a file that was named and is one of several.
+
+    Raises:
+        SourceError: it is.
+    """
+    found = _SHARD.fullmatch(path.name)
+    if found and not path.name.endswith(f"-00001-of-00001{found[2]}"):
+        raise SourceError(
+            f"{path}: one of several shards; name their index, {quoted(path.with_name(_index_of(found)))}, which reads all"
+        )
 
 
 def is_shard(name: str) -> bool:

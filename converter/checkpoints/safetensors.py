@@ -28,8 +28,8 @@ _TO_DTYPE = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
-# What safetensors can hold besides: floats of 8 bits and less.
-_NARROW = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4")
+# What safetensors can hold besides: floats of 8 bits and less, and complex numbers.
+_NARROW = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "C64")
 _HALVES = re.compile("[\ud800-\udfff]")
 _FROM_DTYPE = {dtype: code for code, dtype in _TO_DTYPE.items()}
 

@@ -155,7 +155,7 @@ def read_map(path: Path) -> Mapping[str, str]:
 def _beside(path: Path) -> Callable[[str], Path | None]:
     def find(file: str) -> Path | None:
         shard = path.parent / file
-        return shard if shard.is_file() else None
+        return shard if shard.is_file() or shard.is_symlink() else None  # of a link, its reader says where it leads
 
     return find
 

@@ -33,8 +33,9 @@ def find_state_dict(
     beside: dict[str, str] = {}
     for _ in range(MAX_DEPTH):
         if not isinstance(value, dict):
+            kind = "tensor" if is_tensor(value) else type(value).__name__
             raise UnsupportedContainer(
-                f"{path}: holds a {type(value).__name__}, expected a state_dict; save model.state_dict() with torch.save"
+                f"{path}: holds a {kind}, expected a state_dict; save model.state_dict() with torch.save"
             )
         key = _key(path, value, is_tensor)
         if key is None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from converter.checkpoints import foreign
 from converter.checkpoints.pickle_machine import MAX_PICKLE_BYTES
 from converter.checkpoints.state_dicts import find_state_dict
 from converter.checkpoints.strides import MAX_EXPANDED_BYTES, contiguous, reach, row_reader
@@ -81,6 +82,8 @@ def _entries(path: Path) -> dict[str, Entry]:
             f"{path}: a TorchScript archive, which holds a program and not only weights; save the state_dict of the "
             "module with torch.save"
         )
+    if names and all(name.endswith(".npy") for name in names):
+        raise UnsupportedContainer(f"{path}: {foreign.NPZ}")
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         raise UnsupportedContainer(
             f"{path}: a zip archive that torch.save did not write (no data.pkl), which holds "

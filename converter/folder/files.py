@@ -94,19 +94,23 @@ def _read(path: Path, limit: int) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if text.startswith(b"version https://git-lfs"):
-            raise ConfigError(
-                f"{path}: a Git LFS pointer, not the file; run `git lfs pull` in its repository"
-            ) from None
-        if text.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            raise ConfigError(
-                f"{path}: a web page, not the file; download the file itself (its address has /resolve/ where the page's "
-                "has /blob/)"
-            ) from None
+        if (what := stands_in(text)) is not None:
+            raise ConfigError(f"{path}: {what}") from None
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
     if _is_nested(value, MAX_CONFIG_DEPTH):
         raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
     return value
+
+
+def stands_in(text: bytes) -> str | None:
+    """What stands in a small file's place, by its beginning; None where it may be the file itself."""
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file; run `git lfs pull` in its repository"
+    if text.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return (
+            "a web page, not the file; download the file itself (its address has /resolve/ where the page's has /blob/)"
+        )
+    return None
 
 
 def _is_nested(value: Any, depth: int) -> bool:

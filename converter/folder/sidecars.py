@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConfigError, SourceError
-from converter.folder.files import inside, read_json, write_json
+from converter.folder.files import inside, read_json, stands_in, write_json
 
 # Tokenizer and processor files, as the classes of transformers 4 and 5 name them, but for pickles. Nothing else is taken
 # along: no code, no other weights.
@@ -26,6 +26,7 @@ SIDECARS = (
 _NAME_OR_PATH = "_name_or_path"
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
+_BEGINNING = 200  # bytes, by which what stands in a file's place is known
 
 
 def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ def copy_sidecars(
         Their names, and what was rewritten, in words.
 
     Raises:
-        SourceError: one of them is larger than any tokenizer is.
+        SourceError: one of them is larger than any tokenizer is, a Git LFS pointer or a web page.
         CorruptCheckpoint: one of them is a link out of the folder.
     """
     copied = []
@@ -58,6 +59,10 @@ def copy_sidecars(
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
         shutil.copyfile(inside(path, path.parent), target / name)
+        with (target / name).open("rb") as file:
+            what = stands_in(file.read(_BEGINNING))
+        if what is not None:
+            raise SourceError(f"{path}: {what}")
         copied.append(name)
         if name == "tokenizer_config.json":
             rewritten = _mend_tokenizer_config(target / name, for_version_4)

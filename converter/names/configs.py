@@ -183,11 +183,13 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
         what = _OTHER_MODELS[model_type]
     elif isinstance(model_type, str) and model_type in supported("vision") + supported("text"):
         what = (
-            f"a single {model_type} tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into "
-            "a dual encoder"
+            f"a single {model_type} tower; join two into a dual encoder with `convert combine VISION TEXT OUT` (in Python "
+            "combine)"
         )
     elif "architecture" in raw and "pretrained_cfg" in raw:
         what = "a timm model, whose tensors have other names; take the same model in transformers' format"
+    elif model_type is None:
+        what = "no model_type; add that of the original to config.json, or take its own config.json with --config FILE"
     else:
         what = (
             f"model_type {printable(repr(model_type), 60)}; convert a folder that save_pretrained of such a model wrote"

@@ -294,8 +294,8 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "arrays.npz": (
             None,
             UnsupportedContainer,
-            "a zip archive that torch.save did not write (no data.pkl), which holds a.npy, b.npy; unpack it, "
-            "and name the folder with config.json and the weights",
+            "NumPy arrays (.npz), of which nothing says what they are; in Python give them by their PyTorch names: "
+            "pt2tf(dict(numpy.load(FILE)), OUT, config=...)",
         ),
         "script.pt": (
             None,

@@ -33,7 +33,6 @@ def nested(depth: int, opening: str, closing: str) -> bytes:
 
 
 CASES: dict[str, tuple[bytes, str]] = {
-    "no bytes": (b"", "its header claims 0 bytes of a file of 0"),
     "seven bytes": (b"\x02\0\0\0\0\0\0", "its header claims 2 bytes of a file of 7"),
     "header length 0": (struct.pack("<Q", 0) + b"{}", "its header claims 0 bytes of a file of 10"),
     "header length 1": (struct.pack("<Q", 1) + b"{}", "its header claims 1 bytes of a file of 10"),

@@ -68,13 +68,11 @@ def test_a_config_without_model_type_is_taken_by_its_towers() -> None:
         ),
         (
             {"model_type": "bert", "hidden_size": 8},
-            "a single bert tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual "
-            "encoder",
+            "a single bert tower; join two into a dual encoder with `convert combine VISION TEXT OUT` (in Python combine)",
         ),
         (
             {"model_type": "swin"},
-            "a single swin tower; TFVisionTextDualEncoderModel.from_vision_text_pretrained joins two into a dual "
-            "encoder",
+            "a single swin tower; join two into a dual encoder with `convert combine VISION TEXT OUT` (in Python combine)",
         ),
         (
             {"model_type": "vision-text-dual-encoder", "vision_config": {"model_type": "vit"}},
@@ -88,7 +86,10 @@ def test_a_config_without_model_type_is_taken_by_its_towers() -> None:
             {"model_type": "gpt2"},
             "model_type 'gpt2'; convert a folder that save_pretrained of such a model wrote",
         ),
-        ({}, "model_type None; convert a folder that save_pretrained of such a model wrote"),
+        (
+            {},
+            "no model_type; add that of the original to config.json, or take its own config.json with --config FILE",
+        ),
         (
             {"model_type": ["\x1b[31m"]},
             r"model_type ['\x1b[31m']; convert a folder that save_pretrained of such a model wrote",
