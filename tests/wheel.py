@@ -17,6 +17,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from tests import installs
 from tests.tiny import OF_FAMILIES, tensors_of, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,11 +46,25 @@ def main() -> None:
         for family, config in OF_FAMILIES.items():
             write_checkpoint(folder / family / "source", config, tensors_of(config))
             there_and_back(convert, folder / family)
+        ran = installs.run_all(Installed(folder, python), only=installs.CORE)
+        assert len(ran) == len({(s.page, s.language) for s in installs.to_run() if s.install == installs.CORE}), ran
         where = run(python, "-c", "import converter; print(converter.__file__)", cwd=folder).strip()
         assert Path(where).is_relative_to(folder / "venv"), where
         print(
             f"{wheel.name}: sound, and the same from the sdist; converts and verifies {', '.join(OF_FAMILIES)} on its own"
         )
+
+
+class Installed(installs.Environments):
+    """The environment of the wheel alone, which is what the first install line of README makes."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.folder, self._python = folder, python
+
+    def python_of(self, install: str) -> Path:
+        """That of the wheel, and no other."""
+        assert install == installs.CORE, install
+        return self._python
 
 
 def there_and_back(convert: Path, folder: Path) -> None:
