@@ -111,8 +111,8 @@ class MissingPackage(WorkerError):
 def unreadable(where: Path | str, error: OSError) -> str:
     """What to say of a file or folder that the system refuses to read, with the next step."""
     if error.errno in TOO_MANY_FILES:
-        return f"{where}: cannot be read: too many files are open; raise the limit (ulimit -n)"
-    return f"{where}: cannot be read: {error.strerror}; see to it that you may read it"
+        return f"{where}: cannot be read: too many open files; raise the limit (ulimit -n)"
+    return f"{where}: cannot be read: {error.strerror}; check its permissions"
 
 
 @contextlib.contextmanager

@@ -62,12 +62,12 @@ def _of_weights(names: Mapping[str, str], entries: Mapping[str, Entry], beside: 
     found = {}
     for key, full in names.items():
         if key not in entries:
-            raise UnsoundMessage(f"has an object graph that names {printable(key)}, which is not there")
+            raise UnsoundMessage(f"has an object graph that names {printable(key)}, which does not exist")
         entry = entries[key]
         if full.endswith(_SEEDS):
-            beside[full] = "state of a random generator, no weight"
+            beside[full] = "state of a random generator, not a weight"
         elif not entry.shape and entry.dtype not in FLOATS:
-            beside[full or key] = "a single number or text, no weight"
+            beside[full or key] = "a single number or text, not a weight"
         else:
             found[key] = full
     return found
@@ -85,8 +85,7 @@ def _by_name(path: Path, names: Mapping[str, str], entries: Mapping[str, Entry])
         if again is not None and not entry.is_like(again):
             raise UnsupportedContainer(
                 f"{path}: holds {printable(plain)} twice with different values, below {printable(root)} and "
-                f"{printable(_scope(full))}: two models, or a model and its average; write the one that you want with "
-                "save_pretrained"
+                f"{printable(_scope(full))}: two models, or a model and its average; write the one you want with save_pretrained"
             )
         if again is None:
             found[plain if _scope(full) == root else full.removesuffix(":0")] = entry
@@ -98,8 +97,8 @@ def _check_weight(path: Path, key: str, full: str, entry: Entry) -> None:
         raise UnsoundMessage(f"has {printable(key)} with dtype {entry.dtype}, which no weight has")
     if entry.sliced:
         raise UnsupportedContainer(
-            f"{path}: {printable(full)} is cut in slices, as parameter servers keep it; load the model where it was "
-            "trained and write it with save_pretrained"
+            f"{path}: {printable(full)} is cut into slices, as parameter servers store it; load the model in its own "
+            "environment and write it with save_pretrained"
         )
     if not full or len(full) > MAX_NAME_CHARACTERS:
         raise UnsoundMessage(f"has {printable(key)} with a name of {len(full):,} characters")

@@ -107,7 +107,7 @@ def _way_out(name: str) -> str:
     if name.startswith(("torch.float8", "torch.float4")):
         return "Convert its tensors with .to(torch.float32), multiply them by their scales if any, and save them again"
     if name.startswith(("torch.qint", "torch.quint", "torch._utils._rebuild_qtensor", "torch.per_")):
-        return "Its weights are quantised; save the model as it was before that, or dequantise them"
+        return "Its weights are quantised; save the model from before that, or dequantise them"
     if name.startswith(("argparse.", "numpy.", "omegaconf.", "pathlib.", "easydict.")):
         return "Load it in its own environment and save the state_dict alone: torch.save(model.state_dict(), FILE)"
     return "Load the model in its own environment and write it with save_pretrained"

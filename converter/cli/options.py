@@ -77,7 +77,10 @@ conversion_options = _all_of(
 # How models run, and on what.
 run_options = _all_of(
     click.option(
-        "--device", default="auto", show_default=True, help="Device to compute on: auto, cpu, cuda or cuda:N."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Device to compute on: Device to compute on: Device to compute on: auto, cpu, cuda or cuda:N.",
     ),
     click.option("--float64", is_flag=True, help="Compute in float64; any difference left is real."),
     click.option("--seed", default=0, show_default=True, help="Seed of the inputs."),

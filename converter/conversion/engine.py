@@ -250,9 +250,9 @@ def _local(source: Source, revision: str | None, out: Path) -> Path | None:
 def _of_another_type(what: str, value: object) -> ConverterError:
     """The error of an object in place of what is read, a model's own say."""
     if what == "source":
-        way = "a path, the id of a model on the Hub, or a state dict; of a model in memory give model.state_dict()"
+        way = "a path, a Hub id or a state dict; for a model in memory pass model.state_dict()"
         return SourceError(f"the source is a {type(value).__name__}, expected {way}")
-    way = "a path or a dict; of a model in memory give model.config.to_dict()"
+    way = "a path or a dict; for a model in memory pass model.config.to_dict()"
     return ConfigError(f"the config is a {type(value).__name__}, expected {way}")
 
 
@@ -270,7 +270,7 @@ def _config(config: Config | None, folder: Path | None) -> TwoTowerConfig:
     if config is not None:
         return read_config(Path(config))
     if folder is None:
-        raise ConfigError("a state dict has no config; give config=model.config.to_dict()")
+        raise ConfigError("a state dict has no config; pass config=model.config.to_dict()")
     return read_config(folder / "config.json")
 
 

@@ -23,7 +23,7 @@ def choose(what: str, value: object, choices: Collection[str]) -> None:
     """
     if not isinstance(value, str) or value not in choices:
         raise TargetError(
-            f"{what} {printable(repr(value), 60)} is not one of those that there are; choose "
+            f"{what} {printable(repr(value), 60)} does not exist; choose "
             f"{' or '.join(repr(choice) for choice in choices)}"
         )
 

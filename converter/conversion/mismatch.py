@@ -11,7 +11,7 @@ from converter.names.frameworks import CANONICAL, frameworks
 from converter.names.rules import TensorRule
 from converter.specs import Checkpoint
 
-_COMPARE = "compare config.json with the one the weights were saved with"
+_COMPARE = "compare config.json with the one saved with the weights"
 _ADAPTED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
 _QUANTISED = re.compile(
     r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*|qweight|qzeros|scales|g_idx|weight_format|weight_scale(_inv)?"
@@ -36,13 +36,9 @@ def mismatch(checkpoint: Checkpoint, found: Collection[str], expected: Mapping[s
     parts = []
     shown = 1 if missing and surplus and len(missing) + len(surplus) > _FEW else 3
     if missing:
-        parts.append(
-            f"missing from it ({len(missing)}): {folded(missing, shown)}, as {expected[missing[0]].cite} asks for"
-        )
+        parts.append(f"missing ({len(missing)}): {folded(missing, shown)}, which {expected[missing[0]].cite} asks for")
     if surplus:
-        parts.append(
-            f"in it but not in the model that config.json describes ({len(surplus)}): {folded(surplus, shown)}"
-        )
+        parts.append(f"unexpected ({len(surplus)}): {folded(surplus, shown)}")
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
     way = _way_out(checkpoint, missing, surplus, expected)
     return PlanError(f"{where}: not the tensors that config.json describes; {'; '.join(parts)}; {way}")
@@ -52,18 +48,21 @@ def _way_out(
     checkpoint: Checkpoint, missing: Collection[str], surplus: Collection[str], expected: Mapping[str, TensorRule]
 ) -> str:
     if any(_ADAPTED.search(name) for name in surplus):
-        return "these are PEFT's adapters beside the model: model.merge_and_unload().save_pretrained(OTHER), then convert OTHER"
+        return (
+            "these are PEFT adapters beside the model; merge them: "
+            "model.merge_and_unload().save_pretrained(OTHER), then convert OTHER"
+        )
     if any(_QUANTISED.search(name) for name in surplus):
-        return "the weights are quantised: dequantise them and save again"
+        return "the weights are quantised; dequantise them and save again"
     separator = frameworks()[checkpoint.framework].separator
     if 2 * len(missing) > len(expected):
         roots = sorted({name.split(separator)[0] for name in surplus})
-        held = f"it holds tensors below {listed(roots, _SHOWN_ROOTS)}" if surplus else "it holds none"
-        return f"most names are none of the model's ({held}): write the model with save_pretrained of its class"
+        held = f"the file holds {listed(roots, _SHOWN_ROOTS)}" if surplus else "the file holds none of them"
+        return f"most names are not the model's ({held}); write the model with save_pretrained of its class"
     if missing:
         return _COMPARE
     if checkpoint.framework != CANONICAL:
-        return "more was saved than the model: write the model in it alone with save_pretrained"
+        return "the file holds more than the model; write the model inside it with save_pretrained"
     return f"leave them out: {_without(surplus, expected)}"
 
 
@@ -73,4 +72,4 @@ def _without(surplus: Collection[str], expected: Collection[str]) -> str:
     roots = sorted({name.split(".")[0] for name in surplus})
     if not own.intersection(roots) and len(roots) <= _SHOWN_ROOTS:
         return f"pt2tf({{n: t for n, t in state_dict.items() if n.split('.')[0] not in {roots!r}}}, OUT, config=...)"
-    return "take them from state_dict and give the rest: pt2tf(state_dict, OUT, config=...)"
+    return "delete them from state_dict and convert the rest: pt2tf(state_dict, OUT, config=...)"

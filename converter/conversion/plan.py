@@ -167,8 +167,8 @@ def _take_buffers(
         stored = found.pop(rule.names[source], None) if source in rule.names else None
         if stored is not None and not _same_size(stored, rule):
             raise PlanError(
-                f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; "
-                "the weights and config.json are not of the same model"
+                f"{printable(stored.name)} has shape {stored.shape}, the config says {rule.shape}; use the "
+                "config.json saved with these weights"
             )
         taken.append((rule, stored))
     return taken
@@ -205,8 +205,8 @@ def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
 def _quantised(checkpoint: Checkpoint) -> PlanError:
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
     return PlanError(
-        f"{where}: quantised weights, as the quantization_config of config.json says, which are stored under other names "
-        "and shapes; load the model, call its dequantize(), and save it again"
+        f"{where}: the weights are quantised (quantization_config in config.json) and have other names and shapes; "
+        "load the model, call its dequantize(), and save it again"
     )
 
 
@@ -220,8 +220,8 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
             wrong.append(f"{name} is {stored}, config.json says {shape}")
     if wrong:
         raise PlanError(
-            f"tensors of another shape than config.json says ({len(wrong)}): {folded(wrong)}; "
-            "compare config.json with the one the weights were saved with"
+            f"tensor shapes that differ from config.json ({len(wrong)}): {folded(wrong)}; "
+            "compare config.json with the one saved with the weights"
         )
 
 
@@ -235,7 +235,7 @@ def check_floats(tensors: Iterable[StoredTensor], checkpoint: Checkpoint) -> Non
     if wrong:
         where = checkpoint.files[0] if checkpoint.files else checkpoint.container
         raise PlanError(
-            f"{where}: whole numbers where floats belong ({len(wrong)}): {folded(wrong)}; such weights are quantised: "
+            f"{where}: integers where floats belong ({len(wrong)}): {folded(wrong)}. The weights are quantised; "
             "dequantise them with their scales and save again"
         )
 

@@ -126,7 +126,7 @@ class TensorReader:
     def wrong_buffers(self) -> list[str]:
         """Stored buffers that do not hold what follows from the config, in words."""
         return [
-            f"{printable(stored.name)} holds other values than follow from config.json"
+            f"{printable(stored.name)} holds values that config.json does not give"
             for stored, value in self._expected
             if not np.array_equal(self._read_whole(stored), value)
         ]
@@ -190,7 +190,7 @@ def _check_memory(source: StoredTensor, copies: int) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise SourceError(
-            f"{printable(source.name)}: needs {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free; take a "
+            f"{printable(source.name)}: needs {needed / 1e6:,.0f} MB of memory, {free / 1e6:,.0f} MB are free; use a "
             "machine with more"
         )
 

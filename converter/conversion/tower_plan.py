@@ -133,10 +133,10 @@ def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], w
     roots = Counter(name.replace("/", ".").split(".")[0] for name in checkpoint.tensors)
     parts = []
     if missing:
-        parts.append(f"missing ({len(missing)}): {folded(missing)}; it holds tensors under {listed(sorted(roots), 4)}")
+        parts.append(f"missing ({len(missing)}): {folded(missing)}; the file holds {listed(sorted(roots), 4)}")
     if wrong:
         parts.append(f"of another shape ({len(wrong)}): {folded(wrong)}")
     return (
-        f"{where}: does not hold the {tower.model_type} tower that its config.json describes; {'; '.join(parts)}; "
-        "compare config.json with the one the weights were saved with"
+        f"{where}: does not hold the {tower.model_type} tower of its config.json; {'; '.join(parts)}; "
+        "compare config.json with the one saved with the weights"
     )

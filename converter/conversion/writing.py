@@ -166,7 +166,7 @@ def _unchanged(job: Job) -> Iterator[None]:
     except OSError:
         changed = True
     if changed:
-        raise CorruptCheckpoint(f"{job.source}: changed while it was read; convert it again") from reason
+        raise CorruptCheckpoint(f"{job.source}: changed while it was being read; convert it again") from reason
     if reason is not None:
         raise reason
 
@@ -191,7 +191,7 @@ def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecor
     recorded = job.origin.sha256.get(file.name) if job.origin else None
     if recorded is not None and record.sha256 not in (None, recorded):
         raise CorruptCheckpoint(
-            f"{file}: has another sha256 than the Hub has recorded of it; remove it from the cache and convert again"
+            f"{file}: its sha256 differs from the Hub's; remove it from the cache and convert again"
         )
     return record
 
@@ -264,8 +264,8 @@ def _check_values(files: Files, job: Job, moves: Iterable[Move]) -> float:
     for stored, value in job.plan.expected:
         if not np.array_equal(_read_small(files, stored), value):
             raise PlanError(
-                f"{printable(stored.name)}: holds other values than transformers computes, so leaving it out would "
-                "change the model; it cannot be converted"
+                f"{printable(stored.name)}: holds other values than transformers computes. Leaving it out would "
+                "change the model; keep it in PyTorch"
             )
     scale = next(move for move in moves if move.name == job.config.family.scale)
     return float(cast(_read_small(files, scale.source), scale.target.dtype).reshape(()))
@@ -324,7 +324,7 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
     written = read_header(index if index.exists() else staging / job.weights)
     names = {move.target.name for move in moves} | set(job.plan.restored)
     if written.framework != job.plan.target or set(written.tensors) != names:
-        raise CheckError(f"{job.weights}: does not hold the tensors that were written to it; convert again")
+        raise CheckError(f"{job.weights}: the tensors written to it are not there; convert again")
     reopened = []
     for move in moves:
         target = written.tensors[move.target.name]
@@ -337,7 +337,7 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
             files.open(extent_of(move.target).path)
         for name, value in job.plan.restored.items():
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
-                raise CheckError(f"{name}: what was written differs from what was to be written; convert again")
+                raise CheckError(f"{name}: the file differs from the data written to it; convert again")
         hashed = (*job.checkpoint.files, *written.files)
         extra = sum(file.stat().st_size for file in hashed)
         return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))

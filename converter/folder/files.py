@@ -51,9 +51,7 @@ def expanded(path: AnyPath) -> AnyPath | Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise SourceError(
-            f"{text}: there is no home folder of that name; write the path out, or ./ before the name"
-        ) from None
+        raise SourceError(f"{text}: no such home folder; write the full path, or put ./ before the name") from None
 
 
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
@@ -84,13 +82,13 @@ def _read(path: Path, limit: int) -> Any:
             text = file.read(limit + 1)
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it; "
-            "if it lies elsewhere, give it with --config FILE (in Python config=)"
+            f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, pass "
+            "--config FILE (in Python config=)"
         ) from None
     except OSError as error:
         raise ConfigError(unreadable(path, error)) from None
     if len(text) > limit:
-        raise ConfigError(f"{path}: larger than {limit:,} bytes, which no config is; restore it from the original")
+        raise ConfigError(f"{path}: larger than {limit:,} bytes, too large for a config; restore it from the original")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -98,7 +96,9 @@ def _read(path: Path, limit: int) -> Any:
             raise ConfigError(f"{path}: {what}") from None
         raise ConfigError(f"{path}: not JSON: {printable(str(error))}; restore it from the original") from None
     if _is_nested(value, MAX_CONFIG_DEPTH):
-        raise ConfigError(f"{path}: nested deeper than {MAX_CONFIG_DEPTH}, which no config is; restore the original")
+        raise ConfigError(
+            f"{path}: nested deeper than {MAX_CONFIG_DEPTH} levels, too deep for a config; restore the original"
+        )
     return value
 
 
@@ -162,11 +162,11 @@ def inside(path: Path, folder: Path) -> Path:
     try:
         real, home = path.resolve(), folder.resolve()
     except RuntimeError:  # what Python 3.11 and 3.12 say of links that lead in a circle
-        raise CorruptCheckpoint(f"{path}: a link that leads to itself; copy the file into the folder") from None
+        raise CorruptCheckpoint(f"{path}: a link to itself; copy the file into the folder") from None
     if path.is_symlink() and not path.exists():
         raise CorruptCheckpoint(
-            f"{path}: a link to {printable(str(path.readlink()))}, which is not there; copy the folder with `cp -rL`, which "
-            "copies what links lead to, or download it again"
+            f"{path}: a link to {printable(str(path.readlink()))}, which does not exist; copy the folder with `cp "
+            "-rL`, which follows links, or download it again"
         )
     if real.is_relative_to(home):
         return path

@@ -146,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(
-            f"{path}: not a manifest that this version writes ({printable(str(error), 80)}); convert again"
+            f"{path}: not a manifest of this version ({printable(str(error), 80)}); convert again"
         ) from None
 
 

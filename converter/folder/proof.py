@@ -96,26 +96,26 @@ def read_proof(folder: Path) -> Proof | str:
     """Reads the recorded verification; or says why it does not count."""
     path = folder / NAME
     if not path.is_file() or path.is_symlink():
-        return f"there is no {NAME}"
+        return f"no {NAME}"
     try:
         raw = read_json(path, MAX_BYTES)
         if raw.get("format") != FORMAT:
-            return f"{NAME} is of another version"
+            return f"{NAME} was written by another version"
         if raw["manifest_sha256"] != _manifest_sum(folder):
-            return f"{NAME} is of another {manifest.NAME}"
+            return f"{NAME} belongs to another {manifest.NAME}"
         for name in _unhashed(folder):
             if hash_file(folder / name).sha256 != raw["files"].get(name):
-                return f"{printable(name)} is not the file that {NAME} is of"
+                return f"{printable(name)} differs from the file that {NAME} describes"
         findings = tuple(dict(finding) for finding in raw["findings"])
         statuses = {str(finding["part"]): finding["status"] for finding in findings}
         report = raw["report"] if isinstance(raw["report"], Mapping) else None
         if raw["passed"] is not True or report is None or report.get("passed") is not True:
-            return f"{NAME} says that it did not pass"
+            return f"{NAME} records a failed verification"
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        return f"{NAME} is not what `convert verify` writes ({printable(str(error), 100)})"
+        return f"{NAME} was not written by `convert verify` ({printable(str(error), 100)})"
     needed = ("files", "weights", "outputs")
     if any(statuses.get(part) != "passed" for part in needed) or "failed" in statuses.values():
-        return f"{NAME} does not say that files, weights and outputs passed"
+        return f"{NAME} does not record that files, weights and outputs passed"
     return Proof(True, str(raw.get("verified_by", "")), findings, report)
 
 
@@ -124,9 +124,7 @@ def _manifest_sum(folder: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        raise TargetError(
-            f"{folder}: has no {manifest.NAME}, so that nothing can be recorded of it; convert again"
-        ) from None
+        raise TargetError(f"{folder}: has no {manifest.NAME}, so nothing can be recorded; convert again") from None
 
 
 def _unhashed(folder: Path) -> list[str]:

@@ -102,7 +102,7 @@ def check_replaced(folder: Path, names: Collection[str]) -> None:
     for name in names:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
-            raise TargetError(f"{path}: a folder, where a file is to be written; move it, or choose another OUT")
+            raise TargetError(f"{path}: a folder in the place of a file; move it, or choose another OUT")
 
 
 def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
@@ -171,8 +171,8 @@ def settle(folder: Path) -> None:
         if not os.path.lexists(path):  # the run that was at it has just ended
             return
         raise _unmended(folder, error) from None
-    state = "the new ones are in place" if done else "they are back as they were"
-    _log.warning("%s: interrupted while its files were replaced; %s", folder, state)
+    state = "the new ones are in place" if done else "the old ones are restored"
+    _log.warning("%s: interrupted while its files were being replaced; %s", folder, state)
 
 
 @contextlib.contextmanager
@@ -184,9 +184,7 @@ def _held(path: Path) -> Iterator[None]:
     except NotADirectoryError:
         raise TargetError(f"{path}: not a folder, so no conversion made it; move it away") from None
     except BlockingIOError:
-        raise TargetError(
-            f"{path.parent}: another run is replacing its files at this moment; wait until it has ended"
-        ) from None
+        raise TargetError(f"{path.parent}: another run is replacing its files; wait until it ends") from None
     try:
         if not lock.is_of(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -201,8 +199,8 @@ def _read(folder: Path, path: Path) -> _Journal | None:
         path.rmdir()
         return None
     strange = TargetError(
-        f"{folder}: interrupted while its files were replaced, and copied or made elsewhere, so that {NAME} is not "
-        f"followed; move what {NAME}/{_REPLACED} holds back by hand, and {NAME} away"
+        f"{folder}: interrupted while its files were being replaced, and copied from elsewhere, so {NAME} is ignored; "
+        f"move the files in {NAME}/{_REPLACED} back by hand, then delete {NAME}"
     )
     if (path / _LIST).is_symlink() or (path / _REPLACED).is_symlink():
         raise strange
@@ -256,12 +254,12 @@ def _end(journal: _Journal) -> None:
 def _move(path: Path, place: Path) -> None:
     """Renames a file to a name that nothing bears; what somebody else has put there meanwhile is kept."""
     if os.path.lexists(place):
-        raise TargetError(f"{place}: was put there by somebody else meanwhile; move it away, then run this again")
+        raise TargetError(f"{place}: another process put it there meanwhile; move it away and run this again")
     path.rename(place)
 
 
 def _unmended(folder: Path, error: OSError) -> TargetError:
     return TargetError(
-        f"{folder}: interrupted while its files were replaced, and cannot be put right: {error.strerror}; mend that, then "
-        "run this again"
+        f"{folder}: interrupted while its files were being replaced, and cannot be restored: {error.strerror}; fix "
+        "that and run this again"
     )

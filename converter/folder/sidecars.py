@@ -57,7 +57,7 @@ def copy_sidecars(
         if not path.is_file():
             continue
         if path.stat().st_size > MAX_SIDECAR_BYTES:
-            raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, which no such file is; remove it")
+            raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, too large for such a file; remove it")
         shutil.copyfile(inside(path, path.parent), target / name)
         with (target / name).open("rb") as file:
             what = stands_in(file.read(_BEGINNING))

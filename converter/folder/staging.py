@@ -39,14 +39,14 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
         TargetError: says what to do instead.
     """
     if out.name in ("", ".."):
-        raise TargetError(f"{out}: is not the name of a folder to make; name one, such as out")
+        raise TargetError(f"{out}: not a folder name; choose one, such as out")
     try:
         if source is not None and source.exists():
             _check_apart(out, source)
         _check_place(out, overwrite)
     except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 say RuntimeError of links that lead in a circle
-        where, why = getattr(error, "filename", None) or out, getattr(error, "strerror", None) or "a circle of links"
-        raise TargetError(f"{where}: cannot be looked at: {why}; see to it that you may, or choose another") from None
+        where, why = getattr(error, "filename", None) or out, getattr(error, "strerror", None) or "a loop of links"
+        raise TargetError(f"{where}: cannot be accessed: {why}; check its permissions, or choose another") from None
 
 
 def _check_place(out: Path, overwrite: bool) -> None:
@@ -62,7 +62,7 @@ def _check_place(out: Path, overwrite: bool) -> None:
             return
         if _what_is_at(out) == before:
             raise TargetError(problem)
-    raise TargetError(f"{out}: others keep replacing it; choose another folder")
+    raise TargetError(f"{out}: other processes keep replacing it; choose another folder")
 
 
 def _what_is_at(out: Path) -> tuple[int, int] | None:
@@ -79,7 +79,7 @@ def _problem(out: Path, overwrite: bool) -> str | None:
     if not out.exists():
         return None
     if os.path.ismount(out):  # as in a container that has a volume there; found now, not when all is written
-        return f"{out}: is where a file system is mounted, which cannot be replaced; choose a folder in it"
+        return f"{out}: a mount point, which cannot be replaced; choose a folder in it"
     if not overwrite:
         return f"{out}: exists already; choose another folder, or replace its checkpoint with --overwrite"
     if not os.access(out, os.W_OK | os.X_OK):
@@ -200,8 +200,8 @@ def explained(out: Path) -> Iterator[None]:
             where == out or out in where.parents or any(part.startswith(f".{out.name}{_MARK}") for part in where.parts)
         )
         if not ours and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT):
-            raise SourceError(f"{unreadable(where, error)}; nothing was left behind") from error
-        raise TargetError(f"{out}: cannot be written: {reason}; nothing was left behind") from error
+            raise SourceError(f"{unreadable(where, error)} (nothing was left behind)") from error
+        raise TargetError(f"{out}: cannot be written, nothing was left behind: {reason}") from error
 
 
 # Of Windows, which neither renames nor removes what is open: ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION.
@@ -210,18 +210,18 @@ _OPEN_ELSEWHERE = "another program has a file of it open; close it there"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
-    errno.EFBIG: "the file system does not hold files of this size; choose another",
+    errno.EFBIG: "the file system does not support files of this size; choose another",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose another folder",
     errno.EPERM: "operation not permitted; choose another folder",
-    errno.ENOENT: "its folder was taken away meanwhile; choose another",
-    errno.EIO: "the disk fails to read or to write; choose another",
-    errno.EOPNOTSUPP: "the file system cannot do what is needed; choose another",
+    errno.ENOENT: "another process removed its folder meanwhile; choose another",
+    errno.EIO: "the disk reports a read or write error; choose another",
+    errno.EOPNOTSUPP: "the file system lacks a needed operation; choose another",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.EXDEV: "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",
+    errno.EXDEV: "the folder belongs to a lower layer of the file system; remove it yourself, or choose another folder",
     errno.EBUSY: "a file system is mounted there; choose a folder in it",
-    errno.EMFILE: "too many files are open; raise the limit (ulimit -n), or cut into fewer shards",
-    errno.ENFILE: "too many files are open on this machine; try again later",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or use fewer shards",
+    errno.ENFILE: "too many open files on this machine; try again later",
 }
 
 
@@ -273,7 +273,7 @@ class _Claim:
             self._lock.take(self._out)
         except BlockingIOError:
             raise TargetError(
-                f"{self._out}: another run is writing to it; wait until it has ended, or choose another folder"
+                f"{self._out}: another run is writing to it; wait until it ends, or choose another folder"
             ) from None
 
     def give_back(self) -> None:
@@ -327,4 +327,4 @@ def _publish(staging: Path, out: Path, overwrite: bool, claim: _Claim) -> None:
         except FileNotFoundError:
             if os.path.lexists(out) or not staging.exists():
                 raise
-    raise TargetError(f"{out}: others keep replacing it; choose another folder")
+    raise TargetError(f"{out}: other processes keep replacing it; choose another folder")

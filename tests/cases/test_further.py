@@ -37,7 +37,7 @@ NPZ = (
 UNFINISHED = "an unfinished download; download the file again"
 ZEROS = "begins with zeros, as a download does that was not finished; download or copy it again"
 QUANTISED = (
-    "quantised weights, as the quantization_config of config.json says, which are stored under other names and shapes; load "
+    "the weights are quantised (quantization_config in config.json) and have other names and shapes; load "
     "the model, call its dequantize(), and save it again"
 )
 MEGATRON = (
@@ -284,7 +284,7 @@ def test_shards(folder: Path, tmp_path: Path) -> None:
     (folder / first).unlink()
     assert f"it names {first}, which is not there; download or save" in refusal(index, tmp_path)
     (folder / first).symlink_to("../../blobs/4d7a")
-    assert f"{folder / first}: a link to ../../blobs/4d7a, which is not there; copy the folder with" in refusal(
+    assert f"{folder / first}: a link to ../../blobs/4d7a, which does not exist; copy the folder with" in refusal(
         index, tmp_path
     )
 

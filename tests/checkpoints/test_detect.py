@@ -309,8 +309,8 @@ def test_a_folder_in_which_tensorflow_saved_is_named(tmp_path: Path, mark: str) 
 
 def test_links_to_what_is_not_there(tmp_path: Path) -> None:
     said = (
-        ": a link to ../../blobs/0123, which is not there; copy the folder with `cp -rL`, which copies what links lead to, or "
-        "download it again"
+        ": a link to ../../blobs/0123, which does not exist; copy the folder with `cp -rL`, which follows links, "
+        "or download it again"
     )
     link = tmp_path / "model.safetensors"
     link.symlink_to("../../blobs/0123")
@@ -370,7 +370,7 @@ def test_weights_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "open", refuse)
     assert refusal(opened(tmp_path if as_folder else path)) == (
-        f"{path}: cannot be read: Permission denied; see to it that you may read it"
+        f"{path}: cannot be read: Permission denied; check its permissions"
     )
 
 
@@ -379,9 +379,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    assert refusal(opened(tmp_path)) == (
-        f"{tmp_path}: cannot be read: Permission denied; see to it that you may read it"
-    )
+    assert refusal(opened(tmp_path)) == (f"{tmp_path}: cannot be read: Permission denied; check its permissions")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -412,7 +410,7 @@ def test_links_that_lead_in_a_circle(tmp_path: Path) -> None:
     try:
         found = inside(tmp_path / "a", tmp_path)
     except CorruptCheckpoint as error:
-        assert str(error) == f"{tmp_path / 'a'}: a link that leads to itself; copy the file into the folder"
+        assert str(error) == f"{tmp_path / 'a'}: a link to itself; copy the file into the folder"
     else:
         assert not found.exists()  # Python 3.13 resolves as far as it can
 

@@ -86,7 +86,7 @@ def test_a_lost_tensor_is_named(tmp_path: Path) -> None:
 def test_it_has_no_config_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         pt2tf(tensors_of(config_of()), tmp_path / "tf")
-    assert str(caught.value) == "a state dict has no config; give config=model.config.to_dict()"
+    assert str(caught.value) == "a state dict has no config; pass config=model.config.to_dict()"
 
 
 def test_it_is_pytorchs(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_a_module_that_is_none(source: Path, entry: Any) -> None:
         ("3", "expected a JSON list, found int; restore it from the original"),
         ('"0_CLIPModel"', "expected a JSON list, found str; restore it from the original"),
         ("", "not JSON: Expecting value: line 1 column 1 (char 0); restore it from the original"),
-        ("[" * 60 + "]" * 60, "nested deeper than 50, which no config is; restore the original"),
+        ("[" * 60 + "]" * 60, "nested deeper than 50 levels, too deep for a config; restore the original"),
     ],
 )
 def test_a_modules_json_that_is_none(source: Path, text: str, said: str) -> None:
@@ -205,7 +205,7 @@ def test_one_of_gigabytes(source: Path) -> None:
     with (source / "modules.json").open("ab") as file:
         file.truncate(2**33)
     assert refused(source) == (
-        f"{source}/modules.json: larger than {MAX_MODULES_BYTES:,} bytes, which no config is; restore it from the original"
+        f"{source}/modules.json: larger than {MAX_MODULES_BYTES:,} bytes, too large for a config; restore it from the original"
     )
 
 

@@ -105,8 +105,8 @@ def test_what_a_training_run_keeps_is_left_out(folder: Path, tmp_path: Path) -> 
     done = tf2pt(folder, tmp_path / "out")
     assert {item.name: item.reason for item in done.dropped} == {
         **dict.fromkeys(("o/i", "o/m", "m/t"), "state of a training run, no weight"),
-        "d/seed_generator_state": "state of a random generator, no weight",
-        "epoch": "a single number or text, no weight",
+        "d/seed_generator_state": "state of a random generator, not a weight",
+        "epoch": "a single number or text, not a weight",
     }
 
 
@@ -122,7 +122,7 @@ def test_a_model_and_its_average(folder: Path, tmp_path: Path) -> None:
         tf2pt(folder / "w2.index", tmp_path / "out2")
     assert str(caught.value) == (
         f"{folder / 'w2.index'}: holds logit_scale twice with different values, below other_2 and root: two models, or a "
-        "model and its average; write the one that you want with save_pretrained"
+        "model and its average; write the one you want with save_pretrained"
     )
 
 
@@ -184,7 +184,7 @@ def test_tensorflow_reads_what_the_tests_write_and_we_read_what_it_writes(tmp_pa
     path = tf.train.Checkpoint(v=held, step=step).write(str(tmp_path / "theirs"))
     checkpoint = read_header(Path(f"{path}.index"))
     checkpoint.check()
-    assert checkpoint.beside == {"step": "a single number or text, no weight"}
+    assert checkpoint.beside == {"step": "a single number or text, not a weight"}
     assert sorted(checkpoint.tensors) == sorted(WEIGHTS)
     for name, tensor in checkpoint.tensors.items():
         assert tensor.extent is not None

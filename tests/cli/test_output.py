@@ -114,8 +114,7 @@ def test_a_tilde_is_the_home_folder(convert: Convert, here: Path, monkeypatch: p
     run = convert("pt2tf", "src", "~nobody-of-that-name/tf")
     assert (run.status, run.err) == (
         1,
-        "convert: ~nobody-of-that-name/tf: there is no home folder of that name; write the path out, or ./ before the "
-        "name\n",
+        "convert: ~nobody-of-that-name/tf: no such home folder; write the full path, or put ./ before the name\n",
     )
     assert sorted(path.name for path in here.iterdir()) == ["home", "src"]
 

@@ -57,8 +57,7 @@ def test_other_position_ids_are_refused(tmp_path: Path, place: int) -> None:
     error = refusal(tmp_path / "pt", tmp_path / "tf")
     assert type(error) is PlanError
     assert str(error) == (
-        f"{POSITIONS}: holds other values than transformers computes, so leaving it out would change the model; it "
-        "cannot be converted"
+        f"{POSITIONS}: holds other values than transformers computes. Leaving it out would change the model; keep it in PyTorch"
     )
 
 
@@ -105,7 +104,7 @@ def test_source_that_is_replaced_meanwhile(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(writing, "copy_sidecars", replace)
     error = refusal(tmp_path / "pt", tmp_path / "tf")
     assert type(error) is CorruptCheckpoint
-    assert str(error) == f"{tmp_path / 'pt'}: changed while it was read; convert it again"
+    assert str(error) == f"{tmp_path / 'pt'}: changed while it was being read; convert it again"
 
 
 def test_source_that_shrinks_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +119,7 @@ def test_source_that_shrinks_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(writing, "_allocate", shrink)
     error = refusal(tmp_path / "pt", tmp_path / "tf")
     assert type(error) is CorruptCheckpoint
-    assert str(error) == f"{weights.parent}: changed while it was read; convert it again"
+    assert str(error) == f"{weights.parent}: changed while it was being read; convert it again"
 
 
 def test_a_disk_that_is_known_to_be_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +144,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     error = refusal(tmp_path / "pt", tmp_path / "tf")
     assert type(error) is TargetError
     assert str(error) == (
-        f"{tmp_path / 'tf'}: cannot be written: the disk is full; free some space; nothing was left behind"
+        f"{tmp_path / 'tf'}: cannot be written, nothing was left behind: the disk is full; free some space"
     )
 
 
@@ -162,8 +161,8 @@ def test_files_that_may_not_grow(tmp_path: Path, limit: int, container: str) -> 
     run = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limited)
     assert run.returncode == 1
     assert run.stderr == (
-        f"convert: {out}: cannot be written: the file system does not hold files of this size; choose another; nothing "
-        "was left behind\n"
+        f"convert: {out}: cannot be written, nothing was left behind: the file system does not support files of this "
+        "size; choose another\n"
     )
     assert list(tmp_path.iterdir()) == []
 

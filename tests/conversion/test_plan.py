@@ -81,10 +81,10 @@ def test_missing_and_surplus_are_both_named() -> None:
     del shapes[QUERY], shapes["logit_scale"]
     shapes["text_model.embeddings.extra\n"] = (3,)
     assert refusal(shapes, config) == (
-        "model.safetensors: not the tensors that config.json describes; missing from it (2): "
-        f"{QUERY}, logit_scale, as rename_rules/towers/bert.toml: "
-        "encoder.layer.{layer}.attention.self.query asks for; in it but not in the model that config.json describes "
-        r"(1): text_model.embeddings.extra\n; compare config.json with the one the weights were saved with"
+        "model.safetensors: not the tensors that config.json describes; missing (2): "
+        f"{QUERY}, logit_scale, which rename_rules/towers/bert.toml: "
+        "encoder.layer.{layer}.attention.self.query asks for; unexpected (1): text_model.embeddings.extra\\n; compare "
+        "config.json with the one saved with the weights"
     )
 
 
@@ -92,8 +92,8 @@ def test_names_are_folded_and_counted() -> None:
     config = config_of()
     shapes = {name: shape for name, shape in shapes_of(config).items() if not name.startswith("text_model")}
     message = refusal(shapes, config)
-    assert "missing from it (39): " in message
-    assert " more, as rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; compare" in message
+    assert "missing (39): " in message
+    assert " more, which rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; compare" in message
     assert len(message) < 600
 
 
@@ -111,7 +111,7 @@ def test_no_single_tensor_can_be_missing_or_renamed(side: Framework, model: str)
     shapes = shapes_of(config, side)
     for name in shapes:
         without = {other: shape for other, shape in shapes.items() if other != name}
-        assert f"missing from it (1): {name}, as rename_rules/" in refusal(without, config, target=target, side=side)
+        assert f"missing (1): {name}, which rename_rules/" in refusal(without, config, target=target, side=side)
         renamed = without | {f"{name}x": shapes[name]}
         assert f"(1): {name}x; compare" in refusal(renamed, config, target=target, side=side)
 
@@ -120,9 +120,9 @@ def test_shapes_that_are_not_those_of_the_config() -> None:
     config = config_of()
     shapes = shapes_of(config) | {"visual_projection.weight": (28, 26), "text_projection.weight": (26, 33)}
     assert refusal(shapes, config) == (
-        "tensors of another shape than config.json says (2): visual_projection.weight is (28, 26), config.json says "
-        "(26, 28), text_projection.weight is (26, 33), config.json says (26, 32); compare config.json with the one the "
-        "weights were saved with"
+        "tensor shapes that differ from config.json (2): visual_projection.weight is (28, 26), config.json says "
+        "(26, 28), text_projection.weight is (26, 33), config.json says (26, 32); compare config.json with the one "
+        "saved with the weights"
     )
 
 
@@ -130,8 +130,8 @@ def test_shapes_of_tensorflow_are_those_of_tensorflow() -> None:
     config = config_of()
     shapes = shapes_of(config, "tf") | {"visual_projection/kernel": (26, 28)}
     assert refusal(shapes, config, target="pt", side="tf") == (
-        "tensors of another shape than config.json says (1): visual_projection/kernel is (26, 28), config.json says "
-        "(28, 26); compare config.json with the one the weights were saved with"
+        "tensor shapes that differ from config.json (1): visual_projection/kernel is (26, 28), config.json says "
+        "(28, 26); compare config.json with the one saved with the weights"
     )
 
 
@@ -140,7 +140,7 @@ def test_one_axis_more_is_another_shape(name: str) -> None:
     config = config_of()
     shapes = shapes_of(config)
     shapes[name] = (*shapes[name], 1, 1)
-    assert "tensors of another shape than config.json says (1): " in refusal(shapes, config)
+    assert "tensor shapes that differ from config.json (1): " in refusal(shapes, config)
 
 
 @pytest.mark.parametrize("stored", [(), (1,)])
@@ -172,16 +172,16 @@ def test_whole_numbers_are_no_weights(dtype: str) -> None:
     with pytest.raises(PlanError) as caught:
         make_plan(replace(source, tensors=held), check_config(config), "tf")
     assert str(caught.value) == (
-        f"{FILE}: whole numbers where floats belong (2): {QUERY.replace('1', '{0...1}')} ({dtype}); such weights are "
-        "quantised: dequantise them with their scales and save again"
+        f"{FILE}: integers where floats belong (2): {QUERY.replace('1', '{0...1}')} ({dtype}). The weights are "
+        "quantised; dequantise them with their scales and save again"
     )
 
 
 def test_a_tensor_without_a_name_is_surplus() -> None:
     config = config_of("vit", vision_fields={"qkv_bias": False})
-    assert "describes (1): ; leave them out: pt2tf(" in refusal(shapes_of(config) | {"": (28,)}, config)
+    assert "unexpected (1): ; leave them out: pt2tf(" in refusal(shapes_of(config) | {"": (28,)}, config)
     config = config_of()
-    assert "describes (1): ; " in refusal(shapes_of(config, "tf") | {"": (1, 41)}, config, target="pt", side="tf")
+    assert "unexpected (1): ; " in refusal(shapes_of(config, "tf") | {"": (1, 41)}, config, target="pt", side="tf")
 
 
 def test_no_config_makes_buffers_that_exhaust_memory() -> None:
@@ -212,7 +212,7 @@ def test_position_ids_are_left_out_and_said_so() -> None:
 def test_position_ids_of_another_length() -> None:
     config = config_of()
     assert refusal(shapes_of(config) | {POSITIONS: (1, 40)}, config) == (
-        f"{POSITIONS} has shape (1, 40), the config says (1, 41); the weights and config.json are not of the same model"
+        f"{POSITIONS} has shape (1, 40), the config says (1, 41); use the config.json saved with these weights"
     )
 
 
@@ -258,8 +258,8 @@ def test_weights_that_are_quantised_are_said_to_be() -> None:
     with pytest.raises(PlanError) as caught:
         make_plan(part, check_config(config), "tf")
     assert str(caught.value) == (
-        "made up: quantised weights, as the quantization_config of config.json says, which are stored under other names "
-        "and shapes; load the model, call its dequantize(), and save it again"
+        "made up: the weights are quantised (quantization_config in config.json) and have other names and shapes; "
+        "load the model, call its dequantize(), and save it again"
     )
 
 
@@ -273,23 +273,23 @@ def test_weights_that_are_quantised_are_said_to_be() -> None:
         ),
         (
             "text_model.extra.weight",
-            "leave them out: take them from state_dict and give the rest: pt2tf(state_dict, OUT, config=...)",
+            "leave them out: delete them from state_dict and convert the rest: pt2tf(state_dict, OUT, config=...)",
         ),
         (
             "text_model.encoder.layer.0.attention.self.query.lora_A.default.weight",
-            "these are PEFT's adapters beside the model: model.merge_and_unload().save_pretrained(OTHER), then convert OTHER",
+            "these are PEFT adapters beside the model; merge them: model.merge_and_unload().save_pretrained(OTHER), "
+            "then convert OTHER",
         ),
         (
             "text_model.encoder.layer.0.attention.self.query.SCB",
-            "the weights are quantised: dequantise them and save again",
+            "the weights are quantised; dequantise them and save again",
         ),
     ],
 )
 def test_the_next_step_follows_from_the_names(surplus: str, way: str) -> None:
     config = config_of()
     assert refusal(shapes_of(config) | {surplus: (3,)}, config) == (
-        "model.safetensors: not the tensors that config.json describes; in it but not in the model that config.json "
-        f"describes (1): {surplus}; {way}"
+        f"model.safetensors: not the tensors that config.json describes; unexpected (1): {surplus}; {way}"
     )
 
 
@@ -297,6 +297,6 @@ def test_another_model_is_said_by_where_its_tensors_are() -> None:
     config = config_of()
     shapes = {name.replace("_model.", "_encoder."): shape for name, shape in shapes_of(config).items()}
     assert refusal(shapes, config).endswith(
-        "most names are none of the model's (it holds tensors below text_encoder, vision_encoder): write the model with "
+        "most names are not the model's (the file holds text_encoder, vision_encoder); write the model with "
         "save_pretrained of its class"
     )

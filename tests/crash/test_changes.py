@@ -87,7 +87,7 @@ def test_changed_while_it_is_read(source: Path, tmp_path: Path, name: str, stage
     with pytest.raises(CorruptCheckpoint) as caught:
         convert(source, tmp_path / "out", progress=progress, check=check)
     assert changed == [stage]
-    assert str(caught.value) == f"{source}: changed while it was read; convert it again"
+    assert str(caught.value) == f"{source}: changed while it was being read; convert it again"
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
@@ -109,9 +109,9 @@ def test_changed_between_header_and_plan(
     monkeypatch.setattr(sources, "open_source", opened)
     with pytest.raises(ConverterError) as caught:
         convert(source, tmp_path / "out")
-    gone = f"{file}: cannot be read: No such file or directory; see to it that you may read it; nothing was left behind"
+    gone = f"{file}: cannot be read: No such file or directory; check its permissions (nothing was left behind)"
     assert str(caught.value) == (
-        gone if name == "removed" else f"{source}: changed while it was read; convert it again"
+        gone if name == "removed" else f"{source}: changed while it was being read; convert it again"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
@@ -131,7 +131,7 @@ def test_a_small_file_changed_while_it_is_read(small: Path, tmp_path: Path, name
 
     with pytest.raises(CorruptCheckpoint) as caught:
         pt2tf(source, tmp_path / "out", progress=progress)
-    assert str(caught.value) == f"{source}: changed while it was read; convert it again"
+    assert str(caught.value) == f"{source}: changed while it was being read; convert it again"
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
@@ -151,7 +151,7 @@ def test_a_tower_changed_while_it_is_read(small: Path, tmp_path: Path, side: str
     with pytest.raises(CorruptCheckpoint) as caught:
         combine(tmp_path / "src" / "pt", tmp_path / "src" / "tf-chunked", tmp_path / "out", progress=progress)
     assert changed == ["convert"]
-    assert str(caught.value).endswith("changed while it was read; convert it again")
+    assert str(caught.value).endswith("changed while it was being read; convert it again")
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_vanishes(small: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(shutil, "copyfile", copy)
     with pytest.raises(ConverterError) as caught:
         pt2tf(source, tmp_path / "out")
-    assert str(caught.value) == f"{source}: changed while it was read; convert it again"
+    assert str(caught.value) == f"{source}: changed while it was being read; convert it again"
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
@@ -180,5 +180,5 @@ def test_the_folder_of_the_output_vanishes(small: Path, tmp_path: Path) -> None:
     with pytest.raises(ConverterError) as caught:
         pt2tf(small / "pt", out, progress=progress)
     assert str(caught.value) == (
-        f"{out}: cannot be written: its folder was taken away meanwhile; choose another; nothing was left behind"
+        f"{out}: cannot be written, nothing was left behind: another process removed its folder meanwhile; choose another"
     )

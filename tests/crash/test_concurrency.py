@@ -55,7 +55,7 @@ def test_all_replacing_the_same_folder(sources: Path, tmp_path: Path, kernel: bo
     assert children.run(arguments, at_once([["--version"]], tmp_path) and tmp_path / "talk-0").status == 0
     whole = content(out)
     ended = at_once([[*arguments, "--overwrite"]] * CROWD, tmp_path, kernel)
-    busy = f"convert: {out}: another run is writing to it; wait until it has ended, or choose another folder\n"
+    busy = f"convert: {out}: another run is writing to it; wait until it ends, or choose another folder\n"
     assert {(one.status, one.err) for one in ended} <= {(0, ""), (1, busy)}
     assert (0, "") in [(one.status, one.err) for one in ended]
     assert content(out) == whole

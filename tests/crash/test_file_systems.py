@@ -56,8 +56,8 @@ def test_an_error_of_the_copy_that_is_none_of_these_is_not_hidden(small: Path, t
     ended = children.run(arguments, talk, prepare=partial(failing_copies, errno.EIO))
     assert (ended.status, ended.err) == (
         1,
-        f"convert: {tmp_path / 'out'}: cannot be written: the disk fails to read or to write; choose another; nothing "
-        "was left behind\n",
+        f"convert: {tmp_path / 'out'}: cannot be written, nothing was left behind: the disk reports a read or write "
+        "error; choose another\n",
     )
     assert not (tmp_path / "out").exists()
 

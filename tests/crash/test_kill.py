@@ -254,7 +254,7 @@ def test_killed_at_every_rename(small: Path, tmp_path: Path, talk: Path, name: s
         command = [["verify", str(out), "--weights-only"], ["inspect", str(out)]][number % 2]
         asked = children.run(command, talk)
         assert asked.status == 0, asked
-        assert (": interrupted while its files were replaced; " in asked.err) == interrupted
+        assert (": interrupted while its files were being replaced; " in asked.err) == interrupted
         found = content(out)
         ends.add("old" if found == old else "new")
         assert verify(out, weights_only=True).passed

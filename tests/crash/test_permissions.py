@@ -35,7 +35,7 @@ FORBIDDEN = {
     ),
     "the folder cannot be entered": (
         "there", 0o000, "there/out",
-        "{out}: cannot be looked at: Permission denied; see to it that you may, or choose another",
+        "{out}: cannot be accessed: Permission denied; check its permissions, or choose another",
     ),
     "OUT is read-only": (
         "old", 0o555, "old", "{out}: is read-only, so it is not replaced; make it writable, or choose another folder",
@@ -45,18 +45,18 @@ FORBIDDEN = {
     ),
     "weights": (
         "src/model.safetensors", 0o000, "out",
-        "{path}: cannot be read: Permission denied; see to it that you may read it",
+        "{path}: cannot be read: Permission denied; check its permissions",
     ),
     "config.json": (
-        "src/config.json", 0o000, "out", "{path}: cannot be read: Permission denied; see to it that you may read it",
+        "src/config.json", 0o000, "out", "{path}: cannot be read: Permission denied; check its permissions",
     ),
     "a tokenizer": (
         "src/vocab.txt", 0o000, "out",
-        "{path}: cannot be read: Permission denied; see to it that you may read it; nothing was left behind",
+        "{path}: cannot be read: Permission denied; check its permissions (nothing was left behind)",
     ),
     "the source's folder": (
         "src", 0o000, "out",
-        "{path}/model.safetensors: cannot be read: Permission denied; see to it that you may read it",
+        "{path}/model.safetensors: cannot be read: Permission denied; check its permissions",
     ),
 }  # fmt: skip
 
@@ -171,8 +171,8 @@ def test_too_few_files_may_be_open(small: Path, tmp_path: Path, talk: Path, name
     else:
         pytest.fail(f"60 files are not enough: {ended.err}")
     assert said == {
-        "read: too many files are open; raise the limit (ulimit -n)\n",
-        "written: too many files are open; raise the limit (ulimit -n), or cut into fewer shards; nothing was left behind\n",
+        "read: too many open files; raise the limit (ulimit -n)\n",
+        "written, nothing was left behind: too many open files; raise the limit (ulimit -n), or use fewer shards\n",
     }
 
 

@@ -97,8 +97,8 @@ PROVOKED: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "exists already": (lambda folder: (folder.parent / "out").mkdir(), {}),
     "interrupted while its files": (copied_journal, {}),
     "not the tensors": (tensors(lambda t: {n: a for n, a in t.items() if "pooler" not in n}), {}),
-    "in it but not": (tensors(lambda t: t | {"text_model.extra.weight": np.zeros(3, np.float32)}), {}),
-    "tensors of another shape": (tensors(lambda t: t | {"text_projection.weight": np.zeros((3, 4), np.float32)}), {}),
+    "unexpected": (tensors(lambda t: t | {"text_model.extra.weight": np.zeros(3, np.float32)}), {}),
+    "tensor shapes that differ": (tensors(lambda t: t | {"text_projection.weight": np.zeros((3, 4), np.float32)}), {}),
     "are two names": (
         tensors(lambda t: t | {n.replace("vision_model.vision_model", "vision_model"): a for n, a in t.items()}), {},
     ),

@@ -43,7 +43,7 @@ def test_existing_with_files_of_others(tmp_path: Path) -> None:
     check_out(out, None, overwrite=True)
     (out / "model.safetensors").mkdir()
     assert refusal(out, overwrite=True) == (
-        f"{out / 'model.safetensors'}: a folder, where a file is to be written; move it, or choose another OUT"
+        f"{out / 'model.safetensors'}: a folder in the place of a file; move it, or choose another OUT"
     )
 
 
@@ -91,7 +91,7 @@ def test_a_name_that_begins_alike_is_apart(tmp_path: Path) -> None:
 def test_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert refusal(Path(name), overwrite=True) == f"{name}: is not the name of a folder to make; name one, such as out"
+    assert refusal(Path(name), overwrite=True) == f"{name}: not a folder name; choose one, such as out"
 
 
 def test_where_a_file_system_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +100,6 @@ def test_where_a_file_system_is_mounted(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
     for overwrite in (False, True):
         assert refusal(tmp_path / "out", overwrite=overwrite) == (
-            f"{tmp_path / 'out'}: is where a file system is mounted, which cannot be replaced; choose a folder in it"
+            f"{tmp_path / 'out'}: a mount point, which cannot be replaced; choose a folder in it"
         )
     check_out(tmp_path / "out" / "tf", None, False)

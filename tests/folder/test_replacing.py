@@ -192,8 +192,8 @@ def test_a_disk_that_fails_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return real(self, place)
 
     said = (
-        f"{out}: interrupted while its files were replaced, and cannot be put right: Input/output error; mend that, then "
-        "run this again"
+        f"{out}: interrupted while its files were being replaced, and cannot be restored: Input/output error; fix "
+        "that and run this again"
     )
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", rename)
@@ -251,7 +251,7 @@ def test_another_run_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(TargetError) as caught:
         inspect(out)
     os.close(held)
-    assert str(caught.value) == f"{out}: another run is replacing its files at this moment; wait until it has ended"
+    assert str(caught.value) == f"{out}: another run is replacing its files; wait until it ends"
     assert content(out) == before
     settle(out)
     assert texts(out) == OLD | FOREIGN
@@ -264,15 +264,15 @@ def test_two_writers(tmp_path: Path) -> None:
         with pytest.raises(TargetError) as caught:
             replace(out)
         assert texts(out) == OLD | FOREIGN
-    said = f"{out}: another run is writing to it; wait until it has ended, or choose another folder"
+    said = f"{out}: another run is writing to it; wait until it ends, or choose another folder"
     assert str(caught.value) == said
     assert texts(out) == AFTER
 
 
 def strange(out: Path) -> str:
     return (
-        f"{out}: interrupted while its files were replaced, and copied or made elsewhere, so that {NAME} is not followed; "
-        f"move what {NAME}/.replaced holds back by hand, and {NAME} away"
+        f"{out}: interrupted while its files were being replaced, and copied from elsewhere, so {NAME} is ignored; "
+        f"move the files in {NAME}/.replaced back by hand, then delete {NAME}"
     )
 
 
@@ -355,7 +355,7 @@ def test_a_folder_is_never_moved(tmp_path: Path) -> None:
     out = write(tmp_path / "out", FOREIGN)
     journal(out, new=["notes", "conversion.json"])
     (out / NAME / "conversion.json").touch()
-    assert refused(out) == f"{out / 'notes'}: a folder, where a file is to be written; move it, or choose another OUT"
+    assert refused(out) == f"{out / 'notes'}: a folder in the place of a file; move it, or choose another OUT"
 
 
 def test_what_was_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ def test_what_was_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.
     (out / "conversion.json").write_text("mine")
     with pytest.raises(TargetError) as caught:
         settle(out)
-    said = f"{out / 'conversion.json'}: was put there by somebody else meanwhile; move it away, then run this again"
+    said = f"{out / 'conversion.json'}: another process put it there meanwhile; move it away and run this again"
     assert str(caught.value) == said
     assert (out / "conversion.json").read_text() == "mine"
     (out / "conversion.json").unlink()
@@ -386,5 +386,5 @@ def test_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
     out = interrupted(tmp_path, monkeypatch)
     settle(out)
     settle(out)
-    said = f"{out}: interrupted while its files were replaced; they are back as they were"
+    said = f"{out}: interrupted while its files were being replaced; the old ones are restored"
     assert [record.message for record in caplog.records] == [said]

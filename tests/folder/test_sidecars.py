@@ -113,7 +113,7 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     source, target = folders(tmp_path, vocab__txt="x" * 1001)
     with pytest.raises(SourceError) as caught:
         copy_sidecars((source,), target, for_version_4=True)
-    assert str(caught.value) == f"{source / 'vocab.txt'}: larger than 1,000 bytes, which no such file is; remove it"
+    assert str(caught.value) == f"{source / 'vocab.txt'}: larger than 1,000 bytes, too large for such a file; remove it"
 
 
 def test_a_link_out_of_the_folder(tmp_path: Path) -> None:

@@ -306,26 +306,26 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("ENOSPC", "the disk is full; free some space"),
         ("EDQUOT", "the disk quota is used up; free some space"),
-        ("EFBIG", "the file system does not hold files of this size; choose another"),
+        ("EFBIG", "the file system does not support files of this size; choose another"),
         ("EROFS", "the file system is read-only; choose another folder"),
         ("EACCES", "permission denied; choose another folder"),
         ("EPERM", "operation not permitted; choose another folder"),
-        ("EIO", "the disk fails to read or to write; choose another"),
-        ("EOPNOTSUPP", "the file system cannot do what is needed; choose another"),
+        ("EIO", "the disk reports a read or write error; choose another"),
+        ("EOPNOTSUPP", "the file system lacks a needed operation; choose another"),
         ("EBUSY", "a file system is mounted there; choose a folder in it"),
         ("ENAMETOOLONG", "the name is too long; choose a shorter one"),
-        ("EMFILE", "too many files are open; raise the limit (ulimit -n), or cut into fewer shards"),
-        ("ENFILE", "too many files are open on this machine; try again later"),
+        ("EMFILE", "too many open files; raise the limit (ulimit -n), or use fewer shards"),
+        ("ENFILE", "too many open files on this machine; try again later"),
         (
             "EXDEV",
-            "what is there belongs to a lower layer of the file system; remove it yourself, or choose another folder",
+            "the folder belongs to a lower layer of the file system; remove it yourself, or choose another folder",
         ),
     ],
 )
 def test_what_the_system_says_of_writing(code: str, reason: str) -> None:
     with pytest.raises(TargetError) as caught, explained(Path("out")):
         raise OSError(getattr(errno, code), "no")
-    assert str(caught.value) == f"out: cannot be written: {reason}; nothing was left behind"
+    assert str(caught.value) == f"out: cannot be written, nothing was left behind: {reason}"
 
 
 def test_other_system_errors_keep_their_traceback() -> None:
@@ -337,7 +337,7 @@ def test_what_cannot_be_read_is_the_source() -> None:
     with pytest.raises(SourceError) as caught, explained(Path("out")):
         raise OSError(errno.EACCES, "Permission denied", "src/vocab.txt")
     assert str(caught.value) == (
-        "src/vocab.txt: cannot be read: Permission denied; see to it that you may read it; nothing was left behind"
+        "src/vocab.txt: cannot be read: Permission denied; check its permissions (nothing was left behind)"
     )
     with pytest.raises(TargetError), explained(Path("out")):
         raise OSError(errno.EACCES, "Permission denied", f".out{HALF}/vocab.txt")

@@ -139,7 +139,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "a graph that names what is not there": (
         lambda items, _: table((key, value) for key, value in items.items() if b"v/0" not in key),
-        f"has an object graph that names {KEY}, which is not there",
+        f"has an object graph that names {KEY}, which does not exist",
     ),
     "a dtype that no weight has": (with_entry(24, 0, 0, 24), f"has {KEY} with dtype 24, which no weight has"),
 }
@@ -194,7 +194,7 @@ def test_objects_in_a_circle_are_read_once(folder: Path) -> None:
 def test_slices_and_big_endian_are_refused_by_name(folder: Path) -> None:
     index = folder / "w.index"
     index.write_bytes(with_entry(1, 0, 0, 0, more=wrapped(7, b""))(dict(ITEMS), DATA))
-    assert "root/a/kernel is cut in slices, as parameter servers keep it; " in refusal(
+    assert "root/a/kernel is cut into slices, as parameter servers store it; " in refusal(
         folder, folder.parent / "o", "tf2pt"
     )
     index.write_bytes(changed(b"", header(1, 1))(dict(ITEMS), DATA))

@@ -32,14 +32,17 @@ def test_bottomless(source: Path, refused: Refused, depth: int) -> None:
     text = json.dumps(config_of("swin") | {"deep": "HERE"}).replace('"HERE"', "[" * depth + "]" * depth)
     (source / "config.json").write_text(text)
     message = refused(source, ConfigError)
-    assert "nested deeper than 50, which no config is" in message or "not JSON: maximum recursion depth" in message
+    assert (
+        "nested deeper than 50 levels, too deep for a config" in message
+        or "not JSON: maximum recursion depth" in message
+    )
 
 
 def test_larger_than_any(source: Path, refused: Refused) -> None:
     with (source / "config.json").open("ab") as file:
         file.truncate(MAX_CONFIG_BYTES + 1)
     assert refused(source, ConfigError) == (
-        f"{source}/config.json: larger than {MAX_CONFIG_BYTES:,} bytes, which no config is; restore it from the original"
+        f"{source}/config.json: larger than {MAX_CONFIG_BYTES:,} bytes, too large for a config; restore it from the original"
     )
 
 

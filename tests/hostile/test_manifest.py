@@ -72,7 +72,7 @@ def test_a_manifest_that_lies_is_refused(out: Path, convert: Convert, name: str)
     lie(out, changes)
     with pytest.raises(SourceError) as caught:
         read_manifest(out)
-    start, end = f"{out}/conversion.json: not a manifest that this version writes (", "); convert again"
+    start, end = f"{out}/conversion.json: not a manifest of this version (", "); convert again"
     assert str(caught.value).startswith(start + said)
     assert str(caught.value).endswith(end)
     run = convert("verify", out, "--weights-only")

@@ -414,18 +414,18 @@ def test_not_verified(hub: Hub, out: Path) -> None:
     start = f"{out}: not verified against its source: "
     record = json.loads((out / "parity.json").read_text())
     for change, why in (
-        ({"passed": False}, "parity.json says that it did not pass"),
-        ({"report": None}, "parity.json says that it did not pass"),
-        ({"report": {**record["report"], "passed": False}}, "parity.json says that it did not pass"),
+        ({"passed": False}, "parity.json records a failed verification"),
+        ({"report": None}, "parity.json records a failed verification"),
+        ({"report": {**record["report"], "passed": False}}, "parity.json records a failed verification"),
         ({"manifest_sha256": "0" * 64}, "parity.json is of another conversion.json"),
-        ({"format": 2}, "parity.json is of another version"),
-        ({"findings": record["findings"][:2]}, "parity.json does not say that files, weights and outputs passed"),
-        ({"findings": 7}, "parity.json is not what `convert verify` writes ('int' object is not iterable)"),
+        ({"format": 2}, "parity.json was written by another version"),
+        ({"findings": record["findings"][:2]}, "parity.json does not record that files, weights and outputs passed"),
+        ({"findings": 7}, "parity.json was not written by `convert verify` ('int' object is not iterable)"),
     ):
         (out / "parity.json").write_text(json.dumps(record | change))
         assert refused(hub, out) == f"{start}{why}{ending}"
     write_proof(out, verification(out, passed=False).to_json())
-    assert refused(hub, out) == f"{start}parity.json says that it did not pass{ending}"
+    assert refused(hub, out) == f"{start}parity.json records a failed verification{ending}"
     (out / "parity.json").unlink()
     assert refused(hub, out) == f"{start}there is no parity.json{ending}"
     result = push(out, ID, allow_unverified=True)
@@ -469,7 +469,7 @@ def test_unchecked_files_are_held_to_what_was_verified(hub: Hub, published: str,
     content[-1] ^= 1
     (folder / "tf_model.h5").write_bytes(content)
     hub.requests.clear()
-    assert "tf_model.h5 is not the file that parity.json is of" in refused(hub, folder, f"{USER}/two")
+    assert "tf_model.h5 differs from the file that parity.json describes" in refused(hub, folder, f"{USER}/two")
 
 
 def test_a_source_that_is_none(hub: Hub, out: Path) -> None:

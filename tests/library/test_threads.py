@@ -97,7 +97,7 @@ def test_one_folder_that_eight_replace(tiny: Path, tmp_path: Path) -> None:
     pt2tf(tiny, out)
     results = at_once([lambda: pt2tf(tiny, out, overwrite=True)] * THREADS)
     refused = {str(result) for result in results if not isinstance(result, Conversion)}
-    assert refused <= {f"{out}: another run is writing to it; wait until it has ended, or choose another folder"}
+    assert refused <= {f"{out}: another run is writing to it; wait until it ends, or choose another folder"}
     assert any(isinstance(result, Conversion) for result in results)
     assert verify(out, weights_only=True).passed
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

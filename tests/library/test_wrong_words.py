@@ -15,7 +15,7 @@ import pytest
 from converter import ConverterError, combine, inspect, pt2tf, tf2pt
 from tests.tiny import EXPECTED, FIXTURE
 
-CHOICES = "is not one of those that there are; choose"
+CHOICES = "does not exist; choose"
 META = SimpleNamespace(dtype="torch.float32", shape=(2,), is_meta=True)
 
 
@@ -49,12 +49,12 @@ META = SimpleNamespace(dtype="torch.float32", shape=(2,), is_meta=True)
         ),
         (
             lambda out: pt2tf(SimpleNamespace(), out),
-            "the source is a SimpleNamespace, expected a path, the id of a model on the Hub, or a state dict; of a model in "
-            "memory give model.state_dict()",
+            "the source is a SimpleNamespace, expected a path, a Hub id or a state dict; for a model in memory pass "
+            "model.state_dict()",
         ),
         (
             lambda out: pt2tf({"a": np.ones(2)}, out, config=SimpleNamespace()),
-            "the config is a SimpleNamespace, expected a path or a dict; of a model in memory give model.config.to_dict()",
+            "the config is a SimpleNamespace, expected a path or a dict; for a model in memory pass model.config.to_dict()",
         ),
         (
             lambda out: pt2tf({"a": META}, out, config={}),
@@ -87,7 +87,7 @@ def test_inspect_takes_a_config(tmp_path: Path) -> None:
     shutil.copy(FIXTURE / "model.safetensors", tmp_path)
     without = inspect(tmp_path)
     assert without.problem is not None
-    assert without.problem.endswith("if it lies elsewhere, give it with --config FILE (in Python config=)")
+    assert without.problem.endswith("If it is elsewhere, pass --config FILE (in Python config=)")
     found = inspect(tmp_path, config=FIXTURE / "config.json")
     assert found.problem is None
     assert found.family == "vision-text-dual-encoder"

@@ -255,8 +255,8 @@ def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(path)
     assert str(caught.value) == (
-        f"{path}: not found; a checkpoint folder holds config.json beside its weights, as save_pretrained writes it; "
-        "if it lies elsewhere, give it with --config FILE (in Python config=)"
+        f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, pass --config "
+        "FILE (in Python config=)"
     )
 
 

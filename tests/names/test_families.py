@@ -222,7 +222,7 @@ def test_names_as_a_dual_encoder_nests_them(family: str, before: str) -> None:
 @pytest.mark.parametrize("family", OWN)
 def test_other_spellings_are_refused(family: str) -> None:
     for rename in (lambda name: f"model{name}", lambda name: nested(nested(name)), str.upper):
-        with pytest.raises(PlanError, match="missing from it"):
+        with pytest.raises(PlanError, match="missing "):
             planned(family, {rename(name): array for name, array in tensors_of(OF_FAMILIES[family]).items()})
 
 
@@ -253,14 +253,12 @@ def test_buffers_are_dropped_with_a_reason(
     with pytest.raises(PlanError) as caught:
         planned(family, held | {some: ids[:, :-1]})
     assert str(caught.value) == (
-        f"{some} has shape {ids[:, :-1].shape}, the config says {ids.shape}; the weights and config.json are not of the "
-        "same model"
+        f"{some} has shape {ids[:, :-1].shape}, the config says {ids.shape}; use the config.json saved with these weights"
     )
     with pytest.raises(PlanError) as caught:
         pt2tf(held | {some: ids[:, ::-1].copy()}, tmp_path / "out", config=OF_FAMILIES[family])
     assert str(caught.value) == (
-        f"{some}: holds other values than transformers computes, so leaving it out would change the model; it cannot be "
-        "converted"
+        f"{some}: holds other values than transformers computes. Leaving it out would change the model; keep it in PyTorch"
     )
 
 

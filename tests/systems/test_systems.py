@@ -109,7 +109,7 @@ def test_who_is_in_the_way_is_told(system: str, tiny: Path, tmp_path: Path) -> N
     pt2tf(tmp_path / "tiny", tmp_path / "out", dtype="float16")
     before = contents(tmp_path / "out")
     second, while_open = act(system, tmp_path, "two_writers").stdout.splitlines()
-    assert second == "out: another run is writing to it; wait until it has ended, or choose another folder"
+    assert second == "out: another run is writing to it; wait until it ends, or choose another folder"
     if system == "windows":
         assert while_open == (
             "out: cannot be written: another program has a file of it open; close it there; nothing was left behind"

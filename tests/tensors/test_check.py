@@ -121,7 +121,7 @@ def test_restored_buffers_are_compared(tmp_path: Path, monkeypatch: pytest.Monke
     spoil(monkeypatch, lambda path: flip(path, offsets(path)[index][0]))
     with pytest.raises(CheckError) as caught:
         pt2tf(tmp_path / "pt", tmp_path / "tf")
-    assert str(caught.value) == f"{index}: what was written differs from what was to be written; convert again"
+    assert str(caught.value) == f"{index}: the file differs from the data written to it; convert again"
 
 
 def test_a_tensor_that_went_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_tensor_that_went_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     spoil(monkeypatch, damage)
     with pytest.raises(CheckError) as caught:
         pt2tf(tmp_path / "pt", tmp_path / "tf")
-    assert str(caught.value) == "tf_model.h5: does not hold the tensors that were written to it; convert again"
+    assert str(caught.value) == "tf_model.h5: the tensors written to it are not there; convert again"
 
 
 def test_a_tensor_of_another_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
