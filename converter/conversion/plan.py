@@ -181,13 +181,14 @@ def _plan_buffers(
     restored: dict[str, Array] = {}
     expected = []
     dropped = []
-    values: dict[tuple[str, Shape | None], Array] = {}
+    values: dict[tuple[str, Shape | None, str], Array] = {}
     for rule, stored in taken:
         value = None
         if rule.compute is not None:
-            if (rule.compute, rule.shape) not in values:
-                values[rule.compute, rule.shape] = BUFFERS[rule.compute](rule.fields)
-            value = values[rule.compute, rule.shape]
+            key = (rule.compute, rule.shape, repr([rule.fields[name] for name in rule.given]))
+            if key not in values:
+                values[key] = BUFFERS[rule.compute](rule.fields)
+            value = values[key]
         if stored is not None and value is not None:
             expected.append((stored, value))
         if value is not None and {target, f"{target}/{names}"}.intersection(rule.made_anew):

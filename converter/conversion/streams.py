@@ -18,6 +18,7 @@ from converter.errors import SourceError, printable, reading
 from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.hub.ids import Access
+from converter.names.buffers import holds
 from converter.names.configs import check_tower_config, read_config, tower_section
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
@@ -128,7 +129,7 @@ class TensorReader:
         return [
             f"{printable(stored.name)} holds values that config.json does not give"
             for stored, value in self._expected
-            if not np.array_equal(self._read_whole(stored), value)
+            if not holds(self._read_whole(stored), value)
         ]
 
     def read(self, name: str, in_place: bool = False) -> Array:

@@ -27,7 +27,7 @@ from converter.folder.replacing import outlook
 from converter.folder.sidecars import copy_sidecars, rewrite_config
 from converter.folder.staging import explained, staged
 from converter.hub.download import Obtained
-from converter.names.buffers import Array
+from converter.names.buffers import Array, holds
 from converter.names.configs import TwoTowerConfig
 from converter.names.frameworks import direction, frameworks
 from converter.specs import Checkpoint, Extent, StoredTensor
@@ -262,7 +262,7 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
 def _check_values(files: Files, job: Job, moves: Iterable[Move]) -> float:
     """Compares stored buffers with what they must be; gives the trained scale as it is written."""
     for stored, value in job.plan.expected:
-        if not np.array_equal(_read_small(files, stored), value):
+        if not holds(_read_small(files, stored), value):
             raise PlanError(
                 f"{printable(stored.name)}: holds other values than transformers computes. Leaving it out would "
                 "change the model; keep it in PyTorch"

@@ -16,7 +16,7 @@ from keras import ops
 
 from converter.models.activations import activation
 from converter.models.gated_mlp import GATES, gated_mlp
-from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Raw, in_float32
+from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Part, Raw, in_float32
 
 Tensor = Any
 QKV = ("query", "key", "value")
@@ -90,10 +90,12 @@ class Block(CompositeLayer):
     """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights.
 
     In mixed precision the hidden states stay in float32 from block to block, as under PyTorch's autocast, and only
-    products are taken in half.
+    products are taken in half. A subclass gives the parts of roles that only it has as ``own``.
     """
 
-    def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, spec: BlockSpec, seeds: Any = None, own: Mapping[str, Part] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.spec = spec
         head = spec.head_width or spec.width // spec.heads
@@ -116,6 +118,7 @@ class Block(CompositeLayer):
             "scale1": Raw((spec.width,), value=spec.layer_scale),
             "scale2": Raw((spec.width,), value=spec.layer_scale),
             "table": Raw(spec.table or ()),
+            **own,
         }
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
@@ -173,6 +176,7 @@ def attention(
     drop: Dropout,
     training: bool = False,
     turn: Callable[[Tensor], Tensor] | None = None,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention over heads: ``softmax(q k / sqrt(d) + bias) v``, then the dense ``out``.
 
@@ -185,6 +189,7 @@ def attention(
         drop: dropout of the weights.
         training: whether dropout is on.
         turn: what is done to query and key ``(batch, length, heads, head)`` before they meet, such as rotation by place.
+        scale: what their products are multiplied by, broadcastable to the scores; ``head ** -0.5`` when None.
 
     Returns:
         The output ``(batch, queries, width)`` and the weights after dropout ``(batch, heads, queries, keys)``.
@@ -201,7 +206,8 @@ def attention(
     query, key = ops.transpose(query, (0, 2, 1, 3)), ops.transpose(key, (0, 2, 3, 1))
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
-    weights = drop(in_float32(lambda x: _softmax(x * head**-0.5, bias), scores), training)
+    factor = head**-0.5 if scale is None else scale
+    weights = drop(in_float32(lambda x: _softmax(x * factor, bias), scores), training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights
 

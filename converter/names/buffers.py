@@ -13,6 +13,8 @@ from converter.names.expressions import Value, integer
 Array = np.ndarray[Any, Any]
 # BEiT with pictures of 640 by 640 asks for 2.6 million, Swin's largest window for one.
 MAX_ELEMENTS = 2**22
+# Of a number in bfloat16, to which a checkpoint may have been cast as a whole; 0 is 0 in every dtype.
+_ROUNDING = 2**-8
 
 
 def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
@@ -33,6 +35,25 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
     columns = x[:, None] - x[None, :] + window - 1
     index: Array = rows * (2 * window - 1) + columns
     return index
+
+
+def swinv2_relative_coords_table(fields: Mapping[str, Value]) -> Array:
+    """Where a pair of positions of a Swin V2 window lies relative to each other, log-spaced.
+
+    Args:
+        fields: with ``window_size``, w, and ``height`` and ``width`` of the window that a distance of 1 is for; 0 for w.
+
+    Returns:
+        ``(1, 2 w - 1, 2 w - 1, 2)``, float32: ``sign(d) log2(1 + 8 |d|) / 3`` of distances d down and across.
+
+    Source: Liu et al., Swin Transformer V2 (arXiv:2111.09883), section 3.3.
+    """
+    window = integer("window_size", fields)
+    _check_size("window_size", 2 * (2 * window) ** 2)
+    ends = [integer(f"{side} - 1 if height > 0 else window_size - 1", fields) for side in ("height", "width")]
+    distances = [np.arange(1 - window, window) / max(end, 1) for end in ends]
+    spaced = [np.sign(d) * np.log2(1 + 8 * np.abs(d)) / 3 for d in distances]
+    return np.stack(np.meshgrid(*spaced, indexing="ij"), axis=-1)[None].astype(np.float32)
 
 
 def beit_relative_position_index(fields: Mapping[str, Value]) -> Array:
@@ -86,6 +107,13 @@ def zeros(fields: Mapping[str, Value]) -> Array:
     return np.zeros(_length(fields), np.float32)
 
 
+def holds(stored: Array, value: Array) -> bool:
+    """Whether a stored buffer is the one that follows from the config; floats but for rounding."""
+    if value.dtype.kind == "f" and stored.shape == value.shape:
+        return bool(np.all(np.abs(stored.astype(np.float64) - value) <= _ROUNDING * np.abs(value)))
+    return np.array_equal(stored, value)
+
+
 def _length(fields: Mapping[str, Value]) -> int:
     length = integer("length", fields)
     _check_size("a length", length)
@@ -103,5 +131,6 @@ BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
     "beit_relative_position_index": beit_relative_position_index,
     "position_ids": position_ids,
     "swin_relative_position_index": swin_relative_position_index,
+    "swinv2_relative_coords_table": swinv2_relative_coords_table,
     "zeros": zeros,
 }

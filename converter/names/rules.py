@@ -64,7 +64,8 @@ class BufferRule:
         names: by framework, of those that store it.
         shape: the same in all of them.
         compute: key of ``buffers.BUFFERS`` when its value follows from the config, else None.
-        fields: the fields that ``compute`` is given.
+        fields: the fields that ``compute`` is given; those of ``given`` in place of the config's.
+        given: names of fields that are this buffer's own, as of a layer, and not the config's.
         reason: why it may be left out.
         made_anew: who is given it where a source lacks it: frameworks, or ``framework/dialect``.
         after: by framework, name of the tensor behind which it is created; behind all others where there is none.
@@ -76,6 +77,7 @@ class BufferRule:
     fields: Mapping[str, Value]
     reason: str
     made_anew: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     after: Mapping[Framework, str] = field(default_factory=dict)
 
 
@@ -226,13 +228,15 @@ def _expand_buffer(
     buffer: Mapping[str, Any], fields: dict[str, Value], prefixes: Mapping[Framework, str]
 ) -> BufferRule:
     shape = tuple(integer(str(axis), fields) for axis in buffer["shape"]) if "shape" in buffer else None
+    own = {name: evaluate(text, fields) for name, text in buffer.get("given", {}).items()}
     return BufferRule(
         names={key: before + _fill(buffer[key], fields) for key, before in prefixes.items() if key in buffer},
         shape=shape,
         compute=buffer.get("compute"),
-        fields={**fields, "length": shape[-1]} if shape else fields,
+        fields={**fields, **own, **({"length": shape[-1]} if shape else {})},
         reason=buffer["reason"],
         made_anew=tuple(buffer.get("made_anew", ())),
+        given=tuple(own),
         after={key: prefixes[key] + _fill(name, fields) for key, name in buffer.get("after", {}).items()},
     )
 

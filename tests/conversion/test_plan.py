@@ -16,7 +16,7 @@ from converter.errors import ConfigError, PlanError
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
-from tests.compat.towers import FAMILIES
+from tests.compat.towers import ALL_VISION, FAMILIES
 from tests.tiny import MODELS, config_of, tensors_of
 
 FILE = Path("model.safetensors")
@@ -233,6 +233,26 @@ def test_swins_index_is_kept_for_pytorch_4(names: Any, count: int) -> None:
     stored = dict.fromkeys(plan(shapes_of(config), config).restored, (9, 9))
     made = plan(shapes_of(config, "tf") | stored, config, "pt", "tf", names=names)
     assert (len(made.restored), len(made.expected), len(made.dropped)) == (count, 4, 4 - count)
+
+
+def test_swinv2_windows_are_those_of_each_stage() -> None:
+    """Early versions of 4.x stored an index and a table: of the window that a stage has, as it was trained."""
+    fields = {"window_size": 6, "depths": [1, 1], "num_heads": [2, 5], "pretrained_window_sizes": [3, 4]}
+    config = {**config_of(), "vision_config": {"model_type": "swinv2", **ALL_VISION["swinv2"], **fields}}
+    self = "vision_model.encoder.layers.{}.blocks.0.attention.self."
+    sides = {self.format(stage): side for stage, side in enumerate((6, 4))}  # 16 pixels are 8 patches, then 4
+    index = {f"{path}relative_position_index": (side**2,) * 2 for path, side in sides.items()}
+    tables = {f"{path}relative_coords_table": (1, 2 * side - 1, 2 * side - 1, 2) for path, side in sides.items()}
+    made = plan(shapes_of(config) | index | tables, config)
+    assert {item.name for item in made.dropped} == {*index, *tables}
+    assert made.restored == {}
+    values = {stored.name: value for stored, value in made.expected}
+    ends = {stage: values[f"{self.format(stage)}relative_coords_table"][0, -1, 0] for stage in (0, 1)}
+    np.testing.assert_allclose(ends[0], np.log2(1 + 8 * 5 / 2) / 3 * np.array([1, -1]), atol=1e-6)
+    np.testing.assert_allclose(ends[1], np.log2(1 + 8 * 3 / 3) / 3 * np.array([1, -1]), atol=1e-6)
+    first, last = index
+    assert "config says (36, 36)" in refusal(shapes_of(config) | {first: (16, 16)}, config)
+    assert last in {item.name for item in made.dropped}
 
 
 def test_vit_without_qkv_bias() -> None:

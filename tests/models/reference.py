@@ -54,7 +54,7 @@ def randomise(model: Any, seed: int = 0) -> Any:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             norm = "norm" in name.lower() and name.endswith("weight")
             scale = "layer_scale" in name or "lambda" in name
-            if name.endswith("logit_scale"):
+            if name == "logit_scale":
                 value = torch.full(parameter.shape, 1.3, dtype=torch.float64)
             elif norm or scale:
                 value = 1.0 + 0.2 * noise
@@ -141,7 +141,7 @@ def pt_name(tf_name: str, config: Any) -> str:
 
 def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:
     """A PyTorch tensor in TensorFlow's layout."""
-    if tf_name.endswith("logit_scale"):
+    if tf_name in ("logit_scale", "clip/logit_scale"):
         return array.reshape(1)
     if tf_name.endswith("/kernel"):
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T

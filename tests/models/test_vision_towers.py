@@ -17,6 +17,7 @@ from keras import ops
 
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, load_tower, named_variables
+from converter.models.cosine_windows import log_spaced
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
 from converter.models.rotary import grid_turn, moved, patch_centres
@@ -96,8 +97,8 @@ def small_config(kind: str, **changes: Any) -> Any:
 
 def torch_tower(config: Any, attention: str, dtype: Any, **options: Any) -> Any:
     config = type(config).from_dict(config.to_dict())
-    config._attn_implementation = attention
     model = getattr(transformers, transformers.models.auto.modeling_auto.MODEL_MAPPING_NAMES[config.model_type])
+    config._attn_implementation = attention if model._supports_sdpa else "eager"  # which some have alone
     return reference.in_dtype(reference.randomise(model(config, **options)), dtype)
 
 
@@ -441,6 +442,37 @@ def test_relative_positions_are_pytorchs(size: Size) -> None:
     np.testing.assert_array_equal(grid_index(*size).reshape(-1), windows.relative_position_index.numpy())
 
 
+@pytest.mark.parametrize(("window", "pretrained"), [(3, (0, 0)), (6, (0, 0)), (5, (12, 16)), (7, (2, 2)), (1, (0, 0))])
+def test_log_spaced_positions_are_pytorchs(window: int, pretrained: Size) -> None:
+    from transformers.models.swinv2.modeling_swinv2 import Swinv2SelfAttention
+
+    theirs = Swinv2SelfAttention(small_config("swinv2"), 4, 2, window, pretrained)
+    np.testing.assert_array_equal(log_spaced(window, pretrained), theirs.relative_coords_table[0].numpy())
+
+
+def test_the_scale_of_cosines_is_cut_and_zeros_have_no_direction() -> None:
+    """Windows that stick out are filled up with zeros, whose keys have no length; their gradients are not NaN."""
+    both = both_of(("swinv2", {"depths": [2], "num_heads": [5]}, (11, 13)), "eager", "float64")
+    with torch.no_grad():
+        for name, parameter in both.torch.named_parameters():
+            if name.endswith("logit_scale"):
+                parameter.copy_(torch.linspace(4.0, 6.0, 5).reshape(5, 1, 1))
+    assign(both.keras, both.torch)
+    wanted = run_torch(both.torch, both.pixels, **FLAGS)
+    reference.assert_same(run_keras(both.keras, both.pixels, **FLAGS), wanted, 1e-10)
+    found = gradients(both.keras, both.pixels, np.ones((3, both.config.hidden_size)))
+    assert all(np.isfinite(gradient).all() for gradient in found)
+
+
+def test_a_stage_without_a_patch_is_refused() -> None:
+    with pytest.raises(UnsupportedOption) as caught:
+        build_tower(small_config("swinv2", image_size=4, depths=[1, 1, 1], num_heads=[1, 1, 1]))
+    assert str(caught.value) == (
+        "image_size and patch_size leave no patch at stage 2; Swin V2's windows are as high at most as the grid of a stage. "
+        "Correct the config."
+    )
+
+
 @pytest.mark.parametrize("kind", DROPS_PATHS)
 def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
     still = TOWERS[kind].still
@@ -465,7 +497,7 @@ def test_rates_of_stochastic_depth_are_pytorchs() -> None:
             getattr(part, "drop_prob", 0.0) for name, part in model.named_modules() if name.endswith(".drop_path")
         ]
         blocks = list(itertools.chain(*tower.stages)) if hasattr(tower, "stages") else tower.blocks
-        np.testing.assert_allclose([block.drop_path.rate for block in blocks], wanted, rtol=0, atol=1e-12)
+        np.testing.assert_allclose([block.drop_path.rate for block in blocks], wanted, rtol=0, atol=1e-7)
         assert wanted[-1] == pytest.approx(0.3)
 
 

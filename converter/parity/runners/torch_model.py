@@ -28,7 +28,7 @@ from converter.parity.taps import INNER, Array, InnerTaps, collect_taps, stage_d
 from converter.system.names import name_twice
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
-_DERIVED = (".position_ids", ".relative_position_index")
+_DERIVED = (".position_ids", ".relative_position_index", ".relative_coords_table")
 # What transformers looks for in a folder, by whether it is safetensors and whether it is an index of shards.
 _WEIGHTS = {
     (True, False): "model.safetensors",
