@@ -104,7 +104,7 @@ test-jax: .venv/.installed
 
 compat: .venv/.installed .venv-compat/.installed ## other versions: transformers 4.46 and 4.57.6, the oldest of what the core needs, other Pythons, the wheel
 	$(MAKE) -j1 oldest pythons wheel-check # one after the other: each installs from this folder
-	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat -m "not torture"
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat tests/drafting -m "not torture"
 
 oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
@@ -136,7 +136,8 @@ torture: .venv/.installed .venv-compat/.installed ## what takes hours: every rou
 	TORTURE=1 $(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "tf and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "jax and not compat"
-	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat
+	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python -m pytest tests/compat tests/drafting
+	$(BIN)/python benchmarks/tolerances.py --results $(OUT)/torture/tolerances.json # every tower in two pairs, gone on with
 	$(MAKE) hubs installs
 
 installs: .venv/.installed ## every snippet of README and docs after exactly the install line above it, each in an environment of its own

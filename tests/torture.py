@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "out" / "torture"
 FULL = os.environ.get("TORTURE") == "1"
 
 
 def rounds(sample: int, full: int) -> int:
     """`full` where `make torture` runs the test, otherwise `sample`."""
     return full if FULL else sample
+
+
+@functools.cache
+def state_of_the_code() -> str:
+    """A sum over the package and its rules: a result that was kept holds for this code and no other."""
+    found = hashlib.sha256()
+    for path in sorted(path for folder in ("converter", "rename_rules") for path in (ROOT / folder).rglob("*.[pt]*")):
+        if path.suffix in (".py", ".toml"):
+            found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def is_done(name: str, results: Path = RESULTS) -> bool:
+    """Whether a run under `make torture` has passed this case with this very code: one that was interrupted goes on."""
+    path = results / f"{name}.json"
+    return FULL and path.is_file() and json.loads(path.read_text("utf-8")) == {"passed": state_of_the_code()}
+
+
+def note_done(name: str, results: Path = RESULTS) -> None:
+    """Keeps that a case has passed."""
+    if FULL:
+        results.mkdir(parents=True, exist_ok=True)
+        (results / f"{name}.json").write_text(json.dumps({"passed": state_of_the_code()}), "utf-8")

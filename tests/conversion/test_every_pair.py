@@ -12,9 +12,10 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.names.rule_files import SIDES, supported
+from tests import torture
 from tests.compat.towers import ALL_TEXT, ALL_VISION
 from tests.tiny import assert_same, config_of, load, tensors_of, write_checkpoint
-from tests.torture import FULL
+from tests.torture import FULL, is_done, note_done
 from tests.towers import sample_of_pairs
 
 EVERY = list(itertools.product(supported("vision"), supported("text")))
@@ -23,6 +24,8 @@ PAIRS = EVERY if FULL else sample_of_pairs(supported("vision"), supported("text"
 
 @pytest.mark.parametrize(("vision", "text"), PAIRS, ids=["+".join(pair) for pair in PAIRS])
 def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
+    if is_done(f"there-and-back-{vision}+{text}"):
+        pytest.skip("passed with this code already; remove out/torture to begin anew")
     config = config_of()
     config["vision_config"] = {"model_type": vision, **ALL_VISION[vision]}
     config["text_config"] = {"model_type": text, **ALL_TEXT[text]}
@@ -33,6 +36,7 @@ def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
     assert (there.tensors, back.tensors, there.dropped, back.dropped) == (len(tensors), len(tensors), (), ())
     found = load(tmp_path / "back" / "model.safetensors")
     assert_same({name: array for name, array in found.items() if name not in back.restored}, tensors)
+    note_done(f"there-and-back-{vision}+{text}")
 
 
 def test_every_tower_of_the_tests_is_there() -> None:
@@ -44,3 +48,12 @@ def test_in_the_end_every_pair_is_tried() -> None:
     tried = [pair for turn in range(turns) for pair in sample_of_pairs(supported("vision"), supported("text"), turn)]
     assert sorted(set(tried)) == EVERY
     assert len(tried) == turns * turns
+
+
+def test_torture_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_done("a pair", tmp_path)
+    monkeypatch.setattr(torture, "FULL", True)
+    note_done("a pair", tmp_path)
+    assert is_done("a pair", tmp_path)
+    monkeypatch.setattr(torture, "state_of_the_code", lambda: "other code")
+    assert not is_done("a pair", tmp_path)

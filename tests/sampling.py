@@ -1,0 +1,78 @@
+"""Which towers a run checks in full: those whose files changed lately, and of the others a quarter, another every day.
+
+Every tower is in one pair in every run, outputs and gradients; what is left out are the checks that each tower has of its
+own (every variant, graphs, XLA, dropout, files), which grow with the number of towers. `make torture` runs all of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from converter.names.towers import tower_rules
+from tests.torture import FULL
+from tests.towers import ROUND, TOWERS
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = "converter/models"
+# What a run looks back on; a clone without that history has no way to tell, and checks every tower.
+SINCE = os.environ.get("TOWERS_SINCE", "HEAD~5")
+PARTS = 4
+
+
+def changed_files(since: str = SINCE) -> frozenset[str] | None:
+    """Files that differ from a commit, those not added yet too; None where git cannot tell."""
+    commands = (["git", "diff", "--name-only", since], ["git", "ls-files", "--others", "--exclude-standard"])
+    try:
+        runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for command in commands]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return frozenset(line for run in runs for line in run.stdout.splitlines())
+
+
+def files_of(model_type: str) -> frozenset[str]:
+    """The files that decide what a tower computes: its rules, its Keras file, and what that is made of."""
+    rules = tower_rules(TOWERS[model_type].side, model_type) or {}
+    module = str(rules["keras"]).partition(":")[0]
+    return _imported(f"{MODELS}/towers/{module}.py") | {str(next(_rule_files(model_type)))}
+
+
+def _rule_files(model_type: str) -> Iterator[Path]:
+    for path in (ROOT / "rename_rules" / "towers").glob("*.toml"):
+        if f'"{model_type}"' in path.read_text("utf-8").partition("\n[")[0]:
+            yield path.relative_to(ROOT)
+
+
+@functools.cache
+def _imported(path: str) -> frozenset[str]:
+    """A module of the models and all that it imports of them."""
+    found = {path}
+    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("converter.models."):
+            other = f"{str(node.module).replace('.', '/')}.py"
+            if (ROOT / other).is_file() and other != path:
+                found |= _imported(other)
+    return frozenset(found)
+
+
+def in_full(changed: frozenset[str] | None, turn: int = ROUND) -> frozenset[str]:
+    """Model types that are checked in full."""
+    if FULL or changed is None:
+        return frozenset(TOWERS)
+    lately = {t for t in TOWERS if files_of(t) & changed}
+    others = [t for t in TOWERS if t not in lately]
+    return frozenset(lately | set(others[turn % PARTS :: PARTS]))
+
+
+def tower_of(parameters: dict[str, Any]) -> str | None:
+    """The tower that a case of a test is about, if it is about one."""
+    for value in parameters.values():
+        name = getattr(value, "kind", value)
+        if isinstance(name, str) and name in TOWERS:
+            return name
+    return None

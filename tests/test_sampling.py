@@ -1,0 +1,42 @@
+"""Towers that are checked in full: what changed, a quarter of the rest, and in four days every one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from tests.sampling import PARTS, changed_files, files_of, in_full, tower_of
+from tests.torture import FULL
+from tests.towers import TOWERS
+
+
+def test_a_tower_is_of_its_rules_its_file_and_their_parts() -> None:
+    files = files_of("xlm-roberta")
+    assert {
+        "rename_rules/towers/roberta.toml",
+        "converter/models/towers/roberta.py",
+        "converter/models/blocks.py",
+    } <= files
+    assert "converter/models/towers/swin.py" not in files
+    assert all(files_of(model_type) for model_type in TOWERS)
+
+
+def test_what_changed_is_checked_and_in_the_end_everything() -> None:
+    changed = frozenset({"converter/models/towers/swin.py"})
+    rounds = [in_full(changed, turn) for turn in range(PARTS)]
+    assert all("swin" in found for found in rounds)
+    assert frozenset().union(*rounds) == set(TOWERS)
+    if not FULL:
+        assert all(len(found) < len(TOWERS) / 2 for found in rounds)
+        assert len(in_full(frozenset({"README.md"}), 0)) <= -(-len(TOWERS) // PARTS)
+
+
+def test_where_nothing_is_known_of_changes_every_tower_is_checked() -> None:
+    assert changed_files("no-such-commit") is None
+    assert in_full(None) == set(TOWERS)
+    assert in_full(frozenset({"converter/models/tower.py"}), 0) == set(TOWERS)
+
+
+def test_the_tower_of_a_case() -> None:
+    assert tower_of({"kind": "vit", "xla": True}) == "vit"
+    assert tower_of({"case": SimpleNamespace(kind="swin")}) == "swin"
+    assert tower_of({"name": "clip_vision_model+bert"}) is None
