@@ -37,7 +37,7 @@ pt2tf bin half --overwrite --dry-run
 pt2tf bin half --overwrite
 pt2tf pt again --overwrite --format safetensors
 verify h5 --weights-only
-verify bin --weights-only
+verify bin --weights-only --report bin/report.md
 verify again --weights-only --json
 """
 NOTES = "what is not ours stays"
