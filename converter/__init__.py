@@ -1,6 +1,6 @@
-"""Converts vision-text dual encoders between PyTorch and TensorFlow checkpoints.
+"""Converts vision-text dual encoders between PyTorch, TensorFlow and Flax checkpoints.
 
-    from converter import pt2tf, tf2pt, inspect, ConverterError
+    from converter import convert, pt2tf, tf2pt, inspect, ConverterError
 
 Importing this package imports no framework; each name is loaded when it is first used.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
+    from converter.conversion.anywhere import convert
     from converter.conversion.combining import combine
     from converter.conversion.engine import Conversion, pt2tf, tf2pt
     from converter.conversion.inspection import CheckpointInfo, inspect
@@ -48,6 +49,7 @@ _HOMES = {
     "Verification": "converter.parity.verify",
     "VerifyOptions": "converter.parity.options",
     "combine": "converter.conversion.combining",
+    "convert": "converter.conversion.anywhere",
     "inspect": "converter.conversion.inspection",
     "pt2tf": "converter.conversion.engine",
     "push": "converter.publishing.pushing",
@@ -72,6 +74,7 @@ __all__ = [
     "Verification",
     "VerifyOptions",
     "combine",
+    "convert",
     "inspect",
     "pt2tf",
     "push",

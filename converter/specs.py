@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 # A key of ``FRAMEWORKS``; what each of them is to names and layouts, rename_rules/common.toml says.
 Framework = str
-FRAMEWORKS: tuple[Framework, ...] = ("pt", "tf")
+FRAMEWORKS: tuple[Framework, ...] = ("pt", "tf", "flax")
+# Whose checkpoints will do: one framework's, those of several, the first preferred, or what there is.
+Wanted = Framework | tuple[Framework, ...] | None
 # Of all that is printed as JSON; raised when a key goes or changes its meaning, not when one is added.
 JSON_FORMAT = 1
 Shape = tuple[int, ...]
@@ -28,11 +30,26 @@ ReadRows = Callable[[int, int], "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of bytes in a file: ``nbytes`` bytes from ``offset``, counted from the start of ``path``."""
+    """A run of bytes in a file, or several that are one tensor when they are read one after the other.
+
+    Attributes:
+        path: of the file.
+        offset: where the first byte lies, counted from the start of the file.
+        nbytes: how many there are in all.
+        pieces: offset and length of each run, where there are several; empty for one.
+    """
 
     path: Path
     offset: int
     nbytes: int
+    pieces: tuple[tuple[int, int], ...] = ()
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Where bytes ``start:stop`` lie: offset and length of every run that holds some of them, in order."""
+        for offset, nbytes in self.pieces or ((self.offset, self.nbytes),):
+            if start < min(stop, nbytes):
+                yield offset + start, min(stop, nbytes) - start
+            start, stop = max(0, start - nbytes), max(0, stop - nbytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.checkpoints import (
     bundle_index,
     bundles,
+    flax,
     foreign,
     hdf5,
     kinds,
@@ -22,8 +23,8 @@ from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
 from converter.folder.replacing import settle
-from converter.names.frameworks import direction, framework_name, frameworks
-from converter.specs import Checkpoint, Framework
+from converter.names.frameworks import among, command, framework_name, framework_names
+from converter.specs import Checkpoint, Framework, Wanted
 
 # Weights files as transformers names them, in order of preference.
 WEIGHTS: dict[Framework, tuple[str, ...]] = {
@@ -34,10 +35,16 @@ WEIGHTS: dict[Framework, tuple[str, ...]] = {
         "pytorch_model.bin.index.json",
     ),
     "tf": ("tf_model.h5", "tf_model.h5.index.json", "model.safetensors", "model.safetensors.index.json"),
+    "flax": (
+        "flax_model.msgpack",
+        "flax_model.msgpack.index.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+    ),
 }
 
 
-def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, Path]:
+def open_source(source: Path, framework: Wanted) -> tuple[Checkpoint, Path]:
     """Finds and reads the header of the weights that a person means.
 
     Args:
@@ -69,7 +76,7 @@ def open_source(source: Path, framework: Framework | None) -> tuple[Checkpoint, 
             kinds.refuse_state(source)
             kinds.refuse_shard(source)
         checkpoint = _from_folder(folder, framework) if source.is_dir() else read_header(inside(source, folder))
-    if framework is not None and checkpoint.framework != framework:
+    if framework is not None and checkpoint.framework not in among(framework):
         checkpoint.close()
         raise wrong_framework(checkpoint.files[0], framework, checkpoint.framework)
     return checkpoint, folder
@@ -137,6 +144,8 @@ def read_header(path: Path) -> Checkpoint:
         raise CorruptCheckpoint(f"{path}: {text}")
     if (what := foreign.kind_of(path.name, head)) is not None:
         raise UnsupportedContainer(f"{path}: {what}")
+    if path.suffix == ".msgpack" and head:
+        return flax.read_header(path)
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
@@ -145,10 +154,9 @@ def read_header(path: Path) -> Checkpoint:
     raise UnsupportedContainer(f"{path}: an unknown kind of weights file; name one of these: {_KNOWN}")
 
 
-def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
-    wanted = (framework,) if framework else tuple(frameworks())
+def _from_folder(folder: Path, framework: Wanted) -> Checkpoint:
     unread: Exception | None = None
-    for side in wanted:
+    for side in among(framework):
         for name in WEIGHTS[side]:
             path = folder / name
             if not path.is_file():
@@ -168,7 +176,7 @@ def _from_folder(folder: Path, framework: Framework | None) -> Checkpoint:
     raise _nothing_found(folder, framework)
 
 
-def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
+def _nothing_found(folder: Path, framework: Wanted) -> Exception:
     listing = sorted(folder.iterdir())
     present = [path.name for path in listing]
     if framework is not None and (other := other_framework(held(folder), framework)):
@@ -186,7 +194,7 @@ def _nothing_found(folder: Path, framework: Framework | None) -> Exception:
         or _no_file(listing)
         or SourceError(
             f"{folder}: holds no weights ({listed(present) if present else 'it is empty'}); expected "
-            f"{' or '.join(WEIGHTS[framework] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
+            f"{' or '.join(WEIGHTS[among(framework)[0]] if framework else dict.fromkeys(sum(WEIGHTS.values(), ())))}"
         )
     )
 
@@ -218,30 +226,30 @@ def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
             refused = refused or error
             continue
         named.close()
-        found[path.name] = direction(named.framework, frameworks()[named.framework].converts_to)
+        found[path.name] = command(named.framework)
     return kinds.by_another_name(folder, found) if found else refused
 
 
-def other_framework(names: Collection[str], wanted: Framework) -> Framework | None:
+def other_framework(names: Collection[str], wanted: Wanted) -> Framework | None:
     """Whose weights there are by names of files, if they are not those that were wanted; None if there are none."""
-    others = (key for key in frameworks() if key != wanted)
+    others = (key for key in among(None) if key not in among(wanted))
     return next((key for key in others if set(WEIGHTS[key]).intersection(names)), None)
 
 
-def wrong_framework(where: Path | str, wanted: Framework, held: Framework) -> WrongFramework:
+def wrong_framework(where: Path | str, wanted: Wanted, held: Framework) -> WrongFramework:
     """The error of a checkpoint that holds only another framework's weights."""
-    command = direction(held, frameworks()[held].converts_to)
     return WrongFramework(
-        f"{where}: holds {framework_name(held)} weights, expected {framework_name(wanted)}; use `convert {command}`"
+        f"{where}: holds {framework_name(held)} weights, expected {framework_names(wanted)}; use `convert "
+        f"{command(held)}`"
     )
 
 
 LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
 # Binary formats that may begin with bytes that are text.
-_OWN_TEXT = (".ckpt", ".index", ".pb", ".msgpack")
+_OWN_TEXT = (".ckpt", ".index", ".pb")
 _KNOWN = (
-    "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors, tf_model.h5, SavedModel and the .index of a TensorFlow "
-    "checkpoint"
+    "PyTorch safetensors, pytorch_model.bin, TensorFlow safetensors, tf_model.h5, SavedModel, the .index of a TensorFlow "
+    "checkpoint, Flax safetensors and flax_model.msgpack"
 )
 _Matches = Callable[[Path, bytes], bool]
 _UNREAD: tuple[tuple[_Matches, str], ...] = (
@@ -252,10 +260,6 @@ _UNREAD: tuple[tuple[_Matches, str], ...] = (
     (
         lambda _, head: head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "a pickle that torch.save did not write; save the state_dict with torch.save",
-    ),
-    (
-        lambda path, _: path.suffix == ".msgpack",
-        kinds.OF_FLAX,
     ),
     (lambda path, _: path.suffix == ".ckpt", kinds.OF_CKPT),
     (lambda path, _: path.suffix == bundle_index.INDEX, kinds.OF_TF),

@@ -21,11 +21,6 @@ OF_KERAS = (
     "a whole Keras 3 model (.keras); import TFVisionTextDualEncoderModel from where it was made, load it with "
     "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
 )
-OF_FLAX = (
-    "a Flax checkpoint; in transformers 4.57 load it with load_flax_checkpoint_in_pytorch_model("
-    "VisionTextDualEncoderModel(config), FILE) of transformers.modeling_flax_pytorch_utils and write it with "
-    "save_pretrained"
-)
 OF_TF = (
     "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
     "load it where it was made and write it with save_pretrained"

@@ -54,10 +54,9 @@ def read_header(path: Path) -> Checkpoint:
     extents = [_check_entry(path, name, entry) for name, entry in header.items()]
     _check_cover(path, extents, size - 8 - length)
     framework = _framework(metadata, header)
-    suffix = frameworks()[framework].suffix
     tensors = {}
     for name, dtype, shape, begin, end in extents:
-        plain = name.removesuffix(suffix)
+        plain = plain_name(name, framework)
         if plain in tensors:
             raise _corrupt(path, f"it holds {printable(plain)} twice")
         tensors[plain] = StoredTensor(plain, dtype, shape, Extent(path, 8 + length + begin, end - begin))
@@ -74,21 +73,22 @@ def write_header(
 
     Args:
         path: must not exist.
-        tensors: name, dtype and shape of each; TensorFlow names get ``:0``.
+        tensors: name, dtype and shape of each; TensorFlow names get ``:0``, Flax names dots.
         framework: goes into the metadata as ``format``; transformers refuses a file without.
 
     Returns:
-        By name (without ``:0``), in file order.
+        By name as given, in file order.
     """
-    suffix = frameworks()[framework].suffix
-    ordered = sorted(tensors, key=lambda tensor: (-DTYPES[tensor[1]], tensor[0]))
+    tensors = tuple(tensors)
+    spelled = {name: _spelled(name, framework) for name, _, _ in tensors}
+    ordered = sorted(tensors, key=lambda tensor: (-DTYPES[tensor[1]], spelled[tensor[0]]))
     header: dict[str, Any] = {"__metadata__": {"format": framework}}
     offset = 0
     extents = []
     for name, dtype, shape in ordered:
         nbytes = math.prod(shape) * DTYPES[dtype]
         entry = {"dtype": _FROM_DTYPE[dtype], "shape": shape, "data_offsets": [offset, offset + nbytes]}
-        header[name + suffix] = entry
+        header[spelled[name]] = entry
         extents.append((name, dtype, shape, offset, nbytes))
         offset += nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -101,6 +101,17 @@ def write_header(
         name: StoredTensor(name, dtype, shape, Extent(path, start + begin, nbytes))
         for name, dtype, shape, begin, nbytes in extents
     }
+
+
+def plain_name(name: str, framework: Framework) -> str:
+    """A name in a safetensors file as the framework itself has it."""
+    rules = frameworks()[framework]
+    return name.removesuffix(rules.suffix).replace(rules.in_safetensors, rules.separator)
+
+
+def _spelled(name: str, framework: Framework) -> str:
+    rules = frameworks()[framework]
+    return name.replace(rules.separator, rules.in_safetensors) + rules.suffix
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

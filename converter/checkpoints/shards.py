@@ -179,6 +179,8 @@ def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: di
 def _plain(name: str, shard: Checkpoint) -> str:
     rules = frameworks()[shard.framework]
     plain = name.removesuffix(rules.suffix)
+    if plain not in shard.tensors and plain.replace(rules.in_safetensors, rules.separator) in shard.tensors:
+        return plain.replace(rules.in_safetensors, rules.separator)
     return plain if plain in shard.tensors or not rules.scoped else plain.partition(rules.separator)[2]
 
 

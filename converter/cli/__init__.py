@@ -17,7 +17,7 @@ from converter.cli.signals import run
     epilog="Example: convert pt2tf clip-italian/ clip-italian-tf/",
 )
 def cli() -> None:
-    """Convert vision-text dual encoder checkpoints between PyTorch and TensorFlow, bit for bit.
+    """Convert vision-text dual encoder checkpoints between PyTorch, TensorFlow and Flax, bit for bit.
 
     SRC is a folder as save_pretrained writes it, a weights file in one, or the id of a model on the Hugging Face Hub,
     ID@REVISION too. OUT is a folder that does not exist yet: it appears whole or not at all.
@@ -28,6 +28,7 @@ def cli() -> None:
 for _command in (
     conversions.pt2tf,
     conversions.tf2pt,
+    conversions.to,
     conversions.combine,
     conversions.inspect,
     listing.towers,

@@ -1,7 +1,8 @@
-"""Commands that make a checkpoint, and the one that looks at it first: pt2tf, tf2pt, combine, inspect."""
+"""Commands that make a checkpoint, and the one that looks at it first: pt2tf, tf2pt, to, combine, inspect."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 )
 @conversion_options
 def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
-    """Convert a PyTorch checkpoint SRC to TensorFlow, into the folder OUT."""
+    """Convert a PyTorch (or Flax) checkpoint SRC to TensorFlow, into the folder OUT."""
     from converter.conversion.engine import pt2tf as convert
 
     _run_conversion(convert, source, out, no_check, options)
@@ -71,6 +72,39 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
 
 @click.command(
     cls=Command,
+    short_help="Convert any checkpoint to PyTorch, TensorFlow or Flax.",
+    epilog="Example: convert to flax clip-italian/ clip-italian-flax/",
+)
+@click.argument("target", metavar="pt|tf|flax", type=click.Choice(["pt", "tf", "flax"]))
+@click.option(
+    "--format",
+    type=click.Choice(["safetensors", "bin", "h5", "msgpack"]),
+    help="Container; by default safetensors for pt, h5 for tf, msgpack for flax. All have safetensors.",
+)
+@click.option(
+    "--names",
+    type=click.Choice(["v4", "v5"]),
+    default="v4",
+    show_default=True,
+    help="For pt: names that every version of transformers reads, or those that a fresh 5.x model saves.",
+)
+@click.option(
+    "--positions",
+    type=click.Choice(["keep", "flax"]),
+    default="keep",
+    show_default=True,
+    help="Of RoBERTa kinds, between Flax and others: keep the same bits, or move the table for the same outputs.",
+)
+@conversion_options
+def to(target: Framework, source: str, out: str, no_check: bool, **options: Any) -> None:
+    """Convert a checkpoint SRC of any framework to another one or to its own, into the folder OUT."""
+    from converter.conversion.anywhere import convert
+
+    _run_conversion(functools.partial(convert, to=target), source, out, no_check, options)
+
+
+@click.command(
+    cls=Command,
     short_help="Make a dual encoder from two tower checkpoints.",
     epilog="Example: convert combine clip-vit-base/ bert-italian/ clip-italian/",
 )
@@ -80,10 +114,10 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["pt", "tf"]),
+    type=click.Choice(["pt", "tf", "flax"]),
     default="pt",
     show_default=True,
-    help="PyTorch or TensorFlow.",
+    help="PyTorch, TensorFlow or Flax.",
 )
 @click.option(
     "--projection-dim",

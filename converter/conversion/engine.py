@@ -13,6 +13,7 @@ from typing import Any, Literal
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
+from converter.conversion.positions import POSITIONS, warning
 from converter.conversion.sources import Source, opened
 from converter.conversion.writing import Job, Progress, Written, write_job
 from converter.errors import ConfigError, ConverterError, SourceError, TargetError
@@ -21,10 +22,10 @@ from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
-from converter.names.configs import TwoTowerConfig, check_config, read_config
-from converter.names.frameworks import KERAS, direction, frameworks
+from converter.names.configs import HYBRID, TwoTowerConfig, check_config, read_config
+from converter.names.frameworks import CANONICAL, KERAS, command, framework_name
 from converter.names.rule_files import SIDES
-from converter.specs import JSON_FORMAT, Checkpoint, Framework, StoredTensor, uniform
+from converter.specs import JSON_FORMAT, Checkpoint, Framework, StoredTensor, Wanted, uniform
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
 _CONFIGS = (str, os.PathLike, Mapping, type(None))
@@ -36,7 +37,7 @@ class Conversion:
     """What a conversion did, or with ``dry_run`` would do.
 
     Attributes:
-        direction: ``"pt2tf"`` or ``"tf2pt"``.
+        direction: for example ``"pt2tf"``.
         family: model type of the model, for example ``"clip"``.
         source: as it was given.
         commit: of a source on the Hub; None for others.
@@ -93,9 +94,11 @@ class Conversion:
 
     @property
     def back(self) -> str:
-        """The command that converts ``out`` in its turn, for example ``"tf2pt"``."""
-        target = self.plan.target
-        return direction(target, frameworks()[target].converts_to)
+        """The command that converts ``out`` in its turn, for example ``"tf2pt"`` or ``"to flax"``."""
+        source, target = self.plan.source, self.plan.target
+        if source == target:
+            return command(target)
+        return command(target, source) + (" --positions flax" if self.plan.positions == "flax" else "")
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the plan, ready for ``json.dumps``: ``docs/conversion.schema.json`` describes it."""
@@ -144,7 +147,9 @@ def pt2tf(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("pt", "tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    return run_conversion(
+        ("pt", "flax"), "tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress
+    )
 
 
 def tf2pt(
@@ -187,11 +192,11 @@ def tf2pt(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
-    return _convert("tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    return run_conversion("tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
 
 
-def _convert(
-    framework: Framework,
+def run_conversion(
+    framework: Wanted,
     target: Framework,
     source: Source,
     revision: str | None,
@@ -203,6 +208,21 @@ def _convert(
     dry_run: bool,
     progress: Progress | None,
 ) -> Conversion:
+    """Converts a checkpoint of one of some frameworks, as ``pt2tf`` does.
+
+    Args:
+        framework: whose weights are wanted; None takes what there is.
+        target: whose names and layouts to write.
+        source: as given; with all that follows as ``pt2tf`` has it.
+        revision: branch, tag or commit of an id.
+        out: folder to make.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
+        options: ``format``, ``dtype``, ``max_shard_size``, and if they apply ``names`` and ``positions``.
+        overwrite: replace the checkpoint in ``out``.
+        check: compare the output with the source bit for bit.
+        dry_run: plan only.
+        progress: called with a stage's name, bytes done and bytes in all.
+    """
     for what, value, types in (("source", source, (str, os.PathLike, Mapping)), ("config", config, _CONFIGS)):
         if not isinstance(value, types):
             raise _of_another_type(what, value)
@@ -218,6 +238,7 @@ def _convert(
             check_out(out, _local(source, revision, out), overwrite)
         with opened(source, framework, revision) as held:
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held.folder), options, progress)
+            _warn(job)
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, origin=held.origin)
             _log_plan(job)
@@ -254,6 +275,19 @@ def _of_another_type(what: str, value: object) -> ConverterError:
         return SourceError(f"the source is a {type(value).__name__}, expected {way}")
     way = "a path or a dict; for a model in memory pass model.config.to_dict()"
     return ConfigError(f"the config is a {type(value).__name__}, expected {way}")
+
+
+def _warn(job: Job) -> None:
+    """Says what equal weights may compute differently."""
+    said = warning(job.config, job.plan.source, job.plan.target)
+    if said is not None and job.options.get("positions", "keep") == "keep":
+        _log.warning("%s", said)
+    if any(HYBRID in change for change in job.config.rewritten):
+        _log.warning(
+            "%s: some commits of the scripts that trained such models multiply by logit_scale itself, every class of "
+            "transformers by its exponential; where the scores are that much too large, take the logarithm of it",
+            HYBRID,
+        )
 
 
 def _log_plan(job: Job) -> None:
@@ -340,6 +374,8 @@ def _plan_job(
     weights = weights_file(target, options["format"])
     choose("dtype", options["dtype"], DTYPES_ASKED)
     choose("names", options.get("names", "v4"), NAMES)
+    choose("positions", options.get("positions", "keep"), POSITIONS)
+    _check_target(target, config, options)
     if options["format"] == "h5" and options["dtype"] == "bfloat16":
         raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
     plan = make_plan(
@@ -349,6 +385,7 @@ def _plan_job(
         dtype=options["dtype"],
         names=options.get("names", "v4"),
         widen_bfloat16=options["format"] == "h5",
+        positions=options.get("positions", "keep"),
     )
     return Job(
         source=source,
@@ -361,6 +398,22 @@ def _plan_job(
         options=options,
         progress=progress,
     )
+
+
+def _check_target(target: Framework, config: TwoTowerConfig, options: Mapping[str, Any]) -> None:
+    """Refuses to write what no class could load, or what no version of it would find."""
+    family, towers = config.family, {side: config.tower(side).model_type for side in SIDES}
+    # PyTorch's are in every version, and those for Keras are ours.
+    if target not in (CANONICAL, KERAS) and not family.is_in_transformers_4(target, towers):
+        held = f"{family.title} with {towers['vision']} and {towers['text']}"
+        takes = (f"{side} {', '.join(family.towers_in(side, target))}" for side in SIDES)
+        ways = f"; {family.classes[target]} takes {' and '.join(takes)}" if target in family.in_transformers_4 else ""
+        raise TargetError(
+            f"{held} has no class in {framework_name(target)}, so that nothing could load it{ways}; convert to "
+            f"{' or '.join((CANONICAL, KERAS))}"
+        )
+    if target == "flax" and options["format"] == "safetensors" and options.get("max_shard_size") is not None:
+        raise TargetError("transformers 4 reads no safetensors in shards in Flax; choose format msgpack, or one file")
 
 
 def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conversion:

@@ -12,6 +12,7 @@ from converter.specs import Framework
 FORMATS: Mapping[Framework, Mapping[str, str]] = {
     "pt": {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"},
     "tf": {"h5": "tf_model.h5", "safetensors": "model.safetensors"},
+    "flax": {"msgpack": "flax_model.msgpack", "safetensors": "model.safetensors"},
 }
 
 

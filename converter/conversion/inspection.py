@@ -17,7 +17,7 @@ from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, read_config
-from converter.names.frameworks import direction, frameworks
+from converter.names.frameworks import command, frameworks
 from converter.names.rule_files import SIDES, Side
 from converter.specs import JSON_FORMAT, Checkpoint, Framework, uniform
 from converter.tensors.casts import DTYPES
@@ -30,7 +30,7 @@ class CheckpointInfo:
     Attributes:
         source: as it was given.
         commit: of a model on the Hub; None for others.
-        framework: ``"pt"`` or ``"tf"``.
+        framework: ``"pt"``, ``"tf"`` or ``"flax"``.
         container: for example ``"PyTorch safetensors"``.
         files: weights files and their sizes in bytes.
         metadata: what the container says of itself.
@@ -70,8 +70,8 @@ class CheckpointInfo:
 
     @property
     def command(self) -> str:
-        """The command that converts it, for example ``"pt2tf"``."""
-        return direction(self.framework, frameworks()[self.framework].converts_to)
+        """The command that converts it, for example ``"pt2tf"`` or ``"to pt"``."""
+        return command(self.framework)
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dumps``: ``docs/inspection.schema.json`` describes it."""

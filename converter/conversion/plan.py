@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.conversion.mismatch import mismatch
+from converter.conversion.positions import Positions, shift_positions, table
 from converter.errors import PlanError, printable
 from converter.folding import folded
 from converter.names.buffers import BUFFERS
@@ -77,6 +78,7 @@ class Plan:
         expected: stored buffers whose value is known, with that value; the engine compares them.
         dropped: what is left out.
         dialects: how many tensors the source spells in each dialect or spelling.
+        positions: whether a table of positions was moved to where the target looks for them.
     """
 
     source: Framework
@@ -87,6 +89,7 @@ class Plan:
     expected: tuple[tuple[StoredTensor, Array], ...]
     dropped: tuple[Dropped, ...]
     dialects: Mapping[str, int]
+    positions: Positions = "keep"
 
     @property
     def named(self) -> list[tuple[str, str, Shape]]:
@@ -115,6 +118,7 @@ def make_plan(
     dtype: Dtype = "keep",
     names: Names = "v4",
     widen_bfloat16: bool = False,
+    positions: Positions = "keep",
 ) -> Plan:
     """Plans the conversion of a checkpoint.
 
@@ -125,6 +129,7 @@ def make_plan(
         dtype: what float tensors become.
         names: dialect of PyTorch names to write.
         widen_bfloat16: the target container has no bfloat16, which becomes float32.
+        positions: ``"flax"`` so that Flax and the other framework give the same outputs, not hold the same bits.
 
     Raises:
         PlanError: a tensor is missing, surplus, doubly present or of another shape than config.json says.
@@ -142,6 +147,9 @@ def make_plan(
         raise _quantised(checkpoint) if config.raw.get("quantization_config") else error
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
+    if positions == "flax":
+        moved = next((rule.names[source] for rule in rules.tensors if rule.name == table(config)), "")
+        found = shift_positions(found, config, moved, target, source)
     restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:
@@ -150,12 +158,12 @@ def make_plan(
         layout, from_pt = way(LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]])
         cast = _cast(stored, dtype, widen_bfloat16)
         planned.append(PlannedTensor(rule.name, stored, name, cast, rule.shape_in(target), layout, from_pt))
-    if target == CANONICAL:
+    if frameworks()[target].sorted:
         planned.sort(key=lambda tensor: tensor.name)
     behind = {rule.names[target]: rule.after[target] for rule in rules.buffers if target in rule.after}
     beside = (Dropped(name, why) for name, why in {**normalised.counters, **checkpoint.beside}.items())
     dropped = (*dropped, *beside)
-    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects)
+    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects, positions)
 
 
 def _take_buffers(
@@ -213,12 +221,19 @@ def _quantised(checkpoint: Checkpoint) -> PlanError:
 
 def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:
     wrong = []
+    copies: set[tuple[int, ...]] = set()
     for rule in rules:
         name, shape = rule.names[checkpoint.framework], rule.shape_in(checkpoint.framework)
         stored = found[name].shape
+        copies.add(stored[:1] if stored[1:] == shape else ())
         # One number is one number, with an axis or without.
         if stored != shape and not {rule.shape, stored} <= {(), (1,)}:
             wrong.append(f"{name} is {stored}, config.json says {shape}")
+    if len(copies) == 1 and (several := copies.pop()):
+        raise PlanError(
+            f"every tensor has an axis of {several[0]} in front, one copy for each device; take one: "
+            "flax.jax_utils.unreplicate(params), and save again"
+        )
     if wrong:
         raise PlanError(
             f"tensor shapes that differ from config.json ({len(wrong)}): {folded(wrong)}; "

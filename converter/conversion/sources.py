@@ -17,8 +17,8 @@ from converter.errors import SourceError
 from converter.folder.files import Identity, identities, identity
 from converter.folder.sidecars import SIDECARS
 from converter.hub.download import Obtained, obtain
-from converter.names.frameworks import CANONICAL, direction, framework_name, frameworks
-from converter.specs import Checkpoint, Framework
+from converter.names.frameworks import CANONICAL, among, command, framework_name
+from converter.specs import Checkpoint, Wanted
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -45,12 +45,12 @@ class Opened:
 
 
 @contextmanager
-def opened(source: Source, framework: Framework, revision: str | None = None) -> Iterator[Opened]:
+def opened(source: Source, framework: Wanted, revision: str | None = None) -> Iterator[Opened]:
     """Opens a source, and closes it.
 
     Args:
         source: a folder, a weights file in one, the id of a model on the Hub, or tensors in memory by name.
-        framework: whose weights are wanted.
+        framework: whose weights are wanted; None takes what there is.
         revision: branch, tag or commit of an id.
 
     Raises:
@@ -59,11 +59,8 @@ def opened(source: Source, framework: Framework, revision: str | None = None) ->
     """
     began = time.perf_counter()
     if isinstance(source, Mapping):
-        if framework != CANONICAL:
-            target = frameworks()[CANONICAL].converts_to
-            raise SourceError(
-                f"a state dict in memory is {framework_name(CANONICAL)}'s; use {direction(CANONICAL, target)}"
-            )
+        if CANONICAL not in among(framework):
+            raise SourceError(f"a state dict in memory is {framework_name(CANONICAL)}'s; use {command(CANONICAL)}")
         checkpoint = read_state_dict(source)
         yield Opened(Path("memory"), checkpoint, None, None, {}, began)
         return

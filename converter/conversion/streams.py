@@ -149,7 +149,13 @@ class TensorReader:
         """
         tensor = self._tensors[name]
         extent = tensor.source.extent
-        if in_place and tensor.layout.axes is None and extent is not None and extent.offset % ALIGNMENT == 0:
+        if (
+            in_place
+            and tensor.layout.axes is None
+            and extent is not None
+            and not extent.pieces
+            and extent.offset % ALIGNMENT == 0
+        ):
             with contextlib.suppress(OSError, ValueError):  # not every file system maps files, and none an empty one
                 return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.checkpoints import hdf5, safetensors, shards, torch_zip
+from converter.checkpoints import flax, hdf5, safetensors, shards, torch_zip
 from converter.checkpoints.detect import model_folder, read_header
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
@@ -89,7 +89,9 @@ class Job:
     def direction(self) -> str:
         """What this conversion is called, for example ``"pt2tf"``; of a model's own tensors as if they came from afar."""
         source, target = self.plan.source, self.plan.target
-        return direction(frameworks()[target].converts_to if source == target else source, target)
+        if source == target and not self.checkpoint.files:
+            source = frameworks()[target].converts_to
+        return direction(source, target)
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,8 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
             placed |= hdf5.write_header(staging / name, tensors, None if len(files) > 1 else root)
         elif name.endswith(".bin"):
             placed |= torch_zip.write_header(staging / name, tensors)
+        elif name.endswith(".msgpack"):
+            placed |= flax.write_header(staging / name, tensors)
         else:
             placed |= safetensors.write_header(staging / name, tensors, plan.target)
     if len(files) > 1:

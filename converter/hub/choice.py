@@ -1,19 +1,19 @@
-"""Decides which files of a repository are one set of weights: safetensors before pickles, never Flax, ONNX or duplicates."""
+"""Decides which files of a repository are one set of weights: safetensors before pickles, never ONNX or duplicates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from converter.checkpoints.detect import LIKE_WEIGHTS, WEIGHTS, other_framework, wrong_framework
-from converter.errors import SourceError, UnsupportedContainer, listed
-from converter.names.frameworks import framework_name, framework_names, frameworks
-from converter.specs import Framework
+from converter.errors import SourceError, listed
+from converter.names.frameworks import among, framework_names
+from converter.specs import Framework, Wanted
 
 
 def choose_weights(
     what: str,
     names: Mapping[str, int],
-    framework: Framework | None,
+    framework: Wanted,
     framework_of: Callable[[str], Framework],
 ) -> str:
     """Chooses the weights file, or the index of the shards, that a source stands for.
@@ -21,7 +21,7 @@ def choose_weights(
     Args:
         what: the id, for messages.
         names: sizes of the files on the top level of the repository.
-        framework: whose weights are wanted; None takes PyTorch's before TensorFlow's.
+        framework: whose weights are wanted; of several, or with None of all, the first that are there.
         framework_of: says whose a safetensors file or index is, from its header; asked only where it matters.
 
     Raises:
@@ -29,7 +29,7 @@ def choose_weights(
         SourceError: there are none that can be read; says what there is instead.
     """
     held: list[Framework] = []
-    for side in (framework,) if framework else tuple(frameworks()):
+    for side in among(framework):
         for name in WEIGHTS[side]:
             if name in names:
                 found = framework_of(name) if "safetensors" in name else side
@@ -38,14 +38,8 @@ def choose_weights(
                 held.append(found)
     if framework is not None and (other := next(iter(held), None) or other_framework(names, framework)):
         raise wrong_framework(what, framework, other)
-    wanted = framework_name(framework) if framework else framework_names()
     present = sorted(name for name in names if name.endswith((*LIKE_WEIGHTS, ".onnx", ".safetensors", ".gguf")))
-    if "flax_model.msgpack" in names:
-        raise UnsupportedContainer(
-            f"{what}: holds Flax weights and none of {wanted}; load them with transformers 4.57 (from_flax=True), "
-            "write them with save_pretrained, and name that folder"
-        )
     raise SourceError(
-        f"{what}: holds no weights of {wanted} that can be read; like weights look {listed(present)}; name a model that "
-        "save_pretrained wrote"
+        f"{what}: holds no weights of {framework_names(framework)} that can be read; like weights look "
+        f"{listed(present)}; name a model that save_pretrained wrote"
     )

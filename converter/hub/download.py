@@ -28,7 +28,7 @@ from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, Access, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
 from converter.names.frameworks import CANONICAL
-from converter.specs import Framework
+from converter.specs import Framework, Wanted
 
 _LOG = logging.getLogger("converter.hub")
 _ATTEMPTS = 3
@@ -97,7 +97,7 @@ class Snapshot:
 
 def obtain(
     source: str | os.PathLike[str],
-    framework: Framework | None,
+    framework: Wanted,
     revision: str | None = None,
     access: Access = Access(),  # noqa: B008 - frozen
 ) -> Obtained:
@@ -137,7 +137,7 @@ def obtain(
     return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded)
 
 
-def choose(snapshot: Snapshot, framework: Framework | None) -> str:
+def choose(snapshot: Snapshot, framework: Wanted) -> str:
     """Chooses the weights file or index of a snapshot.
 
     Raises:

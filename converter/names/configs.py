@@ -15,7 +15,7 @@ from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
 # What the examples of transformers called a dual encoder before it was one of its models.
-_HYBRID = "hybrid-clip"
+HYBRID = "hybrid-clip"
 MAX_FIELD_CHARACTERS = 10_000
 MAX_NUMBER = 2**31
 
@@ -104,9 +104,9 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
     of = family_of(raw, where)
     _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrapped(raw, of)
-    if raw.get("model_type") == _HYBRID:
+    if raw.get("model_type") == HYBRID:
         raw["model_type"] = of.model_type
-        rewritten = (*rewritten, f'config.json: model_type: "{_HYBRID}" -> "{of.model_type}"')
+        rewritten = (*rewritten, f'config.json: model_type: "{HYBRID}" -> "{of.model_type}"')
     vision, text = (_check_side(of, side, raw, f"{where}: {side}_config") for side in SIDES)
     known = of.rules["config"]
     fields = {
@@ -172,7 +172,7 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
     has_towers = all(isinstance(raw.get(f"{side}_config"), Mapping) for side in SIDES)
     if model_type is None and has_towers:
         return family(JOINED)
-    if model_type == _HYBRID and has_towers:
+    if model_type == HYBRID and has_towers:
         return family(JOINED)
     if is_family(model_type):
         found = family(str(model_type))

@@ -83,6 +83,13 @@ class Family:
             for side, place in self.places.items()
         )
 
+    def towers_in(self, side: Side, framework: Framework) -> tuple[str, ...]:
+        """Model types that a tower may have in a framework of transformers 4."""
+        own = bool(self.places[side].towers)
+        if framework not in self.in_transformers_4:
+            return ()
+        return tuple(tower for tower in self.towers(side) if own or in_transformers_4(side, tower, framework))
+
     def default_tower(self, side: Side) -> str | None:
         """The tower that a config means which does not say; None where it has to say."""
         return next(iter(self.places[side].towers), None)

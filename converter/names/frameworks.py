@@ -1,4 +1,4 @@
-"""What a framework is to the names of tensors, by its key: ``pt``, ``tf``. One column in the kinds of module each."""
+"""What a framework is to the names of tensors, by its key: ``pt``, ``tf``, ``flax``. One column in the kinds of module each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converter.names.rule_files import rule_file
-from converter.specs import FRAMEWORKS, Framework
+from converter.specs import FRAMEWORKS, Framework, Wanted
 
 # The framework in whose names and layouts everything is said: rules, hashes, reports.
 CANONICAL: Framework = "pt"
@@ -24,7 +24,9 @@ class FrameworkRules:
         name: for people, for example ``"PyTorch"``.
         tag: what the Hub calls it.
         separator: between the levels of a name.
+        in_safetensors: between the levels of a name in its safetensors files.
         suffix: what its files add to every name, for example ``":0"``.
+        sorted: whether its files keep tensors in the order of their names, or else in that in which they are created.
         scoped: whether its files put the root scope of the model in front of every name.
         in_main_layer: whether a model of one tower holds it inside a layer, which is named as the tower's rules say.
         integers: dtype of the integer buffers that it stores.
@@ -36,7 +38,9 @@ class FrameworkRules:
     name: str
     tag: str
     separator: str
+    in_safetensors: str
     suffix: str
+    sorted: bool
     scoped: bool
     in_main_layer: bool
     integers: str
@@ -61,6 +65,29 @@ def direction(source: Framework, target: Framework) -> str:
     return f"{source}2{target}"
 
 
-def framework_names(between: str = " or ") -> str:
-    """Names of all frameworks, for example ``"PyTorch or TensorFlow"``."""
-    return between.join(rules.name for rules in frameworks().values())
+def command(source: Framework, target: Framework | None = None) -> str:
+    """What converts a checkpoint of a framework on the command line, for example ``"pt2tf"`` or ``"to pt"``.
+
+    Args:
+        source: whose checkpoint it is.
+        target: whose it shall be; None for the usual one.
+    """
+    known = frameworks()
+    target = target or known[source].converts_to
+    both = known[source].converts_to == target and known[target].converts_to == source
+    return direction(source, target) if both else f"to {target}"
+
+
+def among(wanted: Wanted) -> tuple[Framework, ...]:
+    """Whose checkpoints will do, those first that are preferred."""
+    if wanted is None:
+        return tuple(frameworks())
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def framework_names(wanted: Wanted = None) -> str:
+    """What people call the framework that is wanted, the first of several; of all ``"PyTorch, TensorFlow or Flax"``."""
+    if wanted is not None:
+        return framework_name(among(wanted)[0])
+    *others, last = map(framework_name, frameworks())
+    return f"{', '.join(others)} or {last}"

@@ -71,9 +71,18 @@ def towers() -> Supported:
         Families, towers and refused model types, as the rules say them.
     """
     found = tuple(
-        SupportedTower(name, side, tuple(frameworks()), class_in_transformers_4(side, name, KERAS))
+        SupportedTower(name, side, _frameworks_of(side, name), class_in_transformers_4(side, name, KERAS))
         for side in SIDES
         for name in supported(side)
     )
     refused = {side: refusals(side) for side in SIDES}
     return Supported({name: family.classes[CANONICAL] for name, family in families().items()}, found, refused)
+
+
+def _frameworks_of(side: Side, tower: str) -> tuple[Framework, ...]:
+    """PyTorch and TensorFlow, whose models are in every version or ours, and those in which transformers 4 has a class."""
+    return tuple(
+        key
+        for key in frameworks()
+        if key in (CANONICAL, KERAS) or any(tower in family.towers_in(side, key) for family in families().values())
+    )

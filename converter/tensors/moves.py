@@ -122,13 +122,14 @@ class Files:
     def read(self, extent: Extent, start: int, into: Array) -> None:
         """Fills a contiguous array with the bytes from ``start`` of an extent."""
         view = into.reshape(-1).view(np.uint8).data
-        position, done = extent.offset + start, 0
-        descriptor = self._descriptors[extent.path, False]
-        while done < len(view):
-            count = read_at(descriptor, view[done:], position + done)
-            if count == 0:
-                raise _shorter(extent)
-            done += count
+        descriptor, done = self._descriptors[extent.path, False], 0
+        for position, nbytes in extent.runs(start, start + len(view)):
+            end = done + nbytes
+            while done < end:
+                count = read_at(descriptor, view[done:end], position + done - (end - nbytes))
+                if count == 0:
+                    raise _shorter(extent)
+                done += count
 
     def mapped(self, extent: Extent, dtype: Any) -> Array:
         """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
@@ -149,11 +150,16 @@ class Files:
         """Writes a contiguous array to the bytes from ``start`` of an extent."""
         view = data.reshape(-1).view(np.uint8).data
         descriptor, done = self._descriptors[extent.path, True], 0
-        while done < len(view):
-            done += write_at(descriptor, view[done:], extent.offset + start + done)
+        for position, nbytes in extent.runs(start, start + len(view)):
+            end = done + nbytes
+            while done < end:
+                done += write_at(descriptor, view[done:end], position + done - (end - nbytes))
 
     def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
         """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
+        if source.pieces or target.pieces:
+            self._copy_pieces(source, target, start, stop)
+            return
         reader, writer = self._descriptors[source.path, False], self._descriptors[target.path, True]
         while start < stop:
             count = copy_within_kernel(reader, writer, stop - start, source.offset + start, target.offset + start)
@@ -163,6 +169,14 @@ class Files:
                 self.write(target, start, piece)
                 return
             start += count
+
+    def _copy_pieces(self, source: Extent, target: Extent, start: int, stop: int) -> None:
+        """Copies where one side lies in several runs: each stretch that is one run on both sides by itself."""
+        for begin, nbytes in source.runs(start, stop):
+            for into, length in target.runs(start, start + nbytes):
+                self.copy(Extent(source.path, begin, length), Extent(target.path, into, length), 0, length)
+                begin += length
+            start += nbytes
 
 
 def _shorter(extent: Extent) -> CorruptCheckpoint:

@@ -144,13 +144,6 @@ def other_hdf5(path: Path) -> None:
             "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5",
         ),
         (
-            "flax_model.msgpack",
-            lambda path: path.write_bytes(b"\x81\xa1a\x01"),
-            "a Flax checkpoint; in transformers 4.57 load it with load_flax_checkpoint_in_pytorch_model("
-            "VisionTextDualEncoderModel(config), FILE) of transformers.modeling_flax_pytorch_utils and write it with "
-            "save_pretrained",
-        ),
-        (
             "model.weights.h5",
             keras_weights,
             "weights in Keras' .weights.h5 format, which stores no variable names; load them into the model, write it "

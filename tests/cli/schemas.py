@@ -13,6 +13,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = {
     "pt2tf": "conversion",
     "tf2pt": "conversion",
+    "to": "conversion",
     "combine": "conversion",
     "inspect": "inspection",
     "verify": "report",

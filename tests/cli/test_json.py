@@ -62,6 +62,8 @@ def made(convert: Convert, here: Path) -> Path:
         ("pt2tf src tf --overwrite", 0),
         ("pt2tf odd out", 0),
         ("tf2pt tf out --format bin", 0),
+        ("to flax src out", 0),
+        ("to pt odd out --format bin --names v5", 0),
         ("combine src src out", 0),
         ("combine src odd out --to tf", 0),
         ("inspect src", 0),
@@ -135,6 +137,7 @@ def test_a_wrong_command_line(convert: Convert, here: Path, command: str, wrong:
 REFUSED = {
     "pt2tf": ("./none", "out"),
     "tf2pt": ("src", "out"),
+    "to": ("tf", "./none", "out"),
     "combine": ("./none", "./none", "out"),
     "inspect": ("./none",),
     "verify": ("./none",),

@@ -19,10 +19,10 @@ from tests.docs.pages import ROOT
 STABLE = [
     "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Publication", "Supported",
     "SupportedTower", "TFCLIPModel", "TFSiglipModel",
-    "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "inspect", "pt2tf", "push",
+    "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "convert", "inspect", "pt2tf", "push",
     "record_reference", "tf2pt", "tf_to_pt_weight_rename", "towers", "verify",
 ]  # fmt: skip
-FUNCTIONS = ["combine", "inspect", "pt2tf", "push", "record_reference", "tf2pt", "verify"]
+FUNCTIONS = ["combine", "convert", "inspect", "pt2tf", "push", "record_reference", "tf2pt", "verify"]
 PAGE = ROOT / "docs" / "api.md"
 
 

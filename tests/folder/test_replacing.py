@@ -70,7 +70,7 @@ def test_what_is_ours_by_name() -> None:
     every = {name for side in WEIGHTS.values() for name in side}
     shards = {"model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin", "tf_model-00001-of-00009.h5"}
     assert set(replaced_by((), every | shards)) == every | shards
-    others = {"README.md", ".git", "flax_model.msgpack", "my_model.h5", "model.safetensors.bak", "onnx", "vocab.txt"}
+    others = {"README.md", ".git", "my_model.msgpack", "my_model.h5", "model.safetensors.bak", "onnx", "vocab.txt"}
     assert replaced_by((), others) == ()
     assert replaced_by(("merges.txt",), ("vocab.txt", "preprocessor_config.json")) == ("vocab.txt",)
     assert replaced_by(("preprocessor_config.json",), ("vocab.txt", "processor_config.json")) == (

@@ -16,7 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("safetensors", "archive", "hdf5", "bundle", "graph", "index", "modules", "config", "manifest", "golden")
+NAMES = (
+    "safetensors", "archive", "hdf5", "bundle", "graph", "flax", "index", "modules", "config", "manifest", "golden",
+)  # fmt: skip
 _PROGRESS = re.compile(r"#(\d+)\s.*?cov: (\d+) ft: (\d+)(?: corp: (\d+))?")
 _MOST_FOUND = 20
 _MEMORY = Path("/dev/shm")  # files written and read a thousand times a second

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import safetensors
 
-from converter.checkpoints import hdf5, object_graph, tensor_bundle, torch_zip
+from converter.checkpoints import flax, hdf5, object_graph, tensor_bundle, torch_zip
 from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import model_folder, read_header
 from converter.checkpoints.wire import UnsoundMessage
@@ -155,6 +155,13 @@ def _read_graph(path: Path) -> None:
         raise CorruptCheckpoint("it names nothing")
 
 
+def _read_flax(path: Path) -> None:
+    checkpoint = flax.read_header(path)
+    assert checkpoint.tensors
+    _check_extents(checkpoint, path)
+    _check_disjoint(checkpoint)
+
+
 def _read_index(path: Path) -> None:
     checkpoint = read_header(path)
     try:
@@ -268,12 +275,15 @@ def _check_extents(checkpoint: Checkpoint, path: Path) -> None:
         if tensor.extent is not None:
             assert tensor.extent.path == path
             assert tensor.extent.nbytes == tensor.size * DTYPES[tensor.dtype]
-            assert 0 <= tensor.extent.offset <= tensor.extent.offset + tensor.extent.nbytes <= size
+            runs = list(tensor.extent.runs(0, tensor.extent.nbytes)) or [(tensor.extent.offset, 0)]
+            assert sum(nbytes for _, nbytes in runs) == tensor.extent.nbytes
+            assert all(0 <= offset <= offset + nbytes <= size for offset, nbytes in runs)
 
 
 def _check_disjoint(checkpoint: Checkpoint) -> None:
     """No byte belongs to two tensors, except where two names are for one dataset."""
-    extents = {(t.extent.offset, t.extent.nbytes) for t in checkpoint.tensors.values() if t.extent and t.extent.nbytes}
+    held = (t.extent for t in checkpoint.tensors.values() if t.extent and t.extent.nbytes)
+    extents = {run for extent in held for run in extent.runs(0, extent.nbytes)}
     for (offset, nbytes), (after, _) in itertools.pairwise(sorted(extents)):
         assert offset + nbytes <= after, (offset, nbytes, after)
 
@@ -302,6 +312,7 @@ READERS: dict[str, Reader] = {
     ),
     "bundle": Reader("w.index", seeds.bundle_indices, mutators.mutate_table, _read_bundle, _prepare_bundle),
     "graph": Reader("graph", seeds.graphs, mutators.mutate_bytes, _read_graph),
+    "flax": Reader("flax_model.msgpack", seeds.flax_files, mutators.mutate_bytes, _read_flax),
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
     "modules": Reader("modules.json", seeds.modules, mutators.mutate_json, _read_modules, _prepare_modules),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),

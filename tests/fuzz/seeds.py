@@ -17,6 +17,7 @@ from converter.parity.runners.golden import write_recording
 from tests import bundles
 from tests.archives import Call, Named, dump, ordered, storage, tensor
 from tests.compat.towers import ALL_TEXT, ALL_VISION, FAMILIES
+from tests.flax_files import chunked, nest, pack
 from tests.fuzz.mutators import write_entries
 from tests.hdf5_files import write_h5
 from tests.parity.samples import recording, taps
@@ -60,6 +61,16 @@ def safetensors_files() -> Iterator[bytes]:
         yield save(
             {f"{name}:0": array for name, array in in_tensorflow(smallest(family), tensors).items()}, {"format": "tf"}
         )
+
+
+def flax_files() -> Iterator[bytes]:
+    """Trees of every kind of leaf, a training state, pieces, and a whole model of transformers'."""
+    yield pack({"params": {"a": SMALL["vision_model.a.weight"]}, "step": 3, "opt_state": {"0": {"mu": {"a": None}}}})
+    yield pack(nest({name.replace(".", "/"): array for name, array in SMALL.items()}))
+    yield pack({"a": chunked(np.arange(12, dtype=np.float32).reshape(3, 4), 16), "b": np.float32(1), "c": {}})
+    yield pack({"a": np.zeros(2, BFLOAT16), "b": {"0": True, "1": 0.5, "2": "text", "3": b"bytes", "4": -5}})
+    for folder in ("clip-bert", "beit_both-xlm-roberta"):
+        yield (FIXTURES / "flax" / folder / "flax_model.msgpack").read_bytes()
 
 
 def archives() -> Iterator[bytes]:

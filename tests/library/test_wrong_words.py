@@ -41,7 +41,7 @@ META = SimpleNamespace(dtype="torch.float32", shape=(2,), is_meta=True)
         (lambda out: tf2pt(EXPECTED, out, names="nonsense"), f"names 'nonsense' {CHOICES} 'v4' or 'v5'"),
         (
             lambda out: combine(FIXTURE, FIXTURE, out, target="tensorflow"),
-            f"target 'tensorflow' {CHOICES} 'pt' or 'tf'",
+            f"target 'tensorflow' {CHOICES} 'pt' or 'tf' or 'flax'",
         ),
         (
             lambda out: combine(FIXTURE, FIXTURE, out, format="h5"),

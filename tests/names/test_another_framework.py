@@ -1,4 +1,4 @@
-"""A third framework is a table and a column of rename_rules/common.toml: rules, plans and layouts ask for nothing else."""
+"""One more framework is a table and a column of rename_rules/common.toml: rules, plans and layouts ask for nothing else."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from converter.specs import FRAMEWORKS, Checkpoint, StoredTensor
 from converter.tensors.layouts import LAYOUTS, way
 from tests.tiny import MODELS
 
-# Flax's leaves, as transformers 4 had them; what is not here has PyTorch's.
+# Leaves of a framework that is made up; what is not here has PyTorch's.
 LEAVES = {
-    "dense": [["kernel", "dense"], ["bias", "plain"]],
-    "conv2d": [["kernel", "conv2d"], ["bias", "plain"]],
-    "norm": [["scale", "plain"], ["bias", "plain"]],
-    "embedding": [["embedding", "plain"]],
-    "word_embedding": [["embedding", "plain"]],
+    "dense": [["matrix", "dense"], ["bias", "plain"]],
+    "conv2d": [["filter", "conv2d"], ["bias", "plain"]],
+    "norm": [["gain", "plain"], ["bias", "plain"]],
+    "embedding": [["rows", "plain"]],
+    "word_embedding": [["rows", "plain"]],
 }
 
 
 @pytest.fixture
-def flax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Adds the framework to the data, and to nothing else."""
     common = copy.deepcopy(dict(rule_file("common")))
-    common["frameworks"]["flax"] = {
-        "name": "Flax", "tag": "jax", "separator": "/", "suffix": "", "scoped": False, "in_main_layer": False,
+    common["frameworks"]["other"] = {
+        "name": "Other", "tag": "other", "separator": "|", "in_safetensors": ".", "suffix": "", "sorted": False,
+        "scoped": False, "in_main_layer": False,
         "integers": "int32", "converts_to": "pt", "transformers_5": False,
     }  # fmt: skip
     for kind, parts in common["kinds"].items():
         for number, part in enumerate(parts):
-            part["flax"] = LEAVES[kind][number] if kind in LEAVES else part["pt"]
+            part["other"] = LEAVES[kind][number] if kind in LEAVES else part["pt"]
 
     def read(path: str) -> Any:
         return common if path == "common" else rule_file(path)
 
     for place in (module, rules):
         monkeypatch.setattr(place, "rule_file", read)
-    monkeypatch.setattr(module, "FRAMEWORKS", (*FRAMEWORKS, "flax"))
+    monkeypatch.setattr(module, "FRAMEWORKS", (*FRAMEWORKS, "other"))
     module.frameworks.cache_clear()
     places._prefix.cache_clear()
     yield
@@ -53,25 +54,27 @@ def flax(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("model", ["clip_vision_model+bert", "swin+albert", "clip"])
-def test_names_and_layouts_follow_from_the_column(flax: None, model: str) -> None:
+def test_names_and_layouts_follow_from_the_column(other: None, model: str) -> None:
     found = rules.compile_rules(check_config(MODELS[model]))
-    leaves = {"weight", "kernel", "bias", "scale", "embedding"}
+    leaves = {"weight", "matrix", "filter", "bias", "gain", "rows"}
     for rule in found.tensors:
         path, _, leaf = rule.name.rpartition(".")
-        ours, _, own = rule.names["flax"].rpartition("/")
+        ours, _, own = rule.names["other"].rpartition("|")
         if leaf in leaves:
-            assert (ours, own in leaves) == (path.replace(".", "/"), True)
+            assert (ours, own in leaves) == (path.replace(".", "|"), True)
         else:
-            assert rule.names["flax"] == rule.name.replace(".", "/")
+            assert rule.names["other"] == rule.name.replace(".", "|")
     by_name = {rule.name: rule for rule in found.tensors}
     kernel = by_name["visual_projection.weight"]
-    assert (kernel.names["flax"], kernel.shape_in("flax")) == ("visual_projection/kernel", kernel.shape[::-1])
-    assert by_name["logit_scale"].shape_in("flax") == ()
+    assert (kernel.names["other"], kernel.shape_in("other")) == ("visual_projection|matrix", kernel.shape[::-1])
+    assert by_name["logit_scale"].shape_in("other") == ()
 
 
 @pytest.mark.parametrize("model", ["clip_vision_model+bert", "clip"])
-@pytest.mark.parametrize(("source", "target"), [("pt", "flax"), ("flax", "pt"), ("flax", "tf"), ("tf", "flax")])
-def test_plans_go_everywhere(flax: None, model: str, source: str, target: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"), [("pt", "other"), ("other", "pt"), ("other", "tf"), ("tf", "other"), ("flax", "other")]
+)
+def test_plans_go_everywhere(other: None, model: str, source: str, target: str) -> None:
     config = check_config(MODELS[model])
     found = rules.compile_rules(config)
     held = {
@@ -85,7 +88,7 @@ def test_plans_go_everywhere(flax: None, model: str, source: str, target: str) -
         tensor = planned[rule.name]
         assert (tensor.name, tensor.shape) == (rule.names[target], rule.shape_in(target))
     kernel = planned["text_projection.weight"]
-    both_turned = {source, target} == {"tf", "flax"}
+    both_turned = "pt" not in (source, target)
     assert kernel.layout == LAYOUTS["plain" if both_turned else "dense"]
 
 

@@ -1,0 +1,80 @@
+"""``convert``: from whatever a source is to any framework, its own included."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from converter.conversion.engine import Config, Conversion, run_conversion
+from converter.conversion.formats import choose, default_format
+from converter.conversion.plan import Dtype, Names
+from converter.conversion.positions import Positions
+from converter.conversion.sources import Source
+from converter.conversion.writing import Progress
+from converter.errors import TargetError
+from converter.names.frameworks import CANONICAL, framework_name, frameworks
+from converter.specs import Framework
+
+
+def convert(
+    source: Source,
+    out: str | os.PathLike[str],
+    to: Framework,
+    *,
+    revision: str | None = None,
+    config: Config | None = None,
+    format: str | None = None,
+    names: Names = "v4",
+    dtype: Dtype = "keep",
+    positions: Positions = "keep",
+    max_shard_size: str | int | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts the checkpoint of a model with two towers, of whatever framework it is, to one of them.
+
+    The framework may be the source's own: then container, names, dtype or shards are what changes.
+
+    Args:
+        source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
+            (``id@revision`` too; a ``Path``, or what exists as a path, never is), or a ``state_dict()`` in memory
+            (torch tensors or NumPy arrays by name). Of several weights PyTorch's are taken, then TensorFlow's.
+        out: folder to make.
+        to: ``"pt"``, ``"tf"`` or ``"flax"``.
+        revision: branch, tag or commit of an id.
+        config: the config, or the path of a config.json; None takes the one beside the weights.
+        format: ``"safetensors"`` (of any framework), ``"bin"`` (PyTorch), ``"h5"`` (TensorFlow) or ``"msgpack"`` (Flax);
+            None for the framework's usual one.
+        names: of PyTorch: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those
+            that a fresh 5.x model saves.
+        dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        positions: between Flax and another framework, of RoBERTa's kinds: ``"keep"`` leaves the table of positions,
+            ``"flax"`` moves its rows so that both sides give the same outputs, which the same bits do not.
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
+        check: re-open the output, compare it with the source bit for bit and record hashes.
+        dry_run: plan only; nothing is written.
+        progress: called with a stage's name, bytes done and bytes in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConverterError: see ``converter.errors``; nothing was written then.
+    """
+    choose("to", to, tuple(frameworks()))
+    if names != "v4" and to != CANONICAL:
+        raise TargetError(
+            f"names {names!r} are {framework_name(CANONICAL)}'s, which {framework_name(to)} has none of; leave the option "
+            "out"
+        )
+    options = {
+        "format": format or default_format(to),
+        **({"names": names} if to == CANONICAL else {}),
+        "dtype": dtype,
+        **({"positions": positions} if positions != "keep" else {}),
+        "max_shard_size": max_shard_size,
+    }
+    return run_conversion(None, to, source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
