@@ -13,7 +13,7 @@ from typing import Any, Literal
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
-from converter.conversion.positions import POSITIONS, warning
+from converter.conversion.positions import check_positions, warning
 from converter.conversion.sources import Source, opened
 from converter.conversion.writing import Job, Progress, Written, write_job
 from converter.errors import ConfigError, ConverterError, SourceError, TargetError
@@ -374,7 +374,7 @@ def _plan_job(
     weights = weights_file(target, options["format"])
     choose("dtype", options["dtype"], DTYPES_ASKED)
     choose("names", options.get("names", "v4"), NAMES)
-    choose("positions", options.get("positions", "keep"), POSITIONS)
+    check_positions(options.get("positions", "keep"), checkpoint.framework, target)
     _check_target(target, config, options)
     if options["format"] == "h5" and options["dtype"] == "bfloat16":
         raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")

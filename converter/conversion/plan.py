@@ -119,6 +119,7 @@ def make_plan(
     names: Names = "v4",
     widen_bfloat16: bool = False,
     positions: Positions = "keep",
+    serves: Framework | None = None,
 ) -> Plan:
     """Plans the conversion of a checkpoint.
 
@@ -130,6 +131,7 @@ def make_plan(
         names: dialect of PyTorch names to write.
         widen_bfloat16: the target container has no bfloat16, which becomes float32.
         positions: ``"flax"`` so that Flax and the other framework give the same outputs, not hold the same bits.
+        serves: whose model the positions are for; None for the target's.
 
     Raises:
         PlanError: a tensor is missing, surplus, doubly present or of another shape than config.json says.
@@ -149,7 +151,7 @@ def make_plan(
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     if positions == "flax":
         moved = next((rule.names[source] for rule in rules.tensors if rule.name == table(config)), "")
-        found = shift_positions(found, config, moved, target, source)
+        found = shift_positions(found, config, moved, source, serves or target)
     restored, expected, dropped = _plan_buffers(taken, target, names)
     planned = []
     for rule in rules.tensors:

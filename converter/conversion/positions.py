@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from converter.conversion.formats import choose
 from converter.errors import TargetError
 from converter.names.configs import TwoTowerConfig
 from converter.names.expressions import integer
@@ -34,9 +35,9 @@ def offset(config: TwoTowerConfig, source: Framework, target: Framework) -> int:
 
 
 def shift_positions(
-    found: Mapping[str, StoredTensor], config: TwoTowerConfig, name: str, target: Framework, source: Framework
+    found: Mapping[str, StoredTensor], config: TwoTowerConfig, name: str, source: Framework, serves: Framework
 ) -> dict[str, StoredTensor]:
-    """Moves the rows of the table of positions so that the target gives the source's outputs.
+    """Moves the rows of the table of positions so that another framework's model gives the source's outputs.
 
     Rows that leave it at one end enter it at the other, so that nothing is lost and the way back gives the same table.
 
@@ -44,19 +45,25 @@ def shift_positions(
         found: the source's tensors by name.
         config: the model's.
         name: what the source calls the table.
-        target: whose model shall run on it.
-        source: whose model did.
+        source: whose model ran on it.
+        serves: whose model shall.
+    """
+    rows = offset(config, source, serves)
+    return {**found, name: _rolled(found[name], rows)} if rows and name in found else dict(found)
+
+
+def check_positions(positions: Positions, source: Framework, target: Framework) -> None:
+    """Refuses to move what does not differ.
 
     Raises:
-        TargetError: neither is Flax, so that there is nothing that could differ.
+        TargetError: the option is none, or neither side is Flax.
     """
-    if source == target or "flax" not in (source, target):
+    choose("positions", positions, POSITIONS)
+    if positions == "flax" and (source == target or "flax" not in (source, target)):
         raise TargetError(
             f"positions flax: from {framework_name(source)} to {framework_name(target)} positions do not change; leave "
             "the option out"
         )
-    rows = offset(config, source, target)
-    return {**found, name: _rolled(found[name], rows)} if rows and name in found else dict(found)
 
 
 def table(config: TwoTowerConfig) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from converter.checkpoints.detect import WEIGHTS, open_source
 from converter.conversion.plan import Dropped, PlannedTensor, make_plan
+from converter.conversion.positions import Positions
 from converter.conversion.tower_plan import plan_tower
 from converter.errors import SourceError, printable, reading
 from converter.folder.files import read_json
@@ -207,6 +208,7 @@ def open_tensors(
     framework: Framework = KERAS,
     revision: str | None = None,
     access: Access = Access(),  # noqa: B008 - frozen
+    positions_for: Framework | None = None,
 ) -> TensorReader:
     """Opens the checkpoint of a model with two towers, to read its tensors as ``framework`` has them.
 
@@ -215,6 +217,7 @@ def open_tensors(
         framework: whose names and layouts are wanted, whatever the checkpoint's own.
         revision: branch, tag or commit of an id.
         access: how the Hub is asked for it.
+        positions_for: whose model shall give the same outputs, where a table of positions has to be moved for that.
 
     Returns:
         A context manager.
@@ -225,7 +228,8 @@ def open_tensors(
     checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
     try:
         config = read_config(folder / "config.json")
-        plan = make_plan(checkpoint, config, framework)
+        moved: Positions = "keep" if positions_for is None else "flax"
+        plan = make_plan(checkpoint, config, framework, positions=moved, serves=positions_for)
     except BaseException:
         checkpoint.close()
         raise

@@ -87,6 +87,7 @@ class Manifest:
         hub: id of the source on the Hub; None for others.
         commit: of the source on the Hub.
         dtype: what floats were asked to become.
+        positions: ``"flax"`` where a table of positions was moved; ``"keep"`` otherwise.
         files: size and sha256 (or None) of each file, by name.
         tensors: dtype and canonical hash of each tensor, by nested PyTorch name.
     """
@@ -102,6 +103,7 @@ class Manifest:
     files: Mapping[str, tuple[int, str | None]]
     tensors: Mapping[str, tuple[str, str]]
     source_sums: Mapping[str, tuple[int | None, str | None]]
+    positions: str = "keep"
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -137,6 +139,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             hub=None if source.get("hub") is None else str(source["hub"]),
             commit=None if source.get("commit") is None else str(source["commit"]),
             dtype=str(raw["options"]["dtype"]),
+            positions="flax" if raw["options"].get("positions") == "flax" else "keep",
             files=files,
             tensors=tensors,
             source_sums={

@@ -80,7 +80,7 @@ def verify_weights(
             against = []
             if reference is not None:
                 against.append(f"{reference}, bit for bit")
-                with _as_reference(reference) as theirs:
+                with _as_reference(reference, recorded) as theirs:
                     problems += _against_source(ours, theirs, recorded)
             hashes = canonical_hashes(ours) if golden is not None or not against else {}
             if not against and recorded is not None and recorded.tensors:
@@ -103,15 +103,16 @@ def verify_weights(
 
 
 @contextlib.contextmanager
-def _as_reference(path: Path) -> Iterator[TensorReader]:
-    """The tensors of a source.
+def _as_reference(path: Path, recorded: Manifest | None) -> Iterator[TensorReader]:
+    """The tensors of a source, a table of positions where it was moved to.
 
     Raises:
         NoReference: it cannot be read, or is not whole.
     """
+    moved_for = recorded.target_framework if recorded is not None and recorded.positions == "flax" else None
     with contextlib.ExitStack() as stack:
         try:
-            theirs = stack.enter_context(open_tensors(path, CANONICAL))
+            theirs = stack.enter_context(open_tensors(path, CANONICAL, positions_for=moved_for))
         except ConverterError as error:
             raise NoReference(str(error)) from None
         yield theirs

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from converter.conversion.anywhere import convert
 from converter.conversion.streams import check_whole
 from converter.errors import (
     ConverterError,
@@ -22,8 +24,10 @@ from converter.errors import (
 )
 from converter.folder import manifest
 from converter.folder.files import read_json
+from converter.folder.manifest import Manifest
 from converter.folder.sidecars import SIDECARS, differing
 from converter.names.configs import read_config
+from converter.names.frameworks import CANONICAL
 from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
@@ -58,6 +62,7 @@ class Outputs:
         golden: Path | None,
         options: VerifyOptions,
         no_reference: str = NO_REFERENCE,
+        recorded: Manifest | None = None,
     ) -> None:
         """Takes what to compare.
 
@@ -67,12 +72,14 @@ class Outputs:
             golden: a golden reference file instead.
             options: how.
             no_reference: why there is neither, and what to do, for the finding.
+            recorded: the folder's manifest.
 
         Raises:
             OptionError: tolerances, device or samples make no sense.
         """
         self._folder, self._source, self._golden, self._options = folder, source, golden, options
         self._no_reference = no_reference
+        self._recorded = recorded
         self._tolerance = Tolerance(options.atol, options.rtol)
         self._samples = options.samples
         if golden is not None and self._samples.given:
@@ -159,8 +166,9 @@ class Outputs:
         if self._workers is None or self._source is None:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
-        in_torch, in_keras = _sides(self._folder, self._source)
-        (check_whole if in_torch == self._folder else _check_reference)(in_torch, in_torch=True)
+        folder, source = self._that_run(self._source)
+        in_torch, in_keras = _sides(folder, source)
+        (check_whole if in_torch == folder else _check_reference)(in_torch, in_torch=True)
         batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
         if not reason:
             self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
@@ -175,7 +183,28 @@ class Outputs:
         )
         for worker in self._workers:  # nothing more is asked of them, and to give memory back takes a while
             worker.dismiss()
-        return both, reason, f"PyTorch on {in_torch}"
+        stands_for = {folder: self._folder, source: self._source}[in_torch]
+        converted = "" if stands_for == in_torch else ", converted to PyTorch"
+        return both, reason, f"PyTorch on {stands_for}{converted}"
+
+    def _that_run(self, source: Path) -> tuple[Path, Path]:
+        """The checkpoint and its source, or in place of one that has no model here what it becomes in PyTorch.
+
+        That is Flax's, whose classes are transformers 4's alone, and the source of a conversion within TensorFlow.
+        """
+        ours, theirs = check_whole(self._folder), _check_reference(source)
+        within = self._recorded is not None and self._recorded.source_framework == theirs == ours != CANONICAL
+        return (
+            self._in_pytorch(self._folder, ours) if ours == "flax" else self._folder,
+            self._in_pytorch(source, theirs) if theirs == "flax" or within else source,
+        )
+
+    def _in_pytorch(self, path: Path, framework: Framework) -> Path:
+        """A checkpoint's weights as PyTorch's, for as long as this runs; positions moved where they were for OUT."""
+        made = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")), "checkpoint")
+        moved = framework == "flax" and self._recorded is not None and self._recorded.positions == "flax"
+        convert(path, made, CANONICAL, positions="flax" if moved else "keep", check=False)
+        return made
 
     def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
         """Whether the tokenizer and the image processor are the source's, and why not.

@@ -113,7 +113,7 @@ def verify(
         given = _given(reference, recorded)
         golden = given if given is not None and _is_golden(given) else None
         source, reason = _source(folder, recorded, None if golden else given)
-    outputs = Outputs(folder, source, golden, options, reason)
+    outputs = Outputs(folder, source, golden, options, reason, recorded)
     findings: list[Finding] = []
     report: ParityReport | None = None
     began = time.perf_counter()

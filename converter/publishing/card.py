@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.errors import SourceError, printable
 from converter.folder import proof
-from converter.names.frameworks import framework_name, frameworks
+from converter.names.frameworks import KERAS, framework_name, frameworks
 from converter.publishing.evidence import SOURCE, Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
@@ -210,10 +210,12 @@ def _runs(run: Any) -> str:
 def _loading(evidence: Evidence, repository: str) -> list[str]:
     of = ""
     home, name = "transformers", evidence.family.classes[evidence.framework]
-    if not frameworks()[evidence.framework].transformers_5:
+    if evidence.framework == KERAS:
         home, towers = "converter", evidence.raw.get("towers")
         if isinstance(towers, Mapping) and evidence.family.is_in_transformers_4(evidence.framework, towers):
             of = "  # or from transformers 4.x"
+    elif not frameworks()[evidence.framework].transformers_5:
+        of = "  # transformers 4.x"
     elif evidence.raw["options"].get("names") == "v5" and any(p.own_dialects for p in evidence.family.places.values()):
         of = "  # 5.6 or later"
     return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converter import pt2tf, push, tf2pt
+from converter import convert, inspect, pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
 from converter.folder.manifest import version
 from converter.folder.proof import read_proof, write_proof
@@ -173,6 +173,20 @@ def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: 
         done = push(tmp_path / folder, f"{USER}/made", allow_unverified=True, dry_run=True)
         assert f"\nfrom {home} import {kind}{of_version}\n\nmodel = {kind}.from_pretrained(" in done.description
         assert f"+- {name}\n" in done.card_diff
+
+
+def test_flax_is_published_and_fetched(hub: Hub, token: str, tmp_path: Path) -> None:
+    """The card names transformers 4's class, the tag is Flax's, and the Hub's choice of files takes the weights back."""
+    convert(FIXTURE, tmp_path / "flax", "flax")
+    done = push(tmp_path / "flax", f"{USER}/made", allow_unverified=True)
+    files = hub.repositories[f"{USER}/made"].files()
+    assert metadata(files["README.md"].decode())["tags"] == ["vision-text-dual-encoder", "jax"]
+    kind = "FlaxVisionTextDualEncoderModel"
+    assert f"\nfrom transformers import {kind}  # transformers 4.x\n\nmodel = {kind}." in files["README.md"].decode()
+    assert done.action == "commit"
+    back = pt2tf(f"{USER}/made", tmp_path / "tf")
+    assert (back.direction, back.container) == ("flax2tf", "Flax msgpack")
+    assert inspect(f"{USER}/made").framework == "flax"
 
 
 @pytest.mark.parametrize("said", ["blip", "../clip", ["clip"], None, 3])
