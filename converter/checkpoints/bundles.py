@@ -7,7 +7,7 @@ from pathlib import Path
 
 from converter.checkpoints.bundle_index import INDEX, is_index
 from converter.checkpoints.tensor_bundle import SAVED_MODEL
-from converter.errors import SourceError, UnsupportedContainer, listed
+from converter.errors import SourceError, UnsupportedContainer, listed, quoted
 from converter.folder.files import inside
 from converter.specs import is_file_name
 
@@ -34,7 +34,7 @@ def index_in(folder: Path) -> Path | None:
     if latest not in found:
         raise SourceError(
             f"{folder}: holds {len(found)} TensorFlow checkpoints ({listed([path.name for path in found], 3)}), and no "
-            f"file `{_STATE}` that says which is the last; name one: {found[-1]}"
+            f"file `{_STATE}` that says which is the last; name one: {quoted(found[-1])}"
         )
     return latest
 

@@ -11,7 +11,7 @@ import pytest
 from converter import inspect, pt2tf, tf2pt, verify
 from converter.checkpoints.detect import open_source, read_header
 from converter.conversion.streams import open_tensors
-from converter.errors import ConverterError, CorruptCheckpoint
+from converter.errors import ConverterError, CorruptCheckpoint, quoted
 from tests.bundles import BEHIND, Node, graph_of, laid_out, write_bundle, write_files
 from tests.tiny import BFLOAT16, FIXTURES, assert_same, config_of, in_tensorflow, load, tensors_of
 
@@ -71,7 +71,7 @@ def test_several_and_none_is_the_last(folder: Path, tmp_path: Path) -> None:
         tf2pt(folder, tmp_path / "out")
     assert str(caught.value) == (
         f"{folder}: holds 2 TensorFlow checkpoints (a.index, b.index), and no file `checkpoint` that says which is the "
-        f"last; name one: {folder / 'b.index'}"
+        f"last; name one: {quoted(folder / 'b.index')}"
     )
     assert tf2pt(folder / "b.index", tmp_path / "out").tensors == len(WEIGHTS)
 
