@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from converter.errors import SourceError, TargetError, unreadable
+from converter.errors import SourceError, TargetError, quoted, unreadable
 from converter.folder.replacing import check_replaced, outlook, replace_files, settle
 from converter.system.locks import FolderLock
 from converter.system.renaming import rename_to_fresh
@@ -75,6 +75,8 @@ def _what_is_at(out: Path) -> tuple[int, int] | None:
 
 def _problem(out: Path, overwrite: bool) -> str | None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
+        if out.is_dir():
+            return f"{out}: a link to a folder, which is not replaced; name the folder itself, {quoted(out.resolve())}"
         return f"{out}: exists and is not a folder; choose another"
     if not out.exists():
         return None

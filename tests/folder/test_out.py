@@ -54,7 +54,10 @@ def test_not_a_folder(tmp_path: Path, kind: str) -> None:
         out.write_text("x")
     else:
         out.symlink_to(old_checkpoint(tmp_path / "there") if kind == "link to a folder" else tmp_path / "nowhere")
-    assert refusal(out, overwrite=True) == f"{out}: exists and is not a folder; choose another"
+    said = "exists and is not a folder; choose another"
+    if kind == "link to a folder":
+        said = f"a link to a folder, which is not replaced; name the folder itself, {tmp_path / 'there'}"
+    assert refusal(out, overwrite=True) == f"{out}: {said}"
 
 
 @pytest.mark.parametrize(
