@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from converter import ConverterError, combine, pt2tf, tf2pt
 from converter.cli import cli
-from converter.errors import quoted
+from converter.errors import listed, quoted
+from converter.names.families import families
+from converter.names.rule_files import supported
 from tests.cases.conftest import CASES
 from tests.tiny import assert_same, load
 
@@ -22,6 +24,11 @@ OUTCOMES: dict[str, dict[str, Any]] = {
 }
 CONVERTED = [folder for folder, case in OUTCOMES.items() if case["outcome"] == "converts"]
 REFUSED = [folder for folder, case in OUTCOMES.items() if case["outcome"] == "refused"]
+SUPPORTED = {
+    "{families}": listed(tuple(families())),
+    "{vision}": ", ".join(supported("vision")),
+    "{text}": ", ".join(supported("text")),
+}
 # Rows of text in a terminal of 240 columns, paths left aside.
 LONGEST = 3 * 240
 
@@ -67,6 +74,8 @@ def test_what_is_refused(folder: str, cases: Path, tmp_path: Path) -> None:
         convert(cases, folder, tmp_path / "out")
     said = OUTCOMES[folder]["says"]
     told = said.replace("{case}", str(cases / folder)).replace("{cases}", str(cases))
+    for name, values in SUPPORTED.items():
+        told = told.replace(name, values)
     assert unquoted(str(caught.value), cases) == told
     assert len(said) < LONGEST
     assert list(tmp_path.iterdir()) == []
