@@ -129,7 +129,7 @@ def test_a_model_and_its_average(folder: Path, tmp_path: Path) -> None:
 def test_a_head_beside_the_model_keeps_its_name(folder: Path, tmp_path: Path) -> None:
     held = {f"root/{name}": array for name, array in WEIGHTS.items()} | {"dense/kernel": np.ones((3, 2), "f4")}
     write_files(folder / "w", *laid_out(held, None))
-    with pytest.raises(ConverterError, match=r"describes \(1\): dense/kernel; more was saved than the model: write"):
+    with pytest.raises(ConverterError, match=r"\(1\): dense/kernel; the file holds more than the model; write the"):
         tf2pt(folder, tmp_path / "out")
 
 
