@@ -159,6 +159,7 @@ def test_one_of_two_dicts(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # torch warns that one process saves alone
 def test_a_distributed_checkpoint_is_put_together(source: Path, tmp_path: Path) -> None:
     import torch
     import torch.distributed.checkpoint as dcp
