@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from converter.conversion.inspection import CheckpointInfo, inspect
     from converter.errors import ConverterError
     from converter.models.auto import AutoTwoTower
+    from converter.models.families.chinese_clip import TFChineseCLIPModel
     from converter.models.families.clip import TFCLIPModel
+    from converter.models.families.metaclip_2 import TFMetaClip2Model
     from converter.models.families.siglip import TFSiglipModel
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
     from converter.names.listing import Supported, SupportedTower, towers
@@ -44,6 +46,8 @@ _HOMES = {
     "Supported": "converter.names.listing",
     "SupportedTower": "converter.names.listing",
     "TFCLIPModel": "converter.models",
+    "TFChineseCLIPModel": "converter.models",
+    "TFMetaClip2Model": "converter.models",
     "TFSiglipModel": "converter.models",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
@@ -69,6 +73,8 @@ __all__ = [
     "Supported",
     "SupportedTower",
     "TFCLIPModel",
+    "TFChineseCLIPModel",
+    "TFMetaClip2Model",
     "TFSiglipModel",
     "TFVisionTextDualEncoderModel",
     "Verification",

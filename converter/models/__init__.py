@@ -7,6 +7,8 @@ from typing import Any
 
 _PLACES = {
     "TFCLIPModel": "families.clip",
+    "TFChineseCLIPModel": "families.chinese_clip",
+    "TFMetaClip2Model": "families.metaclip_2",
     "TFSiglipModel": "families.siglip",
     "TFVisionTextDualEncoderModel": "families.vision_text_dual_encoder",
     "AutoTwoTower": "auto",

@@ -59,7 +59,7 @@ def tower_class(config: Any, side: str) -> type[Any]:
             f"{side}_config.model_type is {printable(model_type)!r}; supported {side} towers: "
             f"{listed(supported(own), 20)}. Use one of these, or keep this model in PyTorch."
         )
-    module, name = rules["keras"].split(":")
+    module, name = rules.get("keras_of", {}).get(model_type, rules["keras"]).split(":")
     found: type[Any] = getattr(import_module(f"converter.models.towers.{module}"), name)
     return found
 
@@ -89,8 +89,7 @@ def family_places() -> Iterator[tuple[str, str]]:
 
 def tower_places() -> Iterator[tuple[str, str]]:
     """Name and module of every tower's class; nothing is imported."""
-    for place in sorted(
-        {str(rule_file(f"towers/{stem}")["keras"]) for side in SIDES for stem in tower_files(side).values()}
-    ):
+    files = [rule_file(f"towers/{stem}") for side in SIDES for stem in set(tower_files(side).values())]
+    for place in sorted({place for rules in files for place in (rules["keras"], *rules.get("keras_of", {}).values())}):
         module, _, name = place.partition(":")
         yield name, f"converter.models.towers.{module}"

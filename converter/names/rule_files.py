@@ -53,7 +53,9 @@ def supported(side: Side) -> tuple[str, ...]:
     """Model types of towers that a dual encoder can have and that have rules, sorted."""
     heads = _tower_heads()
     return tuple(
-        model_type for model_type, stem in tower_files(side).items() if heads[stem].get("in_dual_encoder", True)
+        model_type
+        for model_type, stem in tower_files(side).items()
+        if model_type not in heads[stem].get("family_only", ())
     )
 
 

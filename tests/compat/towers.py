@@ -18,12 +18,26 @@ PROJECTION = 26
 LOGIT_SCALE = 3.31  # exp of it is 27.4; the default would be 2.6592
 
 # Every family but the dual encoder, whose towers are above: a tiny config of each.
+# The first version of transformers that has a family, where 4.46 has not.
+SINCE = {"metaclip_2": "4.56"}
 FAMILIES: dict[str, dict[str, Any]] = {
     "clip": {
         "projection_dim": 22,
         "logit_scale_init_value": 2.6592,
         "vision_config": VISION["clip_vision_model"],
         "text_config": ALL_TEXT["clip_text_model"],
+    },
+    "metaclip_2": {
+        "projection_dim": 22,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": VISION["clip_vision_model"],
+        "text_config": {**ALL_TEXT["clip_text_model"], "eos_token_id": 2},
+    },
+    "chinese_clip": {
+        "projection_dim": 24,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": VISION["clip_vision_model"],
+        "text_config": TEXT["bert"],
     },
     "siglip": {
         "vision_config": ALL_VISION["siglip_vision_model"],

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from transformers import CLIPConfig, SiglipConfig
+from transformers import ChineseCLIPConfig, CLIPConfig, MetaClip2Config, SiglipConfig
 
 from tests.compat.towers import FAMILIES as OF_FAMILIES
 from tests.models import reference
 from tests.towers import SIDES
+
+OWN = {"projection_dim": reference.PROJECTION, "logit_scale_init_value": 1.7}
 
 
 def _whole(kind: Any, tables: dict[str, dict[str, Any]], own: dict[str, Any], changes: dict[str, Any]) -> Any:
@@ -23,17 +25,30 @@ def _whole(kind: Any, tables: dict[str, dict[str, Any]], own: dict[str, Any], ch
     return kind(**towers, **{**own, **rest})
 
 
+def _tiny(family: str, kind: Any, own: dict[str, Any], changes: dict[str, Any]) -> Any:
+    whole = OF_FAMILIES[family]
+    return _whole(kind, {side: whole[f"{side}_config"] for side in SIDES}, own, changes)
+
+
 def make_clip(**changes: Any) -> Any:
     """A CLIP config; ``vision_x=`` and ``text_x=`` change the towers' fields, others its own."""
     tables = {"vision": reference.VISION["clip_vision_model"], "text": reference.TEXT["clip_text_model"]}
-    own = {"projection_dim": reference.PROJECTION, "logit_scale_init_value": 1.7}
-    return _whole(CLIPConfig, tables, own, changes)
+    return _whole(CLIPConfig, tables, OWN, changes)
 
 
 def make_siglip(**changes: Any) -> Any:
     """A SigLIP config, changed as a CLIP config is."""
-    whole = OF_FAMILIES["siglip"]
-    return _whole(SiglipConfig, {side: whole[f"{side}_config"] for side in SIDES}, {}, changes)
+    return _tiny("siglip", SiglipConfig, {}, changes)
+
+
+def make_metaclip(**changes: Any) -> Any:
+    """A MetaCLIP 2 config, changed as a CLIP config is."""
+    return _tiny("metaclip_2", MetaClip2Config, OWN, changes)
+
+
+def make_chinese(**changes: Any) -> Any:
+    """A Chinese-CLIP config, changed as a CLIP config is."""
+    return _tiny("chinese_clip", ChineseCLIPConfig, OWN, changes)
 
 
 def make_dual(**changes: Any) -> Any:
@@ -98,6 +113,34 @@ FAMILIES = {
             "clip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
         ),
     ),
+    "metaclip_2": Kind(
+        make_metaclip,
+        "MetaClip2Model",
+        "TFMetaClip2Model",
+        ("q_proj.weight", "k_proj.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_attention_dropout": 0.2},
+        {},
+        (
+            {"text_num_hidden_layers": 4, "vision_intermediate_size": 53},
+            "metaclip_2/text_model/encoder/layers_._3/",
+            "metaclip_2/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+    ),
+    "chinese_clip": Kind(
+        make_chinese,
+        "ChineseCLIPModel",
+        "TFChineseCLIPModel",
+        ("query.weight", "key.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_hidden_dropout_prob": 0.1},
+        {"text_hidden_dropout_prob": 0.0, "text_attention_probs_dropout_prob": 0.0},
+        (
+            {"text_num_hidden_layers": 3, "vision_intermediate_size": 53},
+            "chinese_clip/text_model/encoder/layer_._2/",
+            "chinese_clip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+    ),
     "siglip": Kind(
         make_siglip,
         "SiglipModel",
@@ -136,6 +179,18 @@ WHOLES: dict[str, dict[str, Any]] = {
         "text_num_hidden_layers": 2,
         "text_eos_token_id": 500,
         "projection_dim": 11,
+    },
+    "metaclip_2": {},
+    "metaclip_2 with an end of its own": {"text_eos_token_id": 70, "text_hidden_act": "gelu", "projection_dim": 12},
+    "chinese_clip": {},
+    "chinese_clip of other sizes": {
+        "vision_image_size": 22,
+        "vision_patch_size": 4,
+        "text_hidden_size": 42,
+        "text_num_attention_heads": 7,
+        "text_hidden_act": "relu",
+        "text_layer_norm_eps": 0.2,
+        "text_type_vocab_size": 3,
     },
     "siglip": {},
     "siglip of other sizes": {

@@ -26,7 +26,7 @@ LEAVES = {
 }
 
 # Of families that keep everything in one layer.
-MAIN_LAYERS = {"clip": "clip/", "siglip": "siglip/"}
+MAIN_LAYERS = {family: f"{family}/" for family in ("chinese_clip", "clip", "metaclip_2", "siglip")}
 
 VISION, TEXT = ({t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == side} for side in SIDES)
 

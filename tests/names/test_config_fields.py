@@ -119,7 +119,7 @@ def test_rule_files_serve_what_they_say(names: Any) -> None:
         assert list(towers) == sorted(towers)
         for model_type, family in towers.items():
             rules = rule_file(f"towers/{family}")
-            assert (model_type in supported(side)) == rules.get("in_dual_encoder", True)
+            assert (model_type in supported(side)) == (model_type not in rules.get("family_only", ()))
             assert rules["side"] == side
             assert model_type in rules["model_types"]
             assert {towers.get(served) for served in rules["model_types"]} == {family}

@@ -209,7 +209,9 @@ def test_spellings(family: str, spelling: str) -> None:
 
 
 @pytest.mark.parametrize("before", ["", "module.", "_orig_mod."])
-@pytest.mark.parametrize("family", [family for family in OWN if "nested" in families()[family].rules["dialects"]])
+@pytest.mark.parametrize(
+    "family", [family for family in OWN if "nested" in families()[family].rules.get("dialects", {})]
+)
 def test_names_as_a_dual_encoder_nests_them(family: str, before: str) -> None:
     tensors = tensors_of(OF_FAMILIES[family])
     made = planned(family, {before + nested(name): array for name, array in tensors.items()})
@@ -241,7 +243,7 @@ def test_buffers_are_dropped_with_a_reason(
     family: str, as_nested: bool, before: str, whole_buffers: Any, tmp_path: Path
 ) -> None:
     """Checkpoints from before transformers 4.31 hold position_ids of both towers."""
-    rename = nested if as_nested and "nested" in families()[family].rules["dialects"] else str
+    rename = nested if as_nested and "nested" in families()[family].rules.get("dialects", {}) else str
     buffers = whole_buffers(family)
     assert buffers
     held = {before + rename(name): array for name, array in (tensors_of(OF_FAMILIES[family]) | buffers).items()}

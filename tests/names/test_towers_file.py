@@ -82,7 +82,7 @@ def test_no_two_towers_are_of_one_width() -> None:
 def test_keras_files_hold_the_classes_that_the_rules_name(tower_type: str) -> None:
     rules = tower_rules(TOWERS[tower_type].side, tower_type)
     assert rules is not None
-    module, name = rules["keras"].split(":")
+    module, name = rules.get("keras_of", {}).get(tower_type, rules["keras"]).split(":")
     text = (ROOT / "converter" / "models" / "towers" / f"{module}.py").read_text("utf-8")
     assert re.search(rf"^class {name}\(", text, re.MULTILINE)
 

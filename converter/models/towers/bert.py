@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import TextEmbeddings, TextSpec
@@ -64,6 +64,7 @@ class BertTower(TextTower):
     """``bert``."""
 
     main_layer = "bert"
+    has_pooler: ClassVar[bool] = True
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, pooler."""
@@ -84,5 +85,5 @@ class BertTower(TextTower):
         self.blocks = [
             self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
         ]
-        if self.add_pooling_layer:
+        if self.add_pooling_layer and self.has_pooler:
             self.pooler = self.layer(f"{root}/pooler", FirstToken, width, width, config.initializer_range)

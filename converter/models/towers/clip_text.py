@@ -58,14 +58,16 @@ class CLIPTextTower(TextTower):
             visible = ops.logical_and(visible[None, None], ops.cast(attention_mask, "bool")[:, None, None, :])
         return (1.0 - ops.cast(visible, dtype)) * lowest(dtype)
 
-    def after(self, x: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states, and the one at the end-of-text token.
+    def ends(self, input_ids: Tensor) -> Tensor:
+        """Greatest at the end of each text.
 
-        ``eos_token_id`` 2 is a mistake in old configs: there the highest id is the end of the text. Without any, the
-        first token is taken, as in PyTorch.
+        ``eos_token_id`` 2 is a mistake in old configs: there the highest id is the end of the text.
         """
-        x = self.norm(x)
         eos = self.config.eos_token_id
-        marks = input_ids if eos == 2 else ops.cast(ops.equal(input_ids, eos), "int32")
-        place = ops.cast(ops.argmax(marks, axis=-1), "int32")
+        return input_ids if eos == 2 else ops.cast(ops.equal(input_ids, eos), "int32")
+
+    def after(self, x: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states, and the one at the end-of-text token; the first of a text without any, as in PyTorch."""
+        x = self.norm(x)
+        place = ops.cast(ops.argmax(self.ends(input_ids), axis=-1), "int32")
         return x, ops.squeeze(ops.take_along_axis(x, place[:, None, None], axis=1), 1)

@@ -1,0 +1,31 @@
+"""Chinese-CLIP: CLIP with a Chinese BERT as its text tower (https://arxiv.org/abs/2211.01335).
+
+transformers never had it in TensorFlow; the interface is ``TFCLIPModel``'s.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from converter.models.two_towers import TwoTowers
+
+
+class TFChineseCLIPModel(TwoTowers, model_type="chinese_clip"):
+    """Embeds images and texts into one space and scores every pair: transformers' ``ChineseCLIPModel`` on Keras.
+
+    Args:
+        config: a ``ChineseCLIPConfig`` of transformers.
+        initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a model that is about to be loaded.
+        **kwargs: ``name``, ``dtype`` and ``trainable``, as for every Keras model.
+
+    Raises:
+        ConfigError: the config is of another kind.
+        UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
+    """
+
+    base_model_prefix: ClassVar[str] = "chinese_clip"
+    config_hint: ClassVar[str] = "Make one with ChineseCLIPConfig(text_config=..., vision_config=...)."
+
+    def spread(self, inputs: int) -> float:
+        """Standard deviation of a new projection, as CLIP draws it."""
+        return float(inputs**-0.5 * self.config.initializer_factor)
