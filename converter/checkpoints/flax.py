@@ -287,7 +287,7 @@ def _weights(tree: _Tree) -> tuple[_Tree, dict[str, str]]:
     beside: dict[str, str] = {}
     while isinstance(inner := tree.get(_PARAMS), dict):
         others = (name for name, held in tree.items() if name != _PARAMS and _has_tensors(held))
-        reason = f"lies beside {_PARAMS}, which was taken; to convert it, save it alone"
+        reason = f"lies beside {_PARAMS}, which was converted; save it alone to convert it"
         beside |= dict.fromkeys(others, reason)
         tree = inner
     return tree, beside

@@ -90,7 +90,7 @@ class Reader:
         self._check(nbytes)
         found = self._file.read(nbytes)
         if len(found) < nbytes:
-            raise Malformed("it became shorter while it was read")
+            raise Malformed("it shrank while it was being read")
         self.position += nbytes
         return found
 

@@ -409,7 +409,7 @@ def _check_target(target: Framework, config: TwoTowerConfig, options: Mapping[st
         takes = (f"{side} {', '.join(family.towers_in(side, target))}" for side in SIDES)
         ways = f"; {family.classes[target]} takes {' and '.join(takes)}" if target in family.in_transformers_4 else ""
         raise TargetError(
-            f"{held} has no class in {framework_name(target)}, so that nothing could load it{ways}; convert to "
+            f"{held} has no class in {framework_name(target)}, so nothing could load it{ways}; convert to "
             f"{' or '.join((CANONICAL, KERAS))}"
         )
     if target == "flax" and options["format"] == "safetensors" and options.get("max_shard_size") is not None:

@@ -40,6 +40,6 @@ def choose_weights(
         raise wrong_framework(what, framework, other)
     present = sorted(name for name in names if name.endswith((*LIKE_WEIGHTS, ".onnx", ".safetensors", ".gguf")))
     raise SourceError(
-        f"{what}: holds no weights of {framework_names(framework)} that can be read; like weights look "
-        f"{listed(present)}; name a model that save_pretrained wrote"
+        f"{what}: holds no weights of {framework_names(framework)} that can be read (files that look like weights: "
+        f"{listed(present)}); name a model that save_pretrained wrote"
     )

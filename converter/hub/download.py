@@ -124,12 +124,14 @@ def obtain(
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
     if missing := [name for name in weights if name not in snapshot.names]:
         _raise_unreached(snapshot)
-        raise SourceError(f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell its owner")
+        raise SourceError(
+            f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell the model's owner"
+        )
     taken = [name for name in SIDECARS if name in snapshot.names]
     for name in taken:
         if snapshot.names[name] > MAX_SIDECAR_BYTES:
             raise SourceError(
-                f"{wanted}: {name} has {snapshot.names[name]:,} bytes, which no such file has; not fetched"
+                f"{wanted}: {name} has {snapshot.names[name]:,} bytes, too many for such a file; name another model"
             )
     _download(snapshot, (*taken, *weights))
     sums = {name: (snapshot.folder / name).resolve().name for name in weights}
@@ -170,13 +172,15 @@ def find_snapshot(wanted: HubId) -> Snapshot:
     folder = path.parents[within.count("/")]
     commit = folder.name
     if not COMMIT.fullmatch(commit):
-        raise HubError(f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is none; see to HF_ENDPOINT")
+        raise HubError(
+            f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is not a commit; check HF_ENDPOINT"
+        )
     if unreached is None and listed_at != commit:  # the branch moved in between
         names, _, unreached = _listed(api, wanted, commit)
     if unreached is not None:
         asked_for = isinstance(unreached, _offline_error())
         level = logging.INFO if asked_for else logging.WARNING
-        _LOG.log(level, "%s: the Hub is not reached; what is in the cache is used", wanted)
+        _LOG.log(level, "%s: cannot reach the Hub; using the cache", wanted)
         names = _files_in(folder, within)
     root = Snapshot(wanted, commit, path.parent, _within(names, within), unreached, within)
     return root if path.name != modules.NAME else _in_module(root, names, path)
@@ -241,14 +245,16 @@ def _first(wanted: HubId, names: Mapping[str, int]) -> str:
         return f"{within}config.json"
     if names[modules.NAME] > modules.MAX_MODULES_BYTES:
         raise SourceError(
-            f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, which no such file has; not fetched"
+            f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, too many for such a file; name another model"
         )
     return modules.NAME
 
 
 def _check_config(wanted: HubId, names: Mapping[str, int]) -> None:
     if names.get("config.json", 0) > MAX_CONFIG_BYTES:
-        raise SourceError(f"{wanted}: config.json has {names['config.json']:,} bytes, which no config has; not fetched")
+        raise SourceError(
+            f"{wanted}: config.json has {names['config.json']:,} bytes, too many for a config; name another model"
+        )
 
 
 def _cached(wanted: HubId) -> Path | None:
@@ -296,7 +302,9 @@ def open_header_of(snapshot: Snapshot, name: str) -> Path:
 def index_file(snapshot: Snapshot, name: str) -> Path:
     """Fetches the index of some shards, which is small."""
     if snapshot.names[name] > shards.MAX_INDEX_BYTES:
-        raise SourceError(f"{snapshot.hub}: {name} has {snapshot.names[name]:,} bytes, which no index has; not fetched")
+        raise SourceError(
+            f"{snapshot.hub}: {name} has {snapshot.names[name]:,} bytes, too many for an index; name another model"
+        )
     _download(snapshot, (name,))
     return snapshot.folder / name
 
@@ -337,7 +345,7 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
                 # Of a connection that broke off, the next attempt asks for the rest.
                 if attempt + 1 == _ATTEMPTS or not is_transport_error(error):
                     raise
-                _LOG.warning("%s: the download broke off; the rest is asked for", snapshot.hub)
+                _LOG.warning("%s: the download was interrupted; resuming it", snapshot.hub)
     if lost := [name for name in missing if not (snapshot.folder / name).is_file()]:
         raise HubError(f"{snapshot.hub}: {printable(lost[0])} was not downloaded; run this again")
 
@@ -412,7 +420,7 @@ def hub_api(access: Access = Access()) -> Any:  # noqa: B008 - frozen
     if not isinstance(access.token, str):
         token()
     elif not _TOKEN.fullmatch(access.token):
-        raise HubError("token= holds characters that no token has; copy it anew, or leave it out and set HF_TOKEN")
+        raise HubError("token= holds characters that no token has; copy it again, or leave it out and set HF_TOKEN")
     return HfApi(token=access.token, library_name="dual-encoder-converter", library_version=version())
 
 
@@ -428,11 +436,11 @@ def token() -> str | None:
         found: str | None = get_token()
     except (OSError, UnicodeDecodeError) as error:
         raise HubError(
-            f"the token of the Hub cannot be read ({printable(str(error), 200)}); point HF_HOME to a folder of yours"
+            f"cannot read the Hub token ({printable(str(error), 200)}); set HF_HOME to a folder that you may write to"
         ) from None
     if found and not _TOKEN.fullmatch(found):
         raise HubError(
-            "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf "
+            "the Hub token holds characters that no token has; copy it into HF_TOKEN again, or log in with `hf "
             "auth login`"
         )
     return found

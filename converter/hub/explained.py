@@ -13,8 +13,8 @@ from converter.errors import HubError, printable
 
 # The HTTP clients that huggingface_hub has had: requests up to 0.36, httpx since 1.0, httpx2 since 2.0.
 _CLIENTS = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
-DOWNLOADED = "what was downloaded is kept"
-UPLOADED = "what was uploaded already is not sent again"
+DOWNLOADED = "downloads resume"
+UPLOADED = "uploads resume"
 
 
 @contextmanager
@@ -55,12 +55,12 @@ def _said(what: str, revision: str | None, kept: str, error: BaseException) -> s
 
     if isinstance(error, utils.GatedRepoError):
         return (
-            f"{what}: gated, which means that its owner grants access to it; ask for access on its page, then log in "
+            f"{what}: a gated model, to which its owner grants access; ask for access on its page, then log in "
             "with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, utils.RepositoryNotFoundError):
         return (
-            f"{what}: neither a file or folder here nor a model on the Hub, unless a private one; correct the name, or "
+            f"{what}: not a file or folder here, nor a public model on the Hub; correct the name, or "
             "log in with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, utils.RevisionNotFoundError):
@@ -74,7 +74,7 @@ def _said(what: str, revision: str | None, kept: str, error: BaseException) -> s
     if isinstance(error, utils.OfflineModeIsEnabled):
         return _offline(what, error)
     if isinstance(error, utils.EntryNotFoundError):
-        return f"{what}: a file of it is not there (any more); name a folder or a model that save_pretrained wrote"
+        return f"{what}: one of its files no longer exists; name a folder or a model that save_pretrained wrote"
     if status_of(error):
         return _refused(what, kept, error)
     return _broken(what, kept, error)
@@ -85,14 +85,14 @@ def _refused(what: str, kept: str, error: BaseException) -> str:
     reason = getattr(error, "server_message", None) or f"status {status}"
     if status == 429:
         return (
-            f"{what}: the Hub limits how much may be asked of it (429); wait some minutes and run this again, or log "
+            f"{what}: the Hub's rate limit is reached (429); wait some minutes and run this again, or log "
             f"in with `hf auth login`; {kept}"
         )
     if status >= 500:
-        return f"{what}: the Hub is not well ({status}); run this again later; {kept}"
+        return f"{what}: the Hub reports an error ({status}); run this again later; {kept}"
     if status in (401, 403):
         return (
-            f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); see to it that your token may do this "
+            f"{what}: the Hub refuses ({status}: {printable(str(reason), 200)}); check that your token may do this "
             "(`hf auth whoami`, HF_TOKEN)"
         )
     if status in (409, 412):
@@ -102,19 +102,17 @@ def _refused(what: str, kept: str, error: BaseException) -> str:
 
 def _broken(what: str, kept: str, error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{what}: the disk of the cache is full; free some space, or point HF_HOME to another disk"
+        return f"{what}: the cache's disk is full; free some space, or set HF_HOME to another disk"
     if isinstance(error, OSError) and (
         error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) or _is_in_the_cache(error.filename)
     ):
-        return (
-            f"{what}: the cache cannot be written to ({printable(str(error), 200)}); point HF_HOME to a folder of yours"
-        )
+        return f"{what}: cannot write to the cache ({printable(str(error), 200)}); set HF_HOME to a folder that you may write to"
     if str(error).startswith("Consistency check failed"):
-        return f"{what}: the download broke off; run this again; {kept}"
+        return f"{what}: the download was interrupted; run this again; {kept}"
     if _passed_through(error, _is_of_xet):  # hf_xet raises Python's own exceptions
         return (
-            f"{what}: the Hub's Xet storage cannot be reached, or broke off ({type(error).__name__}: "
-            f"{printable(str(error), 200)}); run this again, or go without it: set HF_HUB_DISABLE_XET=1; {kept}"
+            f"{what}: cannot reach the Hub's Xet storage ({type(error).__name__}: "
+            f"{printable(str(error), 200)}); run this again, or set HF_HUB_DISABLE_XET=1 to do without it; {kept}"
         )
     if is_transport_error(error):
         return _unreachable(what, kept, error)
@@ -123,11 +121,11 @@ def _broken(what: str, kept: str, error: BaseException) -> str | None:
         return _said(what, None, kept, error.__cause__)
     if isinstance(error, ValueError | OSError) and _passed_through(error, _is_of_a_client):
         return (
-            f"{what}: the network cannot be set up ({type(error).__name__}: {printable(str(error), 200)}); see to "
+            f"{what}: cannot set up the network ({type(error).__name__}: {printable(str(error), 200)}); check "
             "HTTPS_PROXY and SSL_CERT_FILE"
         )
     if isinstance(error, ValueError) and "HF_HUB_ENABLE_HF_TRANSFER" in str(error):
-        return f"{what}: HF_HUB_ENABLE_HF_TRANSFER is set, but hf_transfer is not installed; install it, or unset that"
+        return f"{what}: HF_HUB_ENABLE_HF_TRANSFER is set, but hf_transfer is not installed; install it, or unset the variable"
     return None
 
 
@@ -161,14 +159,14 @@ def _passed_through(error: BaseException, is_meant: Callable[[FrameType], bool])
 def _unreachable(what: str, kept: str, error: BaseException) -> str:
     here = "" if kept != DOWNLOADED else "no file or folder here, and "
     return (
-        f"{what}: {here}the Hub cannot be reached, or broke off ({type(error).__name__}: {printable(str(error), 200)}); see to "
-        f"the network or HTTPS_PROXY and run this again; {kept}"
+        f"{what}: {here}cannot reach the Hub ({type(error).__name__}: {printable(str(error), 200)}); check the "
+        f"network or HTTPS_PROXY and run this again; {kept}"
     )
 
 
 def _offline(what: str, error: BaseException) -> str:
     said = "local_files_only" if "local_files_only" in str(error) else "HF_HUB_OFFLINE"
     return (
-        f"{what}: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
-        f"{said} is set; correct the name, or unset {said} once to download it"
+        f"{what}: not a file or folder here, nor complete in the Hub's cache, and {said} is set; correct the name, "
+        f"or unset {said} once to download it"
     )

@@ -125,7 +125,7 @@ def _refuse_address(source: str) -> None:
         example = "a model on the Hub by its id, NAMESPACE/NAME"
         if found:
             example = f"the model by its id, {found[1]}{'' if found[2] in (None, 'main') else f'@{found[2]}'}"
-        raise SourceError(f"{printable(source, 200)}: an address; name {example}")
+        raise SourceError(f"{printable(source, 200)}: a URL; name {example}")
 
 
 def check_revision(revision: str) -> str:

@@ -50,7 +50,7 @@ def _read_range(what: str, url: str, start: int, nbytes: int, token: str | bool 
             _ = response.read() if hasattr(response, "read") else response.content
             hf_raise_for_status(response)
         if response.status_code != 206:
-            raise HubError(f"{what}: the Hub does not serve a part of it; download the model and name its folder")
+            raise HubError(f"{what}: the Hub does not serve ranges of it; download the model and name its folder")
         pieces = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(2**16)
         held = b""
         for piece in pieces:
@@ -58,7 +58,7 @@ def _read_range(what: str, url: str, start: int, nbytes: int, token: str | bool 
             if len(held) > nbytes:
                 break
     if len(held) != nbytes:
-        raise HubError(f"{what}: the Hub sent another part of it than was asked for; run this again")
+        raise HubError(f"{what}: the Hub sent another range than requested; run this again")
     return held
 
 

@@ -254,6 +254,6 @@ def _changed(config: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _tell(source: Source, report: LoadingReport) -> None:
-    for what, names in (("left out", [item.name for item in report.left_out]), ("made anew", list(report.new))):
+    for what, names in (("left out", [item.name for item in report.left_out]), ("newly initialised", list(report.new))):
         if names:
             _LOG.warning("%s: %d tensors %s: %s", source, len(names), what, listed(names))

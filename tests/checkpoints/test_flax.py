@@ -125,7 +125,7 @@ def test_of_a_training_state_the_weights_are_taken(tmp_path: Path, wrap: str) ->
     tree = {"params": {"params": weights}, "state": state, "both": state | {"params": {"params": weights}}}[wrap]
     checkpoint = flax.read_header(write(tmp_path / "x.msgpack", tree))
     assert sorted(checkpoint.tensors) == ["a/kernel", "b"]
-    reason = "lies beside params, which was taken; to convert it, save it alone"
+    reason = "lies beside params, which was converted; save it alone to convert it"
     assert checkpoint.beside == ({} if wrap == "params" else {"opt_state": reason})
 
 

@@ -32,8 +32,8 @@ from tests.cli.conftest import Convert
         (("inspect", "./none"), "none: not found; name a folder that save_pretrained wrote, or a weights file in one"),
         (
             ("inspect", "none"),
-            "none: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
-            "HF_HUB_OFFLINE is set; correct the name, or unset HF_HUB_OFFLINE once to download it",
+            "none: not a file or folder here, nor complete in the Hub's cache, and HF_HUB_OFFLINE is set; correct the "
+            "name, or unset HF_HUB_OFFLINE once to download it",
         ),
         (
             ("tf2pt", "src", "out"),

@@ -119,13 +119,13 @@ def test_every_model_that_flax_has(tmp_path: Path, model: str) -> None:
     [
         (
             "swin+bert",
-            "VisionTextDualEncoder with swin and bert has no class in Flax, so that nothing could load it; "
+            "VisionTextDualEncoder with swin and bert has no class in Flax, so nothing could load it; "
             "FlaxVisionTextDualEncoderModel takes vision beit, clip_vision_model, dinov2, vit and text albert, bert, "
             "roberta, xlm-roberta; convert to pt or tf",
         ),
         (
             "siglip",
-            "Siglip with siglip_vision_model and siglip_text_model has no class in Flax, so that nothing could load it; "
+            "Siglip with siglip_vision_model and siglip_text_model has no class in Flax, so nothing could load it; "
             "convert to pt or tf",
         ),
     ],

@@ -164,7 +164,7 @@ def test_revisions_that_are_none(hub: Hub, tmp_path: Path, source: str, revision
 def test_addresses(hub: Hub, tmp_path: Path, source: str, told: str) -> None:
     with pytest.raises(SourceError) as caught:
         pt2tf(source, tmp_path / "out")
-    assert str(caught.value) == f"{source}: an address; name {told}"
+    assert str(caught.value) == f"{source}: a URL; name {told}"
     assert hub.requests == []
 
 
@@ -215,12 +215,12 @@ def test_a_token_is_sent_to_the_hub_only(hub: Hub, published: str, tmp_path: Pat
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
 _MISSING = (
-    "neither a file or folder here nor a model on the Hub, unless a private one; correct the name, or log in with `hf "
+    "not a file or folder here, nor a public model on the Hub; correct the name, or log in with `hf "
     "auth login` or set HF_TOKEN"
 )
 _OFFLINE = (
-    "neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as HF_HUB_OFFLINE is set; "
-    "correct the name, or unset HF_HUB_OFFLINE once to download it"
+    "not a file or folder here, nor complete in the Hub's cache, and HF_HUB_OFFLINE is set; correct the name, "
+    "or unset HF_HUB_OFFLINE once to download it"
 )
 
 
@@ -246,7 +246,7 @@ def test_missing_revision(hub: Hub, published: str, tmp_path: Path) -> None:
 def test_gated(hub: Hub, published: str, tmp_path: Path) -> None:
     hub.repositories[ID].gated = True
     assert refused(ID, tmp_path / "out") == (
-        f"{ID}: gated, which means that its owner grants access to it; ask for access on its page, then log in with "
+        f"{ID}: a gated model, to which its owner grants access; ask for access on its page, then log in with "
         "`hf auth login` or set HF_TOKEN"
     )
 
@@ -269,7 +269,8 @@ def test_no_weights(hub: Hub, tmp_path: Path) -> None:
     config = files_of(FIXTURE, "config.json")
     hub.add(ID, config | {"model.onnx": b"x", "model.gguf": b"x"})
     assert refused(ID, tmp_path / "out", SourceError) == (
-        f"{ID}: holds no weights of PyTorch that can be read; like weights look model.gguf, model.onnx; name a model that "
+        f"{ID}: holds no weights of PyTorch that can be read (files that look like weights: model.gguf, model.onnx); "
+        "name a model that "
         "save_pretrained wrote"
     )
     hub.add("org/tf", config | {"tf_model.h5": b"x"})
@@ -291,11 +292,11 @@ def test_the_hub_is_not_well(hub: Hub, published: str, tmp_path: Path, status: i
     said = refused(ID, tmp_path / "out")
     if status == 429:
         assert said == (
-            f"{ID}: the Hub limits how much may be asked of it (429); wait some minutes and run this again, or log in "
-            "with `hf auth login`; what was downloaded is kept"
+            f"{ID}: the Hub's rate limit is reached (429); wait some minutes and run this again, or log in "
+            "with `hf auth login`; downloads resume"
         )
     else:
-        assert said == f"{ID}: the Hub is not well ({status}); run this again later; what was downloaded is kept"
+        assert said == f"{ID}: the Hub reports an error ({status}); run this again later; downloads resume"
     hub.faults.clear()
     pt2tf(ID, tmp_path / "out")
 
@@ -303,8 +304,8 @@ def test_the_hub_is_not_well(hub: Hub, published: str, tmp_path: Path, status: i
 def test_no_network(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any) -> None:
     point_at(monkeypatch, "http://127.0.0.1:9")
     said = refused(ID, tmp_path / "out")
-    assert said.startswith(f"{ID}: no file or folder here, and the Hub cannot be reached, or broke off (Connect")
-    assert said.endswith("; see to the network or HTTPS_PROXY and run this again; what was downloaded is kept")
+    assert said.startswith(f"{ID}: no file or folder here, and cannot reach the Hub (Connect")
+    assert said.endswith("; check the network or HTTPS_PROXY and run this again; downloads resume")
 
 
 def test_no_network_is_told_at_once(hub: Hub, tmp_path: Path, monkeypatch: Any) -> None:
@@ -340,7 +341,7 @@ def test_a_token_that_is_none(hub: Hub, published: str, tmp_path: Path, monkeypa
         with pytest.raises(HubError) as caught:
             look()
         assert str(caught.value) == (
-            "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf auth "
+            "the Hub token holds characters that no token has; copy it into HF_TOKEN again, or log in with `hf auth "
             "login`"
         )
         assert caught.value.__cause__ is None
@@ -363,9 +364,7 @@ def test_a_network_that_cannot_be_set_up(hub: Hub, tmp_path: Path, monkeypatch: 
         forget_sessions()
     # Not every client reads every one of these.
     assert (
-        "see to HTTPS_PROXY and SSL_CERT_FILE" in said
-        or "see to the network or HTTPS_PROXY" in said
-        or _MISSING in said
+        "check HTTPS_PROXY and SSL_CERT_FILE" in said or "check the network or HTTPS_PROXY" in said or _MISSING in said
     )
     assert "secret" not in said
 
@@ -376,8 +375,8 @@ def test_a_cache_that_cannot_be_there(hub: Hub, published: str, tmp_path: Path, 
     place = {"file": str(tmp_path / "file" / "hub"), "none": "/proc/none/hub"}[kind]
     set_constants(monkeypatch, HF_HUB_CACHE=place, HUGGINGFACE_HUB_CACHE=place)
     said = refused(ID, tmp_path / "out")
-    assert said.startswith(f"{ID}: the cache cannot be written to ([Errno ")
-    assert said.endswith("; point HF_HOME to a folder of yours")
+    assert said.startswith(f"{ID}: cannot write to the cache ([Errno ")
+    assert said.endswith("; set HF_HOME to a folder that you may write to")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -385,7 +384,7 @@ def test_a_token_that_cannot_be_read(hub: Hub, published: str, tmp_path: Path, m
     (tmp_path / "file").write_bytes(b"")
     set_constants(monkeypatch, HF_TOKEN_PATH=str(tmp_path / "file" / "token"))
     said = refused(ID, tmp_path / "out")
-    assert said.startswith("the token of the Hub cannot be read ([Errno 20] Not a directory: ")
+    assert said.startswith("cannot read the Hub token ([Errno 20] Not a directory: ")
 
 
 def test_no_network_but_a_cache(hub: Hub, published: str, tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
@@ -393,7 +392,7 @@ def test_no_network_but_a_cache(hub: Hub, published: str, tmp_path: Path, monkey
     point_at(monkeypatch, "http://127.0.0.1:9")
     with caplog.at_level(logging.WARNING, "converter.hub"):
         pt2tf(ID, tmp_path / "two")
-    assert f"{ID}: the Hub is not reached; what is in the cache is used" in caplog.text
+    assert f"{ID}: cannot reach the Hub; using the cache" in caplog.text
     assert manifest(tmp_path / "one")["source"] == manifest(tmp_path / "two")["source"]
 
 
@@ -423,7 +422,7 @@ def test_a_download_that_stays_broken(hub: Hub, published: str, tmp_path: Path) 
     hub.faults.append(lambda r: Answer(200, weights, cut=0) if r.path.startswith("/cdn/") and not r.range else None)
     said = refused(ID, tmp_path / "out")
     assert said.startswith(f"{ID}: ")
-    assert said.endswith("run this again; what was downloaded is kept")
+    assert said.endswith("run this again; downloads resume")
     hub.faults.clear()
     forget_sessions()
     pt2tf(ID, tmp_path / "out")
@@ -458,7 +457,7 @@ def test_shards_that_lie_elsewhere(hub: Hub, tmp_path: Path, name: str) -> None:
     hub.add(ID, files)
     before = sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts)
     said = refused(ID, tmp_path / "out", SourceError)
-    assert "not a file in its folder" in said or said.endswith("which is not on the Hub; tell its owner")
+    assert "not a file in its folder" in said or said.endswith("which is not on the Hub; tell the model's owner")
     assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
 
 
@@ -476,15 +475,17 @@ def test_a_star_is_a_letter(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_commit_that_is_none(hub: Hub, published: str, tmp_path: Path) -> None:
     hub.repositories[ID].resolved = "v1"
-    assert refused(ID, tmp_path / "out") == (f"{ID}: the Hub calls its commit v1, which is none; see to HF_ENDPOINT")
+    assert refused(ID, tmp_path / "out") == (
+        f"{ID}: the Hub calls its commit v1, which is not a commit; check HF_ENDPOINT"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("tokenizer.json", "no such file"),
-        ("config.json", "no config"),
-        ("model.safetensors.index.json", "no index"),
+        ("tokenizer.json", "such a file"),
+        ("config.json", "a config"),
+        ("model.safetensors.index.json", "an index"),
     ],
 )
 def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None:
@@ -496,7 +497,7 @@ def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None
     if name.endswith(".index.json"):
         repository.siblings = [entry for entry in repository.siblings if entry["rfilename"] != "model.safetensors"]
     assert refused(ID, tmp_path / "out", SourceError) == (
-        f"{ID}: {name} has 1,099,511,627,776 bytes, which {what} has; not fetched"
+        f"{ID}: {name} has 1,099,511,627,776 bytes, too many for {what}; name another model"
     )
     assert name not in fetched(hub)
 

@@ -49,7 +49,7 @@ def test_quiet(served: Hub, tmp_path: Path) -> None:
     """Not even the warning that the cache is used; where the Hub is not to be asked there is none anyway."""
     for number, (options, environment, said) in enumerate([
         ([], {"HF_ENDPOINT": served.endpoint}, ""),
-        ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, f"{ID}: the Hub is not reached; what is in the cache is used\n"),
+        ([], {"HF_ENDPOINT": "http://127.0.0.1:9"}, f"{ID}: cannot reach the Hub; using the cache\n"),
         (["--quiet"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, ""),
         ([], {"HF_HUB_OFFLINE": "1"}, ""),
     ]):  # fmt: skip

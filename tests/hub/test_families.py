@@ -140,8 +140,8 @@ def test_never_seen_and_without_a_network(hub: Hub, within: str, tmp_path: Path,
     with pytest.raises(HubError) as caught:
         pt2tf(within, tmp_path / "out")
     assert str(caught.value) == (
-        f"{WITHIN}: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
-        "HF_HUB_OFFLINE is set; correct the name, or unset HF_HUB_OFFLINE once to download it"
+        f"{WITHIN}: not a file or folder here, nor complete in the Hub's cache, and HF_HUB_OFFLINE is set; correct "
+        "the name, or unset HF_HUB_OFFLINE once to download it"
     )
 
 
@@ -231,14 +231,18 @@ def test_a_path_that_leads_elsewhere(hub: Hub, folder: Path, tmp_path: Path, pat
         (
             "modules.json",
             MAX_MODULES_BYTES + 1,
-            "modules.json has 1,048,577 bytes, which no such file has; not fetched",
+            "modules.json has 1,048,577 bytes, too many for such a file; name another model",
         ),
         (
             f"{MODEL}/config.json",
             MAX_CONFIG_BYTES + 1,
-            "config.json has 8,388,609 bytes, which no config has; not fetched",
+            "config.json has 8,388,609 bytes, too many for a config; name another model",
         ),
-        (f"{MODEL}/vocab.txt", 2**40, "vocab.txt has 1,099,511,627,776 bytes, which no such file has; not fetched"),
+        (
+            f"{MODEL}/vocab.txt",
+            2**40,
+            "vocab.txt has 1,099,511,627,776 bytes, too many for such a file; name another model",
+        ),
     ],
     ids=["modules.json", f"{MODEL}/config.json", f"{MODEL}/vocab.txt"],
 )
@@ -267,7 +271,7 @@ def test_a_model_without_weights(hub: Hub, within: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         pt2tf(WITHIN, tmp_path / "out")
     assert str(caught.value) == (
-        f"{WITHIN}: holds no weights of PyTorch that can be read; like weights look none; name a model that "
+        f"{WITHIN}: holds no weights of PyTorch that can be read (files that look like weights: none); name a model that "
         "save_pretrained wrote"
     )
 

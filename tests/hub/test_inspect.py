@@ -134,7 +134,7 @@ def test_a_hub_that_serves_no_ranges(hub: Hub, published: str) -> None:
     with pytest.raises(HubError) as caught:
         inspect(ID)
     assert str(caught.value) == (
-        f"{ID}/model.safetensors: the Hub does not serve a part of it; download the model and name its folder"
+        f"{ID}/model.safetensors: the Hub does not serve ranges of it; download the model and name its folder"
     )
 
 
@@ -151,7 +151,7 @@ def test_a_part_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
                 yield bytes(1000)
 
     monkeypatch.setattr(ranges, "_streamed", lambda *_: contextlib.nullcontext(Endless()))
-    with pytest.raises(HubError, match="a/b: the Hub sent another part of it than was asked for; run this again"):
+    with pytest.raises(HubError, match="a/b: the Hub sent another range than requested; run this again"):
         ranges._read_range("a/b", "http://127.0.0.1:9", 0, 2500)
     assert taken == [0, 1, 2]
 
@@ -163,11 +163,11 @@ def test_a_hub_that_fails_is_no_damaged_file(hub: Hub, tmp_path: Path, name: str
         folder = tf2pt(pt2tf(FIXTURE, tmp_path / "tf").out, tmp_path / "bin", format="bin").out
     hub.add(ID, files_of(FIXTURE, "config.json") | files_of(folder, name))
     hub.fail("GET /cdn/", *[Answer(503)] * 99)
-    with pytest.raises(HubError, match=r"the Hub is not well \(503\)"):
+    with pytest.raises(HubError, match=r"the Hub reports an error \(503\)"):
         inspect(ID)
     hub.faults.clear()
     hub.fail("GET /cdn/", *[Answer(206, b"short")] * 99)
-    with pytest.raises(HubError, match="another part of it than was asked for"):
+    with pytest.raises(HubError, match="another range than requested"):
         inspect(ID)
     hub.faults.clear()
     hub.repositories[ID].gated = True

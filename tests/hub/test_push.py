@@ -431,7 +431,7 @@ def test_not_verified(hub: Hub, out: Path) -> None:
         ({"passed": False}, "parity.json records a failed verification"),
         ({"report": None}, "parity.json records a failed verification"),
         ({"report": {**record["report"], "passed": False}}, "parity.json records a failed verification"),
-        ({"manifest_sha256": "0" * 64}, "parity.json is of another conversion.json"),
+        ({"manifest_sha256": "0" * 64}, "parity.json belongs to another conversion.json"),
         ({"format": 2}, "parity.json was written by another version"),
         ({"findings": record["findings"][:2]}, "parity.json does not record that files, weights and outputs passed"),
         ({"findings": 7}, "parity.json was not written by `convert verify` ('int' object is not iterable)"),
@@ -441,7 +441,7 @@ def test_not_verified(hub: Hub, out: Path) -> None:
     write_proof(out, verification(out, passed=False).to_json())
     assert refused(hub, out) == f"{start}parity.json records a failed verification{ending}"
     (out / "parity.json").unlink()
-    assert refused(hub, out) == f"{start}there is no parity.json{ending}"
+    assert refused(hub, out) == f"{start}no parity.json{ending}"
     result = push(out, ID, allow_unverified=True)
     assert not result.verified
     assert "**Not verified**: published without comparing it with its source." in hub.repositories[ID].pulls[0].body
@@ -580,7 +580,7 @@ def test_no_token(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "token" in refused(hub, out, kind=HubError)
     monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
     assert refused(hub, out, kind=HubError) == (
-        "the token of the Hub holds characters that no token has; copy it anew into HF_TOKEN, or log in with `hf auth login`"
+        "the Hub token holds characters that no token has; copy it into HF_TOKEN again, or log in with `hf auth login`"
     )
 
 
@@ -647,9 +647,9 @@ def test_a_mark_of_ours_in_the_text_is_not_the_section(hub: Hub, out: Path) -> N
     [
         ("POST .*/commit/", 403, "the Hub refuses (403"),
         ("POST .*/commit/", 412, "changed on the Hub meanwhile (412); run this again"),
-        ("POST .*/commit/", 500, f"the Hub is not well (500); run this again later; {UPLOADED}"),
-        ("PUT /upload/", 500, f"the Hub is not well (500); run this again later; {UPLOADED}"),
-        ("POST .*objects/batch", 429, "the Hub limits how much may be asked of it (429)"),
+        ("POST .*/commit/", 500, f"the Hub reports an error (500); run this again later; {UPLOADED}"),
+        ("PUT /upload/", 500, f"the Hub reports an error (500); run this again later; {UPLOADED}"),
+        ("POST .*objects/batch", 429, "the Hub's rate limit is reached (429)"),
     ],
 )
 def test_an_upload_that_fails(hub: Hub, out: Path, where: str, status: int, said: str) -> None:
@@ -672,8 +672,8 @@ def test_xet_storage_that_fails(kind: type[Exception]) -> None:
     with pytest.raises(HubError) as caught, explained(ID, kept=UPLOADED):
         frame["_upload_xet_files"]()
     assert str(caught.value) == (
-        f"{ID}: the Hub's Xet storage cannot be reached, or broke off ({kind.__name__}: no token); run this again, or go "
-        f"without it: set HF_HUB_DISABLE_XET=1; {UPLOADED}"
+        f"{ID}: cannot reach the Hub's Xet storage ({kind.__name__}: no token); run this again, or set "
+        f"HF_HUB_DISABLE_XET=1 to do without it; {UPLOADED}"
     )
 
 

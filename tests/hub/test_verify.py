@@ -39,7 +39,7 @@ def test_the_reference_is_of_the_other_framework(hub: Hub, published: str, tmp_p
     found = verify(tmp_path / "pt", reference=ID, weights_only=True)
     assert found.passed
     assert found.findings[1].against.endswith("/tf_model.h5, bit for bit")
-    with pytest.raises(HubError, match="nor a model on the Hub"):
+    with pytest.raises(HubError, match="nor a public model on the Hub"):
         verify(tmp_path / "pt", reference="org/none", weights_only=True)
 
 
@@ -120,9 +120,9 @@ class EqualOutputs(contextlib.nullcontext[None]):
 
 def test_a_verification_is_recorded(compared: Path) -> None:
     assert verify(compared).passed
-    assert read_proof(compared) == "there is no parity.json"
+    assert read_proof(compared) == "no parity.json"
     assert verify(compared, record=True, weights_only=True).passed
-    assert read_proof(compared) == "there is no parity.json"
+    assert read_proof(compared) == "no parity.json"
     found = verify(compared, record=True)
     held = read_proof(compared)
     assert isinstance(held, Proof)
@@ -131,7 +131,7 @@ def test_a_verification_is_recorded(compared: Path) -> None:
     assert again.findings == found.findings
     (compared / "parity.json").rename(compared / "other.json")
     (compared / "parity.json").symlink_to("other.json")
-    assert read_proof(compared) == "there is no parity.json"
+    assert read_proof(compared) == "no parity.json"
 
 
 def test_a_folder_that_may_only_be_read(compared: Path, caplog: pytest.LogCaptureFixture) -> None:

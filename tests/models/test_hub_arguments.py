@@ -73,7 +73,7 @@ def test_local_files_only(hub: Hub, published: str) -> None:  # noqa: F811
     with pytest.raises(ConverterError) as caught:
         obtain(published, None, None, Access(local_files_only=True))
     assert str(caught.value) == (
-        f"{published}: neither a file or folder here nor (all of it) in the cache of the Hub, which is not asked as "
+        f"{published}: not a file or folder here, nor complete in the Hub's cache, and "
         "local_files_only is set; correct the name, or unset local_files_only once to download it"
     )
     assert not hub.asked(".*")

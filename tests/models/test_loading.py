@@ -242,7 +242,7 @@ def test_towers_inside_models_with_heads(dual: Case, tmp_path: Path, caplog: pyt
     assert [item.name for item in vision.left_out] == ["classifier.bias", "classifier.weight"]
     assert text.new == ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
     assert "2 tensors left out: classifier.bias, classifier.weight" in caplog.text
-    assert "made anew: bert/pooler/dense/kernel" in caplog.text
+    assert "newly initialised: bert/pooler/dense/kernel" in caplog.text
     wanted, found = values(dual.keras), values(model)
     for name, value in found.items():
         if "pooler" in name:
