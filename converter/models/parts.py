@@ -175,11 +175,19 @@ class Composite:
         super().__init__(**kwargs)
         self.held: dict[str, Any] = {}
         self.variables_held: list[Any] = []
+        # A model's own parts, which have no layer around them, for `layers`, a list that only models have.
+        self.faces: list[PartLayer] = []
 
     def part(self, path: str, part: Any) -> Any:
         """Holds a part, or a layer made elsewhere, under a path; returns it."""
         self.held[path] = part
+        if isinstance(part, Part) and isinstance(self, keras.Model):
+            self.faces.append(PartLayer(part, name=path.rpartition("/")[2], dtype=self.dtype_policy))
         return part
+
+    def face(self, part: Part) -> PartLayer:
+        """The layer that one of this model's own parts is to others."""
+        return next(face for face in self.faces if face.part is part)
 
     def layer(self, path: str, kind: Callable[..., Any], *args: Any) -> Any:
         """Makes a layer of ``kind``, named after the last component of the path, and holds it; returns it."""
@@ -201,6 +209,8 @@ class Composite:
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
+        for face in self.faces:
+            face.build()
         if not self.trainable:  # Locked before there were variables: Keras would train those made since.
             for variable in self.variables_held:
                 variable.trainable = False
@@ -230,6 +240,45 @@ class Composite:
             return variable
 
         return make
+
+
+class PartLayer(keras.layers.Layer):
+    """What a part that a model has itself is to others: a layer, which can be frozen, called and looked at.
+
+    The variables are the model's, which names, orders and saves them; here they are only shared.
+
+    Args:
+        part: the part.
+        **kwargs: ``name`` and ``dtype``.
+    """
+
+    def __init__(self, part: Part, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.part = part
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "part" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.part, name)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Takes over the variables of the part, once the model has made them."""
+        del input_shape
+        self.shared = list(self.part.weights.values())
+        self.built = True
+        if not self.trainable:
+            for variable in self.shared:
+                variable.trainable = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the part makes of a tensor, without what Keras does around a layer."""
+        return self.part(*args, **kwargs)  # type: ignore[operator]  # a bare tensor is not called
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves nothing: the model does."""
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads nothing, likewise."""
 
 
 class CompositeLayer(Composite, keras.layers.Layer):

@@ -85,7 +85,7 @@ class TwoTowers(Pretrained, Composite, Calling):
             if item in modules:
                 made = self.part(path_in(KERAS, modules[item]), self._outside(item, modules[item]))
                 # A bare tensor is the variable itself, which `build` makes.
-                setattr(self, item, None if isinstance(made, Raw) else made)
+                setattr(self, item, None if isinstance(made, Raw) else self.face(made))
             else:
                 side: Side = "vision" if item == "vision" else "text"
                 setattr(self, f"{side}_model", self.part(f"{side}_model", self._tower(side, towers.get(side))))

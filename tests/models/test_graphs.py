@@ -9,11 +9,19 @@ import keras
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
-from converter.models import AutoTwoTower, DualEncoderOutput, TFVisionTextDualEncoderModel, named_variables
+from converter.models import (
+    AutoTwoTower,
+    DualEncoderOutput,
+    TFVisionTextDualEncoderModel,
+    build_tower,
+    named_variables,
+)
 from tests.models import reference
 from tests.models.conftest import Case
 from tests.models.families import Kind, prefix_of
+from tests.towers import TOWERS
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("about TensorFlow's graphs", allow_module_level=True)
@@ -141,6 +149,54 @@ def test_a_tower_is_locked_before_it_is_built_and_after(kind: Kind, built: bool)
     assert 3 < len(trained) < len(by_id) - 3
     model.vision_model.trainable = True
     assert len(model.trainable_variables) == len(by_id)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_every_weight_is_in_the_list_of_layers(kind: Kind, built: bool) -> None:
+    """To freeze all and thaw the last is how transfer learning is done with Keras."""
+    model = AutoTwoTower.from_config(kind.make())
+    if built:
+        model.build()
+    for layer in model.layers:
+        layer.trainable = False
+    model.build()
+    assert model.trainable_variables == []
+    thawed = {layer.name: layer for layer in model.layers}
+    for layer in thawed.values():
+        layer.trainable = True
+        assert {id(v) for v in model.trainable_variables} >= {id(v) for v in layer.weights}
+    held = [id(variable) for variable in named_variables(model).values()]
+    assert len(model.trainable_variables) == len(held)
+    assert {id(model.logit_scale)} == {id(variable) for variable in thawed["logit_scale"].weights}
+    assert len(model.weights) - len(held) == sum(v.path.endswith("seed_generator_state") for v in model.weights)
+
+
+def test_a_projection_is_a_layer(one: Case) -> None:
+    """With its weights, its own lock, and the path that it has always had in a .keras file: the model's."""
+    model = reference.keras_model(one.config, one.tensors)
+    for layer in model.layers:
+        layer.trainable = False
+    projection = model.visual_projection
+    assert model.get_layer("visual_projection") is projection
+    projection.trainable = True
+    assert model.trainable_variables == [projection.kernel] == projection.weights
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    before = {name: np.array(variable.value) for name, variable in named_variables(model).items()}
+    model.fit(reference.make_inputs(one.config, 2, 2), verbose=0)
+    changed = [name for name, v in named_variables(model).items() if not np.array_equal(before[name], v.value)]
+    assert [name.rpartition("visual_projection")[2] for name in changed] == ["/kernel"]
+    pooled = model.vision_model(pixel_values=one.inputs["pixel_values"]).pooler_output
+    np.testing.assert_array_equal(projection(pooled), model.get_image_features(pixel_values=one.inputs["pixel_values"]))
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_every_weight_of_a_tower_is_in_its_list_of_layers(name: str) -> None:
+    tower = build_tower(AutoConfig.for_model(name, **TOWERS[name].config))
+    tower.build()
+    assert len(tower.trainable_variables) == len(named_variables(tower))
+    for layer in tower.layers:
+        layer.trainable = False
+    assert tower.trainable_variables == []
 
 
 def test_dropout_is_on_in_training_only(one: Case) -> None:
