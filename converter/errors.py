@@ -10,6 +10,7 @@
     |   `-- UnsupportedOption       a config field whose value changes the graph in a way that is not supported
     |-- PlanError               the tensors of the checkpoint are not the tensors its config describes
     |-- HubError                the Hub refuses, or cannot be reached
+    |-- ArgumentError           a function was given a word or an object that it does not take
     |-- TargetError             the output cannot be written where it was asked for
     |-- CheckError              the written file is not the source, bit for bit
     |-- ModelError              a model was asked for something it cannot do
@@ -74,6 +75,10 @@ class PlanError(ConverterError):
 
 class HubError(ConverterError):
     """The Hub refuses what was asked of it, or cannot be reached."""
+
+
+class ArgumentError(ConverterError, ValueError):
+    """A function was given a word, a number or an object that it does not take; the message says what it takes."""
 
 
 class TargetError(ConverterError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.arguments import check_least, checked
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.formats import default_format, weights_file
 from converter.conversion.plan import Dropped
@@ -30,6 +31,7 @@ from converter.specs import Framework, StoredTensor
 Array = np.ndarray[Any, Any]
 
 
+@checked()
 def combine(
     vision: str | os.PathLike[str],
     text: str | os.PathLike[str],
@@ -65,6 +67,8 @@ def combine(
     Raises:
         ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
     """
+    check_least("projection_dim", projection_dim, 1)
+    check_least("seed", seed, 0)
     vision, text, out = expanded(vision), expanded(text), Path(expanded(out))
     weights_file(target, format or default_format(target))
     check_out(out, None, overwrite)  # before anything is downloaded

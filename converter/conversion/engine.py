@@ -8,15 +8,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from converter.arguments import checked
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
 from converter.conversion.positions import check_positions, warning
 from converter.conversion.sources import Source, opened
 from converter.conversion.writing import Job, Progress, Written, write_job
-from converter.errors import ConfigError, ConverterError, SourceError, TargetError
+from converter.errors import ConfigError, TargetError
 from converter.folder.files import FileRecord, Identity, expanded
 from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import sidecars_of
@@ -27,8 +28,10 @@ from converter.names.frameworks import CANONICAL, KERAS, command, framework_name
 from converter.names.rule_files import SIDES
 from converter.specs import JSON_FORMAT, Checkpoint, Framework, StoredTensor, Wanted, uniform
 
-Config = str | os.PathLike[str] | Mapping[str, Any]
-_CONFIGS = (str, os.PathLike, Mapping, type(None))
+Config = Annotated[
+    str | os.PathLike[str] | Mapping[str, Any] | None,
+    "the config is a {}, expected a path or a dict; for a model in memory pass model.config.to_dict()",
+]
 _log = logging.getLogger(__name__)
 
 
@@ -109,12 +112,13 @@ class Conversion:
         return {"format": JSON_FORMAT} | plain | paths | {"dropped": dropped, "files": files} | alike
 
 
+@checked(but=("format",))
 def pt2tf(
     source: Source,
     out: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    config: Config | None = None,
+    config: Config = None,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
     max_shard_size: str | int | None = None,
@@ -152,12 +156,13 @@ def pt2tf(
     )
 
 
+@checked(but=("format",))
 def tf2pt(
     source: Source,
     out: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    config: Config | None = None,
+    config: Config = None,
     format: Literal["safetensors", "bin"] = "safetensors",
     names: Names = "v4",
     dtype: Dtype = "keep",
@@ -201,7 +206,7 @@ def run_conversion(
     source: Source,
     revision: str | None,
     out: Path,
-    config: Config | None,
+    config: Config,
     options: Mapping[str, Any],
     overwrite: bool,
     check: bool,
@@ -223,9 +228,6 @@ def run_conversion(
         dry_run: plan only.
         progress: called with a stage's name, bytes done and bytes in all.
     """
-    for what, value, types in (("source", source, (str, os.PathLike, Mapping)), ("config", config, _CONFIGS)):
-        if not isinstance(value, types):
-            raise _of_another_type(what, value)
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
         config = expanded(config)
@@ -268,15 +270,6 @@ def _local(source: Source, revision: str | None, out: Path) -> Path | None:
     return None if path.is_file() and real != home and real.is_relative_to(home) else path
 
 
-def _of_another_type(what: str, value: object) -> ConverterError:
-    """The error of an object in place of what is read, a model's own say."""
-    if what == "source":
-        way = "a path, a Hub id or a state dict; for a model in memory pass model.state_dict()"
-        return SourceError(f"the source is a {type(value).__name__}, expected {way}")
-    way = "a path or a dict; for a model in memory pass model.config.to_dict()"
-    return ConfigError(f"the config is a {type(value).__name__}, expected {way}")
-
-
 def _warn(job: Job) -> None:
     """Says what equal weights may compute differently."""
     said = warning(job.config, job.plan.source, job.plan.target)
@@ -298,7 +291,7 @@ def _log_plan(job: Job) -> None:
         _log.debug("%s: left out: %s", item.name, item.reason)
 
 
-def _config(config: Config | None, folder: Path | None) -> TwoTowerConfig:
+def _config(config: Config, folder: Path | None) -> TwoTowerConfig:
     if isinstance(config, Mapping):
         return check_config(config, "config")
     if config is not None:

@@ -46,7 +46,7 @@ def weights_file(framework: Framework, format: str) -> str:
         TargetError: the framework has no such container.
     """
     choose("target", framework, FORMATS)
-    if format not in FORMATS[framework]:
+    if str(format) not in FORMATS[framework]:  # Python hands on what is no word, too
         raise TargetError(
             f"format {printable(str(format), 60)} is not one of {framework_name(framework)}'s; choose "
             f"{' or '.join(FORMATS[framework])}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.arguments import checked
 from converter.checkpoints.detect import open_source
 from converter.conversion.plan import Plan, make_plan
 from converter.errors import ConverterError, reading
@@ -82,6 +83,7 @@ class CheckpointInfo:
         return {"format": JSON_FORMAT} | vars(self) | {"source": str(self.source), "nbytes": self.nbytes} | alike
 
 
+@checked()
 def inspect(
     source: str | os.PathLike[str], *, revision: str | None = None, config: str | os.PathLike[str] | None = None
 ) -> CheckpointInfo:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from converter.checkpoints.detect import open_source
 from converter.checkpoints.memory import read_state_dict
@@ -20,7 +20,10 @@ from converter.hub.download import Obtained, obtain
 from converter.names.frameworks import CANONICAL, among, command, framework_name
 from converter.specs import Checkpoint, Wanted
 
-Source = str | os.PathLike[str] | Mapping[str, Any]
+Source = Annotated[
+    str | os.PathLike[str] | Mapping[str, Any],
+    "the source is a {}, expected a path, a Hub id or a state dict; for a model in memory pass model.state_dict()",
+]
 
 
 @dataclass(frozen=True)

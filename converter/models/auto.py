@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from converter.arguments import checked
 from converter.errors import ModelError, listed, printable
 from converter.models.registry import family_class
 from converter.models.two_towers import TwoTowers
@@ -26,6 +27,7 @@ class AutoTwoTower:
         )
 
     @classmethod
+    @checked()
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],
@@ -43,8 +45,10 @@ class AutoTwoTower:
             revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
-            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change. Of the Hub:
-                ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``, as a Keras policy or the dtype of any framework,
+                or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
+                change. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,
+                ``force_download``.
 
         Returns:
             The model, built: of the class that the family of its config.json has, for example ``TFCLIPModel``.

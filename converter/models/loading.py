@@ -15,6 +15,7 @@ import keras
 from keras import ops
 from transformers import AutoConfig
 
+from converter.arguments import checked
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.plan import Dropped
 from converter.conversion.streams import open_tensors, open_tower
@@ -23,7 +24,9 @@ from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.models.asking import hub_arguments
 from converter.models.assigning import assign, stored
+from converter.models.dtypes import AUTO, DTYPE_NAMES, take_dtype
 from converter.models.names import named_variables
+from converter.models.parts import Composite
 from converter.models.registry import family_class, side_of, tower_class, tower_config
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
@@ -49,7 +52,8 @@ class LoadingReport:
     new: tuple[str, ...]
 
 
-def build_tower(config: Any, side: str | None = None, *args: Any, **kwargs: Any) -> Any:
+@checked()
+def build_tower(config: Any, side: Side | None = None, *args: Any, **kwargs: Any) -> Any:
     """Makes a tower with fresh weights from a config of transformers.
 
     Args:
@@ -82,8 +86,9 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+@checked()
 @_without_collection()
-def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: Any) -> Any:
+def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: Any) -> Any:
     """Loads one tower: from its own checkpoint with or without prefix and head, a full CLIP, or a dual encoder.
 
     Args:
@@ -91,8 +96,9 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
             either framework.
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
-        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``dtype``, ``add_pooling_layer`` of the tower;
-            fields of the config to change; those of ``hub_arguments``.
+        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``add_pooling_layer`` and ``dtype`` (or
+            ``torch_dtype``, as for a whole model) of the tower; fields of the config to change; those of
+            ``hub_arguments``.
 
     Returns:
         The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
@@ -103,8 +109,9 @@ def load_tower(source: Source, side: str | None = None, *args: Any, **kwargs: An
     revision, access = hub_arguments(source, kwargs)
     held = obtain(source, None, revision, access)
     wanted = side or _side_of(read_json(held.folder / "config.json").get("model_type"))
-    options = {name: kwargs.pop(name) for name in ("name", "dtype", "add_pooling_layer") if name in kwargs}
-    with open_tower(held.path, "vision" if wanted == "vision" else "text") as reader:
+    options: dict[str, Any] = {name: kwargs.pop(name) for name in ("name", "add_pooling_layer") if name in kwargs}
+    with open_tower(held.path, wanted) as reader:
+        options |= take_dtype(kwargs, reader)
         config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
         tower = build_tower(config, wanted, *args, initial="empty", **options)
         tower.build()
@@ -128,7 +135,7 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
             process that may end: whoever changes the file changes the model, or ends it.
-        **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` of the model; fields of the config to
+        **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` or ``torch_dtype``; fields of the config to
             change; those of ``hub_arguments``. ``from_pt`` is accepted and ignored: what kind of checkpoint it is, is
             detected.
 
@@ -138,9 +145,10 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
     Raises:
         ConverterError: the checkpoint is of another family than ``cls``, not complete or not sound.
     """
-    options = {name: kwargs.pop(name) for name in ("name", "dtype") if name in kwargs}
+    options: dict[str, Any] = {"name": kwargs.pop("name", None)}
     revision, access = hub_arguments(source, kwargs)
     with open_tensors(source, KERAS, revision, access) as reader:
+        options |= take_dtype(kwargs, reader)
         kind = _class_for(reader.family, cls, source)
         config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
         model = kind(_changed(config, kwargs), initial="empty", **options)
@@ -188,7 +196,8 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         text: checkpoint of the text tower; not needed with ``text_model=``.
         *args: of both towers.
         **kwargs: with ``vision_`` or ``text_`` in front those of ``load_tower``, or ``vision_model`` and ``text_model``
-            themselves; the others are fields of the dual encoder's config, such as ``projection_dim``.
+            themselves; ``dtype`` or ``torch_dtype`` of all; the others are fields of the dual encoder's config, such as
+            ``projection_dim``.
 
     Returns:
         The model, built. Train it before use: its projections are random.
@@ -197,8 +206,10 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         ModelError: a tower has neither a checkpoint nor a model.
         ConverterError: a checkpoint does not hold the tower, or is not sound.
     """
-    towers = {}
-    for side, source in (("vision", vision), ("text", text)):
+    towers: dict[str, Any] = {}
+    dtypes = {name: kwargs.pop(name) for name in DTYPE_NAMES if name in kwargs}
+    whole = {} if AUTO in dtypes.values() else take_dtype(dict(dtypes))
+    for side, source in zip(SIDES, (vision, text), strict=True):
         own = {n.removeprefix(f"{side}_"): kwargs.pop(n) for n in list(kwargs) if n.startswith(f"{side}_")}
         tower = own.pop("model", None)
         if tower is None and source is None:
@@ -207,12 +218,19 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
                 f"Pass the checkpoint of a {side} tower, or the tower as {side}_model=."
             )
         if tower is None and source is not None:
+            own = own if any(own.get(name) is not None for name in DTYPE_NAMES) else {**own, **dtypes}
             tower = load_tower(source, side, *args, name=f"{side}_model", **own)
+        if not isinstance(tower, Composite):
+            raise ModelError(
+                f"{side}_model is a {type(tower).__name__}; expected a {side} tower of converter.models. "
+                "Name its checkpoint instead, or make one with converter.models.build_tower(config)."
+            )
         towers[side] = tower
     configs = {side: tower.config for side, tower in towers.items()}
     kwargs = {name: value for name, value in kwargs.items() if name not in _NO_MEANING}
     config = cls.config_class.from_vision_text_configs(configs["vision"], configs["text"], **kwargs)
-    model = cls(config=config, vision_model=towers["vision"], text_model=towers["text"])
+    whole = whole or {"dtype": towers["text"].dtype_policy}
+    model = cls(config=config, vision_model=towers["vision"], text_model=towers["text"], **whole)
     model.build()
     _LOG.warning("visual_projection, text_projection and logit_scale are new: train this model before using it")
     return model

@@ -26,6 +26,10 @@ def named_variables(layer: Any) -> dict[str, Any]:
     Raises:
         ModelError: the layer is not built.
     """
+    if not isinstance(layer, Composite):
+        raise ModelError(
+            f"the layer is a {type(layer).__name__}; give a model of this package, or a tower or layer of one"
+        )
     if not layer.built:
         raise ModelError(f"{layer.name} has no variables yet. Call its build() first.")
     found: dict[str, Any] = {}

@@ -168,6 +168,7 @@ class Composite:
     """
 
     initial: str = "random"
+    name: str
     built: bool
     trainable: bool
 

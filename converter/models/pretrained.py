@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from converter.arguments import checked
 from converter.errors import ModelError, listed
 from converter.models import ports
+from converter.specs import Framework
 
 if TYPE_CHECKING:
     from converter.conversion.engine import Conversion
-    from converter.specs import Framework
 
 _OF_KERAS = (".weights.h5", ".keras", ".weights.json")
 
@@ -20,6 +21,7 @@ class Pretrained:
     """Mixin of models with two towers."""
 
     @classmethod
+    @checked()
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],
@@ -37,8 +39,10 @@ class Pretrained:
             revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
-            **kwargs: ``name`` and ``dtype`` of the model, any Keras dtype policy; fields of the config to change. Of the Hub:
-                ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``, as a Keras policy or the dtype of any framework,
+                or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
+                change. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,
+                ``force_download``.
 
         Returns:
             The model, built.
@@ -51,6 +55,7 @@ class Pretrained:
         loaded: Self = load_two_towers(cls, source, revision=revision, config=config, from_pt=from_pt, **kwargs)
         return loaded
 
+    @checked()
     def save_pretrained(
         self,
         out: str | os.PathLike[str],
@@ -118,6 +123,7 @@ class Pretrained:
             )
         super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
+    @checked()
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Writes a SavedModel with the signatures ``similarity`` (the default), ``encode_image`` and ``encode_text``.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from converter.errors import UnsupportedOption, printable
+from converter.models.dtypes import model_options
 from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
@@ -60,7 +61,8 @@ class Tower(Composite, keras.Model):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name or f"tf_{self.main_layer}_model", **kwargs)
+        options = model_options(initial, {**kwargs, "name": name})
+        super().__init__(**{**options, "name": name or f"tf_{self.main_layer}_model"})
         self.config = config
         self.add_pooling_layer = add_pooling_layer
         self.initial = initial

@@ -14,6 +14,7 @@ import transformers
 
 from converter.errors import ConfigError, ModelError
 from converter.models.calling import Calling
+from converter.models.dtypes import model_options
 from converter.models.parts import Composite, Dense, Part, Raw
 from converter.models.pretrained import Pretrained
 from converter.models.registry import tower_class
@@ -74,7 +75,8 @@ class TwoTowers(Pretrained, Composite, Calling):
         **kwargs: Any,
     ) -> None:
         config = self.checked_config(config)
-        super().__init__(name=kwargs.pop("name", None) or self.load_weight_prefix, **kwargs)
+        options = model_options(initial, kwargs)
+        super().__init__(**{**options, "name": options.get("name") or self.load_weight_prefix})
         self.initial = initial
         self.config = config
         self.vision_embed_dim = config.vision_config.hidden_size

@@ -9,10 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from converter.arguments import checked
+from converter.errors import ArgumentError
 from converter.names.configs import TwoTowerConfig
 from converter.names.families import joined
 
 
+@checked()
 def tf_to_pt_weight_rename(tf_weight: str) -> tuple[str]:
     """Erases the main layer from a TensorFlow weight name, exactly as transformers 4.x did.
 
@@ -26,7 +29,7 @@ def tf_to_pt_weight_rename(tf_weight: str) -> tuple[str]:
         The name in a 1-tuple.
 
     Raises:
-        ValueError: the name holds ``vision_model`` more than twice.
+        ArgumentError: the name holds ``vision_model`` more than twice.
 
     Source: TFVisionTextDualEncoderModel.tf_to_pt_weight_rename, transformers 4.57.
     """
@@ -76,7 +79,7 @@ def _clause(name: str) -> Mapping[str, Any] | None:
                 if "count" not in candidate or name.count(candidate["contains"]) == candidate["count"]:
                     found: Mapping[str, Any] = candidate
                     return found
-            raise ValueError(
+            raise ArgumentError(
                 f"Unexpected weight name {name}: it holds {clause['contains']} {name.count(clause['contains'])} times"
             )
     return None

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from converter.arguments import check
 from converter.errors import OptionError
-from converter.parity.runners.options import CandidateOptions, ReferenceOptions, check_device
+from converter.parity.comparison import Tolerance
+from converter.parity.runners.options import CandidateOptions, ReferenceOptions
 from converter.parity.samples import Samples, find_samples
+
+_PATH: Any = str | os.PathLike[str]
+_TYPES = {"atol": float, "rtol": float, "device": str, "backend": str, "float64": bool, "seed": int, "seconds": float}
 
 
 @dataclass(frozen=True)
@@ -42,16 +50,27 @@ class VerifyOptions:
     images: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses what is no device, no number of seconds and no seed; other options are checked where they are used.
+        """Refuses what is of another type, no device, no number of seconds, no seed and no backend; a path may be a text.
 
         Raises:
             OptionError: they make no sense.
         """
+        images = (self.images,) if isinstance(self.images, str | os.PathLike) else self.images
+        check("images", images, Sequence, OptionError)
+        for value in images:
+            check("images", value, _PATH, OptionError)
+        object.__setattr__(self, "images", tuple(Path(value) for value in images))
+        for name in ("texts", "reference_python"):
+            check(name, value := getattr(self, name), _PATH | None, OptionError)
+            object.__setattr__(self, name, None if value is None else Path(value))
+        for name, kind in _TYPES.items():
+            check(name, getattr(self, name), kind, OptionError)
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise OptionError(f"seconds is {self.seconds}; give a finite number above 0")
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}; give a number of 0 or more")
-        check_device(self.device)
+        Tolerance(self.atol, self.rtol)
+        self.candidate("float32")
 
     @property
     def reference(self) -> ReferenceOptions:

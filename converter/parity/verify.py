@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from converter.arguments import checked
 from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, listed, printable, reading
@@ -79,6 +80,7 @@ class Verification:
         }
 
 
+@checked()
 def verify(
     folder: str | os.PathLike[str] = ".",
     *,
@@ -206,6 +208,7 @@ def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) 
     return obtain(reference, None if recorded is None else recorded.source_framework).path
 
 
+@checked()
 def record_reference(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from converter.arguments import checked
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
 from converter.conversion.formats import FORMATS
@@ -104,6 +105,7 @@ class _Target:
     pull: Any | None
 
 
+@checked()
 def push(
     folder: str | os.PathLike[str],
     repository: str,

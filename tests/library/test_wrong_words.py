@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter import ConverterError, combine, inspect, pt2tf, tf2pt
+import converter
+from converter import ConverterError, VerifyOptions, combine, inspect, pt2tf, push, record_reference, tf2pt, verify
+from converter.errors import OptionError
+from tests import wrong
 from tests.tiny import EXPECTED, FIXTURE
 
 CHOICES = "does not exist; choose"
@@ -68,6 +71,99 @@ def test_wrong_words(call: Callable[[Path], Any], said: str, tmp_path: Path) -> 
         call(tmp_path / "out")
     assert str(caught.value) == said
     assert list(tmp_path.iterdir()) == []
+
+
+SOURCES = {"pt2tf": FIXTURE, "inspect": FIXTURE, "record_reference": FIXTURE, "tf2pt": EXPECTED}
+OTHERS = {"vision": FIXTURE, "text": FIXTURE, "folder": EXPECTED, "repository": "me/it", "tf_weight": "text_model.a.b"}
+FUNCTIONS = [name for name in converter.__all__ if name.islower()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_parameter_of_every_function(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong words name the choices, and objects of other types what is expected; nothing is done before."""
+    monkeypatch.chdir(tmp_path)
+    function = getattr(converter, name)
+    hints = wrong.hints_of(function)
+    right = {"source": SOURCES.get(name), "out": tmp_path / "out.safetensors", **OTHERS}
+    given = {parameter: value for parameter, value in right.items() if parameter in hints}
+    tried = list(wrong.cases(function))
+    assert {parameter for parameter, _, _ in tried} == set(hints)
+    for parameter, value, words in tried:
+        said = wrong.refused(function, given, parameter, value)
+        assert all(word.strip("'") in said for word in words), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_functions_are_tried() -> None:
+    assert set(FUNCTIONS) >= {"pt2tf", "tf2pt", "combine", "inspect", "verify", "record_reference", "push"}
+    counted = {name: len(wrong.hints_of(getattr(converter, name))) for name in FUNCTIONS}
+    assert (counted["pt2tf"], counted["verify"], counted["push"]) == (11, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("device", "gpu", "device is gpu, expected auto, cpu, cuda or cuda:<number>"),
+        ("device", 7, "device is 7 (int); expected a text"),
+        ("backend", "torch", "backend is torch, expected tensorflow or jax"),
+        ("atol", "1e-4", "atol is '1e-4' (str); expected a number"),
+        ("rtol", -1, "rtol is -1, expected a finite number that is not negative"),
+        ("float64", "yes", "float64 is 'yes' (str); expected True or False"),
+        ("seed", 1.5, "seed is 1.5 (float); expected a whole number"),
+        ("seed", True, "seed is True (bool); expected a whole number"),
+        ("seconds", None, "seconds is None; expected a number"),
+        ("reference_python", 7, "reference_python is 7 (int); expected a path or None"),
+        ("texts", ["a"], "texts is ['a'] (list); expected a path or None"),
+        ("images", 7, "images is 7 (int); expected a sequence"),
+        ("images", [None], "images is None; expected a path"),
+    ],
+)
+def test_options_of_verify(option: str, value: object, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        VerifyOptions(**{option: value})  # type: ignore[arg-type]
+    assert str(caught.value) == said
+
+
+def test_paths_in_options_may_be_texts() -> None:
+    given: Any = {"texts": "a.txt", "images": "b.png", "reference_python": "python"}
+    wanted = VerifyOptions(texts=Path("a.txt"), images=(Path("b.png"),), reference_python=Path("python"))
+    assert VerifyOptions(**given) == wanted
+    assert VerifyOptions(images=["b.png"]).images == (Path("b.png"),)  # type: ignore[arg-type, list-item]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda out: combine(FIXTURE, FIXTURE, out, projection_dim=0), "projection_dim is 0; expected 1 or more"),
+        (lambda out: combine(FIXTURE, FIXTURE, out, seed=-1), "seed is -1; expected 0 or more"),
+        (
+            lambda out: combine(FIXTURE, FIXTURE, out, format="nonsense"),
+            "format nonsense is not one of PyTorch's; choose safetensors or bin",
+        ),
+        (lambda out: pt2tf(FIXTURE, out, overwrite="no"), "overwrite is 'no' (str); expected True or False"),
+        (
+            lambda out: pt2tf(FIXTURE, out, max_shard_size=1.5),
+            "max_shard_size is 1.5 (float); expected a text or a whole number or None",
+        ),
+        (lambda out: verify(7), "folder is 7 (int); expected a path"),
+        (lambda out: verify(EXPECTED, options={"atol": 1}), "options is {'atol': 1} (dict); expected a VerifyOptions or None"),
+        (lambda out: record_reference(b"x", out), "source is b'x' (bytes); expected a path"),
+        (lambda out: push(out, "me/it", create_pr="no"), "create_pr is 'no' (str); expected True or False or None"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_other_types(call: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConverterError) as caught:
+        call(tmp_path / "out")
+    assert str(caught.value) == said
+    assert isinstance(caught.value, ValueError | OptionError) or "PyTorch's" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_a_function_does_not_have() -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        pt2tf(FIXTURE, "out", nonsense=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="out"):
+        pt2tf(FIXTURE)  # type: ignore[call-arg]
 
 
 def test_a_folder_beside_a_single_file_is_no_part_of_the_source(

@@ -11,8 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from converter.arguments import checked
 from converter.errors import ModelError
 from converter.models.registry import tower_config
+from converter.models.tower import Tower
 from converter.models.two_towers import TwoTowers
 from converter.names import scopes
 from converter.names.configs import check_config
@@ -66,6 +68,12 @@ class TFVisionTextDualEncoderModel(TwoTowers, model_type="vision-text-dual-encod
                 f"{f'; only {given[0]}_model was given' if given else ''}. "
                 "Pass config=, or vision_model= and text_model=."
             )
+        for side, tower in (("vision", vision_model), ("text", text_model)):
+            if not isinstance(tower, Tower):
+                raise ModelError(
+                    f"{side}_model is a {type(tower).__name__}; expected a {side} tower of converter.models. "
+                    "Make one with converter.models.build_tower(config), or give a config only."
+                )
         return cls.config_class.from_vision_text_configs(vision_model.config, text_model.config)
 
     @classmethod
@@ -162,6 +170,7 @@ class TFVisionTextDualEncoderModel(TwoTowers, model_type="vision-text-dual-encod
         return (scopes.restore_main_layer(pt_weight, check_config(self.config.to_dict())),)
 
     @classmethod
+    @checked()
     def from_vision_text_pretrained(
         cls,
         vision_model_name_or_path: str | os.PathLike[str] | None = None,
@@ -177,8 +186,8 @@ class TFVisionTextDualEncoderModel(TwoTowers, model_type="vision-text-dual-encod
             text_model_name_or_path: checkpoint of the text tower, likewise; not needed with ``text_model=``.
             *model_args: of both towers: ``add_pooling_layer``.
             **kwargs: ``vision_model`` and ``text_model``, towers themselves; with ``vision_`` or ``text_`` in front
-                ``revision``, ``config``, ``dtype`` or a field of that tower's config; the others are fields of the dual
-                encoder's config, such as ``projection_dim``.
+                ``revision``, ``config``, ``dtype`` or a field of that tower's config; ``dtype`` or ``torch_dtype`` of all;
+                the others are fields of the dual encoder's config, such as ``projection_dim``.
 
         Returns:
             The model, built.
