@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,13 +262,16 @@ def test_out_is_taken_away_while_it_is_replaced(tmp_path: Path, monkeypatch: pyt
     assert leftovers(tmp_path) == []
 
 
-def test_a_link_is_not_swept(tmp_path: Path) -> None:
-    """What lies beside OUT may be made by anybody."""
+def test_a_link_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside OUT may be made by anybody. That rmtree happens to refuse links is not relied on."""
+    removed: list[Path] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: removed.append(path))
     old_checkpoint(tmp_path / "elsewhere")
     link = tmp_path / f".out{HALF}"
     link.symlink_to("elsewhere")
     with staged(tmp_path / "out", False) as staging:
         (staging / "new").touch()
+    assert removed == []
     assert link.is_symlink()
     assert (tmp_path / "elsewhere" / "config.json").read_text() == "old"
 
