@@ -88,6 +88,8 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
         yield f"  {printable(change)}"
     if result.config_unknown:
         yield f"  config.json: unknown fields kept: {listed(result.config_unknown)}"
+    if result.left_behind:
+        yield f"  not copied: {listed(result.left_behind, limit=5)}"
     if result.replaced or result.kept:
         words = ("would be replaced", "would stay") if result.dry_run else ("replaced", "stayed")
         names = listed([name for name, _ in fold(result.replaced)])

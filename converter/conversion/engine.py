@@ -16,11 +16,11 @@ from converter.conversion.formats import choose, weights_file
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
 from converter.conversion.positions import check_positions, warning
 from converter.conversion.sources import Source, opened
-from converter.conversion.writing import Job, Progress, Written, write_job
+from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
 from converter.folder.files import FileRecord, Identity, expanded
 from converter.folder.replacing import outlook, settle
-from converter.folder.sidecars import sidecars_of
+from converter.folder.sidecars import lies_beside, sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
 from converter.names.configs import HYBRID, TwoTowerConfig, check_config, read_config
@@ -59,6 +59,8 @@ class Conversion:
         made_new: weights drawn at random, because no source has them (``combine`` only).
         config_rewritten: changes to config.json, in words.
         config_unknown: fields of config.json that are not known here; they were kept.
+        left_behind: names of what lies beside the source's weights and is not taken along; folders end with a slash. Of a
+            single weights file, those that seem to be of a tokenizer or processor.
         files: every file of ``out`` but the manifest, with sha256 if ``checked``.
         replaced: files of an ``out`` that was there that were replaced, or with ``dry_run`` and ``overwrite`` would be.
         kept: how many files and folders in it stay as they are.
@@ -87,6 +89,7 @@ class Conversion:
     made_new: tuple[str, ...]
     config_rewritten: tuple[str, ...]
     config_unknown: tuple[str, ...]
+    left_behind: tuple[str, ...]
     files: tuple[FileRecord, ...]
     replaced: tuple[str, ...]
     kept: int
@@ -242,7 +245,7 @@ def run_conversion(
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held.folder), options, progress)
             _warn(job)
             sidecars = (held.folder,) if held.folder else ()
-            job = replace(job, sidecars=sidecars, before=held.before, origin=held.origin)
+            job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin)
             _log_plan(job)
             written = write_job(job, overwrite, check) if not dry_run else _foreseen(job, overwrite)
     result = _summary(job, written, dry_run, held.began)
@@ -254,8 +257,9 @@ def run_conversion(
 
 def _foreseen(job: Job, overwrite: bool) -> Written:
     """What is known of a job that is not carried out: what it would replace."""
-    replaced, kept = outlook(job.out, sidecars_of(job.sidecars)) if overwrite else ((), 0)
-    return Written(replaced=replaced, kept=kept)
+    copied = sidecars_of(job.sidecars)
+    replaced, kept = outlook(job.out, copied) if overwrite else ((), 0)
+    return Written(replaced=replaced, kept=kept, left_behind=not_taken(job, copied))
 
 
 def _local(source: Source, revision: str | None, out: Path) -> Path | None:
@@ -349,10 +353,15 @@ def write_tensors(
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     job = _plan_job(target, Path(label), Path(expanded(out)), held, check_config(config), options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
-    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {})
+    beside = tuple(name for folder in sidecars for name in lies_beside(folder) if name not in _names(before))
+    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {}, beside=beside)
     for folder in sidecars or (None,):
         check_out(job.out, folder, overwrite)
     return _summary(job, write_job(job, overwrite, check=False), False, started)
+
+
+def _names(files: Mapping[Path, Identity] | None) -> set[str]:
+    return {path.name for path in files or ()}
 
 
 def _plan_job(
@@ -431,6 +440,7 @@ def _summary(job: Job, written: Written, dry_run: bool, started: float) -> Conve
         made_new=job.made_new,
         config_rewritten=written.config_rewritten,
         config_unknown=job.config.unknown_fields,
+        left_behind=written.left_behind,
         files=written.files,
         replaced=written.replaced,
         kept=written.kept,

@@ -15,7 +15,7 @@ from converter.checkpoints.memory import read_state_dict
 from converter.checkpoints.shards import INDEX
 from converter.errors import SourceError
 from converter.folder.files import Identity, identities, identity
-from converter.folder.sidecars import SIDECARS
+from converter.folder.sidecars import SIDECARS, lies_beside
 from converter.hub.download import Obtained, obtain
 from converter.names.frameworks import CANONICAL, among, command, framework_name
 from converter.specs import Checkpoint, Wanted
@@ -35,6 +35,7 @@ class Opened:
         checkpoint: what it holds.
         folder: where config.json and the small files are; None for tensors in memory.
         origin: what is known of a source on the Hub; None for others.
+        beside: names of what lies beside its weights.
         before: identity of each weights file before its header was read, and of the small ones beside them.
         began: ``time.perf_counter()`` when reading began: a download is not the conversion's time.
     """
@@ -43,6 +44,7 @@ class Opened:
     checkpoint: Checkpoint
     folder: Path | None
     origin: Obtained | None
+    beside: tuple[str, ...]
     before: Mapping[Path, Identity]
     began: float
 
@@ -65,7 +67,7 @@ def opened(source: Source, framework: Wanted, revision: str | None = None) -> It
         if CANONICAL not in among(framework):
             raise SourceError(f"a state dict in memory is {framework_name(CANONICAL)}'s; use {command(CANONICAL)}")
         checkpoint = read_state_dict(source)
-        yield Opened(Path("memory"), checkpoint, None, None, {}, began)
+        yield Opened(Path("memory"), checkpoint, None, None, (), {}, began)
         return
     held = obtain(source, framework, revision)
     began = time.perf_counter() if held.hub else began
@@ -75,7 +77,8 @@ def opened(source: Source, framework: Wanted, revision: str | None = None) -> It
         now = {file: identity(file) for file in checkpoint.files}
         before = {file: seen.get(file, held_now) for file, held_now in now.items()}
         origin = held if held.hub else None
-        yield Opened(Path(source), checkpoint, folder, origin, {**before, **small_files(seen)}, began)
+        beside = held.beside if held.hub else lies_beside(held.path)
+        yield Opened(Path(source), checkpoint, folder, origin, beside, {**before, **small_files(seen)}, began)
     finally:
         checkpoint.close()
 

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from converter.folder import manifest
 from converter.folder.files import FileRecord, file_record, hash_file, identity, write_json
 from converter.folder.manifest import TensorRecord
 from converter.folder.replacing import outlook
-from converter.folder.sidecars import copy_sidecars, rewrite_config
+from converter.folder.sidecars import copy_sidecars, left_behind, rewrite_config
 from converter.folder.staging import explained, staged
 from converter.hub.download import Obtained
 from converter.names.buffers import Array, holds
@@ -68,6 +68,7 @@ class Job:
         options: as they were given, for the manifest.
         progress: called with a stage's name, bytes done and bytes in all.
         made_new: weights drawn at random, for the manifest.
+        beside: names of what lies beside the source's weights.
         origin: what is known of a source on the Hub; None for others.
     """
 
@@ -83,6 +84,7 @@ class Job:
     sidecars: tuple[Path, ...] = ()
     before: Mapping[Path, Identity] = field(default_factory=dict)
     made_new: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     origin: Obtained | None = None
 
     @property
@@ -107,6 +109,7 @@ class Written:
         overflowed: how many values of which tensors.
         replaced: files of an ``out`` that was there that gave way.
         kept: how many files and folders in it stayed.
+        left_behind: names of what lies beside the source's weights and was not taken along.
     """
 
     nbytes: int = 0
@@ -117,6 +120,7 @@ class Written:
     overflowed: Mapping[str, int] = field(default_factory=dict)
     replaced: tuple[str, ...] = ()
     kept: int = 0
+    left_behind: tuple[str, ...] = ()
 
 
 def write_job(job: Job, overwrite: bool, check: bool) -> Written:
@@ -150,9 +154,15 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         replaced, kept = outlook(job.out, [file.name for file in files])
-        written = Written(needed, files, tensors, rewritten, source_files, overflowed, replaced, kept)
+        left = not_taken(job, copied)
+        written = Written(needed, files, tensors, rewritten, source_files, overflowed, replaced, kept, left)
         write_json(staging / manifest.NAME, _manifest(job, written))
     return written
+
+
+def not_taken(job: Job, copied: Collection[str]) -> tuple[str, ...]:
+    """Of what lies beside the source's weights, what is not taken along."""
+    return left_behind(job.beside, {*copied, *(path.name for path in job.checkpoint.files)})
 
 
 @contextlib.contextmanager
@@ -356,6 +366,7 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
         "dropped": [item.to_json() for item in job.plan.dropped],
         "restored": sorted(job.plan.restored),
         "made_new": list(job.made_new),
+        "left_behind": list(written.left_behind),
         "casts": job.plan.casts,
         "overflowed": dict(written.overflowed),
         "dialects": dict(job.plan.dialects),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import filecmp
 import json
 import math
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,39 @@ SIDECARS = (
 )  # fmt: skip
 _NAME_OR_PATH = "_name_or_path"
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
+_OURS = ("conversion.json", "parity.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
 _BEGINNING = 200  # bytes, by which what stands in a file's place is known
+# Names of what lies beside weights and is not taken along, in a manifest and in results.
+MAX_LEFT_BEHIND = 1000
+_LIKE_SIDECARS = re.compile(
+    r"token|vocab|merges|bpe|spm|spiece|sentencepiece|processor|processing|extractor|chat_template"
+)
 
 
 def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
     """Names of what ``copy_sidecars`` would copy."""
     places = {name: sources[-1 if name in OF_IMAGES else 0] for name in SIDECARS if sources}
     return tuple(name for name, folder in places.items() if (folder / name).is_file())
+
+
+def lies_beside(source: Path) -> tuple[str, ...]:
+    """Names of what lies beside weights, folders with a slash; neither hidden files nor what this program has written.
+
+    Args:
+        source: a folder, or a weights file: what lies around that need not be its own, so that only what seems to be of a
+            tokenizer or processor is named.
+    """
+    folder, alone = (source, False) if source.is_dir() else (source.parent, True)
+    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _OURS)
+    names = (f"{path.name}/" if path.is_dir() else path.name for path in seen)
+    return tuple(sorted(name for name in names if not alone or _LIKE_SIDECARS.search(name)))
+
+
+def left_behind(beside: Collection[str], taken: Collection[str]) -> tuple[str, ...]:
+    """Of what lies beside weights, what is not taken along; the first ``MAX_LEFT_BEHIND`` names."""
+    left = (name for name in beside if name not in taken and name != "config.json" and ".index." not in name)
+    return tuple(dict.fromkeys(left))[:MAX_LEFT_BEHIND]
 
 
 def copy_sidecars(

@@ -50,6 +50,7 @@ class Obtained:
         hub: the id; None for a path.
         commit: of the Hub; None for a path.
         sha256: by name of a file, the sum that the Hub has recorded of it; empty for a path.
+        beside: names of the files that the Hub lists beside the weights; empty for a path.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Obtained:
     hub: str | None = None
     commit: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -136,7 +138,8 @@ def obtain(
     _download(snapshot, (*taken, *weights))
     sums = {name: (snapshot.folder / name).resolve().name for name in weights}
     recorded = {name: digest for name, digest in sums.items() if _SHA256.fullmatch(digest)}
-    return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded)
+    beside = tuple(sorted(name for name in snapshot.names if not name.startswith(".")))
+    return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded, beside)
 
 
 def choose(snapshot: Snapshot, framework: Wanted) -> str:

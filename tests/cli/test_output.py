@@ -230,6 +230,7 @@ def test_result_for_machines(convert: Convert, here: Path) -> None:
         "made_new": [],
         "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
         "config_unknown": [],
+        "left_behind": [],
         "replaced": [],
         "kept": 0,
         "checked": True,

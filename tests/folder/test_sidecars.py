@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError
 from converter.folder import sidecars
 from converter.folder.files import write_json
-from converter.folder.sidecars import SIDECARS, copy_sidecars, rewrite_config
+from converter.folder.sidecars import SIDECARS, copy_sidecars, left_behind, lies_beside, rewrite_config
 
 
 def folders(tmp_path: Path, **content: str) -> tuple[Path, Path]:
@@ -221,6 +221,22 @@ def test_every_vocabulary_of_transformers_goes_along() -> None:
             named.update(re.findall(r':\s*"([^"]+)"', table))
     assert {"bpe.codes", "vocab.txt", "spiece.model"} <= named
     assert {name for name in named if not name.endswith((".pkl", ".bin"))} <= set(SIDECARS)
+
+
+def test_what_lies_beside_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder all of it; around a single file, what seems to be of a tokenizer or processor."""
+    for name in ("model.safetensors", "config.json", "model.safetensors.index.json", "vocab.txt", "my_vocab.tiktoken"):
+        (tmp_path / name).touch()
+    for name in ("README.md", "tokenization_mine.py", ".gitattributes", "conversion.json", "parity.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / ".git").mkdir()
+    taken = {"model.safetensors", "vocab.txt"}
+    of_tokenizers = ("additional_chat_templates/", "my_vocab.tiktoken", "tokenization_mine.py")
+    assert left_behind(lies_beside(tmp_path), taken) == ("README.md", *of_tokenizers)
+    assert left_behind(lies_beside(tmp_path / "model.safetensors"), taken) == of_tokenizers
+    monkeypatch.setattr(sidecars, "MAX_LEFT_BEHIND", 2)
+    assert left_behind(lies_beside(tmp_path), taken) == ("README.md", "additional_chat_templates/")
 
 
 @pytest.mark.parametrize(

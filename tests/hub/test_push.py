@@ -685,8 +685,9 @@ def test_nothing_of_this_machine_is_published(hub: Hub, token: str, tmp_path: Pa
     config["vision_config"]["_name_or_path"] = "google/vit-base-patch16-224"
     write_checkpoint(home / "src", config, tensors_of(config))
     (home / "src" / "tokenizer_config.json").write_text(json.dumps({"name_or_path": str(home), "do_lower_case": True}))
+    (home / "src" / "notes of alice.txt").touch()
     out = tmp_path / "made" / "tf"
-    pt2tf(home / "src", out)
+    assert pt2tf(home / "src", out).left_behind == ("notes of alice.txt",)
     found = verification(out)
     assert found.report is not None
     run = {**found.report.reference, "source": "secret-project"}

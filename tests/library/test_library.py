@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,23 @@ def test_using_it_loads_no_framework_and_no_command_line(tiny: Path, tmp_path: P
 def test_every_name_resolves(name: str) -> None:
     assert getattr(converter, name) is not None
     assert name in dir(converter)
+
+
+def test_what_is_left_behind_is_listed(tiny: Path, tmp_path: Path) -> None:
+    """In the result, of a dry run too, and in the manifest; the combined tell it of both."""
+    source = tmp_path / "src"
+    shutil.copytree(tiny, source)
+    for name in ("vocab.txt", "qwen.tiktoken", "tokenization_qwen.py", "README.md", "pytorch_model.bin"):
+        (source / name).touch()
+    left = ("README.md", "pytorch_model.bin", "qwen.tiktoken", "tokenization_qwen.py")
+    assert converter.pt2tf(source, tmp_path / "out", dry_run=True).left_behind == left
+    done = converter.pt2tf(source, tmp_path / "out")
+    assert done.left_behind == left
+    assert done.to_json()["left_behind"] == left
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["left_behind"] == list(left)
+    assert converter.pt2tf(source / "model.safetensors", tmp_path / "one").left_behind == left[2:]
+    assert converter.combine(source, source / "model.safetensors", tmp_path / "both").left_behind == left
+    assert converter.tf2pt(tmp_path / "out", tmp_path / "back").left_behind == ()
 
 
 def test_names_are_listed_once_and_sorted() -> None:

@@ -107,7 +107,7 @@ def test_all_functions_are_tried() -> None:
         ("device", 7, "device is 7 (int); expected a text"),
         ("backend", "torch", "backend is torch, expected tensorflow or jax"),
         ("atol", "1e-4", "atol is '1e-4' (str); expected a number"),
-        ("rtol", -1, "rtol is -1, expected a finite number that is not negative"),
+        ("rtol", -1, "rtol is -1; give a finite number of 0 or more"),
         ("float64", "yes", "float64 is 'yes' (str); expected True or False"),
         ("seed", 1.5, "seed is 1.5 (float); expected a whole number"),
         ("seed", True, "seed is True (bool); expected a whole number"),
