@@ -171,9 +171,9 @@ def test_every_weight_is_in_the_list_of_layers(kind: Kind, built: bool) -> None:
     assert len(model.weights) - len(held) == sum(v.path.endswith("seed_generator_state") for v in model.weights)
 
 
-def test_a_projection_is_a_layer(one: Case) -> None:
-    """With its weights, its own lock, and the path that it has always had in a .keras file: the model's."""
-    model = reference.keras_model(one.config, one.tensors)
+def test_a_projection_is_a_layer(dual: Case) -> None:
+    """With its weights, and a lock of its own; that the model has, orders and saves its weights is the business of others."""
+    one, model = dual, reference.keras_model(dual.config, dual.tensors)
     for layer in model.layers:
         layer.trainable = False
     projection = model.visual_projection
