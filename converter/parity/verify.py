@@ -15,7 +15,7 @@ from typing import Any
 from converter.arguments import checked
 from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
-from converter.errors import ParityError, SourceError, TargetError, listed, printable, reading
+from converter.errors import ParityError, SourceError, TargetError, WrongFramework, listed, printable, reading
 from converter.folder import manifest
 from converter.folder.files import expanded
 from converter.folder.manifest import Manifest, read_manifest
@@ -234,7 +234,10 @@ def record_reference(
     options, path, source = options or VerifyOptions(), Path(expanded(out)), expanded(source)
     check_recording_path(path)
     checkpoint = obtain(source, CANONICAL, revision).path
-    check_whole(checkpoint, in_torch=True)
+    if check_whole(checkpoint, in_torch=True) != CANONICAL:
+        raise WrongFramework(
+            f"{checkpoint}: holds no PyTorch weights, which are what a reference is run of; name its source"
+        )
     folder = config_of(checkpoint).parent
     samples = options.samples
     with start_reference(options.reference_python) as worker:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from converter.errors import ParityError
+from converter.errors import OptionError, ParityError
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import MAX_BYTES, Recording, check_recording_path, read_recording, write_recording
 from converter.parity.runners.golden import METADATA as NEEDED
@@ -236,7 +236,7 @@ def test_a_folder_that_is_not_there_is_an_error_of_the_caller(tmp_path: Path) ->
 
 def test_a_name_by_which_verify_would_not_know_it_is_refused(tmp_path: Path) -> None:
     check_recording_path(tmp_path / "golden.safetensors")
-    with pytest.raises(ParityError) as caught:
+    with pytest.raises(OptionError) as caught:
         check_recording_path(tmp_path / "golden")
     assert str(caught.value) == (
         f"{tmp_path}/golden: the name of a golden reference file ends in .safetensors; choose another name"

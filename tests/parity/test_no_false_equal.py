@@ -37,6 +37,7 @@ from converter.parity.finding import Finding
 from converter.parity.inputs import check_golden_inputs
 from converter.parity.making import make_batches
 from converter.parity.options import VerifyOptions
+from converter.parity.runners import processing
 from converter.parity.runners.asking import read_answer
 from converter.parity.runners.golden import Recording, read_metadata, write_recording
 from converter.parity.runners.isolation import Worker
@@ -388,6 +389,24 @@ def test_a_process_that_is_gone_is_no_missing_processor(monkeypatch: pytest.Monk
     assert (len(made), reason) == (5, "the tokenizer cannot be loaded")
     with pytest.raises(WorkerError, match="was killed"):
         all_batches(WorkerError("was killed"))
+
+
+def test_a_package_that_a_processor_lacks_is_missing() -> None:
+    """Whatever third-party code needs is no fault of the checkpoint; transformers says it in three sentences."""
+    said = "\nAutoImageProcessor requires the PIL library but it was not found. You can install it.\nPlease note ..."
+    with pytest.raises(MissingPackage) as caught:
+        processing._attempt(partial(_raise, ImportError(said)), "the image processor of out cannot be loaded")
+    assert str(caught.value) == (
+        "the image processor of out cannot be loaded: AutoImageProcessor requires the PIL library but it was not found; "
+        "pip install 'dual-encoder-converter[torch]', which brings Pillow, or the package that is named"
+    )
+    with pytest.raises(ParityError) as other:
+        processing._attempt(partial(_raise, ValueError("of another model")), "the tokenizer of out cannot be loaded")
+    assert not isinstance(other.value, MissingPackage)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_pictures_that_were_named_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from converter.errors import ParityError, listed, printable
+from converter.errors import OptionError, ParityError, listed, printable
 from converter.folder.staging import check_place_of_file, staged_file
 from converter.parity.batches import INPUTS, PRECISIONS, Batch, check_inputs, check_title
 from converter.parity.taps import Array, is_tap
@@ -74,10 +74,11 @@ def check_recording_path(path: Path) -> None:
     """Checks, before any model runs, that a new recording can be written.
 
     Raises:
-        ParityError: the file exists, could not be made, or has a name by which ``verify`` would not know it.
+        OptionError: it has a name by which ``verify`` would not know it.
+        ParityError: the file exists, or could not be made.
     """
     if path.suffix != ".safetensors":
-        raise ParityError(f"{path}: the name of a golden reference file ends in .safetensors; choose another name")
+        raise OptionError(f"{path}: the name of a golden reference file ends in .safetensors; choose another name")
     try:
         check_place_of_file(path)
         if os.path.lexists(path):

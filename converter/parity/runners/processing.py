@@ -20,6 +20,8 @@ from converter.parity.runners.golden import Recording, write_recording
 from converter.parity.samples import sample_batch
 from converter.parity.taps import Array
 
+_NEEDS = "pip install 'dual-encoder-converter[torch]', which brings Pillow, or the package that is named"
+
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answers a request of ``samples``: writes a recording of one batch without taps.
@@ -68,7 +70,7 @@ def _processed(processor: Any, files: list[Path]) -> dict[str, Array]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingPackage(f"pictures need Pillow: {error}; pip install pillow") from None
+        raise MissingPackage(f"pictures need Pillow: {error}; {_NEEDS}") from None
 
     def load(file: Path) -> Any:
         with warnings.catch_warnings():
@@ -86,6 +88,9 @@ def _attempt(call: Callable[[], Any], failing: str) -> Any:
     """Third-party code over files from anywhere: whatever it raises is a reason, not a bug of ours."""
     try:
         return call()
+    except ImportError as error:  # transformers' own is of three sentences
+        text = printable(str(error).strip().partition("\n")[0].partition(". ")[0], 300)
+        raise MissingPackage(f"{failing}: {text}; {_NEEDS}") from None
     except Exception as error:
         text = printable(" ".join(str(error).split()), 300)
         raise ParityError(f"{failing}: {type(error).__name__}: {text}") from None
