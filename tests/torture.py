@@ -11,11 +11,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "out" / "torture"
 FULL = os.environ.get("TORTURE") == "1"
+# Fewer rounds of each than there are, for a run that has to end sooner.
+_MOST = int(os.environ.get("ROUNDS", "0"))
 
 
 def rounds(sample: int, full: int) -> int:
-    """`full` where `make torture` runs the test, otherwise `sample`."""
-    return full if FULL else sample
+    """`full`, or what `ROUNDS` says where that is less, under `make torture`; otherwise `sample`."""
+    if not FULL:
+        return sample
+    return min(full, _MOST) if _MOST else full
 
 
 @functools.cache

@@ -30,6 +30,15 @@ from tests.torture import FULL, rounds
 ROUNDS = rounds(sample=1, full=100)
 LEFTOVER = re.compile(r"\.out\.partial-[0-9a-f]{12}")
 INTERRUPTED = "convert: interrupted; nothing half-made was left behind\n"
+# What an earlier conversion left, of either framework, whole and in shards: all of it is replaced.
+OLD = (
+    "config.json",
+    "conversion.json",
+    "parity.json",
+    "model.safetensors",
+    "tf_model.h5",
+    "pytorch_model.bin.index.json",
+)
 ENDS = {
     signal.SIGINT: (130, INTERRUPTED),
     signal.SIGTERM: (143, ""),
@@ -189,7 +198,9 @@ class Killing:
         new = content(self.out)
         noise = random.Random(f"{self.case} {self.number}")
         for turn in range(ROUNDS):
-            self.once(overwrite_first != bool(turn % 2), noise.uniform(0, 1.1) * whole.seconds, new)
+            # Files are replaced in the last few milliseconds, which few moments of all would fall into.
+            moment = noise.uniform(0, 1.1) if turn % 4 < 2 else noise.uniform(0.9, 1.05)
+            self.once(overwrite_first != bool(turn % 2), moment * whole.seconds, new)
         print(f"{self.case.source} {self.case.options} {self.number.name}: {dict(self.seen)}")  # noqa: T201
 
     def once(self, overwrite: bool, after: float, new: dict[str, str]) -> None:
@@ -198,10 +209,11 @@ class Killing:
         old = {}
         if overwrite:
             self.out.mkdir()
-            (self.out / "config.json").write_text("old")
+            for name in OLD:
+                (self.out / name).write_text("old")
             put_foreign(self.out)
             old = content(self.out)
-            new = new | {name: what for name, what in old.items() if name != "config.json"}
+            new = new | {name: what for name, what in old.items() if name not in OLD}
         others = foreign(self.out) if overwrite else {}
         arguments = [*self.arguments, *(["--overwrite"] if overwrite else [])]
         ended = children.run(arguments, self.talk, self.number, after, self.prepare)
