@@ -99,9 +99,7 @@ def check(name: str, value: Any, hint: Any, error: Error = ArgumentError) -> Non
     others = [kind for kind in kinds if get_origin(kind) is not Literal]
     if words and (isinstance(value, str) or set(others) <= {NoneType}):
         choices = [*map(repr, words), *(["None"] if NoneType in others else [])]
-        raise error(
-            f"{name} {printable(repr(value), 60)} is not one of those that there are; choose {' or '.join(choices)}"
-        )
+        raise error(f"{name} {printable(repr(value), 60)} does not exist; choose {' or '.join(choices)}")
     texts = [kind for kind in others if kind is not str or not _takes_paths(others)]
     expected = " or ".join(dict.fromkeys([*map(_word, texts), *map(repr, words)]))
     shown = "None" if value is None else f"{printable(repr(value), 60)} ({type(value).__name__})"

@@ -62,8 +62,7 @@ def _policy(name: str, asked: Any, more: tuple[str, ...]) -> Any:
     word = str(known).removeprefix("torch.")
     if word not in POLICIES:
         raise ArgumentError(
-            f"{name} {printable(repr(asked), 60)} is not one of those that there are; choose "
-            f"{' or '.join(map(repr, (*POLICIES, *more)))}"
+            f"{name} {printable(repr(asked), 60)} does not exist; choose {' or '.join(map(repr, (*POLICIES, *more)))}"
         )
     return word
 
