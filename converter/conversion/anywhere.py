@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from converter.arguments import checked
 from converter.conversion.engine import Config, Conversion, run_conversion
 from converter.conversion.formats import choose, default_format
 from converter.conversion.plan import Dtype, Names
@@ -16,13 +17,14 @@ from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.specs import Framework
 
 
+@checked()
 def convert(
     source: Source,
     out: str | os.PathLike[str],
     to: Framework,
     *,
     revision: str | None = None,
-    config: Config | None = None,
+    config: Config = None,
     format: str | None = None,
     names: Names = "v4",
     dtype: Dtype = "keep",

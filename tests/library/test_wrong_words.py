@@ -73,8 +73,15 @@ def test_wrong_words(call: Callable[[Path], Any], said: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-SOURCES = {"pt2tf": FIXTURE, "inspect": FIXTURE, "record_reference": FIXTURE, "tf2pt": EXPECTED}
-OTHERS = {"vision": FIXTURE, "text": FIXTURE, "folder": EXPECTED, "repository": "me/it", "tf_weight": "text_model.a.b"}
+SOURCES = {"convert": FIXTURE, "pt2tf": FIXTURE, "inspect": FIXTURE, "record_reference": FIXTURE, "tf2pt": EXPECTED}
+OTHERS = {
+    "vision": FIXTURE,
+    "text": FIXTURE,
+    "folder": EXPECTED,
+    "repository": "me/it",
+    "to": "tf",
+    "tf_weight": "text_model.a.b",
+}
 FUNCTIONS = [name for name in converter.__all__ if name.islower()]
 
 
