@@ -53,7 +53,7 @@ def test_every_parameter_of_what_saves(one: Case, tmp_path: Path) -> None:
         for name, value, words in tried:
             said = wrong.refused(function, given, name, value)
             assert all(word in said for word in words), said
-    with pytest.raises(TargetError, match=f"^target 'tensorflow' {CHOICES} 'pt' or 'tf'$"):
+    with pytest.raises(TargetError, match=f"^target 'tensorflow' {CHOICES} 'pt' or 'tf' or 'flax'$"):
         model.save_pretrained(tmp_path / "out", framework="tensorflow")
     with pytest.raises(TargetError, match=r"^format h5 is not one of PyTorch's; choose safetensors or bin$"):
         model.save_pretrained(tmp_path / "out", framework="pt", format="h5")
