@@ -56,6 +56,7 @@ class Tower:
     gradients: Mapping[str, Any] = field(default_factory=dict)
     still: Mapping[str, Any] = field(default_factory=dict)
     turned: bool = False
+    filled: tuple[str, ...] = ()
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:
@@ -64,7 +65,7 @@ def read_towers(file: Path = FILE) -> dict[str, Tower]:
     for side in SIDES:
         for model_type, entry in tomllib.loads(file.read_text("utf-8"))[side].items():
             variants = tuple(_variant(changes) for changes in entry.pop("variants", ()))
-            rest = {key: tuple(entry.pop(key)) for key in ("undeclared", "other_size") if key in entry}
+            rest = {key: tuple(entry.pop(key)) for key in ("undeclared", "other_size", "filled") if key in entry}
             found[model_type] = Tower(side, model_type, variants=variants, **rest, **entry)
     return found
 

@@ -21,7 +21,7 @@ from converter.errors import ConfigError
 from converter.folder.files import expanded, identities, identity, read_json
 from converter.folder.staging import check_out, explained
 from converter.hub.download import Obtained, obtain
-from converter.names.configs import TwoTowerConfig, check_config
+from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
 from converter.names.families import joined
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side
@@ -85,8 +85,7 @@ def combine(
             "logit_scale_init_value": 2.6592,
             "model_type": family.model_type,
             "projection_dim": width,
-            "text_config": dict(towers["text"].config),
-            "vision_config": dict(towers["vision"].config),
+            **{f"{side}_config": _section(side, towers[side].config) for side in SIDES},
         }
         config = check_config(raw)
         files = [file for tower in towers.values() for file in tower.files]
@@ -125,6 +124,11 @@ def _whole(held: Mapping[Side, Obtained], projection_dim: int | None) -> TensorR
         return open_tensors(held["vision"].path, KERAS)
     except ConfigError:  # a model of which there are rules for the towers alone
         return None
+
+
+def _section(side: Side, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's config as part of a whole, which asks for fields that some classes of towers have not."""
+    return {**config, **required_fields(check_tower_config(side, config))}
 
 
 def _outside(rule: TensorRule) -> bool:

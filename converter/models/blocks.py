@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -92,6 +92,9 @@ class Block(CompositeLayer):
     In mixed precision the hidden states stay in float32 from block to block, as under PyTorch's autocast, and only
     products are taken in half. A subclass gives the parts of roles that only it has as ``own``.
     """
+
+    # The part that ends each branch, by the kind of layer output that it gives; see ``converter.parity``.
+    ends: ClassVar[Mapping[str, str]] = MappingProxyType({"attention_output": "out", "mlp_output": "down"})
 
     def __init__(
         self, spec: BlockSpec, seeds: Any = None, own: Mapping[str, Part] = MappingProxyType({}), **kwargs: Any

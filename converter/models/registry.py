@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from converter.errors import ConfigError, ModelError, UnsupportedTower, listed, printable
+from converter.names.configs import check_tower_config, required_fields
 from converter.names.families import Family, families
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
@@ -30,6 +31,13 @@ def tower_config(config: Any, side: str) -> Any:
         The config itself, or its ``vision_config`` / ``text_config``.
     """
     return getattr(config, f"{side}_config", config)
+
+
+def complete(config: Any, side: Side) -> None:
+    """Gives a tower's config the fields that a model with two towers asks of it, where its own class has none."""
+    if (tower_rules(side, getattr(config, "model_type", None)) or {"config": {}})["config"].get("required"):
+        for name, value in required_fields(check_tower_config(side, config.to_dict())).items():
+            setattr(config, name, value)
 
 
 def tower_class(config: Any, side: str) -> type[Any]:

@@ -23,6 +23,12 @@ def halved(size: Size) -> Size:
     return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
+def drop_path_rate(config: Any, stage: int, number: int) -> float:
+    """The rate of stochastic depth of a stage's block: it grows evenly from the first block to the last of the tower."""
+    rate: float = config.drop_path_rate * (sum(config.depths[:stage]) + number) / max(sum(config.depths) - 1, 1)
+    return rate
+
+
 def joined(x: Tensor, size: Size, width: int) -> Tensor:
     """Four neighbours side by side, odd sizes padded.
 
@@ -110,12 +116,6 @@ class StagedTower(VisionTower):
             token_std=0.0,
             dropout=config.hidden_dropout_prob,
         )
-
-    def drop_path(self, stage: int, number: int) -> float:
-        """The rate of stochastic depth of a block: it grows evenly from the first block to the last of the tower."""
-        depths = self.config.depths
-        rate: float = self.config.drop_path_rate * (sum(depths[:stage]) + number) / max(sum(depths) - 1, 1)
-        return rate
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """Not a bias: the grid of patches, which the blocks make theirs from."""

@@ -17,7 +17,7 @@ from converter.models.calling import Calling
 from converter.models.dtypes import model_options
 from converter.models.parts import Composite, Dense, Part, Raw
 from converter.models.pretrained import Pretrained
-from converter.models.registry import tower_class
+from converter.models.registry import complete, tower_class
 from converter.models.tower import Tower
 from converter.names.expressions import Value, integer, truth
 from converter.names.families import Family, family
@@ -75,6 +75,8 @@ class TwoTowers(Pretrained, Composite, Calling):
         **kwargs: Any,
     ) -> None:
         config = self.checked_config(config)
+        for own in SIDES:
+            complete(getattr(config, f"{own}_config"), own)
         options = model_options(initial, kwargs)
         super().__init__(**{**options, "name": options.get("name") or self.load_weight_prefix})
         self.initial = initial

@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, listed, printable
 from converter.folder.files import read_json
-from converter.names.expressions import integer
+from converter.names.expressions import Value, evaluate, integer
 from converter.names.families import JOINED, Family, families, family, is_family
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
@@ -108,6 +108,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
         raw["model_type"] = of.model_type
         rewritten = (*rewritten, f'config.json: model_type: "{HYBRID}" -> "{of.model_type}"')
     vision, text = (_check_side(of, side, raw, f"{where}: {side}_config") for side in SIDES)
+    for tower in (vision, text):
+        _check_required(tower, raw.get(f"{tower.side}_config") or {}, f"{where}: {tower.side}_config")
     known = of.rules["config"]
     fields = {
         name: _checked(raw.get(name, default), default, f"{where}: {name}")
@@ -305,6 +307,21 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
     return TowerConfig(side, model_type, files[model_type], fields, _unknown(config, known))
 
 
+def required_fields(tower: TowerConfig) -> dict[str, Value]:
+    """Fields that a model with two towers asks of this tower's config, though its own class has none; with their values."""
+    required = tower.rules["config"].get("required", {})
+    return {name: evaluate(rule["value"], tower.fields) for name, rule in required.items()}
+
+
+def _check_required(tower: TowerConfig, config: Mapping[str, Any], where: str) -> None:
+    for name, value in required_fields(tower).items():
+        if config.get(name) != value:
+            raise ConfigError(
+                f"{where}.{name} is {printable(repr(config.get(name)), 60)}, expected {value}: "
+                f"{tower.rules['config']['required'][name]['reason']}; set it"
+            )
+
+
 def _refuse_code(config: Mapping[str, Any], where: str) -> None:
     if config.get("auto_map"):
         raise UnsupportedOption(f"{where} asks for code of its own, which is never run; remove the field")
@@ -313,7 +330,7 @@ def _refuse_code(config: Mapping[str, Any], where: str) -> None:
 def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[str, ...]:
     common = rule_file("common")["config"]
     listed_fields = {
-        *known["honoured"], *known.get("irrelevant", ()), *known.get("refused", {}),
+        *known["honoured"], *known.get("irrelevant", ()), *known.get("refused", {}), *known.get("required", {}),
         *common["irrelevant"], *common["refused"],
     }  # fmt: skip
     return tuple(sorted(name for name in config if name not in listed_fields))

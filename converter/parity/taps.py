@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from converter.errors import ParityError, printable
 from converter.names.configs import check_config
+from converter.names.rule_files import SIDES
+from converter.names.towers import tower_rules
 
 Array = np.ndarray[Any, Any]
 
@@ -145,15 +147,23 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
     """
     checked = check_config(config)
     found = [name for name in HEAD if name != "loss"]
-    for tower, fields in (("vision", checked.vision.fields), ("text", checked.text.fields)):
+    for side in (checked.vision, checked.text):
+        tower, fields = side.side, side.fields
         depths = fields.get("depths")  # of towers whose layers are stages
         layers = [str(number) for number in range(fields["num_hidden_layers"] if depths is None else len(depths))]
         found += [f"{tower}.{place}" for place in _PLACE] + [f"{tower}.layers.{layer}" for layer in layers]
         if inner:
             stages = [] if depths is None else list(enumerate(depths))
             blocks = [f"{stage}.{block}" for stage, depth in stages for block in range(depth)]
-            found += [f"{tower}.layers.{place}.{kind}" for place in blocks or layers for kind in INNER]
+            found += [f"{tower}.layers.{place}.{kind}" for place in blocks or layers for kind in side.rules["taps"]]
     return tuple(sorted(found, key=model_order))
+
+
+def attending(config: Any, wanted: bool) -> tuple[str, ...]:
+    """The towers of a config object that have attention maps, where they are ``wanted``: not those of convolutions."""
+    found = ((tower, getattr(config, f"{tower}_config", None)) for tower in SIDES)
+    rules = [(tower, tower_rules(tower, getattr(own, "model_type", None)) or {}) for tower, own in found]
+    return tuple(tower for tower, said in rules if wanted and "attention_output" in said.get("taps", INNER))
 
 
 class InnerTaps:
@@ -194,7 +204,7 @@ def collect_taps(
     output: Any,
     pooled: Mapping[str, Any],
     projected: Mapping[str, Any],
-    attentions: bool,
+    attentions: Collection[str],
     to_numpy: Callable[[Any], Array],
     inner: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Array]:
@@ -205,7 +215,7 @@ def collect_taps(
             and ``last_hidden_state``, and the fields of a CLIP output.
         pooled: by tower ``(batch, width)``, what is projected.
         projected: by tower ``(batch, projection)``, not yet normalised.
-        attentions: whether attention maps were asked for.
+        attentions: the towers whose attention maps were asked for.
         to_numpy: turns one tensor of the framework into an array.
         inner: what lies inside the layers, by name, as ``InnerTaps`` has it.
 
@@ -217,7 +227,7 @@ def collect_taps(
     """
     taps: dict[str, Any] = {"image_features": projected["vision"], "text_features": projected["text"], **inner}
     for tower in TOWERS:
-        taps.update(_tower_taps(tower, getattr(output, f"{tower}_model_output"), attentions))
+        taps.update(_tower_taps(tower, getattr(output, f"{tower}_model_output"), tower in attentions))
         taps[f"{tower}.pooled"] = _there(pooled.get(tower), "pooled output", tower)
     for name in HEAD[2:]:
         if name != "loss" or getattr(output, "loss", None) is not None:

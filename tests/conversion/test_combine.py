@@ -124,6 +124,17 @@ def test_a_new_norm_scales_by_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["vision_model.pooler.layernorm.bias"], np.zeros(48, np.float32))
 
 
+def test_a_field_that_the_whole_asks_of_a_tower_is_written(tmp_path: Path) -> None:
+    """A ConvNeXt alone has no hidden_size, by which a dual encoder makes its projection."""
+    config = config_of("vit", "bert", fields={"vision_config": {"model_type": "convnext", **ALL_VISION["convnext"]}})
+    tensors = tower_of("vision", "convnext.", tensors_of(config))
+    alone = {name: value for name, value in config["vision_config"].items() if name != "hidden_size"}
+    combine(write_checkpoint(tmp_path / "vision", alone, tensors), bare(tmp_path / "text", "text"), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
+    assert written["vision_config"] == {**alone, "hidden_size": 26}
+    assert load(tmp_path / "out" / "model.safetensors")["visual_projection.weight"].shape == (512, 26)
+
+
 def test_what_is_drawn(tmp_path: Path) -> None:
     parts = bare(tmp_path / "vision", "vision"), bare(tmp_path / "text", "text")
     for out, options in {"a": {}, "b": {}, "c": {"seed": 1}}.items():

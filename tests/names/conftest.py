@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from converter.names.configs import TwoTowerConfig, check_config
+from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
 from converter.names.families import joined
 from converter.names.rule_files import Side, supported
 from converter.names.rules import RuleSet, compile_rules, compile_tower
@@ -28,6 +28,10 @@ def side_of(model_type: str) -> Side:
 def tower_config(fields: dict[str, Any]) -> TwoTowerConfig:
     """The config of a dual encoder with one given tower; the other is all defaults."""
     side = side_of(fields["model_type"])
+    fields = {
+        **required_fields(check_tower_config(side, fields, f"config.json: {side}_config")),
+        **fields,
+    }
     towers = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}, f"{side}_config": fields}
     return check_config({"model_type": "vision-text-dual-encoder", **towers})
 

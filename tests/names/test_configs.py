@@ -309,3 +309,20 @@ def test_a_number_that_may_be_null() -> None:
     assert check_tower_config("vision", tower).fields["pos_embed_rescale"] is None
     with pytest.raises(ConfigError, match=r"rope_theta is None, expected a value like 100\.0"):
         check_tower_config("vision", {**tower, "rope_theta": None})
+
+
+@pytest.mark.parametrize("given", [{}, {"hidden_size": 96}])
+def test_a_field_that_the_whole_asks_of_a_tower(given: dict[str, int]) -> None:
+    """PyTorch's dual encoder cannot be made without; the tower alone has no such field."""
+    tower = {"model_type": "convnext", "hidden_sizes": [8, 16, 24, 40], **given}
+    assert check_tower_config("vision", tower).fields["hidden_sizes"] == [8, 16, 24, 40]
+    whole = {"model_type": "vision-text-dual-encoder", "vision_config": tower, "text_config": {"model_type": "bert"}}
+    with pytest.raises(ConfigError) as caught:
+        check_config(whole)
+    assert str(caught.value) == (
+        f"config.json: vision_config.hidden_size is {given.get('hidden_size')}, expected 40: the config class of this tower "
+        "has no such field, and PyTorch's dual encoder takes the projection's width from it; set it"
+    )
+    whole["vision_config"] = {**tower, "hidden_size": 40}
+    assert check_config(whole).fields["vision_width"] == 40
+    assert check_config(whole).vision.unknown == ()

@@ -82,7 +82,6 @@ def test_config_of_no_model(fields: dict[str, Any], message: str, names: Any) ->
         compile_rules(names.tower_config(fields))
 
 
-DEPTHS = st.lists(st.integers(0, 3), min_size=1, max_size=4)
 # Fields that say how many there are of something else than layers.
 COUNTS = {"num_register_tokens": 9, "num_hidden_groups": 3, "inner_group_num": 3}
 
@@ -93,14 +92,19 @@ def towers(side: Side) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
-    fields: dict[str, st.SearchStrategy[Any]] = {"model_type": st.just(model_type)}
-    for name, default in tower_defaults(side, model_type).items():
+    defaults = tower_defaults(side, model_type)
+    silent = configs.check_tower_config(side, {"model_type": model_type})
+    required = configs.required_fields(silent).items()
+    fields: dict[str, st.SearchStrategy[Any]] = {name: st.just(value) for name, value in required}
+    fields["model_type"] = st.just(model_type)
+    depths = st.lists(st.integers(0, 3), min_size=len(defaults.get("hidden_sizes", [0])), max_size=4)
+    for name, default in defaults.items():
         if isinstance(default, bool):
             fields[name] = st.booleans()
         elif name in COUNTS:
             fields[name] = st.integers(1, COUNTS[name])
         elif name in ("depths", "num_hidden_layers"):
-            fields[name] = DEPTHS if name == "depths" else st.integers(0, 11)
+            fields[name] = depths if name == "depths" else st.integers(0, 11)
     return fields
 
 

@@ -26,7 +26,7 @@ def test_main_layers(pair: Pair) -> None:
 
 # What the last component of a TensorFlow name is called in PyTorch, where they differ.
 LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
-LEAVES["positional_embeddings"] = "position_embeddings"
+LEAVES |= {ours: theirs for tower in TOWERS.values() for ours, theirs in tower.leaves.items()}
 
 
 def test_erase_gives_the_pytorch_name(pair: Pair) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from converter.errors import ParityError
 from converter.parity.taps import (
+    TOWERS,
     InnerTaps,
     collect_taps,
     in_words,
@@ -116,7 +117,7 @@ POOLED, PROJECTED = {"vision": 7, "text": 8}, {"vision": 5, "text": 6}
 
 
 def test_layers_are_the_hidden_states_after_the_first() -> None:
-    found = collect_taps(output(), POOLED, PROJECTED, attentions=True, to_numpy=np.asarray)
+    found = collect_taps(output(), POOLED, PROJECTED, attentions=TOWERS, to_numpy=np.asarray)
     assert list(found) == sorted(found, key=model_order)
     hidden = [float(found[f"text.{name}"][0, 0, 0]) for name in ("embeddings", "layers.0", "layers.1")]
     assert hidden == [20, 21, 22]
@@ -126,7 +127,7 @@ def test_layers_are_the_hidden_states_after_the_first() -> None:
     assert "text.layers.2" not in found
     assert "text.attentions.1" in found
     assert "loss" not in found
-    assert "text.attentions.1" not in collect_taps(output(), POOLED, PROJECTED, attentions=False, to_numpy=np.asarray)
+    assert "text.attentions.1" not in collect_taps(output(), POOLED, PROJECTED, attentions=(), to_numpy=np.asarray)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +137,10 @@ def test_layers_are_the_hidden_states_after_the_first() -> None:
 )  # fmt: skip
 def test_an_output_without_what_was_asked_for_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ParityError, match="text"):
-        collect_taps(output(**changes), POOLED, PROJECTED, attentions=True, to_numpy=np.asarray)
+        collect_taps(output(**changes), POOLED, PROJECTED, attentions=TOWERS, to_numpy=np.asarray)
 
 
 @pytest.mark.parametrize("pooled", [{}, {"vision": 7}, {"vision": 7, "text": None}])
 def test_a_projection_that_was_given_nothing_is_refused(pooled: dict[str, Any]) -> None:
     with pytest.raises(ParityError, match="tower: the model returned no pooled output"):
-        collect_taps(output(), pooled, PROJECTED, attentions=True, to_numpy=np.asarray)
+        collect_taps(output(), pooled, PROJECTED, attentions=TOWERS, to_numpy=np.asarray)

@@ -12,7 +12,7 @@ from converter.errors import ModelError
 from converter.models.blocks import QKV, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec
 from converter.models.parts import CompositeLayer, Dense, Norm
-from converter.models.stages import EPS, StagedTower, halved, joined
+from converter.models.stages import EPS, StagedTower, drop_path_rate, halved, joined
 from converter.models.vision_tower import Size
 from converter.models.windows import WindowBlock
 
@@ -85,7 +85,7 @@ class SwinTower(StagedTower):
             unbiased=() if config.qkv_bias else QKV,
             attention_dropout=config.attention_probs_dropout_prob,
             hidden_dropout=config.hidden_dropout_prob,
-            drop_path=self.drop_path(stage, number),
+            drop_path=drop_path_rate(config, stage, number),
             table=((2 * window - 1) ** 2, config.num_heads[stage]),
         )
         return self.layer(path, SwinBlock, spec, window, window // 2 if number % 2 else 0, self.seeds)

@@ -9,7 +9,7 @@ from converter.models.blocks import QKV, BlockSpec, Spread, block_names
 from converter.models.cosine_windows import CosineWindowBlock
 from converter.models.embeddings import pair
 from converter.models.parts import CompositeLayer, Dense, Norm
-from converter.models.stages import EPS, StagedTower, joined
+from converter.models.stages import EPS, StagedTower, drop_path_rate, joined
 from converter.models.vision_tower import Size
 
 Tensor = Any
@@ -66,7 +66,7 @@ class Swinv2Tower(StagedTower):
             # Of what attention gives, too, as PyTorch has it.
             hidden_dropout=config.attention_probs_dropout_prob,
             mlp_dropout=config.hidden_dropout_prob,
-            drop_path=self.drop_path(stage, number),
+            drop_path=drop_path_rate(config, stage, number),
         )
         # The config's image decides, by its height; PyTorch keeps both for images of any size.
         rows = self.embeddings.spec.grid[0] // 2**stage

@@ -16,13 +16,12 @@ import numpy as np
 import transformers
 
 from converter.errors import ParityError, WorkerError
-from converter.models.blocks import Block
 from converter.models.loading import load_two_towers
 from converter.models.parts import Composite
 from converter.parity.batches import INTEGER_INPUTS, Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import CandidateOptions
-from converter.parity.taps import TOWERS, Array, InnerTaps, collect_taps, stage_depths
+from converter.parity.taps import TOWERS, Array, InnerTaps, attending, collect_taps, stage_depths
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
     pooled = {tower: given.pooler_output for tower, given in outputs.items()}
     projected = {tower: model.project(tower, given) for tower, given in outputs.items()}
     found = inner.named(stage_depths(model.config))
-    taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
+    taps = collect_taps(output, pooled, projected, attending(model.config, options.attentions), _to_numpy, found)
     if "loss" in taps:
         # (1,) as TFCLIPOutput has it, where PyTorch's loss is a scalar; reshape refuses more than one value
         taps["loss"] = taps["loss"].reshape(())
@@ -164,10 +163,9 @@ def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
 def _tapped(tower: Composite, name: str, inner: InnerTaps) -> Iterator[None]:
     """Keeps what the dense parts that end the branches of a tower's blocks give, while the context lasts."""
     blocks = list(_blocks(tower))
-    ends = {"attention_output": "out", "mlp_output": "down"}
-    kept = [(block, role, getattr(block, role)) for block in blocks for role in ends.values()]
+    kept = [(block, role, getattr(block, role)) for block in blocks for role in block.ends.values()]
     for block in blocks:
-        for kind, role in ends.items():
+        for kind, role in block.ends.items():
             # Past Keras' bookkeeping of attributes: no layer comes or goes.
             object.__setattr__(block, role, _Kept(getattr(block, role), partial(inner.keep, name, kind)))
     try:
@@ -177,9 +175,9 @@ def _tapped(tower: Composite, name: str, inner: InnerTaps) -> Iterator[None]:
             object.__setattr__(block, role, part)
 
 
-def _blocks(held: Composite) -> Iterator[Block]:
+def _blocks(held: Composite) -> Iterator[Any]:
     for part in held.held.values():
-        if isinstance(part, Block):
+        if hasattr(part, "ends"):
             yield part
         elif isinstance(part, Composite):
             yield from _blocks(part)

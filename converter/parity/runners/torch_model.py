@@ -24,7 +24,7 @@ from converter.names.spelling import branch_ends
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import ReferenceOptions
-from converter.parity.taps import INNER, Array, InnerTaps, collect_taps, stage_depths
+from converter.parity.taps import INNER, Array, InnerTaps, attending, collect_taps, stage_depths
 from converter.system.names import name_twice
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
@@ -222,7 +222,7 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         given = pooled.setdefault(tower, getattr(output, f"{tower}_model_output").pooler_output)
         projected.setdefault(tower, given)
     found = inner.named(stage_depths(model.config))
-    taps = collect_taps(output, pooled, projected, options.attentions, _to_numpy, found)
+    taps = collect_taps(output, pooled, projected, attending(model.config, options.attentions), _to_numpy, found)
     return Batch(batch.title, batch.inputs, taps)
 
 
