@@ -57,6 +57,7 @@ class Tower:
     still: Mapping[str, Any] = field(default_factory=dict)
     turned: bool = False
     filled: tuple[str, ...] = ()
+    only_loads_in_4: bool = False
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:

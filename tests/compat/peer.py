@@ -142,6 +142,21 @@ def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a PyTorch checkpoint, reports what did not match, and writes the outputs for given inputs."""
     model, info = class_of(source).from_pretrained(source, output_loading_info=True)
     model.eval()
+    _run_without_token_types(model)
+    with np.load(inputs) as arrays, torch.no_grad():
+        outputs = model(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
+    np.savez(out, **{name: outputs[name].numpy() for name in OUTPUTS})
+    return loading(info) | {"logit_scale": [model.logit_scale.item()]}
+
+
+def load_pt(source: str) -> dict[str, Any]:
+    """Loads a PyTorch checkpoint that this version cannot run, and reports what did not match."""
+    model, info = class_of(source).from_pretrained(source, output_loading_info=True)
+    return loading(info) | {"logit_scale": [model.logit_scale.item()]}
+
+
+def _run_without_token_types(model: Any) -> None:
+    """Keeps token types from a text tower that takes none."""
     if (
         model.config.model_type == "vision-text-dual-encoder"
         and model.config.text_config.model_type == "clip_text_model"
@@ -149,10 +164,6 @@ def run_pt(source: str, inputs: str, out: str) -> dict[str, Any]:
         # 4.x gives token_type_ids to every text tower, which CLIP's refuses: such pairs load there, but do not run.
         forward = model.text_model.forward
         model.text_model.forward = lambda token_type_ids=None, **given: forward(**given)
-    with np.load(inputs) as arrays, torch.no_grad():
-        outputs = model(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
-    np.savez(out, **{name: outputs[name].numpy() for name in OUTPUTS})
-    return loading(info) | {"logit_scale": [model.logit_scale.item()]}
 
 
 def from_tf(source: str) -> dict[str, Any]:
@@ -238,6 +249,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "save_bin": save_bin,
     "run_tf": run_tf,
     "run_pt": run_pt,
+    "load_pt": load_pt,
     "from_tf": from_tf,
     "open_files": open_files,
     "save_fresh": save_fresh,
