@@ -20,7 +20,15 @@ from pathlib import Path
 
 from converter import errors
 from converter.errors import ConverterError, CorruptCheckpoint
-from converter.system.processes import CAN_FORK, DEADLY, STOPPING, let_go_of_folders, limit_memory, limit_time
+from converter.system.processes import (
+    CAN_FORK,
+    DEADLY,
+    STOPPING,
+    let_go_of_folders,
+    limit_memory,
+    limit_time,
+    mapped_memory,
+)
 from converter.system.starting import LOAD
 
 MAX_SECONDS = 4  # of the processor; 10,000 tensors of HDF5 take two
@@ -65,6 +73,7 @@ def rehearse(path: Path, read: Read) -> None:
 def _forked(path: Path, read: Read) -> tuple[str | None, str]:
     """What is at fault in how the child ended, and what it said."""
     inlet, outlet = os.pipe()
+    mapped = mapped_memory()
     # In the child they stay blocked: the caller answers them, and ends the child.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -75,7 +84,7 @@ def _forked(path: Path, read: Read) -> tuple[str | None, str]:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         raise
     if child == 0:
-        _run(path, read, outlet)
+        _run(path, read, outlet, mapped)
     status: int | None = None
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
@@ -90,11 +99,11 @@ def _forked(path: Path, read: Read) -> tuple[str | None, str]:
     return _fault(os.waitstatus_to_exitcode(status)), answer
 
 
-def _run(path: Path, read: Read, outlet: int) -> None:
+def _run(path: Path, read: Read, outlet: int, mapped: int | None) -> None:
     """The child: never returns, and leaves no trace but what it writes to the pipe."""
     try:
         let_go_of_folders()
-        _answer(path, read, outlet, MAX_SECONDS)
+        _answer(path, read, outlet, MAX_SECONDS, mapped)
     finally:
         os._exit(0)
 
@@ -135,17 +144,23 @@ def answer_afresh(module: str, name: str, path: str, seconds: str) -> None:
     """
     read: Read = getattr(importlib.import_module(module), name)
     os.write(1, _BEGAN.encode())
-    _answer(Path(path), read, 1, int(seconds))
+    _answer(Path(path), read, 1, int(seconds), mapped_memory())
 
 
-def _answer(path: Path, read: Read, outlet: int, seconds: int) -> None:
+def _answer(path: Path, read: Read, outlet: int, seconds: int, mapped: int | None) -> None:
     """Reads, with little time and memory, and says what comes of it."""
     try:
         limit_time(seconds)
-        if not limit_memory(MAX_BYTES):
+        if not limit_memory(MAX_BYTES, mapped):
             os.write(outlet, f"{_UNLIMITED}\n".encode())
         for number in DEADLY:
             signal.signal(number, signal.SIG_DFL)
+    except BaseException as error:
+        # What was not tried has not been survived.
+        message = f"{path}: cannot be tried with little memory before it is read ({type(error).__name__}); report this"
+        os.write(outlet, f"CorruptCheckpoint\n{message}".encode(errors="backslashreplace"))
+        return
+    try:
         read(path)
     except ConverterError as error:
         with contextlib.suppress(BaseException):

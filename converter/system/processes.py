@@ -62,9 +62,13 @@ def mapped_memory() -> int | None:
         return None
 
 
-def limit_memory(more: int) -> bool:
-    """Lets this process map so many bytes beyond those that it has; False where the system does not limit that."""
-    mapped = mapped_memory()
+def limit_memory(more: int, mapped: int | None) -> bool:
+    """Lets this process map so many bytes beyond those that it has; False where the system does not limit that.
+
+    Args:
+        more: bytes.
+        mapped: what ``mapped_memory`` says of this process, or said of the one that it was forked from.
+    """
     return mapped is not None and _limit("RLIMIT_AS", mapped + more)
 
 
