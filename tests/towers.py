@@ -51,6 +51,7 @@ class Tower:
     head: str | None = None
     flat_in_5: bool = False
     undeclared: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     leaves: Mapping[str, str] = field(default_factory=dict)
     other_size: tuple[int, int] | None = None
     gradients: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +67,8 @@ def read_towers(file: Path = FILE) -> dict[str, Tower]:
     for side in SIDES:
         for model_type, entry in tomllib.loads(file.read_text("utf-8"))[side].items():
             variants = tuple(_variant(changes) for changes in entry.pop("variants", ()))
-            rest = {key: tuple(entry.pop(key)) for key in ("undeclared", "other_size", "filled") if key in entry}
+            keys = ("undeclared", "without", "other_size", "filled")
+            rest = {key: tuple(entry.pop(key)) for key in keys if key in entry}
             found[model_type] = Tower(side, model_type, variants=variants, **rest, **entry)
     return found
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from keras import ops
@@ -197,13 +198,14 @@ class TextSpec:
         positions: number of position ids.
         types: number of token type ids; None where the tower has no such table.
         width: of the embedding.
-        names: path of each role, in the order of creation: words, types, positions, tasks, norm.
+        names: path of each role, in the order of creation: words, types, positions, norm, and those of ``firsts``.
         std: of fresh weights.
         eps: of the norm, which exists where ``names`` has it.
         dropout: on the result.
         padding: the word that is not trained.
         position_padding: the position that is not trained.
-        tasks: number of tasks, where ``names`` has a table of them; every text is of the first.
+        firsts: tables whose input a dual encoder does not have, so that the first row holds for every token: by role,
+            how many rows there are and how often the first is added.
     """
 
     vocabulary: int
@@ -216,21 +218,27 @@ class TextSpec:
     dropout: float = 0.0
     padding: int | None = None
     position_padding: int | None = None
-    tasks: int = 0
+    firsts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class TextEmbeddings(CompositeLayer):
-    """Word, position and token type, added up, normalised where the tower does."""
+    """Word, position and token type, added up, normalised where the tower does.
 
-    def __init__(self, spec: TextSpec, seeds: Any = None, **kwargs: Any) -> None:
+    A subclass gives the parts of roles that only it has as ``own``.
+    """
+
+    def __init__(
+        self, spec: TextSpec, seeds: Any = None, own: Mapping[str, Part] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.spec = spec
         parts = {
             "words": Embedding(spec.vocabulary, spec.width, leaf="weight", std=spec.std, padding=spec.padding),
             "types": Embedding(spec.types or 0, spec.width, std=spec.std),
             "positions": Embedding(spec.positions, spec.width, std=spec.std, padding=spec.position_padding),
-            "tasks": Embedding(spec.tasks, spec.width, std=spec.std),
             "norm": Norm(spec.width, spec.eps),
+            **{role: Embedding(rows, spec.width, std=spec.std) for role, (rows, _) in spec.firsts.items()},
+            **own,
         }
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
@@ -244,8 +252,8 @@ class TextEmbeddings(CompositeLayer):
         if "types" in self.spec.names:
             x = x + (self.types.table[0] if token_type_ids is None else self.types(token_type_ids))
         x = x + self.positions(position_ids)
-        if "tasks" in self.spec.names:
-            x = x + self.tasks.table[0]
+        for role, (_, times) in self.spec.firsts.items():
+            x = x + times * getattr(self, role).table[0]
         if "norm" in self.spec.names:
             x = self.norm(x)
         return self.drop(x, training)

@@ -1,4 +1,4 @@
-"""The twenty pairs that transformers 4.57.6 has in TensorFlow, there and back, judged by transformers on both sides."""
+"""The pairs that transformers 4.57.6 has in TensorFlow, there and back, judged by transformers on both sides."""
 
 from __future__ import annotations
 

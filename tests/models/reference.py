@@ -120,6 +120,8 @@ def gradients(model: Any) -> dict[str, np.ndarray]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+        for buffer in model.buffers():  # Some are stored, and none is trained.
+            buffer.zero_()
     return saved_tensors(model)
 
 
@@ -185,8 +187,9 @@ def make_inputs(
     for row in range(1, texts):
         mask[row, length - row :] = 0
     ids[mask == 0] = pad
-    if isinstance(text.eos_token_id, int) and text.eos_token_id < text.vocab_size:
-        ids[np.arange(texts), mask.sum(1) - 1] = text.eos_token_id
+    end = getattr(text, "eos_token_id", None)
+    if isinstance(end, int) and end < text.vocab_size:
+        ids[np.arange(texts), mask.sum(1) - 1] = end
     return {
         "input_ids": ids,
         "attention_mask": mask,

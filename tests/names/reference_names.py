@@ -146,7 +146,7 @@ def tensorflow(config: dict[str, Any]) -> dict[str, list[int]] | str | None:
         model = model_class(model_class.config_class(**fields), **options)
         with tf.name_scope(model.name):
             model.build(None)
-    except TypeError as error:
+    except (AttributeError, TypeError, ValueError) as error:  # Some configs are more than 4.x could build.
         return f"{class_name} fails: {error}"
     paths = [variable.name.split("/", 1)[1].removesuffix(":0").partition("/") for variable in model.weights]
     (main_layer,) = {path[0] for path in paths}

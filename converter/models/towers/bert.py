@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
@@ -43,6 +44,11 @@ def bert_embeddings(config: Any, **changes: Any) -> TextSpec:
     return TextSpec(**{**fields, **changes})
 
 
+def with_firsts(names: Mapping[str, str], **paths: str) -> dict[str, str]:
+    """The paths of an embedding with tables of which the first row is added, which come before the norm."""
+    return {**{role: path for role, path in names.items() if role != "norm"}, **paths, "norm": names["norm"]}
+
+
 def bert_block(config: Any, **changes: Any) -> BlockSpec:
     """The block of BERT and, with changes, of those that follow it."""
     fields: dict[str, Any] = {
@@ -65,6 +71,8 @@ class BertTower(TextTower):
 
     main_layer = "bert"
     has_pooler: ClassVar[bool] = True
+    # The layer of the embeddings, which takes what ``words`` gives.
+    embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, pooler."""
@@ -73,7 +81,7 @@ class BertTower(TextTower):
 
     def assemble_embeddings(self, config: Any) -> None:
         """What comes before the first block."""
-        self.embeddings = self.layer(f"{self.main_layer}/embeddings", TextEmbeddings, self.words(config), self.seeds)
+        self.embeddings = self.layer(f"{self.main_layer}/embeddings", self.embedded, self.words(config), self.seeds)
 
     def words(self, config: Any) -> TextSpec:
         """The embeddings' shape."""
@@ -81,9 +89,23 @@ class BertTower(TextTower):
 
     def assemble_encoder(self, config: Any) -> None:
         """Blocks and pooler."""
-        root, block, width = self.main_layer, bert_block(config), config.hidden_size
-        self.blocks = [
-            self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
-        ]
+        self.assemble_blocks(config)
         if self.add_pooling_layer and self.has_pooler:
-            self.pooler = self.layer(f"{root}/pooler", FirstToken, width, width, config.initializer_range)
+            self.assemble_pooler(config)
+
+    def assemble_pooler(self, config: Any) -> None:
+        """The first token through a dense layer."""
+        width = config.hidden_size
+        self.pooler = self.layer(f"{self.main_layer}/pooler", FirstToken, width, width, config.initializer_range)
+
+    def assemble_blocks(self, config: Any) -> None:
+        """The blocks."""
+        block = self.block(config)
+        self.blocks = [
+            self.layer(f"{self.main_layer}/encoder/layer_._{i}", Block, block, self.seeds)
+            for i in range(config.num_hidden_layers)
+        ]
+
+    def block(self, config: Any) -> BlockSpec:
+        """A block's shape."""
+        return bert_block(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from converter.models.embeddings import TextSpec
-from converter.models.towers.bert import BertTower, bert_embeddings
+from converter.models.towers.bert import EMBEDDINGS, BertTower, bert_embeddings, with_firsts
 
 
 class ErnieTower(BertTower):
@@ -15,10 +15,7 @@ class ErnieTower(BertTower):
 
     def words(self, config: Any) -> TextSpec:
         """BERT's, with the table of tasks before the norm where the config has one."""
-        spec = bert_embeddings(config)
         if not config.use_task_id:
-            return spec
-        norm = spec.names["norm"]
-        names = {role: path for role, path in spec.names.items() if role != "norm"}
-        names |= {"tasks": "task_type_embeddings", "norm": norm}
-        return bert_embeddings(config, names=names, tasks=config.task_type_vocab_size)
+            return bert_embeddings(config)
+        names = with_firsts(EMBEDDINGS, tasks="task_type_embeddings")
+        return bert_embeddings(config, names=names, firsts={"tasks": (config.task_type_vocab_size, 1)})

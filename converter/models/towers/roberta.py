@@ -17,14 +17,23 @@ class RobertaTower(BertTower):
 
     def assemble(self, config: Any) -> None:
         """BERT's parts, the encoder first; ``pad_token_id`` must be known, since positions are counted from it."""
-        if not isinstance(config.pad_token_id, int):
-            raise UnsupportedOption(
-                f"{config.model_type} config: pad_token_id is {config.pad_token_id}; positions are counted from it, "
-                "so it must be an integer. Set pad_token_id to the tokenizer's."
-            )
+        check_pad(config)
         self.assemble_encoder(config)
         self.assemble_embeddings(config)
 
     def words(self, config: Any) -> TextSpec:
         """BERT's, with the position of padding untrained too."""
         return bert_embeddings(config, position_padding=config.pad_token_id)
+
+
+def check_pad(config: Any) -> None:
+    """Refuses a config without the ``pad_token_id`` that positions are counted from.
+
+    Raises:
+        UnsupportedOption: it is no integer.
+    """
+    if not isinstance(config.pad_token_id, int):
+        raise UnsupportedOption(
+            f"{config.model_type} config: pad_token_id is {config.pad_token_id}; positions are counted from it, "
+            "so it must be an integer. Set pad_token_id to the tokenizer's."
+        )
