@@ -14,7 +14,7 @@ import pytest
 from converter import combine, convert, inspect, pt2tf, tf2pt
 from converter.checkpoints import flax
 from converter.conversion.streams import open_tensors
-from converter.errors import SourceError, TargetError, WrongFramework
+from converter.errors import ConverterError, SourceError, TargetError, WrongFramework
 from converter.names.configs import check_config
 from converter.names.rules import compile_rules
 from tests.compat.towers import ALL_VISION
@@ -30,7 +30,10 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "dinov2_swiglu-albert": {"format": "safetensors"},
     "vit-roberta": {"max_shard_size": 60_000},
 }
-IN_FLAX = ("clip_vision_model", "vit", "beit", "dinov2"), ("bert", "roberta", "xlm-roberta", "albert")
+IN_FLAX = (
+    ("clip_vision_model", "vit", "beit", "dinov2"),
+    ("bert", "roberta", "xlm-roberta", "roberta-prelayernorm", "albert"),
+)
 
 
 def files_of(folder: Path) -> list[str]:
@@ -121,7 +124,7 @@ def test_every_model_that_flax_has(tmp_path: Path, model: str) -> None:
             "swin+bert",
             "VisionTextDualEncoder with swin and bert has no class in Flax, so nothing could load it; "
             "FlaxVisionTextDualEncoderModel takes vision beit, clip_vision_model, dinov2, vit and text albert, bert, "
-            "roberta, xlm-roberta; convert to pt or tf",
+            "roberta, roberta-prelayernorm, xlm-roberta; convert to pt or tf",
         ),
         (
             "siglip",
@@ -251,7 +254,7 @@ def test_of_several_weights_pytorchs_are_taken(tmp_path: Path) -> None:
 )
 def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     write_tiny(tmp_path / "pt", "vit", "roberta")
-    with pytest.raises(TargetError) as caught:
+    with pytest.raises(ConverterError) as caught:
         convert(tmp_path / "pt", tmp_path / "out", **options)
     assert str(caught.value).startswith(said)
 
