@@ -45,6 +45,8 @@ def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
 def lies_beside(source: Path) -> tuple[str, ...]:
     """Names of what lies beside weights, folders with a slash; neither hidden files nor what this program has written.
 
+    None of a folder that may not be listed, whose files can be read all the same.
+
     Args:
         source: a folder, or a weights file: what lies around that need not be its own, so that only what seems to be of a
             tokenizer or processor is named.
@@ -52,7 +54,10 @@ def lies_beside(source: Path) -> tuple[str, ...]:
     folder, alone = (source, False) if source.is_dir() else (source.parent, True)
     seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _OURS)
     names = (f"{path.name}/" if path.is_dir() else path.name for path in seen)
-    return tuple(sorted(name for name in names if not alone or _LIKE_SIDECARS.search(name)))
+    try:
+        return tuple(sorted(name for name in names if not alone or _LIKE_SIDECARS.search(name)))
+    except OSError:
+        return ()
 
 
 def left_behind(beside: Collection[str], taken: Collection[str]) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ def checkpoint(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted")
     talk = folder / "talk"
     talk.mkdir()
-    assert children.run(["pt2tf", str(small / "pt"), str(folder / "tf")], talk).status == 0
+    shutil.copytree(small / "pt", folder / "pt")
+    assert children.run(["pt2tf", str(folder / "pt"), str(folder / "tf")], talk).status == 0
     return folder / "tf"
 
 

@@ -35,8 +35,8 @@ def verify(checkpoint: Path, place: Path) -> Words:
 
 
 def reference(checkpoint: Path, place: Path) -> Words:
-    """A golden reference file, which must be new."""
-    return ["reference", str(checkpoint), "-o", str(place / "golden.safetensors")]
+    """A golden reference file of the checkpoint's source, which must be new."""
+    return ["reference", str(checkpoint.parent / "pt"), "-o", str(place / "golden.safetensors")]
 
 
 def written(place: Path) -> dict[str, str]:
