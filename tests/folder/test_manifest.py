@@ -55,6 +55,7 @@ def test_everything_in_it(tmp_path: Path) -> None:
         "config_rewritten": ["config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541"],
         "config_unknown": [],
         "dropped": [],
+        "left_behind": [],
         "restored": [],
         "made_new": [],
         "casts": {},

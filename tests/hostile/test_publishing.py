@@ -51,7 +51,7 @@ def test_what_a_link_leads_to_is_not_published(out: Path) -> None:
 def test_files_outside_the_folder_are_not_published(out: Path) -> None:
     (out.parent / "secret").write_text("password")
     change(out / "conversion.json", files=[{"name": "../secret", "size": 8}])
-    with pytest.raises(SourceError, match=r"not a manifest that this version writes \(file name '\.\./secret'\)"):
+    with pytest.raises(SourceError, match=r"not a manifest of this version \(file name '\.\./secret'\)"):
         gather(out, allow_unverified=True)
 
 
@@ -68,7 +68,7 @@ def test_a_card_that_a_manifest_lists_is_not_published(out: Path) -> None:
 def test_a_proof_that_is_a_link_does_not_count(out: Path) -> None:
     (out / "parity.json").rename(out.parent / "elsewhere")
     (out / "parity.json").symlink_to("../elsewhere")
-    assert read_proof(out) == "there is no parity.json"
+    assert read_proof(out) == "no parity.json"
 
 
 def test_a_proof_is_not_written_through_a_link(out: Path) -> None:
