@@ -66,9 +66,11 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     counted_from = rules.get("padding_id", pad)
     special, end, pads_left = {pad, counted_from}, None, True
     if rules.get("ends_with_eos"):
-        end, pads_left = _end_of_text(_token(fields.get("eos_token_id")), size)
+        literal = model_type in rules.get("literal_eos", ())
+        end, pads_left = _end_of_text(_token(fields.get("eos_token_id")), size, literal)
         special.add(end)
         pad = next((token for token in (pad, 0, 1) if token != end), pad)
+    pads_left = pads_left and model_type not in rules.get("padded_right", ())
     within = tuple(sorted(token for token in special if token < size))
     longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if rules.get("positions_after_padding") else 0))
     if len(within) == size or longest < 1:
@@ -79,14 +81,14 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left)
 
 
-def _end_of_text(eos: int | None, size: int) -> tuple[int, bool]:
+def _end_of_text(eos: int | None, size: int, literal: bool) -> tuple[int, bool]:
     """The id that ends a CLIP text, and whether CLIP finds it there.
 
     CLIP pools at the first end token; an ``eos_token_id`` of 2 stands for the greatest id in the text, and position 0
     is taken where no token matches (transformers, ``CLIPTextModel``). With causal attention position 0 sees nothing
-    but padding where that is on the left.
+    but padding where that is on the left. Where the id is ``literal`` (MetaCLIP 2), 2 stands for itself.
     """
-    if eos == 2 or eos is None:
+    if eos is None or (eos == 2 and not literal):
         return size - 1, eos == 2
     return (eos, True) if eos < size else (size - 1, False)
 

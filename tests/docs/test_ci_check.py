@@ -98,7 +98,7 @@ def test_a_golden_reference_that_was_not_pulled(check: Check, tiny: Path, tmp_pa
     pointer = tmp_path / "golden.safetensors"
     pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1465636\n")
     run = check(tiny, pointer, tmp_path / "out")
-    assert run.returncode == 1
+    assert run.returncode == 3
     assert run.stderr.endswith(
         f"convert: {pointer}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository\n"
     )

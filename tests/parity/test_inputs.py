@@ -190,7 +190,14 @@ def config_of_text(model_type: str, **fields: Any) -> dict[str, Any]:
 def test_what_the_rule_files_say_of_inputs() -> None:
     assert {side: sorted({key for t in supported(side) for key in input_rules(side, t)}) for side in SIDES} == {
         "vision": ["any_size"],
-        "text": ["ends_with_eos", "pad_token_id", "padding_id", "positions_after_padding"],
+        "text": [
+            "ends_with_eos",
+            "literal_eos",
+            "pad_token_id",
+            "padded_right",
+            "padding_id",
+            "positions_after_padding",
+        ],
     }
     pads = {t: tower_defaults("text", t).get("pad_token_id", input_rules("text", t).get("pad_token_id")) for t in TEXT}
     assert None not in pads.values(), "a text tower whose pad_token_id is irrelevant says which it is under [inputs]"

@@ -1,16 +1,16 @@
 """Chinese-CLIP: CLIP with a Chinese BERT as its text tower (https://arxiv.org/abs/2211.01335).
 
-transformers never had it in TensorFlow; the interface is ``TFCLIPModel``'s.
+transformers never had it in TensorFlow; the interface is ``TFCLIPModel``'s, and texts have token types.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from converter.models.two_towers import TwoTowers
+from converter.models.typed_texts import TypedTexts
 
 
-class TFChineseCLIPModel(TwoTowers, model_type="chinese_clip"):
+class TFChineseCLIPModel(TypedTexts, model_type="chinese_clip"):
     """Embeds images and texts into one space and scores every pair: transformers' ``ChineseCLIPModel`` on Keras.
 
     Args:
