@@ -143,7 +143,7 @@ def pt_name(tf_name: str, config: Any) -> str:
 
 def to_tf(array: np.ndarray, tf_name: str) -> np.ndarray:
     """A PyTorch tensor in TensorFlow's layout."""
-    if tf_name in ("logit_scale", "clip/logit_scale"):
+    if array.ndim == 0:
         return array.reshape(1)
     if tf_name.endswith("/kernel"):
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T

@@ -81,6 +81,7 @@ def test_explicit_positions_and_types_and_no_mask(case: Case) -> None:
         "pixel_values": case.inputs["pixel_values"],
         "position_ids": rng.integers(0, text.max_position_embeddings, shape),
     }
+    assert ("token_type_ids" in case.keras.fields) == hasattr(text, "type_vocab_size")
     if "token_type_ids" in case.keras.fields:
         inputs["token_type_ids"] = rng.integers(0, text.type_vocab_size, shape)
     reference.assert_same(reference.taps(case.keras(inputs, **FLAGS)), run_torch(case.torch, inputs, **FLAGS), 1e-5)
