@@ -85,7 +85,7 @@ def test_against_a_golden_reference_when_the_source_is_gone(pair, tmp_path):
         assert (statuses(found), found.passed) == (ALL, True)
         found = verify(tmp_path / "tf")
         assert statuses(found) == {**ALL, "outputs": "not checked", "samples": "not checked"}
-        with pytest.raises(ParityError, match="name texts and images to 'convert reference'$"):
+        with pytest.raises(ParityError, match="pass texts and images to 'convert reference'$"):
             verify(tmp_path / "tf", reference=golden, options=VerifyOptions(images=(PICTURES,)))
         assert not found.passed
     finally:
