@@ -79,7 +79,7 @@ def test_what_is_no_weight_is_refused(tmp_path: Path, extra: dict[Any, Any], sai
 def test_a_lost_tensor_is_named(tmp_path: Path) -> None:
     tensors = tensors_of(config_of())
     del tensors["visual_projection.weight"]
-    with pytest.raises(PlanError, match=r"^state dict in memory: .*missing from it \(1\): visual_projection\.weight"):
+    with pytest.raises(PlanError, match=r"^state dict in memory: .*missing \(1\): visual_projection\.weight"):
         pt2tf(tensors, tmp_path / "tf", config=config_of())
 
 
