@@ -10,7 +10,7 @@ OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12; do $$p -c '' 2>/dev/nul
 # Of a version: the one on the PATH, or one of pyenv's, whose shims run only what was chosen.
 python_of = $(shell for p in python$(1) $(HOME)/.pyenv/versions/$(1).*/bin/python$(1); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 OTHER_PYTHONS ?= $(foreach version,3.12 3.13,$(call python_of,$(version)))
-TESTERS := $(shell grep -E '^(pytest|hypothesis)==' constraints/dev.txt)
+TESTERS := $(shell grep -E '^(pytest|hypothesis|jsonschema)==' constraints/dev.txt)
 
 BIN := .venv/bin
 COMPAT_PYTHON ?= .venv-compat/bin/python
