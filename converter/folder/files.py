@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -159,10 +160,9 @@ def inside(path: Path, folder: Path) -> Path:
     Raises:
         CorruptCheckpoint: it is a link out of the folder.
     """
-    try:
-        real, home = path.resolve(), folder.resolve()
-    except RuntimeError:  # what Python 3.11 and 3.12 say of links that lead in a circle
-        raise CorruptCheckpoint(f"{path}: a link to itself; copy the file into the folder") from None
+    if _leads_in_a_circle(path):
+        raise CorruptCheckpoint(f"{path}: a link to itself; copy the file into the folder")
+    real, home = path.resolve(), folder.resolve()
     if path.is_symlink() and not path.exists():
         raise CorruptCheckpoint(
             f"{path}: a link to {printable(str(path.readlink()))}, which does not exist; copy the folder with `cp "
@@ -175,6 +175,15 @@ def inside(path: Path, folder: Path) -> Path:
     if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
         return path
     raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
+
+
+def _leads_in_a_circle(path: Path) -> bool:
+    """Whether links lead back to themselves, of which ``Path.resolve`` says another thing in each version of Python."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def identity(path: Path) -> Identity:
