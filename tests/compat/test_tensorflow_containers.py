@@ -75,7 +75,7 @@ def test_weights_that_keras_saved_come_back_bit_for_bit(
 def test_weights_without_names_are_refused(checkpoint: Checkpoint, peers_tf: PeersTf, tmp_path: Path) -> None:
     """Keras 2.12 and later decide by the name: what ends with .weights.h5 holds numbers instead of names."""
     source = checkpoint("vit", "bert")
-    with pytest.raises(UnsupportedContainer, match=r"keras\.weights\.h5: weights that Keras saved as \.weights\.h5"):
+    with pytest.raises(UnsupportedContainer, match=r"keras\.weights\.h5: weights in Keras' \.weights\.h5 format"):
         tf2pt(peers_tf(source) / "keras.weights.h5", tmp_path / "pt", config=source / "config.json")
     assert not (tmp_path / "pt").exists()
 
