@@ -47,7 +47,7 @@ def test_predict_and_fit_on_jax(family: str) -> None:
     assert isinstance(found, DualEncoderOutput)
     np.testing.assert_allclose(found.logits_per_image, model(inputs).logits_per_image, atol=1e-5)
     history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
-    assert history[-1] < 0.7 * history[0]
+    assert history[-1] < kind.learns * history[0]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
@@ -69,7 +69,7 @@ def test_lit_with_checkpointing_on_jax(family: str) -> None:
     locked = {name: np.array(variable.value) for name, variable in named_variables(model.vision_model).items()}
     inputs = reference.make_inputs(model.config, 4, 4)
     history = model.fit(inputs, batch_size=4, epochs=25, verbose=0).history["loss"]
-    assert history[-1] < 0.7 * history[0]
+    assert history[-1] < kind.learns * history[0]
     for name, variable in named_variables(model.vision_model).items():
         assert np.array(variable.value).tobytes() == locked[name].tobytes(), name
 

@@ -129,7 +129,7 @@ def test_a_time_limit_is_said_to_be_one(pair):
     found = verify(pair / "tf", options=VerifyOptions(seconds=0.05))
     assert statuses(found) == {**ALL, "outputs": "not checked", "samples": "not checked"}
     assert found.status == "not checked"
-    assert found.findings[2].problems[0].startswith("PyTorch reference: no answer within 0.05 s, so it was ended; ")
+    assert found.findings[2].problems[0].startswith("PyTorch reference: no answer within 0.05 s, so it was stopped; ")
 
 
 def test_the_gated_branch_of_the_giant_dinov2_is_compared(tmp_path):
