@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import Block, BlockSpec, Spread
+from converter.models.blocks import Block
 from converter.models.embeddings import TextEmbeddings, TextSpec
 from converter.models.parts import Dense, Norm
 from converter.models.text_tower import TextTower
 from converter.models.towers.clip_text import EMBEDDINGS
-from converter.models.towers.clip_vision import BLOCK
+from converter.models.towers.siglip_vision import siglip_block
 
 Tensor = Any
 
@@ -23,7 +23,7 @@ class SiglipTextTower(TextTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, head."""
         width = config.hidden_size
-        std, joint = width**-0.5, (2 / (width + config.intermediate_size)) ** 0.5
+        std = width**-0.5
         words = TextSpec(
             vocabulary=config.vocab_size,
             positions=config.max_position_embeddings,
@@ -33,18 +33,7 @@ class SiglipTextTower(TextTower):
             std=std,
             eps=config.layer_norm_eps,
         )
-        block = BlockSpec(
-            width=width,
-            heads=config.num_attention_heads,
-            inner=config.intermediate_size,
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
-            names=BLOCK,
-            spread=Spread(std, std, joint, joint),
-            attention_dropout=config.attention_dropout,
-        )
-        root = "siglip/text_model"
+        root, block = "siglip/text_model", siglip_block(config)
         self.embeddings = self.layer(f"{root}/embeddings", TextEmbeddings, words)
         self.blocks = [
             self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)

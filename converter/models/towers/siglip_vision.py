@@ -19,6 +19,23 @@ Tensor = Any
 EMBEDDINGS = {"positions": "position_embedding", "patches": "patch_embedding"}
 
 
+def siglip_block(config: Any) -> BlockSpec:
+    """The block that both of SigLIP's towers have: CLIP's, begun as Glorot says."""
+    width, inner = config.hidden_size, config.intermediate_size
+    std, joint = width**-0.5, (2 / (width + inner)) ** 0.5
+    return BlockSpec(
+        width=width,
+        heads=config.num_attention_heads,
+        inner=inner,
+        act=config.hidden_act,
+        eps=config.layer_norm_eps,
+        norm_first=True,
+        names=BLOCK,
+        spread=Spread(std, std, joint, joint),
+        attention_dropout=config.attention_dropout,
+    )
+
+
 class AttentionPooling(CompositeLayer):
     """A probe attends to all patches; then an MLP whose residual is the attention's output.
 
@@ -71,7 +88,7 @@ class SiglipVisionTower(VisionTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, attention pooling."""
         width = config.hidden_size
-        std, joint = width**-0.5, (2 / (width + config.intermediate_size)) ** 0.5
+        std = width**-0.5
         images = ImageSpec(
             channels=config.num_channels,
             image=pair(config.image_size),
@@ -83,17 +100,7 @@ class SiglipVisionTower(VisionTower):
             std=std,
             token_std=0.0,
         )
-        block = BlockSpec(
-            width=width,
-            heads=config.num_attention_heads,
-            inner=config.intermediate_size,
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
-            names=BLOCK,
-            spread=Spread(std, std, joint, joint),
-            attention_dropout=config.attention_dropout,
-        )
+        block = siglip_block(config)
         root = "siglip/vision_model"
         self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images)
         self.blocks = [
