@@ -92,3 +92,11 @@ class VisionTower(Tower):
             f"pixel_values is {size[0]} x {size[1]}; image_size is {expected[0]} x {expected[1]}. "
             "Resize the images with the image processor that belongs to this vision tower."
         )
+
+
+class AnySizeTower(VisionTower):
+    """A tower whose embeddings take images of any size, and say of which they cannot have the positions."""
+
+    def check_size(self, size: Size) -> None:
+        """Any size that has a patch, and whose positions can be had."""
+        self.embeddings.check_size(size)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from converter.models.families.clip import DrawnAsCLIP
 from converter.models.typed_texts import TypedTexts
 
 
-class TFChineseCLIPModel(TypedTexts, model_type="chinese_clip"):
+class TFChineseCLIPModel(DrawnAsCLIP, TypedTexts, model_type="chinese_clip"):
     """Embeds images and texts into one space and scores every pair: transformers' ``ChineseCLIPModel`` on Keras.
 
     Args:
@@ -25,7 +26,3 @@ class TFChineseCLIPModel(TypedTexts, model_type="chinese_clip"):
 
     base_model_prefix: ClassVar[str] = "chinese_clip"
     config_hint: ClassVar[str] = "Make one with ChineseCLIPConfig(text_config=..., vision_config=...)."
-
-    def spread(self, inputs: int) -> float:
-        """Standard deviation of a new projection, as CLIP draws it."""
-        return float(inputs**-0.5 * self.config.initializer_factor)

@@ -10,7 +10,17 @@ from typing import Any, ClassVar
 from converter.models.two_towers import TwoTowers
 
 
-class TFCLIPModel(TwoTowers, model_type="clip"):
+class DrawnAsCLIP:
+    """Mixin of families whose new projections CLIP's rule draws."""
+
+    config: Any
+
+    def spread(self, inputs: int) -> float:
+        """Standard deviation of a new projection, as CLIP draws it."""
+        return float(inputs**-0.5 * self.config.initializer_factor)
+
+
+class TFCLIPModel(DrawnAsCLIP, TwoTowers, model_type="clip"):
     """Embeds images and texts into one space and scores every pair: transformers' ``CLIPModel`` on Keras.
 
     Args:
@@ -30,10 +40,6 @@ class TFCLIPModel(TwoTowers, model_type="clip"):
     def clip(self) -> MainLayer:
         """The model by the name of the layer in which transformers 4 kept its towers, projections and ``logit_scale``."""
         return MainLayer(self)
-
-    def spread(self, inputs: int) -> float:
-        """Standard deviation of a new projection, as CLIP draws it."""
-        return float(inputs**-0.5 * self.config.initializer_factor)
 
 
 class MainLayer:

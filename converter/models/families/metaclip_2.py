@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from converter.models.families.clip import DrawnAsCLIP
 from converter.models.two_towers import TwoTowers
 
 
-class TFMetaClip2Model(TwoTowers, model_type="metaclip_2"):
+class TFMetaClip2Model(DrawnAsCLIP, TwoTowers, model_type="metaclip_2"):
     """Embeds images and texts into one space and scores every pair: transformers' ``MetaClip2Model`` on Keras.
 
     Args:
@@ -25,7 +26,3 @@ class TFMetaClip2Model(TwoTowers, model_type="metaclip_2"):
 
     base_model_prefix: ClassVar[str] = "metaclip_2"
     config_hint: ClassVar[str] = "Make one with MetaClip2Config(text_config=..., vision_config=...)."
-
-    def spread(self, inputs: int) -> float:
-        """Standard deviation of a new projection, as CLIP draws it."""
-        return float(inputs**-0.5 * self.config.initializer_factor)

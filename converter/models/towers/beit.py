@@ -11,7 +11,7 @@ from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm, Raw
 from converter.models.relative import grid_index_with_token
 from converter.models.resize import resize
-from converter.models.vision_tower import Size, VisionTower
+from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
 
@@ -34,7 +34,7 @@ def names_of(scaled: bool, table: bool) -> Any:
     )
 
 
-class BeitTower(VisionTower):
+class BeitTower(AnySizeTower):
     """``beit``."""
 
     main_layer = "beit"
@@ -98,10 +98,6 @@ class BeitTower(VisionTower):
         table = ops.concatenate([ops.reshape(inner, (-1, heads)), table[cells:]], axis=0)
         numbers = ops.take(table, ops.convert_to_tensor(grid_index_with_token(*grid).astype("int32")), axis=0)
         return ops.transpose(numbers, (2, 0, 1))[None]
-
-    def check_size(self, size: Size) -> None:
-        """Any size that has a patch, and whose positions can be had."""
-        self.embeddings.check_size(size)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """With mean pooling, hidden states as they are and the patches' mean normed; else all normed, and the token."""

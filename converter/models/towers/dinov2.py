@@ -7,7 +7,7 @@ from typing import Any
 from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm
-from converter.models.vision_tower import Size, VisionTower
+from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
 
@@ -29,7 +29,7 @@ def names_of(gated: bool) -> Any:
     )
 
 
-class Dinov2Tower(VisionTower):
+class Dinov2Tower(AnySizeTower):
     """``dinov2``; pooled at the class token after the norm."""
 
     main_layer = "dinov2"
@@ -79,10 +79,6 @@ class Dinov2Tower(VisionTower):
             self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
         ]
         self.norm = self.part(f"{root}/layernorm", Norm(width, config.layer_norm_eps))
-
-    def check_size(self, size: Size) -> None:
-        """Any size that has a patch, and whose positions can be had."""
-        self.embeddings.check_size(size)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised hidden states, and the class token's."""

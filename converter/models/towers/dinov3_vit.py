@@ -9,7 +9,7 @@ from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
 from converter.models.parts import Norm
 from converter.models.rotary import RotaryBlock, grid_turn, moved, patch_centres
 from converter.models.tower import Tower
-from converter.models.vision_tower import Size, VisionTower
+from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
 
@@ -59,7 +59,7 @@ def block_of(config: Any) -> BlockSpec:
     )
 
 
-class DINOv3ViTTower(VisionTower):
+class DINOv3ViTTower(AnySizeTower):
     """``dinov3_vit``; pooled at the class token after the norm."""
 
     main_layer = "dinov3_vit"
@@ -97,10 +97,6 @@ class DINOv3ViTTower(VisionTower):
             centres = moved(centres, shift, jitter, rescale, self.seeds)
         head = config.hidden_size // config.num_attention_heads
         return grid_turn(centres, head, config.rope_theta, 1 + config.num_register_tokens)
-
-    def check_size(self, size: Size) -> None:
-        """Any size that has a patch."""
-        self.embeddings.check_size(size)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised hidden states, and the class token's."""
