@@ -24,8 +24,12 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     Raises:
         ModelError: the logits are not square.
     """
-    own = ops.diagonal(ops.log_softmax(squared(logits), axis=-1))
-    return -ops.sum(own) / ops.cast(ops.shape(own)[0], own.dtype)
+    return _cost(ops.diagonal(ops.log_softmax(squared(logits), axis=-1)))
+
+
+def _cost(likelihoods: Tensor) -> Tensor:
+    """Minus the sum of log likelihoods, by the number of rows; Keras' own mean takes float64 down to float32 on JAX."""
+    return -ops.sum(likelihoods) / ops.cast(ops.shape(likelihoods)[0], likelihoods.dtype)
 
 
 def squared(logits: Tensor) -> Tensor:
@@ -91,4 +95,4 @@ def sigmoid_loss(similarity: Tensor) -> Tensor:
     """
     logits = squared(similarity)
     signs = 2.0 * ops.eye(ops.shape(logits)[0], dtype=logits.dtype) - 1.0
-    return -ops.mean(ops.sum(ops.log_sigmoid(signs * logits), axis=-1))
+    return _cost(ops.log_sigmoid(signs * logits))
