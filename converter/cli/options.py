@@ -80,7 +80,7 @@ run_options = _all_of(
         "--device",
         default="auto",
         show_default=True,
-        help="Device to compute on: Device to compute on: Device to compute on: auto, cpu, cuda or cuda:N.",
+        help="Device to compute on: auto, cpu, cuda or cuda:N.",
     ),
     click.option("--float64", is_flag=True, help="Compute in float64; any difference left is real."),
     click.option("--seed", default=0, show_default=True, help="Seed of the inputs."),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from converter.conversion.patterns import COMPARE, way_of_missing
 from converter.errors import PlanError, listed
 from converter.folding import folded
 from converter.names.frameworks import CANONICAL, frameworks
 from converter.names.rules import TensorRule
 from converter.specs import Checkpoint
 
-_COMPARE = "compare config.json with the one saved with the weights"
 _ADAPTED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
 _QUANTISED = re.compile(
     r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*|qweight|qzeros|scales|g_idx|weight_format|weight_scale(_inv)?"
@@ -54,13 +54,15 @@ def _way_out(
         )
     if any(_QUANTISED.search(name) for name in surplus):
         return "the weights are quantised; dequantise them and save again"
+    if (way := way_of_missing(missing, surplus, expected)) is not None:
+        return way
     separator = frameworks()[checkpoint.framework].separator
     if 2 * len(missing) > len(expected):
         roots = sorted({name.split(separator)[0] for name in surplus})
         held = f"the file holds {listed(roots, _SHOWN_ROOTS)}" if surplus else "the file holds none of them"
         return f"most names are not the model's ({held}); write the model with save_pretrained of its class"
     if missing:
-        return _COMPARE
+        return COMPARE
     if checkpoint.framework != CANONICAL:
         return "the file holds more than the model; write the model inside it with save_pretrained"
     return f"leave them out: {_without(surplus, expected)}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converter.conversion.mismatch import mismatch
+from converter.conversion.patterns import COMPARE
 from converter.conversion.positions import Positions, shift_positions, table
 from converter.errors import PlanError, printable
 from converter.folding import folded
@@ -237,10 +238,7 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
             "flax.jax_utils.unreplicate(params), and save again"
         )
     if wrong:
-        raise PlanError(
-            f"tensor shapes that differ from config.json ({len(wrong)}): {folded(wrong)}; "
-            "compare config.json with the one saved with the weights"
-        )
+        raise PlanError(f"tensor shapes that differ from config.json ({len(wrong)}): {folded(wrong)}; {COMPARE}")
 
 
 def check_floats(tensors: Iterable[StoredTensor], checkpoint: Checkpoint) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from converter.conversion.patterns import COMPARE, way_of_layers
 from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.errors import PlanError, listed
 from converter.folding import folded
@@ -58,7 +59,7 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
         name = rule.names[target]
         stored = found.get(rule.name)
         if stored is None:
-            (new if rule.name.startswith(fresh) else missing).append(name)
+            new.append(name) if rule.name.startswith(fresh) else missing.append(rule.names[source])
         elif stored.shape != rule.shape_in(source):
             wrong.append(f"{stored.name} is {stored.shape}, config.json says {rule.shape}")
         else:
@@ -66,7 +67,8 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
             shape = rule.shape_in(target)
             planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, layout, from_pt))
     if missing or wrong:
-        raise PlanError(_complaint(checkpoint, tower, missing, wrong))
+        next_step = way_of_layers(missing, (), [rule.names[source] for rule in rules.tensors]) if not wrong else None
+        raise PlanError(_complaint(checkpoint, tower, missing, wrong, next_step or COMPARE))
     check_floats((tensor.source for tensor in planned), checkpoint)
     used = {tensor.source.name for tensor in planned}
     reasons = {found[name].name: reason for name, reason in _buffers(rules) if name in found}
@@ -128,7 +130,7 @@ def _buffers(rules: RuleSet) -> Iterator[tuple[str, str]]:
             yield buffer.names[CANONICAL], buffer.reason
 
 
-def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], wrong: list[str]) -> str:
+def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], wrong: list[str], next_step: str) -> str:
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
     roots = Counter(name.replace("/", ".").split(".")[0] for name in checkpoint.tensors)
     parts = []
@@ -136,7 +138,4 @@ def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], w
         parts.append(f"missing ({len(missing)}): {folded(missing)}; the file holds {listed(sorted(roots), 4)}")
     if wrong:
         parts.append(f"of another shape ({len(wrong)}): {folded(wrong)}")
-    return (
-        f"{where}: does not hold the {tower.model_type} tower of its config.json; {'; '.join(parts)}; "
-        "compare config.json with the one saved with the weights"
-    )
+    return f"{where}: does not hold the {tower.model_type} tower of its config.json; {'; '.join(parts)}; {next_step}"

@@ -14,7 +14,7 @@ OPTIONAL_PARTS = ("files", "samples")
 def status_of(findings: Collection[Finding]) -> Status:
     """What some findings say together: one failure is a failure, and nothing passes of which a part was not checked."""
     statuses = {finding.status for finding in findings if finding.status != "not checked"}
-    unchecked = any(finding.status == "not checked" and finding.part not in OPTIONAL_PARTS for finding in findings)
+    unchecked = any(finding.status == "not checked" and not finding.is_optional for finding in findings)
     if "failed" in statuses:
         return "failed"
     return "not checked" if unchecked or not statuses else "passed"
@@ -31,6 +31,8 @@ class Finding:
         against: with what, in words.
         problems: what is wrong, or why nothing could be checked.
         seconds: how long it took.
+        required: it had to be checked here even if it is of a part that there may be nothing to check of: the
+            checkpoint has it, and a package is missing.
     """
 
     part: str
@@ -39,8 +41,14 @@ class Finding:
     against: str = ""
     problems: tuple[str, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+    required: bool = False
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether the whole can be called passed without it."""
+        return self.part in OPTIONAL_PARTS and not self.required
 
     def to_json(self) -> dict[str, Any]:
         """Ready for ``json.dumps``; without the time, so that the same findings are the same text."""
-        plain = {name: value for name, value in vars(self).items() if name != "seconds"}
+        plain = {name: value for name, value in vars(self).items() if name not in ("seconds", "required")}
         return plain | {"problems": list(self.problems)}

@@ -230,6 +230,12 @@ class Outputs:
         )
 
 
+class Lacking(str):
+    """Why there are no texts and pictures where the checkpoint has a processor: a package is missing."""
+
+    __slots__ = ()
+
+
 def all_batches(
     worker: Worker, in_torch: Path, processor: Path, options: VerifyOptions, samples: Samples
 ) -> tuple[tuple[Batch, ...], str]:
@@ -257,7 +263,7 @@ def all_batches(
     except MissingPackage as error:
         if samples.given:
             raise
-        return batches, str(error)
+        return batches, Lacking(error)
     except WorkerError:
         raise
     except ParityError as error:
@@ -266,7 +272,7 @@ def all_batches(
 
 
 def _untried(reason: str) -> Finding:
-    return Finding("samples", "not checked", problems=(reason,))
+    return Finding("samples", "not checked", problems=(str(reason),), required=isinstance(reason, Lacking))
 
 
 def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,13 @@ class Verification:
         folder: the checkpoint.
         findings: of files, weights and, unless only weights were asked for, outputs, and texts and pictures.
         report: figures of the outputs; None where they could not be compared.
+        places: the checkpoint, its source and the reference on this machine, whose paths no report holds.
     """
 
     folder: Path
     findings: tuple[Finding, ...]
     report: ParityReport | None
+    places: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def status(self) -> Status:
@@ -136,7 +138,8 @@ def verify(
         if not weights_only:
             new, report = outputs.compare()
             add(*(_with_reason(finding, recorded) for finding in new))
-    found = Verification(folder, tuple(findings), report)
+    named = (folder, given, source, None if source is None or source.is_dir() else source.parent)
+    found = Verification(folder, tuple(findings), report, tuple(path for path in named if path is not None))
     if record and recorded is not None and not weights_only and found.status != "not checked":
         try:
             write_proof(folder, found.to_json())

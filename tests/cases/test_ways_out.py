@@ -84,6 +84,13 @@ def test_a_head_is_left_out(source: Path, tmp_path: Path) -> None:
     assert (done.tensors, dict(done.dialects)) == (len(WEIGHTS), {"v4, net.": len(WEIGHTS)})
 
 
+def test_a_lost_scale_is_put_in(source: Path, tmp_path: Path) -> None:
+    held = {name: array for name, array in WEIGHTS.items() if name != "logit_scale"}
+    save_file(held, source / "model.safetensors", metadata={"format": "pt"})
+    call = said("pt2tf", source, tmp_path / "out").partition("(the state_dict by PyTorch's names): ")[2]
+    assert python(call.replace("NUMBER", "3.25"), held, tmp_path / "out").tensors == len(WEIGHTS)
+
+
 def test_one_of_two_models(source: Path, tmp_path: Path) -> None:
     held = {f"{side}.{name}": array for side in ("student", "teacher") for name, array in WEIGHTS.items()}
     save_file(held, source / "model.safetensors", metadata={"format": "pt"})

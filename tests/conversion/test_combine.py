@@ -211,7 +211,7 @@ def exchanged(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("write", "kind", "said"),
     [
-        (without_a_layer, PlanError, "missing (1): bert/encoder/layer_._1/output/dense/bias"),
+        (without_a_layer, PlanError, "missing (1): encoder.layer.1.output.dense.bias"),
         (of_another_width, PlanError, "of another shape (1): embeddings.word_embeddings.weight is (97, 32)"),
         (exchanged, UnsupportedTower, "bert"),
     ],

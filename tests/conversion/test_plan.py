@@ -93,7 +93,7 @@ def test_names_are_folded_and_counted() -> None:
     shapes = {name: shape for name, shape in shapes_of(config).items() if not name.startswith("text_model")}
     message = refusal(shapes, config)
     assert "missing (39): " in message
-    assert " more, which rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; compare" in message
+    assert " more, which rename_rules/towers/bert.toml: embeddings.word_embeddings asks for; the text" in message
     assert len(message) < 600
 
 

@@ -33,7 +33,7 @@ from converter.parity import outputs as module
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
-from converter.parity.finding import Finding
+from converter.parity.finding import Finding, status_of
 from converter.parity.inputs import check_golden_inputs
 from converter.parity.making import make_batches
 from converter.parity.options import VerifyOptions
@@ -422,6 +422,9 @@ def test_pictures_that_were_named_need_their_package(monkeypatch: pytest.MonkeyP
         asked = partial(module.all_batches, None, FIXTURE, FIXTURE, options, samples)  # type: ignore[arg-type]
         if not given:
             assert asked()[1] == "pictures need Pillow"
+            untried = module._samples_finding(compare_runs(*[recording(taps())] * 2, Tolerance(0)), asked()[1], given)
+            assert status_of([Finding("weights", "passed", 3), untried]) == "not checked"
+            assert untried.to_json() == Finding("samples", "not checked", problems=("pictures need Pillow",)).to_json()
             continue
         with pytest.raises(MissingPackage):
             asked()

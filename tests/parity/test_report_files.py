@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
+import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +18,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from converter import pt2tf
 from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
@@ -25,9 +29,11 @@ from converter.parity.reports.junit import to_junit, verification_junit
 from converter.parity.reports.markdown import to_markdown, verification_markdown
 from converter.parity.reports.words import verdict
 from converter.parity.runners.golden import Recording
-from converter.parity.verify import Verification
+from converter.parity.verify import Verification, verify
 from tests.parity.samples import METADATA, changed, recording, taps
+from tests.tiny import config_of, tensors_of, write_checkpoint
 
+CONFIG = config_of("clip_vision_model", "bert")
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
 HOSTILE = "<script>alert(1)</script>|[x](http://y)\x1b[31m\n&\x00"
 
@@ -358,6 +364,38 @@ def test_a_files_name_decides_its_kind(tmp_path: Path, suffix: str) -> None:
     assert path.read_text("utf-8") == KINDS[suffix](made)
     if suffix == ".json":
         assert json.loads(path.read_text("utf-8")) == made.to_json()
+
+
+@pytest.mark.parametrize("suffix", sorted(KINDS))
+def test_no_report_holds_a_folder_of_this_machine(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the source's, that of OUT, the home folder or Python's; below the working folder the path from there stays."""
+    source = write_checkpoint(tmp_path / "my models" / "clip & co", CONFIG, tensors_of(CONFIG))
+    pt2tf(source, tmp_path / "ci" / "out" / "tf")
+    shutil.copytree(source, tmp_path / "ci" / "pt")
+    monkeypatch.chdir(tmp_path / "ci")
+    monkeypatch.setenv("HOME", str(tmp_path / "my models"))
+    for reference, called in ((None, "clip & co"), (tmp_path / "ci" / "pt", "pt")):
+        found = verify(tmp_path / "ci" / "out" / "tf", reference=reference, weights_only=True)
+        wrong = (
+            f"{Path.home()}/x.py failed",
+            f"{sys.prefix}/lib/y.py: no",
+            f"{source}/config.json",
+            f"{tmp_path}/ci/z",
+        )
+        told = replace(found, findings=(*found.findings, Finding("outputs", "failed", problems=wrong)))
+        write_report(told, Path(f"report{suffix}"))
+        text = html.unescape(Path(f"report{suffix}").read_text("utf-8")).replace("\\", "")
+        assert str(tmp_path) not in text
+        assert sys.prefix not in text
+        shown = [
+            "~/x.py",
+            "python/lib/y.py",
+            f"{called}, bit for bit",
+            "config.json",
+            "z",
+            *(["out/tf"] if suffix != ".xml" else []),
+        ]
+        assert [part for part in shown if part not in text] == []
 
 
 def test_a_job_summary_is_added_to_in_github_actions_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

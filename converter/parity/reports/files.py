@@ -17,6 +17,7 @@ from converter.parity.reports.html import to_page
 from converter.parity.reports.json import to_json_text
 from converter.parity.reports.junit import verification_junit
 from converter.parity.reports.markdown import verification_markdown
+from converter.parity.reports.places import without_places
 from converter.parity.reports.terminal import verification_text
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def write_report(found: Verification, path: Path) -> None:
         ParityError: the name ends in none of ``KINDS``, or the file cannot be written.
     """
     check_report_path(path, found.folder)
-    text = _encoded(KINDS[path.suffix](found))
+    text = _encoded(KINDS[path.suffix](without_places(found)))
     with _explained(path):
         if path.exists() and not path.is_file():  # a pipe, say: nothing to put aside
             path.write_bytes(text)
@@ -97,7 +98,7 @@ def add_to_job_summary(found: Verification) -> bool:
     if os.environ.get("GITHUB_ACTIONS") != "true" or not summary:
         return False
     with _explained(Path(summary)), Path(summary).open("ab") as file:
-        file.write(_encoded(verification_markdown(found)))
+        file.write(_encoded(verification_markdown(without_places(found))))
     return True
 
 

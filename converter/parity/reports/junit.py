@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 from converter.errors import printable
 from converter.parity.comparison import ParityReport, TapComparison
-from converter.parity.finding import OPTIONAL_PARTS
 from converter.parity.reports.words import compared, figure, figure_above, remark
 from converter.parity.taps import HEAD, TOWERS, in_words, tower_of
 
@@ -31,7 +30,7 @@ def verification_junit(found: Verification) -> str:
             ElementTree.SubElement(case, "system-out").text = f"{finding.status}{compared(finding)}"
             continue
         # What could not be checked is no failure of the checkpoint, and no success: CI systems show errors apart.
-        kind = "skipped" if finding.part in OPTIONAL_PARTS else "error"
+        kind = "skipped" if finding.is_optional else "error"
         kind = "failure" if finding.status == "failed" else kind
         counts[_COUNTS[kind]] += 1
         message = f"{finding.status}: {printable('; '.join(finding.problems), 4000)}"

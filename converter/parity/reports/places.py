@@ -1,0 +1,59 @@
+"""Takes the folders of this machine out of what is written to a file: reports are uploaded, attached and mailed."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from converter.parity.verify import Verification
+
+
+def without_places(found: Verification) -> Verification:
+    """What was found, in words that may leave this machine.
+
+    A checkpoint below the working folder is called by its path from there, any other by its name; a file in the home
+    folder or in Python's by its path from there.
+    """
+    shorter = _shorter(found.places)
+    changed: Verification = _replaced(found, sorted(shorter.items(), key=lambda item: -len(item[0])))
+    return changed
+
+
+def _shorter(places: tuple[Path, ...]) -> dict[str, str]:
+    """What to write for which absolute path."""
+    here, above = Path.cwd(), dict[str, str]()
+    for folder, name in (
+        (Path(sys.prefix), "python"),
+        (Path(sys.base_prefix), "python"),
+        (Path.home(), "~"),
+        (here, ""),
+    ):
+        if folder != Path(folder.anchor):  # of which every path begins
+            above[f"{folder}/"] = f"{name}/" if name else ""
+    for path in places:
+        for full in {path, path.absolute(), path.resolve()}:
+            if full.is_absolute() and full.name:
+                inside = full.is_relative_to(here) and full != here
+                above[str(full)] = str(full.relative_to(here)) if inside else full.name
+    return above
+
+
+def _replaced(value: Any, shorter: list[tuple[str, str]]) -> Any:
+    if isinstance(value, str):
+        for full, short in shorter:
+            value = value.replace(full, short)
+        return value
+    if isinstance(value, Path):
+        return Path(_replaced(str(value), shorter))
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, shorter) for item in value)
+    if isinstance(value, Mapping):
+        return {name: _replaced(item, shorter) for name, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = (field.name for field in dataclasses.fields(value) if field.name not in ("places", "comparisons"))
+        return dataclasses.replace(value, **{name: _replaced(getattr(value, name), shorter) for name in fields})
+    return value
