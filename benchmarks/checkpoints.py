@@ -1,7 +1,8 @@
 """Makes the checkpoints that the benchmarks convert: `python benchmarks/checkpoints.py NAME FOLDER`.
 
-CLIP + BERT of any size and full CLIP, seeded random float32 values, written tensor by tensor with NumPy alone. Prints
-how many tensors and bytes they are, as JSON.
+CLIP + BERT of any size, full CLIP and other vision towers beside BERT, seeded random float32 values, written tensor by
+tensor with NumPy alone. Names and shapes of other towers are those of the converter's rules. Prints how many tensors and
+bytes they are, as JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from typing import Any
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from converter.names.configs import check_config  # noqa: E402
+from converter.names.rules import compile_rules  # noqa: E402
+
 SEED = 11
 CHUNK = 1 << 22  # elements
 LOGIT_SCALE = 2.6592
@@ -27,20 +34,28 @@ class Size:
     """What a benchmark checkpoint looks like.
 
     Attributes:
-        vision: fields of the CLIP vision config.
+        vision: fields of the vision config: of CLIP's where no model type is said.
         text: fields of the BERT config, of full CLIP those of its text tower.
         projection: width of the common space.
         shard: bytes of data per file at most; None for one file.
         full_clip: whether it is a CLIPModel instead of a dual encoder of CLIP's vision tower and BERT.
     """
 
-    vision: dict[str, int]
+    vision: dict[str, Any]
     text: dict[str, int]
     projection: int
     shard: int | None = None
     full_clip: bool = False
 
 
+SMALL_BERT = {
+    "vocab_size": 1000,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
 SIZES = {
     # As clip-italian/clip-italian: CLIP ViT-B/32 and bert-base-italian-xxl, 401 tensors, 796 MB.
     "clip-italian": Size(
@@ -105,6 +120,34 @@ SIZES = {
         768,
         10**9,
     ),
+    # The vision towers of DINOv3 ViT-B/16 and of Swin V2-T, each beside a small BERT: for the time that images take.
+    "dinov3-vit-b-16": Size(
+        {
+            "model_type": "dinov3_vit",
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "image_size": 224,
+            "patch_size": 16,
+            "num_register_tokens": 4,
+        },
+        SMALL_BERT,
+        512,
+    ),
+    "swinv2-tiny": Size(
+        {
+            "model_type": "swinv2",
+            "embed_dim": 96,
+            "depths": [2, 2, 6, 2],
+            "num_heads": [3, 6, 12, 24],
+            "window_size": 8,
+            "image_size": 256,
+            "patch_size": 4,
+        },
+        SMALL_BERT,
+        512,
+    ),
     # For trying the benchmark out: 97 KB in shards.
     "tiny": Size(
         {
@@ -151,6 +194,10 @@ SIZES = {
 
 def tensors(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Lists the nested PyTorch names and shapes of a checkpoint."""
+    if "model_type" in size.vision:
+        for rule in compile_rules(check_config(_config(size))).tensors:
+            yield rule.names["pt"], rule.shape
+        return
     level = "" if size.full_clip else "vision_model."
     yield from _vision(size.vision, f"{level}vision_model")
     yield from _clip_text(size.text) if size.full_clip else _text(size.text)
@@ -239,7 +286,7 @@ def write(size: Size, folder: Path) -> dict[str, int]:
     if len(files) > 1:
         index = {"metadata": {"total_size": nbytes}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    _write_config(size, folder)
+    (folder / "config.json").write_text(json.dumps(_config(size), indent=2) + "\n", encoding="utf-8")
     return {"tensors": len(weight_map), "bytes": nbytes}
 
 
@@ -266,8 +313,8 @@ def _mean(name: str) -> float:
     return 1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0
 
 
-def _write_config(size: Size, folder: Path) -> None:
-    config = {
+def _config(size: Size) -> dict[str, Any]:
+    return {
         "architectures": ["CLIPModel" if size.full_clip else "VisionTextDualEncoderModel"],
         "model_type": "clip" if size.full_clip else "vision-text-dual-encoder",
         "projection_dim": size.projection,
@@ -275,7 +322,6 @@ def _write_config(size: Size, folder: Path) -> None:
         "vision_config": {"model_type": "clip_vision_model", **size.vision},
         "text_config": {"model_type": "clip_text_model" if size.full_clip else "bert", **size.text},
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ NAMES = {
 }  # fmt: skip
 OURS = ("ours", "tf.function")
 LOADERS = (("ours", "pt"), ("ours", "tf"), ("peer", "pt"), ("peer", "tf"))
+SIZES = ("clip-italian", "dinov3-vit-b-16", "swinv2-tiny", "tiny")
 FASTER, TIMES_THE_WEIGHTS = 3.0, 1.3  # bounds of loading
 AGREE = 1e-3  # of what is computed, relative and absolute; loss depends on each one's dropout
 # A pause lets threads that wait for more work go to sleep before somebody else is timed.
@@ -197,7 +198,7 @@ def cases_table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Makes the checkpoints if need be, times loading and passes, prints tables and writes the JSON file."""
     parser = argparse.ArgumentParser(description="Times loading, forward passes and a training step of the model.")
-    parser.add_argument("--size", choices=("clip-italian", "tiny"), default="clip-italian")
+    parser.add_argument("--size", choices=SIZES, default=SIZES[0])
     parser.add_argument("--contenders", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), metavar="CASE", help="; ".join(CASES))
     parser.add_argument("--runs", type=int, default=9, help="timed rounds of every case")

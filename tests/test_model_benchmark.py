@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import models
+from benchmarks.checkpoints import SIZES, write
 from benchmarks.contenders import CASES
 from benchmarks.models import cases_table, close, loading_table, time_case, time_loading
+from converter import pt2tf
 from tests.torture import rounds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +90,18 @@ def test_a_bound_of_loading_can_be_missed(
     rows = time_loading(Path(), ["ours", "peer"], 2, 10**8)
     row = next(line for line in loading_table(rows).splitlines() if "this package | tf_model.h5" in line)
     assert row.endswith(f"3 x, 1.3 x {verdict} |")
+
+
+@pytest.mark.parametrize("size", ["dinov3-vit-b-16", "swinv2-tiny"])
+def test_checkpoints_of_other_towers_convert(size: str, tmp_path: Path) -> None:
+    """Their names are those of the rules; made smaller, since values do not matter here."""
+    whole = SIZES[size]
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small |= {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
+    vision = {name: small.get(name, value) for name, value in whole.vision.items()}
+    counts = write(replace(whole, vision=vision), tmp_path / "pt")
+    done = pt2tf(tmp_path / "pt", tmp_path / "tf")
+    assert (done.tensors, done.dropped) == (counts["tensors"], ())
 
 
 @pytest.mark.tf

@@ -8,6 +8,7 @@ from typing import Any
 
 from converter.errors import ConverterError
 from converter.names.configs import TowerConfig
+from converter.names.expressions import evaluate
 from converter.names.rules import compile_tower
 from converter.names.spelling import spell_in_tower
 from tests.drafting.dialects import canonical_of_saved
@@ -53,6 +54,8 @@ def mistakes(rules: Mapping[str, Any], run: Run) -> list[str]:
         for name, shape in held.items()
         if stored.get(name) != shape
     ]
+    if "width" in rules and run.said["width"] and (width := evaluate(rules["width"], fields)) != run.said["width"]:
+        found.append(f"width: {width}, expected {run.said['width']}")
     return found or _misspelled(tower, run)
 
 

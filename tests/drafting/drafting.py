@@ -54,7 +54,10 @@ def _drafted(tower: Tower, seen: Observed, runs: list[Run]) -> tuple[dict[str, A
     relative = tower_rules(tower.side, tower.like) if tower.like and seen.order is None else None
     placed = as_in(relative, placed)
     buffers = [{**buffer, "reason": WHY} for buffer in drafter.buffers()]
-    width = fit([(run.config, run.said["width"]) for run in runs if run.said["width"]], _sizes(runs))
+    widths = [(run.config, run.said["width"]) for run in runs if run.said["width"]]
+    width = fit(widths, _sizes(runs))
+    if widths and width is None:
+        drafter.unclear.append(f"width: {sorted({value for _, value in widths})[:6]}")
     rules = {
         "side": tower.side,
         "main_layer": tower.main_layer,

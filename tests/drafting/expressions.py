@@ -86,7 +86,10 @@ def _atoms(samples: Sequence[Sample], fields: Sequence[str], places: Sequence[st
                 texts += [f"pair({field})[{axis}]" for axis in (0, 1)]
             else:
                 texts += [f"{field}[{place}{step}]" for place in places for step in ("", " + 1", " - 1")]
-                texts += [f"{field}[{number}]" for number in (0, 1)] + [f"len({field})", f"2 ** (len({field}) - 1)"]
+                texts += [f"{field}[{number}]" for number in (0, 1, f"len({field}) - 1")] + [
+                    f"len({field})",
+                    f"2 ** (len({field}) - 1)",
+                ]
         else:
             texts.append(field)
     texts += [
@@ -106,7 +109,8 @@ def _atoms(samples: Sequence[Sample], fields: Sequence[str], places: Sequence[st
         square = all(not isinstance(env.get(field), list) for env, _ in samples for field in (image, patch))
         windows = " * ".join(f"(2 * {side} - 1)" for side in sides)
         for text, binds in (
-            [(f"({image} // {patch}) ** 2", POWER)] if square else [(" * ".join(sides), PRODUCT), (windows, PRODUCT)]
+            (f"({image} // {patch}) ** 2", POWER) if square else (" * ".join(sides), PRODUCT),
+            (windows, PRODUCT),
         ):
             values = _values(text, samples)
             if values is not None:

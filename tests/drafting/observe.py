@@ -54,10 +54,9 @@ def other_values(name: str, value: Any) -> list[Any]:
     if isinstance(value, str):
         return [word for part, words in WORDS.items() if part in name for word in words if word != value]
     if isinstance(value, list) and value and all(type(each) is int for each in value):
-        return [[*value[:-1], value[-1] + step] for step in (1, 2, 4)] + [
-            [2 * each for each in value],
-            [each + 1 for each in value],
-        ]
+        # All items at once, too: a model may read the first of them alone.
+        last = [[*value[:-1], value[-1] + step] for step in (1, 2, 4)]
+        return [last[0], [each + 2 for each in value], last[1], [2 * each for each in value], last[2]]
     if isinstance(value, list) and value and all(type(each) is bool for each in value):
         return [[not each for each in value]]
     return [3, 0.5, 1.5, True] if value is None else []
@@ -152,6 +151,7 @@ def effect_of(config: dict[str, Any], side: str, model: Any) -> str:
     """What the model of a changed config does otherwise: ``shape``, ``eval``, ``train`` or ``none``."""
     changed = build(config)
     if named_shapes(changed) != named_shapes(model):
+        outputs(changed, side)  # what cannot run is no value of the field
         return "shape"
     if differ(outputs(changed, side), outputs(model, side)):
         return "eval"

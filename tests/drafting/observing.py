@@ -133,9 +133,11 @@ def _alone(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _longer(base: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lists of one length, with one more item each."""
+    """Lists of one length, with one more item each: the last again, or twice it, since widths are shared among heads."""
     lists = {name: value for name, value in base.items() if isinstance(value, list) and not name.endswith("_size")}
-    return [{name: [*value, value[-1]] for name, value in lists.items()}] if len(lists) > 1 else []
+    if len(lists) < 2:
+        return []
+    return [{name: [*value, times * value[-1]] for name, value in lists.items()} for times in (1, 2)]
 
 
 def _beside_flags(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

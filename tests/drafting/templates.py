@@ -50,7 +50,9 @@ def learn(names: Iterable[Mapping[str, Sequence[object]]]) -> Templates:
                     below.setdefault(_plain(levels[:at]), {}).setdefault(int(level), set()).add(inside)
     found = Templates()
     for prefix, numbers in below.items():
-        if (len(numbers) > 1 and not set.intersection(*numbers.values())) or (len(numbers) == 1 and 0 not in numbers):
+        # What is counted begins at 0 and leaves nothing out; behind an activation of a Sequential a number is missing.
+        unlike = len(numbers) > 1 and not set.intersection(*numbers.values())
+        if unlike or set(numbers) != set(range(len(numbers))):
             found.literal.add(prefix)
     for prefix in sorted(below, key=lambda prefix: prefix.count(".")):
         if prefix not in found.literal:

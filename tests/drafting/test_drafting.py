@@ -99,6 +99,8 @@ def test_a_condition_is_found() -> None:
 def test_numbers_that_count_are_told_from_places() -> None:
     names = {f"layers.{n}.mlp.{k}.weight": ([1], kind) for n in (0, 1) for k, kind in ((0, "Linear"), (2, "LayerNorm"))}
     assert learn([names]).split("layers.1.mlp.2.weight") == ("layers.{layer}.mlp.2.weight", (1,))
+    alike = {f"layers.{n}.mlp.{k}.weight": ([1], "Linear") for n in (0, 1) for k in (0, 2)}
+    assert learn([alike]).split("layers.1.mlp.2.weight") == ("layers.{layer}.mlp.2.weight", (1,))
 
 
 def test_a_dialect_is_found_and_reaches_nothing_else() -> None:
