@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.sampling import changed_files, in_full, towers_of
 from tests.towers import ROUND
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -65,11 +66,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marked and ruled_out & set(re.findall(r"pytest\.mark\.(\w+)", marked[1])) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs something that is not there, and says what."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what needs something that is not there, and says what; leaves out what has its turn another day."""
+    _leave_out(config, items)
     for item in items:
         for marker, package in NEEDS.items():
             if item.get_closest_marker(marker) and find_spec(package) is None:
                 item.add_marker(pytest.mark.skip(reason=f"{package} is not installed (extra `{marker}`)"))
         if item.get_closest_marker("compat") and "COMPAT_PYTHON" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="COMPAT_PYTHON names no interpreter; `make compat` makes one"))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Checks of towers that this run does not look at in full, where the test is marked `by_turns`."""
+    marked = [item for item in items if item.get_closest_marker("by_turns")]
+    full = in_full(changed_files()) if marked else frozenset()
+    about = {id(item): towers_of(item.callspec.params) for item in marked if hasattr(item, "callspec")}
+    left_out = [item for item in marked if about.get(id(item)) and not about[id(item)] & full]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(map(id, left_out))
+    items[:] = [item for item in items if id(item) not in gone]

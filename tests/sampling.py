@@ -1,7 +1,8 @@
 """Which towers a run checks in full: those whose files changed lately, and of the others a quarter, another every day.
 
 Every tower is in one pair in every run, outputs and gradients; what is left out are the checks that each tower has of its
-own (every variant, graphs, XLA, dropout, files), which grow with the number of towers. `make torture` runs all of them.
+own (every variant, graphs, XLA, dropout, files), which grow with the number of towers: tests marked `by_turns`, which
+tests/conftest.py leaves out. `make torture` runs all of them.
 """
 
 from __future__ import annotations
@@ -69,10 +70,7 @@ def in_full(changed: frozenset[str] | None, turn: int = ROUND) -> frozenset[str]
     return frozenset(lately | set(others[turn % PARTS :: PARTS]))
 
 
-def tower_of(parameters: dict[str, Any]) -> str | None:
-    """The tower that a case of a test is about, if it is about one."""
-    for value in parameters.values():
-        name = getattr(value, "kind", value)
-        if isinstance(name, str) and name in TOWERS:
-            return name
-    return None
+def towers_of(parameters: dict[str, Any]) -> frozenset[str]:
+    """The towers that a case of a test is about."""
+    names = (getattr(value, "kind", value) for value in parameters.values())
+    return frozenset(name for name in names if isinstance(name, str) and name in TOWERS)

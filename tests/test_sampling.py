@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tests.sampling import PARTS, changed_files, files_of, in_full, tower_of
+from tests.sampling import PARTS, changed_files, files_of, in_full, towers_of
 from tests.torture import FULL
 from tests.towers import TOWERS
 
@@ -36,7 +36,8 @@ def test_where_nothing_is_known_of_changes_every_tower_is_checked() -> None:
     assert in_full(frozenset({"converter/models/tower.py"}), 0) == set(TOWERS)
 
 
-def test_the_tower_of_a_case() -> None:
-    assert tower_of({"kind": "vit", "xla": True}) == "vit"
-    assert tower_of({"case": SimpleNamespace(kind="swin")}) == "swin"
-    assert tower_of({"name": "clip_vision_model+bert"}) is None
+def test_the_towers_of_a_case() -> None:
+    assert towers_of({"kind": "vit", "xla": True}) == {"vit"}
+    assert towers_of({"case": SimpleNamespace(kind="swin")}) == {"swin"}
+    assert towers_of({"vision": "deit", "text": "albert", "changes": {}}) == {"deit", "albert"}
+    assert towers_of({"name": "clip_vision_model+bert"}) == frozenset()

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from converter.names.families import family
 from converter.names.towers import input_rules
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
 from tests.torture import FULL
-from tests.towers import SIDES, TOWERS, each_once, sample_of_pairs
+from tests.towers import ROUND, SIDES, TOWERS, sample_of_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
@@ -181,11 +181,23 @@ def _params(pairs: Iterable[tuple[str, str]]) -> list[Any]:
     return [pytest.param(*pair, id="+".join(pair)) for pair in pairs]
 
 
-PAIRS = _params(itertools.product(VISION, TEXT))
-ALL_PAIRS = _params(itertools.product(ALL_VISION, ALL_TEXT) if FULL else sample_of_pairs())
-# Every tower once, for what takes long.
-SOME_PAIRS = _params(each_once(tuple(VISION), TEXT))
-SOME_OF_ALL_PAIRS = _params(each_once(tuple(ALL_VISION), reversed(ALL_TEXT)))
+# Other pairs every day, in which each tower stands; one model of a pair does for all tests. Every pair under torture.
+SOME_PAIRS = _params(sample_of_pairs(tuple(VISION), tuple(TEXT)))
+PAIRS = _params(itertools.product(VISION, TEXT)) if FULL else SOME_PAIRS
+SOME_OF_ALL_PAIRS = _params(sample_of_pairs())
+ALL_PAIRS = _params(itertools.product(ALL_VISION, ALL_TEXT)) if FULL else SOME_OF_ALL_PAIRS
+
+
+def in_turn(pairs: Sequence[Any], ways: Iterable[str], turn: int = ROUND) -> list[Any]:
+    """Each pair in one of several ways, another every day; in all of them under torture."""
+    ways = list(ways)
+    return [
+        pytest.param(*pair.values, way, id=f"{pair.id}-{way}")
+        for number, pair in enumerate(pairs)
+        for way in (ways if FULL else [ways[(number + turn) % len(ways)]])
+    ]
+
+
 NOTHING: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
 
 

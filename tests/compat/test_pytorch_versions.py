@@ -20,6 +20,7 @@ from tests.compat.conftest import (
     Peer,
     PeerError,
     assert_same_outputs,
+    in_turn,
 )
 from tests.compat.towers import LOGIT_SCALE
 from tests.towers import SIDES, TOWERS
@@ -72,8 +73,7 @@ def test_safetensors_load_in_every_version(
     loads_everywhere(source, tmp_path / "pt")
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize(("vision", "text"), SOME_OF_ALL_PAIRS)
+@pytest.mark.parametrize(("vision", "text", "container"), in_turn(SOME_OF_ALL_PAIRS, CONTAINERS))
 def test_other_containers_load_in_every_version(
     vision: str, text: str, container: str, fresh_checkpoint: Checkpoint, loads_everywhere: Run, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ import torch
 
 from tests.models import reference
 from tests.models.families import FAMILIES, WHOLES, Kind, config_of, kind_of, make_dual
-from tests.sampling import changed_files, in_full, tower_of
 from tests.towers import TEXT, VISION
 
 PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
@@ -20,24 +19,6 @@ PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text 
 FURTHER_VISION, FURTHER_TEXT = (
     tuple(t for t in towers if all(t not in pair.split("+") for pair in PAIRS)) for towers in (VISION, TEXT)
 )
-
-
-# The checks that every tower has of its own: of those that this run does not check in full they are left out.
-OF_ONE_TOWER = {"test_vision_towers", "test_text_towers", "test_text_graphs"}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out a tower's own checks where tests/sampling.py says so."""
-    full = in_full(changed_files())
-    left_out = [item for item in items if item.path.stem in OF_ONE_TOWER and _tower(item) not in full | {None}]
-    config.hook.pytest_deselected(items=left_out)
-    gone = set(map(id, left_out))
-    items[:] = [item for item in items if id(item) not in gone]
-
-
-def _tower(item: pytest.Item) -> str | None:
-    called = getattr(item, "callspec", None)
-    return None if called is None else tower_of(called.params)
 
 
 class Case(NamedTuple):

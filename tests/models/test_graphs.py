@@ -189,6 +189,7 @@ def test_a_projection_is_a_layer(dual: Case) -> None:
     np.testing.assert_array_equal(projection(pooled), model.get_image_features(pixel_values=one.inputs["pixel_values"]))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", TOWERS)
 def test_every_weight_of_a_tower_is_in_its_list_of_layers(name: str) -> None:
     tower = build_tower(AutoConfig.for_model(name, **TOWERS[name].config))

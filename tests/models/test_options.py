@@ -67,6 +67,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("vision", "text", "changes"), OPTIONS, ids=lambda value: str(value))
 def test_option_equals_pytorch(vision: str, text: str, changes: dict[str, Any]) -> None:
     given = {name: changes[name] for name in ("size", "length") if name in changes}

@@ -22,7 +22,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("about TensorFlow's graphs", allow_module_level=True)
 import tensorflow as tf
 
-pytestmark = [pytest.mark.tf, pytest.mark.torch]
+pytestmark = [pytest.mark.tf, pytest.mark.torch, pytest.mark.by_turns]
 
 HEADS = {kind: TOWERS[kind].head for kind in FURTHER_TEXT if TOWERS[kind].head}
 FLAGS = {"output_attentions": True, "output_hidden_states": True}

@@ -17,7 +17,7 @@ from tests.models.conftest import FURTHER_TEXT, Case, make_case
 from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
 from tests.towers import TEXT, TOWERS, Variant
 
-pytestmark = [pytest.mark.torch, pytest.mark.tf]
+pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.by_turns]
 
 OPTIONS = [(kind, variant) for kind in TEXT for variant in TOWERS[kind].variants]
 BEHIND_PADDING = [kind for kind in TEXT if input_rules("text", kind).get("positions_after_padding")]

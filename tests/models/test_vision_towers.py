@@ -30,7 +30,7 @@ from tests.models import reference
 from tests.models.conftest import FURTHER_VISION
 from tests.towers import TOWERS, VISION, Variant
 
-pytestmark = [pytest.mark.torch, pytest.mark.tf]
+pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.by_turns]
 
 KINDS = FURTHER_VISION
 # What is compiled for each: a graph that is a relative's under `make torture` only.

@@ -44,6 +44,7 @@ def test_code_of_a_processor_does_not_run(
     assert asked == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("model_type", VISION)
 def test_image_processors_make_what_their_towers_take(model_type: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")

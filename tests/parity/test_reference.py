@@ -306,6 +306,7 @@ def test_an_environment_that_cannot_read_the_names_is_told_apart(tiny_folder: Pa
 SWIGLU = {"use_swiglu_ffn": True, "mlp_ratio": 3}
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [*((model_type, {}) for model_type in TOWERS), ("dinov2", SWIGLU), ("dinov2_with_registers", SWIGLU)],
