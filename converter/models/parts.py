@@ -216,6 +216,20 @@ class Composite:
             for variable in self.variables_held:
                 variable.trainable = False
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """What ``tf.train.Checkpoint`` follows: of a model all weights, which Keras keeps in lists that it does not follow."""
+        children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
+        if save_type == "checkpoint" and isinstance(self, keras.Model):
+            self.build()
+            weights = self.weights  # the root is the model's own name, which may differ
+            children = children | {weight.path.partition("/")[2]: weight.value for weight in weights}
+        return children
+
+    def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
+        found = super()._lookup_dependency(name, cached_dependencies)  # type: ignore[misc]
+        # Asked before there are weights, too: for every layer that a model is given.
+        return self._trackable_children().get(name) if found is None and self.built else found
+
     def named(self, path: str, name: str) -> str:
         """The checkpoint name of a variable that is called ``name`` in what is held under a path; ``""`` is a bare one."""
         return f"{path}/{name}" if name else path

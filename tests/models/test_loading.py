@@ -348,3 +348,25 @@ def test_a_full_clip_on_either_side_of_a_dual_encoder(tmp_path: Path) -> None:
                 side = name.split("/")[1]
                 np.testing.assert_array_equal(found.pop(f"{side}/{name}"), value, err_msg=name)
         assert sorted(found) == ["logit_scale", "text_projection/kernel", "visual_projection/kernel"]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["model", "tower"])
+def test_tensorflows_checkpoint_holds_every_weight(alone: bool, tmp_path: Path) -> None:
+    """``tf.train.Checkpoint(model=...)`` brings all of them back, also into a model of another name, not built before."""
+    import tensorflow as tf
+
+    trained = TFVisionTextDualEncoderModel.from_pretrained(FIXTURES / "clip-bert-tiny")
+    fresh = TFVisionTextDualEncoderModel(trained.config, name="another")
+    if alone:  # a tower's variables have the names that the model around it gives them
+        fresh.build()
+    one, other = (trained.text_model, fresh.text_model) if alone else (trained, fresh)
+    path = tf.train.Checkpoint(model=one).write(str(tmp_path / "saved"))
+    tf.train.Checkpoint(model=other).read(path).assert_consumed()
+    assert len(one.weights) == len(other.weights) > (30 if alone else 80)
+    for mine, restored in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(restored.numpy(), mine.numpy(), strict=True)
+    step = tf.train.Checkpoint(model=one, step=tf.Variable(3))
+    manager = tf.train.CheckpointManager(step, str(tmp_path / "kept"), max_to_keep=1)
+    other.weights[-1].assign(other.weights[-1] * 2)
+    step.restore(manager.save())
+    np.testing.assert_array_equal(one.weights[-1].numpy() * 2, other.weights[-1].numpy())
