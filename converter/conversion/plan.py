@@ -218,7 +218,7 @@ def _quantised(checkpoint: Checkpoint) -> PlanError:
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
     return PlanError(
         f"{where}: the weights are quantised (quantization_config in config.json) and have other names and shapes; "
-        "load the model, call its dequantize(), and save it again"
+        "load the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
     )
 
 

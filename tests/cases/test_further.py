@@ -38,7 +38,7 @@ UNFINISHED = "an unfinished download; download the file again"
 ZEROS = "begins with zeros, as a download does that was not finished; download or copy it again"
 QUANTISED = (
     "the weights are quantised (quantization_config in config.json) and have other names and shapes; load "
-    "the model, call its dequantize(), and save it again"
+    "the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
 )
 MEGATRON = (
     "a Megatron checkpoint, whose weights are split and have names of their own; convert it to transformers' format with the "

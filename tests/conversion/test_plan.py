@@ -279,7 +279,7 @@ def test_weights_that_are_quantised_are_said_to_be() -> None:
         make_plan(part, check_config(config), "tf")
     assert str(caught.value) == (
         "made up: the weights are quantised (quantization_config in config.json) and have other names and shapes; "
-        "load the model, call its dequantize(), and save it again"
+        "load the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
     )
 
 
