@@ -62,6 +62,7 @@ class StoredTensor:
         shape: as stored, in the layout of the container's framework.
         extent: where its bytes lie, little-endian and in C order; None for a tensor that is not one run of bytes.
         read_rows: reads it when there is no extent (chunked HDF5, tensors in memory).
+        layout: key of ``layouts.LAYOUTS`` where it does not lie as its framework's tensors do.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StoredTensor:
     shape: Shape
     extent: Extent | None = None
     read_rows: ReadRows | None = None
+    layout: str | None = None
 
     @property
     def size(self) -> int:

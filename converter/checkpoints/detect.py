@@ -33,6 +33,9 @@ WEIGHTS: dict[Framework, tuple[str, ...]] = {
         "model.safetensors.index.json",
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
+        # OpenCLIP's
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
     ),
     "tf": ("tf_model.h5", "tf_model.h5.index.json", "model.safetensors", "model.safetensors.index.json"),
     "flax": (

@@ -95,6 +95,13 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
     show_default=True,
     help="Of RoBERTa kinds, between Flax and others: keep the same bits, or move the table for the same outputs.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["transformers", "open_clip"]),
+    default="transformers",
+    show_default=True,
+    help="For pt: transformers' folder, or one that OpenCLIP loads (CLIP, MetaCLIP 2, SigLIP).",
+)
 @conversion_options
 def to(target: Framework, source: str, out: str, no_check: bool, **options: Any) -> None:
     """Convert a checkpoint SRC of any framework to another one or to its own, into the folder OUT."""

@@ -14,6 +14,7 @@ from converter.conversion.sources import Source
 from converter.conversion.writing import Progress
 from converter.errors import TargetError
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
+from converter.names.layout_files import OWN
 from converter.specs import Framework
 
 
@@ -29,6 +30,7 @@ def convert(
     names: Names = "v4",
     dtype: Dtype = "keep",
     positions: Positions = "keep",
+    layout: str = OWN,
     max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
@@ -54,6 +56,8 @@ def convert(
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
         positions: between Flax and another framework, of RoBERTa's kinds: ``"keep"`` leaves the table of positions,
             ``"flax"`` moves its rows so that both sides give the same outputs, which the same bits do not.
+        layout: ``"transformers"``, or ``"open_clip"`` for a folder that OpenCLIP loads: its names, fused tensors and
+            ``open_clip_config.json`` (PyTorch only; CLIP, MetaCLIP 2 and SigLIP).
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
@@ -77,6 +81,7 @@ def convert(
         **({"names": names} if to == CANONICAL else {}),
         "dtype": dtype,
         **({"positions": positions} if positions != "keep" else {}),
+        **({"layout": layout} if layout != OWN else {}),
         "max_shard_size": max_shard_size,
     }
     return run_conversion(None, to, source, revision, Path(out), config, options, overwrite, check, dry_run, progress)

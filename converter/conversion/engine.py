@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 from converter.arguments import checked
 from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
+from converter.conversion.other_layouts import check_layout
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
 from converter.conversion.positions import check_positions, warning
-from converter.conversion.sources import Source, opened
+from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
 from converter.folder.files import FileRecord, Identity, expanded
@@ -23,8 +24,9 @@ from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import lies_beside, sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
-from converter.names.configs import HYBRID, TwoTowerConfig, check_config, read_config
+from converter.names.configs import HYBRID, TwoTowerConfig, check_config, config_beside, read_config
 from converter.names.frameworks import CANONICAL, KERAS, command, framework_name
+from converter.names.layout_files import OWN
 from converter.names.rule_files import SIDES
 from converter.specs import JSON_FORMAT, Checkpoint, Framework, StoredTensor, Wanted, uniform
 
@@ -242,10 +244,10 @@ def run_conversion(
         if not dry_run:  # before anything is downloaded
             check_out(out, _local(source, revision, out), overwrite)
         with opened(source, framework, revision) as held:
-            job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held.folder), options, progress)
-            _warn(job)
+            job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin)
+            _warn(job)
             _log_plan(job)
             written = write_job(job, overwrite, check) if not dry_run else _foreseen(job, overwrite)
     result = _summary(job, written, dry_run, held.began)
@@ -275,7 +277,16 @@ def _local(source: Source, revision: str | None, out: Path) -> Path | None:
 
 
 def _warn(job: Job) -> None:
-    """Says what equal weights may compute differently."""
+    """Says what equal weights may compute differently, and what has to be found elsewhere."""
+    if job.config.tokenizer is not None and not {"tokenizer.json", "vocab.json", "spiece.model"}.intersection(
+        job.beside
+    ):
+        _log.warning(
+            "%s: no tokenizer lies beside the weights; take the one of %s, and pad with id 0 to %s tokens as OpenCLIP does",
+            job.source,
+            job.config.tokenizer,
+            job.config.text.fields["max_position_embeddings"],
+        )
     said = warning(job.config, job.plan.source, job.plan.target)
     if said is not None and job.options.get("positions", "keep") == "keep":
         _log.warning("%s", said)
@@ -295,14 +306,14 @@ def _log_plan(job: Job) -> None:
         _log.debug("%s: left out: %s", item.name, item.reason)
 
 
-def _config(config: Config, folder: Path | None) -> TwoTowerConfig:
+def _config(config: Config, held: Opened) -> TwoTowerConfig:
     if isinstance(config, Mapping):
         return check_config(config, "config")
     if config is not None:
         return read_config(Path(config))
-    if folder is None:
+    if held.folder is None:
         raise ConfigError("a state dict has no config; pass config=model.config.to_dict()")
-    return read_config(folder / "config.json")
+    return read_config(config_beside(held.folder, held.checkpoint.files))
 
 
 def write_tensors(
@@ -373,11 +384,13 @@ def _plan_job(
     options: Mapping[str, Any],
     progress: Progress | None,
 ) -> Job:
-    weights = weights_file(target, options["format"])
+    layout = options.get("layout", OWN)
+    weights = weights_file(target, options["format"], layout)
     choose("dtype", options["dtype"], DTYPES_ASKED)
     choose("names", options.get("names", "v4"), NAMES)
     check_positions(options.get("positions", "keep"), checkpoint.framework, target)
     _check_target(target, config, options)
+    check_layout(layout, target, config, options)
     if options["format"] == "h5" and options["dtype"] == "bfloat16":
         raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
     plan = make_plan(
@@ -388,6 +401,7 @@ def _plan_job(
         names=options.get("names", "v4"),
         widen_bfloat16=options["format"] == "h5",
         positions=options.get("positions", "keep"),
+        layout=None if layout == OWN else layout,
     )
     return Job(
         source=source,

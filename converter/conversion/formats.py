@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from converter.errors import TargetError, printable
 from converter.names.frameworks import framework_name
+from converter.names.layout_files import LAYOUTS_OF_OTHERS, OWN, layout_file
 from converter.specs import Framework
 
 # By framework, the word for each container and the name of its file; the first is what silence means.
@@ -39,7 +40,7 @@ def default_format(framework: Framework) -> str:
     return next(iter(FORMATS[framework]))
 
 
-def weights_file(framework: Framework, format: str) -> str:
+def weights_file(framework: Framework, format: str, layout: str = OWN) -> str:
     """Name of the weights file in a container.
 
     Raises:
@@ -51,4 +52,6 @@ def weights_file(framework: Framework, format: str) -> str:
             f"format {printable(str(format), 60)} is not one of {framework_name(framework)}'s; choose "
             f"{' or '.join(FORMATS[framework])}"
         )
+    if layout in LAYOUTS_OF_OTHERS:
+        return str(layout_file(layout)["weights"].get(format, FORMATS[framework][format]))
     return FORMATS[framework][format]

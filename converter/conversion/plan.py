@@ -11,14 +11,16 @@ import numpy as np
 
 from converter.conversion.mismatch import mismatch
 from converter.conversion.patterns import COMPARE
-from converter.conversion.positions import Positions, shift_positions, table
+from converter.conversion.positions import Positions, shift_positions
+from converter.conversion.positions import table as positions_of
 from converter.errors import PlanError, printable
 from converter.folding import folded
 from converter.names.buffers import BUFFERS
 from converter.names.configs import TwoTowerConfig
 from converter.names.dialects import Normalised, normalise
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
-from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules
+from converter.names.layout_tables import Table, make_table
+from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, shapes_of
 from converter.names.spelling import spell
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import FLOATS
@@ -80,6 +82,7 @@ class Plan:
         dropped: what is left out.
         dialects: how many tensors the source spells in each dialect or spelling.
         positions: whether a table of positions was moved to where the target looks for them.
+        table: how another program's layout keeps the tensors, where the output is one; their names are canonical then.
     """
 
     source: Framework
@@ -91,10 +94,14 @@ class Plan:
     dropped: tuple[Dropped, ...]
     dialects: Mapping[str, int]
     positions: Positions = "keep"
+    table: Table | None = None
 
     @property
     def named(self) -> list[tuple[str, str, Shape]]:
         """Name, dtype and shape of everything that the target stores, in its order."""
+        if self.table is not None:
+            dtypes = {run.name: t.dtype for t in self.tensors for run in self.table.runs[t.canonical]}
+            return [(name, dtypes[name], shape) for name, shape in self.table.shapes.items()]
         stored = [(tensor.name, tensor.dtype, tensor.shape) for tensor in self.tensors]
         for name, value in self.restored.items():
             after = self.behind.get(name)
@@ -121,6 +128,7 @@ def make_plan(
     widen_bfloat16: bool = False,
     positions: Positions = "keep",
     serves: Framework | None = None,
+    layout: str | None = None,
 ) -> Plan:
     """Plans the conversion of a checkpoint.
 
@@ -133,6 +141,7 @@ def make_plan(
         widen_bfloat16: the target container has no bfloat16, which becomes float32.
         positions: ``"flax"`` so that Flax and the other framework give the same outputs, not hold the same bits.
         serves: whose model the positions are for; None for the target's.
+        layout: another program's layout of PyTorch's tensors; None for transformers'.
 
     Raises:
         PlanError: a tensor is missing, surplus, doubly present or of another shape than config.json says.
@@ -151,22 +160,43 @@ def make_plan(
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     if positions == "flax":
-        moved = next((rule.names[source] for rule in rules.tensors if rule.name == table(config)), "")
-        found = shift_positions(found, config, moved, source, serves or target)
-    restored, expected, dropped = _plan_buffers(taken, target, names)
+        place = next((rule.names[source] for rule in rules.tensors if rule.name == positions_of(config)), "")
+        found = shift_positions(found, config, place, source, serves or target)
+    table = None if layout is None else make_table(layout, config.family.model_type, shapes_of(rules))
+    restored, expected, dropped = _plan_buffers(taken, layout or target, names)
     planned = []
     for rule in rules.tensors:
         stored = found[rule.names[source]]
         name = spell(rule.name, config, names) if target == CANONICAL else rule.names[target]
-        layout, from_pt = way(LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]])
+        held, shape = rule.layouts[target], rule.shape_in(target)
+        if table is not None:
+            name, held, shape = rule.name, table.lies.get(rule.name, held), table.found_as[rule.name]
+        moved, from_pt = way(LAYOUTS[stored.layout or rule.layouts[source]], LAYOUTS[held])
         cast = _cast(stored, dtype, widen_bfloat16)
-        planned.append(PlannedTensor(rule.name, stored, name, cast, rule.shape_in(target), layout, from_pt))
+        planned.append(PlannedTensor(rule.name, stored, name, cast, shape, moved, from_pt))
+    if table is not None:
+        _check_one_dtype(planned, table)
     if frameworks()[target].sorted:
         planned.sort(key=lambda tensor: tensor.name)
     behind = {rule.names[target]: rule.after[target] for rule in rules.buffers if target in rule.after}
     beside = (Dropped(name, why) for name, why in {**normalised.counters, **checkpoint.beside}.items())
     dropped = (*dropped, *beside)
-    return Plan(source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects, positions)
+    return Plan(
+        source, target, tuple(planned), restored, behind, expected, dropped, normalised.dialects, positions, table
+    )
+
+
+def _check_one_dtype(planned: Iterable[PlannedTensor], table: Table) -> None:
+    """Refuses parts of one tensor that are of several dtypes."""
+    seen: dict[str, PlannedTensor] = {}
+    for tensor in planned:
+        for run in table.runs[tensor.canonical]:
+            first = seen.setdefault(run.name, tensor)
+            if first.dtype != tensor.dtype:
+                raise PlanError(
+                    f"{printable(first.source.name)} is {first.dtype} and {printable(tensor.source.name)} {tensor.dtype}, "
+                    f"which {table.layout} keeps in one tensor; choose one dtype with --dtype"
+                )
 
 
 def _take_buffers(
@@ -228,6 +258,8 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
     for rule in rules:
         name, shape = rule.names[checkpoint.framework], rule.shape_in(checkpoint.framework)
         stored = found[name].shape
+        if found[name].layout is not None:
+            shape = LAYOUTS[str(found[name].layout)].shape_from_pt(rule.shape)
         copies.add(stored[:1] if stored[1:] == shape else ())
         # One number is one number, with an axis or without.
         if stored != shape and not {rule.shape, stored} <= {(), (1,)}:

@@ -15,7 +15,7 @@ from converter.checkpoints.memory import read_state_dict
 from converter.checkpoints.shards import INDEX
 from converter.errors import SourceError
 from converter.folder.files import Identity, identities, identity
-from converter.folder.sidecars import SIDECARS, lies_beside
+from converter.folder.sidecars import CONFIGS, SIDECARS, lies_beside
 from converter.hub.download import Obtained, obtain
 from converter.names.frameworks import CANONICAL, among, command, framework_name
 from converter.specs import Checkpoint, Wanted
@@ -85,5 +85,5 @@ def opened(source: Source, framework: Wanted, revision: str | None = None) -> It
 
 def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
     """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
-    read = ("config.json", *SIDECARS)
+    read = (*CONFIGS, *SIDECARS)
     return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(INDEX)}

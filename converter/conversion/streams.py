@@ -20,7 +20,7 @@ from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.hub.ids import Access
 from converter.names.buffers import holds
-from converter.names.configs import check_tower_config, read_config, tower_section
+from converter.names.configs import check_tower_config, config_beside, read_config, tower_section
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import Side
@@ -227,7 +227,7 @@ def open_tensors(
     """
     checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
     try:
-        config = read_config(folder / "config.json")
+        config = read_config(config_beside(folder, checkpoint.files))
         moved: Positions = "keep" if positions_for is None else "flax"
         plan = make_plan(checkpoint, config, framework, positions=moved, serves=positions_for)
     except BaseException:

@@ -18,6 +18,7 @@ import numpy as np
 
 from converter.checkpoints import flax, hdf5, safetensors, shards, torch_zip
 from converter.checkpoints.detect import model_folder, read_header
+from converter.conversion.other_layouts import write_config, write_processor
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
@@ -140,17 +141,20 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         moves, logit_scale, overflowed = _write_weights(job, staging, check)
         scale = {} if job.config.family.init_scale is None else {job.config.family.init_scale: logit_scale}
         raw, rewritten = rewrite_config(job.config.raw, scale, _float_dtype(moves))
-        write_json(staging / "config.json", raw)
         copied, mended = copy_sidecars(
             job.sidecars, staging, for_version_4=not frameworks()[job.plan.target].transformers_5
         )
+        copied = (*copied, *write_processor(staging, job.config))
+        config_name = "config.json"
+        if job.plan.table is None:
+            write_json(staging / config_name, raw)
+        else:
+            config_name, rewritten = write_config(staging, job.config, job.plan.table.layout), ()
         tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = hash_file if check else file_record
-        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, "config.json"))
-        files = tuple(
-            hashes.get(staging / name) or record(staging / name) for name in (*weights, "config.json", *copied)
-        )
+        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, config_name))
+        files = tuple(hashes.get(staging / name) or record(staging / name) for name in (*weights, config_name, *copied))
         source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         replaced, kept = outlook(job.out, [file.name for file in files])
@@ -211,7 +215,8 @@ def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecor
 def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], float, dict[str, int]]:
     """Writes the weights file; gives what went where, the trained logit_scale, and what overflowed."""
     sources = _spooled(job.plan, staging / _SPOOL)
-    placed = _allocate(staging, job)
+    allocated = _allocate(staging, job)
+    placed = allocated if job.plan.table is None else job.plan.table.ours(allocated)
     moves = [
         Move(tensor.canonical, source, placed[tensor.name], tensor.layout, tensor.from_pt)
         for tensor, source in zip(job.plan.tensors, sources, strict=True)
@@ -336,12 +341,14 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
     """Re-opens the written file by its reader and compares it with the source."""
     index = staging / f"{job.weights}.index.json"
     written = read_header(index if index.exists() else staging / job.weights)
-    names = {move.target.name for move in moves} | set(job.plan.restored)
+    table = job.plan.table
+    names = {name for name, _, _ in job.plan.named}
     if written.framework != job.plan.target or set(written.tensors) != names:
         raise CheckError(f"{job.weights}: the tensors written to it are not there; convert again")
     reopened = []
+    tensors = written.tensors if table is None else table.ours(written.tensors)
     for move in moves:
-        target = written.tensors[move.target.name]
+        target = tensors[move.target.name if table is None else move.name]
         if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
             raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
         reopened.append(Move(move.name, move.source, target, move.layout, move.from_pt))

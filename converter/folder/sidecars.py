@@ -25,6 +25,8 @@ SIDECARS = (
     "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json", "word_shape.json",
 )  # fmt: skip
 _NAME_OR_PATH = "_name_or_path"
+# What says which model lies there: transformers' file, and OpenCLIP's.
+CONFIGS = ("config.json", "open_clip_config.json")
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 _OURS = ("conversion.json", "parity.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
@@ -62,7 +64,7 @@ def lies_beside(source: Path) -> tuple[str, ...]:
 
 def left_behind(beside: Collection[str], taken: Collection[str]) -> tuple[str, ...]:
     """Of what lies beside weights, what is not taken along; the first ``MAX_LEFT_BEHIND`` names."""
-    left = (name for name in beside if name not in taken and name != "config.json" and ".index." not in name)
+    left = (name for name in beside if name not in taken and name not in CONFIGS and ".index." not in name)
     return tuple(dict.fromkeys(left))[:MAX_LEFT_BEHIND]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from converter.errors import ConfigError, UnsupportedOption, UnsupportedTower, l
 from converter.folder.files import read_json
 from converter.names.expressions import Value, evaluate, integer
 from converter.names.families import JOINED, Family, families, family, is_family
+from converter.names.layout_configs import layout_of, to_ours
+from converter.names.layout_files import LAYOUTS_OF_OTHERS, layout_file
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
@@ -62,6 +64,9 @@ class TwoTowerConfig:
         fields: the model's own honoured fields and ``vision_width`` / ``text_width``.
         rewritten: changes made to ``raw`` on reading, in words.
         unknown: fields on the top level that are not known.
+        layout: whose layout the weights of this config lie in; None for transformers' own.
+        processor: the preprocessor_config.json that another program's config asks for.
+        tokenizer: id of the tokenizer that goes with such a config.
     """
 
     raw: Mapping[str, Any]
@@ -71,6 +76,9 @@ class TwoTowerConfig:
     fields: Mapping[str, Any]
     rewritten: tuple[str, ...]
     unknown: tuple[str, ...]
+    layout: str | None = None
+    processor: Mapping[str, Any] | None = None
+    tokenizer: str | None = None
 
     def tower(self, side: Side) -> TowerConfig:
         """The tower of one side."""
@@ -94,6 +102,21 @@ def read_config(path: Path) -> TwoTowerConfig:
     return check_config(read_json(path), where=str(path))
 
 
+def config_beside(folder: Path, weights: Collection[Path] = ()) -> Path:
+    """The config of the weights in a folder: config.json, or another program's, which goes with its own weights.
+
+    Args:
+        folder: that holds the weights.
+        weights: the files that they were read from.
+    """
+    own = folder / "config.json"
+    for said in map(layout_file, LAYOUTS_OF_OTHERS):
+        theirs = folder / str(said["config"])
+        if theirs.exists() and (not own.exists() or any(path.name in said["weights"].values() for path in weights)):
+            return theirs
+    return own
+
+
 def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTowerConfig:
     """Checks the config of a model with two towers, given as the dictionary that config.json holds.
 
@@ -101,6 +124,8 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
         raw: the config.
         where: what messages call it.
     """
+    if (layout := layout_of(raw)) is not None:
+        return _from_layout(raw, layout, where)
     of = family_of(raw, where)
     _refuse_code(raw, f"{where}: auto_map")
     raw, rewritten = _unwrapped(raw, of)
@@ -118,6 +143,20 @@ def check_config(raw: Mapping[str, Any], where: str = "config.json") -> TwoTower
     for tower in (vision, text):
         fields[f"{tower.side}_width"] = integer(tower.rules.get("width", "hidden_size"), tower.fields)
     return TwoTowerConfig(raw, of, vision, text, fields, rewritten, _unknown(raw, known))
+
+
+def _from_layout(raw: Mapping[str, Any], layout: str, where: str) -> TwoTowerConfig:
+    """As ``check_config``, of another program's config."""
+    found = to_ours(raw, layout, where, _checked)
+    name = layout_file(layout)["config"]
+    said = (f"{name}: written as a config.json of {found.raw['architectures'][0]}",)
+    return replace(
+        check_config(found.raw, where),
+        layout=layout,
+        rewritten=said,
+        processor=found.processor,
+        tokenizer=found.tokenizer,
+    )
 
 
 def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> TowerConfig:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from converter.errors import PlanError, listed, printable
+from converter.names.layout_tables import Table
 from converter.names.rules import RuleSet
 from converter.names.spelling import SplitRule
 from converter.names.wrappers import common_prefix, counter_reason, is_counter, respell
-from converter.specs import Extent, StoredTensor
-from converter.tensors.casts import numpy_dtype
-
-Array = np.ndarray[Any, Any]
+from converter.specs import StoredTensor
+from converter.tensors.parts import joined as join
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,8 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised
             else (name, spelling, tensor)
             for name, spelling, tensor in respelled
         ]  # fmt: skip
+    if rules.table is not None:
+        return _from_layout(rules.table, {name: tensor for name, _, tensor in respelled}, counters)
     joined, parts = _join_splits({name: tensor for name, _, tensor in respelled}, rules.splits)
     for plain, spelling, tensor in [item for item in respelled if item[0] not in parts] + joined:
         canonical, dialect = _canonical(plain, nested, rules)
@@ -68,8 +66,17 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised
     return Normalised(found, dialects, counters)
 
 
+def _from_layout(table: Table, stored: Mapping[str, StoredTensor], counters: Mapping[str, str]) -> Normalised:
+    """As ``normalise``, of tensors that lie in another program's layout."""
+    left_out = {tensor.name: table.left_out[name] for name, tensor in stored.items() if name in table.left_out}
+    found = table.ours({name: tensor for name, tensor in stored.items() if name not in table.left_out})
+    return Normalised(found, {table.layout: len(stored) - len(left_out)}, {**counters, **left_out})
+
+
 def _known(rules: RuleSet) -> Collection[str]:
     """Every name that a tensor of the model can have, in any dialect."""
+    if rules.table is not None:
+        return rules.table.known
     parts = (part for split in rules.splits for part in split.parts)
     return {*rules.canonical, *parts, *(name for table in rules.dialects.values() for name in table)}
 
@@ -99,35 +106,6 @@ def _join_splits(
                 f"{printable(split.whole)} is made of {listed(split.parts)}, which must all be there, of one shape and "
                 f"dtype; found {listed([f'{part.name} {part.shape}' for part in parts])}"
             )
-        joined.append((split.whole, "in parts", _joined(split.whole, parts)))
+        joined.append((split.whole, "in parts", join(split.whole, parts)))
         used.update(split.parts)
     return joined, used
-
-
-def _joined(name: str, parts: list[StoredTensor]) -> StoredTensor:
-    """One tensor from parts that follow one another along the first axis."""
-    rows = parts[0].shape[0]
-
-    def read_rows(start: int, stop: int) -> Array:
-        pieces = []
-        for number, part in enumerate(parts):
-            first, last = max(start - number * rows, 0), min(stop - number * rows, rows)
-            if first < last:
-                pieces.append(_read_part(part, first, last))
-        return np.concatenate(pieces)
-
-    shape = (rows * len(parts), *parts[0].shape[1:])
-    return StoredTensor(name, parts[0].dtype, shape, None, read_rows)
-
-
-def _read_part(part: StoredTensor, start: int, stop: int) -> Array:
-    if part.read_rows is not None:
-        return part.read_rows(start, stop)
-    extent, dtype = part.extent, numpy_dtype(part.dtype)
-    if not isinstance(extent, Extent):
-        raise ValueError(f"{part.name} has neither an extent nor a reader")
-    width = part.size // part.shape[0]
-    values = np.fromfile(
-        extent.path, dtype, (stop - start) * width, offset=extent.offset + start * width * dtype.itemsize
-    )
-    return values.reshape(stop - start, *part.shape[1:])

@@ -17,6 +17,7 @@ from converter.names.configs import TowerConfig, TwoTowerConfig
 from converter.names.expressions import Value, evaluate, integer, truth
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, frameworks
+from converter.names.layout_tables import Table, make_table
 from converter.names.places import path_in, prefix
 from converter.names.rule_files import rule_file
 from converter.names.spelling import SplitRule, dialects_of, splits_of
@@ -90,12 +91,14 @@ class RuleSet:
         buffers: likewise.
         dialects: for every dialect of PyTorch's names other than 4.x, its names -> canonical names.
         splits: tensors that a dialect keeps in parts.
+        table: where another program's layout keeps each tensor, when the config is of that program.
     """
 
     tensors: tuple[TensorRule, ...]
     buffers: tuple[BufferRule, ...]
     dialects: Mapping[str, Mapping[str, str]]
     splits: tuple[SplitRule, ...] = ()
+    table: Table | None = None
 
     @property
     def canonical(self) -> list[str]:
@@ -128,7 +131,14 @@ def compile_rules(config: TwoTowerConfig) -> RuleSet:
     _check_bijection(tensors)
     found = RuleSet(tuple(tensors), tuple(buffers), {})
     names = [rule.name for rule in tensors]
+    if config.layout is not None:
+        return replace(found, table=make_table(config.layout, family.model_type, shapes_of(found)))
     return replace(found, dialects=dialects_of(config, found.canonical), splits=splits_of(config, names))
+
+
+def shapes_of(rules: RuleSet) -> dict[str, Shape]:
+    """Shape of every tensor by its canonical name, in PyTorch's layout."""
+    return {rule.name: rule.shape for rule in rules.tensors}
 
 
 def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
