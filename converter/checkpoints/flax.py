@@ -7,6 +7,7 @@ Source: flax 0.12.8, flax/serialization.py.
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ MAX_NAMES_BYTES = 32 * 2**20
 # From how many bytes on flax writes an array in pieces.
 CHUNK_BYTES = 2**30
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+_PIECE_BYTES = 2**16  # of a text that is read and thrown away
 _CHUNKED = "__msgpack_chunked_array__"
 _PARAMS = "params"
 _NO_TENSOR = "no tensor, but {}"
@@ -203,10 +205,31 @@ class _Walk:
             raise _corrupt(self._path, f"it holds an extension of type {head.ext}, which flax does not write")
         if head.kind == "list":
             raise _corrupt(self._path, "it holds a list, which flax writes as a map")
-        if head.kind in ("ext", "text", "bytes"):
+        if head.kind == "text":
+            self._check_text(head.size)
+            return _Other("text")
+        if head.kind == "ext":
+            self._check_complex(head.size)
+            return _Other("a complex number")
+        if head.kind == "bytes":
             self._reader.skip(head.size)
-            return _Other("a complex number" if head.kind == "ext" else head.kind)
+            return _Other("bytes")
         return _Other(str(head.value) if head.value is not None or head.kind == "other" else "a number")
+
+    def _check_text(self, nbytes: int) -> None:
+        """Reads a text that is no weight: flax cannot open a file that holds one in another encoding."""
+        inner, decoder = self._reader.within(nbytes), codecs.getincrementaldecoder("utf-8")()
+        try:
+            while left := inner.end - inner.position:
+                decoder.decode(inner.take(min(left, _PIECE_BYTES)), final=left <= _PIECE_BYTES)
+        except UnicodeDecodeError:
+            raise _corrupt(self._path, "it has a text that is not Unicode") from None
+        self._reader.skip(nbytes)
+
+    def _check_complex(self, nbytes: int) -> None:
+        """Steps over a complex number of Python's: a list of two floats."""
+        if nbytes != 19 or (held := self._reader.take(nbytes))[0] != 0x92 or {held[1], held[10]} != {0xCB}:
+            raise _corrupt(self._path, "it holds a complex number that is not two floats")
 
     def _tensor(self, nbytes: int, ext: int) -> StoredTensor:
         """Reads what an extension says of the array that it holds; its bytes are stepped over."""
@@ -215,7 +238,7 @@ class _Walk:
         offset = inner.skip(length)
         if inner.position != inner.end:
             raise _corrupt(self._path, f"{inner.end - inner.position:,} bytes follow an array inside its extension")
-        expected = math.prod(shape) * DTYPES[dtype]
+        expected = _nbytes(self._path, shape, dtype)
         if length != expected:
             raise _corrupt(
                 self._path, f"an array has {length:,} bytes, its shape {shape} and dtype ask for {expected:,}"
@@ -266,11 +289,19 @@ class _Walk:
                 f"the pieces of an array hold {sum(part.size for part in parts):,} numbers, its shape {shape} asks for "
                 f"{math.prod(shape):,}",
             )
+        _nbytes(self._path, shape, parts[0].dtype)
         pieces = tuple((part.extent.offset, part.extent.nbytes) for part in parts if part.extent is not None)
         nbytes = sum(length for _, length in pieces)
         pieces = pieces if len(pieces) > 1 else ()
         first = parts[0].extent.offset if parts[0].extent is not None else 0
         return StoredTensor("", parts[0].dtype, shape, Extent(self._path, first, nbytes, pieces))
+
+
+def _nbytes(path: Path, shape: Shape, dtype: str) -> int:
+    """How many bytes an array has; NumPy makes none whose sizes but 0 ask for more than it can count."""
+    if not all(shape) and math.prod(filter(None, shape)) * DTYPES[dtype] >= 2**63:
+        raise _corrupt(path, f"an array has shape {shape}, which NumPy cannot make")
+    return math.prod(shape) * DTYPES[dtype]
 
 
 def _whole(path: Path, value: _Node) -> int:

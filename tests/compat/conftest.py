@@ -1,4 +1,4 @@
-"""Three transformers installations as servers, and tiny checkpoints made by them."""
+"""Transformers installations as servers, and tiny checkpoints made by them."""
 
 from __future__ import annotations
 
@@ -84,6 +84,21 @@ def oldest() -> Iterator[Peer]:
     overlay = python.absolute().parents[1] / "transformers-4.46"
     assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
     yield from _serve(str(python), "4.46.", PYTHONPATH=str(overlay), USE_TF="0")
+
+
+@pytest.fixture(scope="session")
+def in_flax() -> Iterator[Peer]:
+    """transformers 4.57.6 with flax."""
+    yield from _serve(os.environ["FLAX_PYTHON"], "4.57.6", USE_TF="0", JAX_PLATFORMS="cpu")
+
+
+@pytest.fixture(scope="session")
+def from_flax() -> Iterator[Peer]:
+    """transformers 4.50.3 with flax, the last one whose ``from_flax`` works, laid over the environment of 4.57.6."""
+    python = Path(os.environ["FLAX_PYTHON"])
+    overlay = python.absolute().parents[1] / "transformers-4.50"
+    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
+    yield from _serve(str(python), "4.50.3", PYTHONPATH=str(overlay), USE_TF="0", JAX_PLATFORMS="cpu")
 
 
 Make = Callable[..., Path]

@@ -126,6 +126,34 @@ def save_bin(source: str, out: str, shard: str | None = None) -> dict[str, Any]:
     return {"files": sorted(path.name for path in Path(out).iterdir())}
 
 
+def save_flax(source: str, out: str, shard: str) -> dict[str, Any]:
+    """Converts a local PyTorch checkpoint with this version's own ``from_pt``, and saves it in every way it knows.
+
+    Into ``out``: the folders ``msgpack``, ``msgpack-shards`` and ``safetensors``.
+    """
+    model = class_of(source, "Flax").from_pretrained(source, from_pt=True)
+    model.save_pretrained(f"{out}/msgpack")
+    model.save_pretrained(f"{out}/msgpack-shards", max_shard_size=shard)
+    model.save_pretrained(f"{out}/safetensors", safe_serialization=True)
+    return {}
+
+
+def run_flax(source: str, inputs: str, out: str, again: str) -> dict[str, Any]:
+    """Loads a Flax checkpoint, writes the outputs for given inputs, and saves it again: what was missing shows there."""
+    model = class_of(source, "Flax").from_pretrained(source)
+    with np.load(inputs) as arrays:
+        outputs = model(**{name: arrays[name] for name in arrays.files})
+    np.savez(out, **{name: np.asarray(outputs[name]) for name in OUTPUTS})
+    model.save_pretrained(again)
+    return {}
+
+
+def from_flax(source: str, out: str) -> dict[str, Any]:
+    """Loads a Flax checkpoint by transformers' own ``from_flax``, which works up to 4.50.3, and saves it."""
+    class_of(source).from_pretrained(source, from_flax=True).save_pretrained(out)
+    return {}
+
+
 def run_tf(source: str, inputs: str, out: str) -> dict[str, Any]:
     """Loads a TensorFlow checkpoint, reports what did not match, and writes the outputs for given inputs."""
     import tensorflow as tf
@@ -247,6 +275,9 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "save_tf": save_tf,
     "save_pt": save_pt,
     "save_bin": save_bin,
+    "save_flax": save_flax,
+    "run_flax": run_flax,
+    "from_flax": from_flax,
     "run_tf": run_tf,
     "run_pt": run_pt,
     "load_pt": load_pt,

@@ -30,6 +30,7 @@ from converter.parity.sources import find_source
 from converter.specs import Checkpoint, StoredTensor
 from converter.tensors.casts import DTYPES
 from tests.fuzz import mutators, seeds
+from tests.fuzz.flaxs_own import check_same, flaxs_reader
 from tests.fuzz.mutators import Mutator
 from tests.fuzz.watch import nothing_else
 
@@ -160,6 +161,12 @@ def _read_flax(path: Path) -> None:
     assert checkpoint.tensors
     _check_extents(checkpoint, path)
     _check_disjoint(checkpoint)
+    if (restore := flaxs_reader()) is not None:
+        check_same(checkpoint, path, restore)
+
+
+def _prepare_flax(folder: Path) -> None:
+    flaxs_reader()  # imported before anything is watched
 
 
 def _read_index(path: Path) -> None:
@@ -312,7 +319,7 @@ READERS: dict[str, Reader] = {
     ),
     "bundle": Reader("w.index", seeds.bundle_indices, mutators.mutate_table, _read_bundle, _prepare_bundle),
     "graph": Reader("graph", seeds.graphs, mutators.mutate_bytes, _read_graph),
-    "flax": Reader("flax_model.msgpack", seeds.flax_files, mutators.mutate_bytes, _read_flax),
+    "flax": Reader("flax_model.msgpack", seeds.flax_files, mutators.mutate_bytes, _read_flax, _prepare_flax),
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
     "modules": Reader("modules.json", seeds.modules, mutators.mutate_json, _read_modules, _prepare_modules),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),

@@ -62,6 +62,11 @@ CASES: dict[str, tuple[bytes, str]] = {
     "a million levels": (nested(1_000_000), f"its maps are nested more than {MAX_LEVELS} deep"),
     "an extension of type 7": (pack({"a": Ext(7, b"x")}), "it holds an extension of type 7, which flax does not write"),
     "a time": (pack({"a": Ext(-1, b"1234")}), "it holds an extension of type -1, which flax does not write"),
+    "a text that is no Unicode": (pack({"a": Raw(b"\xa2\xc3\x28")}), "it has a text that is not Unicode"),
+    "a complex number of one part": (
+        pack({"a": Ext(2, pack([1.0]))}),
+        "it holds a complex number that is not two floats",
+    ),
     "an array of two parts": (
         pack({"a": Ext(1, pack([[2], "float32"]))}),
         "an array is not described by up to 16 sizes, a dtype and bytes",
@@ -76,6 +81,10 @@ CASES: dict[str, tuple[bytes, str]] = {
     "a size that is no whole number": (ext(shape=[2.0]), "an array has a size of None"),
     "a size that is true": (ext(shape=[True, 2]), "an array has a size of other"),
     "(2^60, 0)": (ext(shape=[2**60, 0], data=b""), "an array has a size of 1152921504606846976"),
+    "(2^40, 2^40, 0)": (
+        ext(shape=[2**40, 2**40, 0], data=b""),
+        "an array has shape (1099511627776, 1099511627776, 0), which NumPy cannot make",
+    ),
     "sizes that multiply past the file": (
         ext(shape=[2**40, 2**40]),
         "an array has 8 bytes, its shape (1099511627776, 1099511627776) and dtype ask for 4,835,703,278,458,516,698,824,704",
