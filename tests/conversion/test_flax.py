@@ -180,6 +180,17 @@ def test_where_the_rows_of_positions_go(tmp_path: Path, source: str, pad: int) -
     assert load(tmp_path / "back" / "model.safetensors")[name].tobytes() == tensors[name].tobytes()
 
 
+@pytest.mark.parametrize("text", IN_FLAX[1])
+def test_whose_positions_move(tmp_path: Path, text: str) -> None:
+    """Of the towers that Flax has, those that PyTorch counts from behind the padding token's id on."""
+    config = config_of("vit", text)
+    write_checkpoint(tmp_path / "pt", config, tensors_of(config))
+    for positions in ("keep", "flax"):
+        convert(tmp_path / "pt", tmp_path / positions, "flax", positions=positions)  # type: ignore[arg-type]
+    files = (tmp_path / positions / "flax_model.msgpack" for positions in ("keep", "flax"))
+    assert filecmp.cmp(*files, shallow=False) == (text in ("bert", "albert"))
+
+
 def test_of_equal_bits_and_other_outputs_is_warned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     convert(FLAX / "vit-roberta", tmp_path / "pt", "pt")
     (said,) = caplog.messages
