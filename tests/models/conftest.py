@@ -63,6 +63,17 @@ def angles_rounded_correctly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, name, lambda x, exact=exact: exact(x.double()).to(x.dtype))
 
 
+@pytest.fixture(autouse=True)
+def softmax_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's MarkupLM, which has eager attention only, takes its softmax in float32 in a model of float64, too."""
+    softmax = torch.nn.functional.softmax
+
+    def exact(x: Any, dim: Any = None, dtype: Any = None, **kwargs: Any) -> Any:
+        return softmax(x, dim=dim, dtype=None if x.dtype == torch.float64 else dtype, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "softmax", exact)
+
+
 @pytest.fixture(scope="session")
 def dual() -> Case:
     """A dual encoder, for what only that has."""

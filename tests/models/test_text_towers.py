@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 
 from converter.errors import ModelError, UnsupportedOption
@@ -237,6 +238,29 @@ def test_refused_options() -> None:
         build_tower(make_config("clip_text_model", eos_token_id=None).text_config)
     with pytest.raises(UnsupportedOption, match=r"^xlm-roberta-xl config: pad_token_id is None; .* an integer\."):
         build_tower(make_config("xlm-roberta-xl", pad_token_id=None).text_config)
+
+
+def test_big_bird_refuses_texts_of_which_pytorch_sees_some_blocks() -> None:
+    changes = {"attention_type": "block_sparse", "block_size": 1}
+    config = make_config("big_bird", **changes)  # A variant is compared at 9 tokens, where PyTorch still sees all.
+    tower, model = build_tower(config.text_config), reference.torch_model(config).text_model
+    ten = {"input_ids": np.full((1, 10), 9)}
+    assert tower({"input_ids": np.full((1, 9), 9)}).last_hidden_state.shape[1] == 9
+    with torch.no_grad():
+        model(**reference.torch_inputs(ten))
+    assert model.attention_type == "block_sparse"
+    for inputs in (ten, {**ten, "position_ids": np.arange(10)[None]}):
+        with pytest.raises(
+            ModelError, match=r"^input_ids has 10 tokens in a row; beyond 9 BigBird's .*'original_full'"
+        ):
+            tower(inputs)
+    any_length = tf.function(lambda ids: tower(ids).last_hidden_state, autograph=False)
+    with pytest.raises(ModelError, match=r"^input_ids has any length up to 31 in this graph; beyond 9 BigBird's "):
+        any_length.get_concrete_function(tf.TensorSpec((None, None), "int32"))
+    with pytest.raises(
+        UnsupportedOption, match=r"^text_config\.attention_type is 'sparse', supported is 'block_sparse' "
+    ):
+        build_tower(make_config("big_bird", attention_type="sparse").text_config)
 
 
 @pytest.mark.parametrize("kind", TEXT)

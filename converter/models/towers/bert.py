@@ -73,6 +73,8 @@ class BertTower(TextTower):
     has_pooler: ClassVar[bool] = True
     # The layer of the embeddings, which takes what ``words`` gives.
     embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
+    # The layer of one block, which takes what ``block`` gives.
+    encoder_block: ClassVar[type[Block]] = Block
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, pooler."""
@@ -102,7 +104,7 @@ class BertTower(TextTower):
         """The blocks."""
         block = self.block(config)
         self.blocks = [
-            self.layer(f"{self.main_layer}/encoder/layer_._{i}", Block, block, self.seeds)
+            self.layer(f"{self.main_layer}/encoder/layer_._{i}", self.encoder_block, block, self.seeds)
             for i in range(config.num_hidden_layers)
         ]
 

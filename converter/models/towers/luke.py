@@ -1,0 +1,64 @@
+"""LUKE (https://arxiv.org/abs/2010.01057): RoBERTa with entities, which the texts of a dual encoder do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converter.models.blocks import Block, BlockSpec, block_names
+from converter.models.embeddings import TextSpec
+from converter.models.parts import Dense, Embedding, Norm, Part
+from converter.models.towers.bert import BLOCK, bert_block, bert_embeddings
+from converter.models.towers.roberta import RobertaTower, check_pad
+
+EMBEDDINGS = {
+    "words": "word_embeddings",
+    "positions": "position_embeddings",
+    "types": "token_type_embeddings",
+    "norm": "LayerNorm",
+}
+AWARE = {f"{role}_query": f"attention/self/{role}_query" for role in ("w2e", "e2w", "e2e")}
+
+
+class LukeBlock(Block):
+    """BERT's block that also keeps the queries between words and entities, which no text here needs."""
+
+    def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
+        own: dict[str, Part] = {role: Dense(spec.width, spec.width, std=spec.spread.query) for role in AWARE}
+        super().__init__(spec, seeds, own, **kwargs)
+
+
+class LukeTower(RobertaTower):
+    """``luke``; no entities are given, as in PyTorch's dual encoder, which takes no ``entity_ids``."""
+
+    main_layer = "luke"
+    encoder_block = LukeBlock
+
+    def assemble(self, config: Any) -> None:
+        """RoBERTa's parts, the embeddings first, with the entities' tables behind them."""
+        check_pad(config)
+        self.assemble_embeddings(config)
+        self.assemble_entities(config)
+        self.assemble_encoder(config)
+
+    def words(self, config: Any) -> TextSpec:
+        """RoBERTa's, positions before types."""
+        return bert_embeddings(config, names=EMBEDDINGS, position_padding=config.pad_token_id)
+
+    def assemble_entities(self, config: Any) -> None:
+        """What is kept for the checkpoint's sake: the embeddings of entities."""
+        width, narrow = config.hidden_size, config.entity_emb_size
+        parts: dict[str, Part] = {"entity_embeddings": Embedding(config.entity_vocab_size, narrow)}
+        if narrow != width:
+            parts["entity_embedding_dense"] = Dense(narrow, width, bias=False)
+        parts["position_embeddings"] = Embedding(config.max_position_embeddings, width)
+        parts["token_type_embeddings"] = Embedding(config.type_vocab_size, width)
+        parts["LayerNorm"] = Norm(width, config.layer_norm_eps)
+        for path, part in parts.items():
+            self.part(f"luke/entity_embeddings/{path}", part)
+
+    def block(self, config: Any) -> BlockSpec:
+        """BERT's, with the queries between words and entities behind query, key and value."""
+        aware, first = AWARE if config.use_entity_aware_attention else {}, ("query", "key", "value")
+        paths = {role: BLOCK[role] for role in first} | aware
+        names = block_names(**paths, **{role: path for role, path in BLOCK.items() if role not in first})
+        return bert_block(config, names=names)
