@@ -21,7 +21,13 @@ def differences(drafted: Mapping[str, Any], ours: Mapping[str, Any], model_type:
         for name in ("irrelevant", "honoured", "refused")
         for key, text in _fields(name, drafted, ours, model_type)
     }
-    found |= {f"inputs: {key}": text for key, text in _mapping(drafted.get("inputs", {}), ours.get("inputs", {}))}
+    # A list has the model types of the file that an input is true of.
+    inputs = {
+        key: value
+        for key, value in ours.get("inputs", {}).items()
+        if not isinstance(value, list) or model_type in value
+    }
+    found |= {f"inputs: {key}": text for key, text in _mapping(drafted.get("inputs", {}), inputs)}
     taps = (
         {kind: [_bare(path) for path in paths] for kind, paths in rules["taps"].items()} for rules in (drafted, ours)
     )
@@ -65,7 +71,7 @@ def _mapping(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple
 
 
 def _modules(drafted: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    one, other = ({_bare(module["pt"]): module for module in modules} for modules in (drafted, ours))
+    one, other = (_by_path(modules) for modules in (drafted, ours))
     for path in sorted({*one, *other}):
         if path not in one or path not in other:
             yield f"module {path}", "drafted alone" if path in one else "in the file alone"
@@ -77,6 +83,15 @@ def _modules(drafted: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, A
     if set(one) == set(other) and list(one) != list(other):
         first = next(index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
         yield "order", f"{list(one)[first]} where the file has {list(other)[first]}"
+
+
+def _by_path(modules: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Modules by their paths; where several kinds share one, by kind, too."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for module in modules:
+        path = _bare(module["pt"])
+        found[f"{path}, {module['is']}" if path in found else path] = module
+    return found
 
 
 def _buffers(rules: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

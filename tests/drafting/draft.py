@@ -136,23 +136,26 @@ class Drafter:
 
     def modules(self) -> list[dict[str, Any]]:
         """Every module, in the order of the first model that has it."""
-        return [self._module(module) for module in self._gathered().values()]
+        return [self._module(module) for module in self._gathered()]
 
-    def _gathered(self) -> dict[str, Module]:
-        found: dict[str, Module] = {}
+    def _gathered(self) -> list[Module]:
+        found: dict[tuple[str, str], Module] = {}
         for number, run in enumerate(self.runs):
-            for name, (shape, kind, is_weight) in run.names.items():
+            for name, (shape, owner, is_weight) in run.names.items():
                 if not is_weight:
                     continue
                 path, _, leaf = name.rpartition(".")
-                known = kind_of(kind) if leaf in ("weight", "bias") else None
+                known = kind_of(owner) if leaf in ("weight", "bias") else None
                 template, place = self.templates.split(path if known else name)
-                module = found.setdefault(template, Module(template, known or "tensor"))
+                kind = (
+                    known or "tensor"
+                )  # a place may have one kind of module in the first layer and another in the rest
+                module = found.setdefault((template, kind), Module(template, kind))
                 if known and leaf == "bias":
                     module.biases.add((number, place))
                 else:
                     module.weights[number, place] = shape
-        return found
+        return _side_by_side(list(found.values()))
 
     def _env(self, key: tuple[int, Place], words: Sequence[str]) -> dict[str, Any]:
         return {**self.runs[key[0]].config, **dict(zip(words, key[1], strict=True))}
@@ -265,6 +268,20 @@ class Drafter:
                 continue
             kinds[kind][name] = "none" if default is None else default
         return kinds
+
+
+def _side_by_side(modules: Sequence[Module]) -> list[Module]:
+    """Modules in their order; those that stand in the place of others come behind the last one beside those."""
+    found: list[Module] = []
+    for module in modules:
+        beside = [
+            at
+            for at, other in enumerate(found)
+            if other.template.rpartition(".")[0] == module.template.rpartition(".")[0]
+        ]
+        again = any(other.template == module.template for other in found)
+        found.insert(beside[-1] + 1 if again else len(found), module)
+    return found
 
 
 def _moved(env: Mapping[str, Any], usual: Mapping[str, Any], names: Sequence[str]) -> list[str]:

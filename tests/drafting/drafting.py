@@ -82,7 +82,7 @@ def _drafted(tower: Tower, seen: Observed, runs: list[Run]) -> tuple[dict[str, A
 
 
 def _sizes(runs: list[Run]) -> list[str]:
-    names = ["hidden_size", "embed_dim", "depths", "pooler_output_size"]
+    names = ["hidden_size", "hidden_sizes", "embed_dim", "depths", "pooler_output_size"]
     return [name for name in names if name in runs[0].config]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,24 +27,49 @@ def with_tensorflow(
         leaves: what the entry says of levels that no other tower has.
     """
     if order is None:
-        return [_placed(module, spelled(module["pt"])) for module in modules]
-    found: dict[str, tuple[int, str, str]] = {}
-    for number, name in enumerate(order):
+        last = {ours: theirs for theirs, ours in leaves.items()}
+        paths = (spelled(module["pt"]).rpartition("/") for module in modules)
+        return [
+            _placed(module, before + slash + last.get(leaf, leaf))
+            for module, (before, slash, leaf) in zip(modules, paths, strict=True)
+        ]
+    found: dict[str, tuple[str, str]] = {}
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    for name in order:
         path = name.split("/", 2)[2]
         *levels, leaf = path.replace("_._", "/").replace("layers.", "layers/").replace("blocks.", "blocks/").split("/")
         tensor = ".".join([*levels, {**LEAVES, **leaves}.get(leaf, leaf)])
         module, _, last = path.rpartition("/")
         for whole, place in ((tensor, path), (tensor.rpartition(".")[0], module)):
             template, numbers = templates.split(whole)
-            found.setdefault(template, (number, _with_places(place, template, numbers), last))
-    end = len(order)
+            found.setdefault(template, (_with_places(place, template, numbers), last))
+            seen.append((template, numbers[:1]))
+    numbered = {template: number for number, template in enumerate(merged(seen))}
+    end = len(numbered)
     placed = []
     for after, module in enumerate(modules):
-        number, path, leaf = found.get(module["pt"], (None, spelled(module["pt"]), ""))
+        path, leaf = found.get(module["pt"], (spelled(module["pt"]), ""))
         kind = {"embedding": "word_embedding"} if leaf == "weight" else {}
         kept = {**module, "is": kind.get(module["is"], module["is"])}
-        placed.append((number if number is not None else end + after, _placed(kept, path)))
+        placed.append((numbered.get(module["pt"], end + after), _placed(kept, path)))
     return [module for _, module in sorted(placed, key=lambda item: item[0])]
+
+
+def merged(seen: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
+    """Every template once, in the order that it has in each layer: what only later layers have stands where it stands there.
+
+    Args:
+        seen: the template of each variable, in order, and which layer it is of.
+    """
+    found: list[str] = []
+    for _, layer in itertools.groupby(seen, key=lambda variable: variable[1]):
+        templates = list(dict.fromkeys(template for template, _ in layer))
+        for at, template in enumerate(templates):
+            if template not in found:
+                behind = (found.index(other) for other in templates[at + 1 :] if other in found)
+                before = (found.index(other) + 1 for other in reversed(templates[:at]) if other in found)
+                found.insert(next(behind, next(before, len(found))), template)
+    return found
 
 
 def _placed(module: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -102,5 +128,5 @@ def taps(modules: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     widths = {m["shape"][0] for m in attention[-1:]}
     others = [m["pt"] for m in layer if m not in attention and (m["shape"][0] in widths or not widths)]
     if others:
-        ends["mlp_output"] = others
+        ends["mlp_output"] = others if attention else others[-1:]
     return ends

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ def other_values(name: str, value: Any) -> list[Any]:
             if name == "image_size"
             else [one + 1, one * 2, [one, one + 1]]
         )
-    if isinstance(value, int):  # a multiple is one of the number of heads, too
+    if isinstance(value, int):  # a multiple is one of the number of heads, too, and one divides every width
         steps = [value + step for step in STEPS if value + step > 0]
-        return [2 * value, 3 * value, *steps] if value >= MULTIPLES_FROM else [*steps, 2 * value, 3 * value]
+        if value >= MULTIPLES_FROM:
+            return [2 * value, 3 * value, *steps]
+        return [*steps, 2 * value, 3 * value, *([1] if value > 1 else [])]
     if isinstance(value, float):
         return [2 * value + 0.125, *([0.0] if 0 < value < 1 else []), value / 2 + 0.0625]
     if isinstance(value, str):
@@ -164,11 +166,15 @@ def effects(side: str, config: dict[str, Any], skip: Sequence[str] = (), **_: An
         return {"fields": {}, "given": {}}
     defaults = reference_names().fields(config)
     model, found = build(config), {}
+    usual = type(model.config)()  # a class may fill in a list where none is declared
+    filled = {name: value for name in defaults if isinstance(value := getattr(usual, name, None), list)}
+    defaults |= {name: value for name, value in filled.items() if defaults[name] is None}
     for name, default in ((name, default) for name, default in defaults.items() if name not in skip):
         value, tried, what, why = small_list(config.get(name, default)), [], "none", ""
+        beside: list[str] = []
         for other in other_values(name, value):
             try:
-                effect = effect_of({**config, name: other}, side, model)
+                effect, beside = tried_at(config, name, other, side, model)
             except Exception as error:
                 why = f"{type(error).__name__}: {error}".splitlines()[0][:100]
                 continue
@@ -180,9 +186,29 @@ def effects(side: str, config: dict[str, Any], skip: Sequence[str] = (), **_: An
             "default": small_list(default),
             "effect": what,
             "values": tried,
+            **({"beside": beside} if tried and beside else {}),
             **({"why": why} if not tried else {}),
         }
     return {"fields": found, "given": behaviour(side, model)}
+
+
+def tried_at(config: dict[str, Any], name: str, other: Any, side: str, model: Any) -> tuple[str, list[str]]:
+    """What another value does, and which lists had to follow it."""
+    try:
+        return effect_of({**config, name: other}, side, model), []
+    except Exception:
+        lists = counted(config, name, other)
+        if not lists:
+            raise
+    return effect_of({**config, name: other, **lists}, side, model), sorted(lists)
+
+
+def counted(config: Mapping[str, Any], name: str, other: Any) -> dict[str, list[Any]]:
+    """The lists that have as many items as a field says, cut, or their last item repeated, to go with another count."""
+    if type(config.get(name)) is not int or type(other) is not int or other < 1:
+        return {}
+    lists = {key: held for key, held in config.items() if isinstance(held, list) and len(held) == config[name]}
+    return {key: [*held, *held[-1:] * other][:other] for key, held in lists.items() if not key.endswith("_size")}
 
 
 def behaviour(side: str, model: Any) -> dict[str, Any]:

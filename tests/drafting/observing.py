@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.names.rule_files import rule_file
+from tests.drafting.dialects import canonical_of_saved
 from tests.drafting.draft import Run
+from tests.drafting.observe import counted
 from tests.towers import Side, Tower
 
 SCRIPT = Path(__file__).with_name("observe.py")
@@ -76,9 +78,11 @@ def observe(tower: Tower, python_4: str, python_5: str) -> Observed:
     seen = ask(python_5, "effects", side=tower.side, config=base, skip=general)
     effects = dict(seen["fields"])
     effects |= _gone(effects, ask(python_4, "effects", side=tower.side, config=base, skip=[*general, *effects]))
+    shaping = {name: said for name, said in effects.items() if said["effect"] == "shape" or name == "image_size"}
     changes = [
         {},
-        *_alone({name: said for name, said in effects.items() if said["effect"] == "shape" or name == "image_size"}),
+        *_alone(shaping),
+        *_counting(shaping, base),
         *_longer(base),
         *_beside_flags(effects),
         *_together(effects, tower),
@@ -96,7 +100,7 @@ def observe(tower: Tower, python_4: str, python_5: str) -> Observed:
         for change, old, new in zip(changes, answers[4]["tables"], answers[5]["tables"], strict=True)
         if "error" not in new and ("error" not in old or "error" in answers[4]["tables"][0])
     ]
-    asked = {str(change) for change in [*_longer(base), *_beside_flags(effects)]}
+    asked = {str(change) for change in [*_counting(shaping, base), *_longer(base), *_beside_flags(effects)]}
     single = [
         run for run in runs if len(run.changed) < 2 or str({name: run.config[name] for name in run.changed}) in asked
     ]
@@ -112,9 +116,16 @@ def _in_4(said: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _canonical(old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
-    """The names of transformers 4; where it has no such model, those that 5 saves, with the kinds of its live modules."""
+    """The names of transformers 4, with the shapes of 5 where 4 builds a model and cannot run it.
+
+    Where 4 has no such model: the names that 5 saves, with the kinds of its live modules.
+    """
     if "error" not in old:
-        return old["names"]
+        if old["width"] is not None or new["width"] is None:
+            return old["names"]
+        names = canonical_of_saved(Run((), {}, old["names"], new))
+        shapes = dict(zip(names, new["saved"].values(), strict=True))
+        return {name: [shapes.get(name, shape), *rest] for name, (shape, *rest) in old["names"].items()}
     live = {whole if isinstance(whole, str) else whole[0]: name for name, whole in new["live"].items()}
     return {name: [shape, new["names"][live[name]][1], True] for name, shape in new["saved"].items()}
 
@@ -129,7 +140,13 @@ def _gone(known: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alone(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value} for name, said in effects.items() for value in said["values"]]
+    return [{name: value} for name, said in effects.items() if "beside" not in said for value in said["values"]]
+
+
+def _counting(effects: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fields that say how long lists are, with the lists cut or made longer."""
+    counts = {name: said["values"] for name, said in effects.items() if "beside" in said}
+    return [{name: value, **counted(base, name, value)} for name, values in counts.items() for value in values]
 
 
 def _longer(base: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +154,11 @@ def _longer(base: Mapping[str, Any]) -> list[dict[str, Any]]:
     lists = {name: value for name, value in base.items() if isinstance(value, list) and not name.endswith("_size")}
     if len(lists) < 2:
         return []
-    return [{name: [*value, times * value[-1]] for name, value in lists.items()} for times in (1, 2)]
+    longer = [{name: [*value, times * value[-1]] for name, value in lists.items()} for times in (1, 2)]
+    # One stage more may want more of an image than there is.
+    size = base.get("image_size")
+    large = [each * 4 for each in size] if isinstance(size, list) else size and size * 4
+    return [*longer, *({**each, "image_size": large} for each in longer if large)]
 
 
 def _beside_flags(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -158,6 +179,7 @@ def _together(effects: Mapping[str, Mapping[str, Any]], tower: Tower) -> list[di
     """Several fields that change shapes at once, and what the variants of the entry change."""
     draw = random.Random(tower.model_type)
     choices = {name: said["values"] for name, said in effects.items() if said["effect"] == "shape" and said["values"]}
+    choices = {name: values for name, values in choices.items() if "beside" not in effects[name]}
     choices |= {"image_size": effects["image_size"]["values"]} if "image_size" in effects else {}
     names = sorted(choices)
     found = [dict(variant.changes) for variant in tower.variants if len(variant.changes) > 1]

@@ -41,18 +41,24 @@ def learn(names: Iterable[Mapping[str, Sequence[object]]]) -> Templates:
         names: of every config, name -> shape, kind of module.
     """
     below: dict[str, dict[int, set[tuple[str, object]]]] = {}
+    unlike: set[str] = set()
     for table in names:
+        beside: dict[str, dict[int, set[tuple[str, object]]]] = {}
         for name, (_, kind, *_) in table.items():
             levels = name.split(".")
             for at, level in enumerate(levels):
                 if level.isdigit():
                     inside = _plain(levels[at + 1 :]), kind
                     below.setdefault(_plain(levels[:at]), {}).setdefault(int(level), set()).add(inside)
+                    beside.setdefault(".".join(levels[:at]), {}).setdefault(int(level), set()).add(inside)
+        # Side by side: the first module of one stage may well be what the second one of another is.
+        for path, held in beside.items():
+            if len(held) > 1 and not set.intersection(*held.values()):
+                unlike.add(_plain(path.split(".")))
     found = Templates()
     for prefix, numbers in below.items():
         # What is counted begins at 0 and leaves nothing out; behind an activation of a Sequential a number is missing.
-        unlike = len(numbers) > 1 and not set.intersection(*numbers.values())
-        if unlike or set(numbers) != set(range(len(numbers))):
+        if prefix in unlike or set(numbers) != set(range(len(numbers))):
             found.literal.add(prefix)
     for prefix in sorted(below, key=lambda prefix: prefix.count(".")):
         if prefix not in found.literal:

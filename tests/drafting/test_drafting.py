@@ -20,7 +20,9 @@ from tests.drafting.dialects import _spelled, dialect
 from tests.drafting.draft import Run
 from tests.drafting.drafting import draft
 from tests.drafting.expressions import condition, fit
-from tests.drafting.observing import ask, observe
+from tests.drafting.finishing import merged
+from tests.drafting.observe import counted
+from tests.drafting.observing import _canonical, ask, observe
 from tests.drafting.templates import learn
 from tests.drafting.writing import text_of
 from tests.torture import FULL
@@ -99,8 +101,43 @@ def test_a_condition_is_found() -> None:
 def test_numbers_that_count_are_told_from_places() -> None:
     names = {f"layers.{n}.mlp.{k}.weight": ([1], kind) for n in (0, 1) for k, kind in ((0, "Linear"), (2, "LayerNorm"))}
     assert learn([names]).split("layers.1.mlp.2.weight") == ("layers.{layer}.mlp.2.weight", (1,))
+    crossed = {
+        f"layers.{n}.mlp.{k}.weight": ([1], ("Linear", "LayerNorm")[(n + k) % 2]) for n in (0, 1) for k in (0, 1)
+    }
+    assert learn([crossed]).split("layers.1.mlp.1.weight") == ("layers.{layer}.mlp.1.weight", (1,))
     alike = {f"layers.{n}.mlp.{k}.weight": ([1], "Linear") for n in (0, 1) for k in (0, 2)}
     assert learn([alike]).split("layers.1.mlp.2.weight") == ("layers.{layer}.mlp.2.weight", (1,))
+
+
+def test_what_only_some_layers_have_keeps_its_place() -> None:
+    seen = [
+        ("stem", ()),
+        *((name, (stage,)) for stage, names in enumerate(("be", "abe", "abc")) for name in names),
+        ("head", ()),
+    ]
+    assert merged(seen) == ["stem", "a", "b", "c", "e", "head"]
+
+
+def test_lists_follow_the_field_that_counts_them() -> None:
+    config = {
+        "num_stages": 3,
+        "depths": [2, 1, 2],
+        "widths": [6, 10, 26],
+        "image_size": [9, 8, 7],
+        "others": [1],
+        "on": True,
+    }
+    assert counted(config, "num_stages", 2) == {"depths": [2, 1], "widths": [6, 10]}
+    assert counted(config, "num_stages", 4) == {"depths": [2, 1, 2, 2], "widths": [6, 10, 26, 26]}
+    assert counted(config, "on", True) == counted(config, "num_stages", 0) == {}
+
+
+def test_what_transformers_4_cannot_run_has_the_shapes_of_5() -> None:
+    names = {"embeddings.table": [[50, 4], "Embeddings", True], "index": [[3], "", False]}
+    new = {"width": 4, "saved": {"embeddings.table": [49, 4]}, "live": {}}
+    assert _canonical({"names": names, "width": 4}, new) == names
+    shapes = {name: shape for name, (shape, *_) in _canonical({"names": names, "width": None}, new).items()}
+    assert shapes == {"embeddings.table": [49, 4], "index": [3]}
 
 
 def test_a_dialect_is_found_and_reaches_nothing_else() -> None:

@@ -1,6 +1,8 @@
-"""Writes the tables of fixtures/names again, and adds the towers of fixtures/towers.toml that are not in them yet.
+"""Adds to the tables of fixtures/names what they lack, such as the towers of fixtures/towers.toml that are not in them yet.
 
-    PYTHONPATH=. python tests/names/refresh_fixtures.py PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
+    PYTHONPATH=. python tests/names/refresh_fixtures.py [--all] PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
+
+Only cases without an answer are asked for; ``--all`` asks for every case again, as another version of transformers requires.
 
 A new tower gets a case in odd.json for its config and for each of its variants whose names or shapes are others, and one
 pair in pairs.json. To add a further case by hand, add ``"its name": {"config": {...}}`` to odd.json first; for a new family
@@ -8,9 +10,9 @@ pair in pairs.json. To add a further case by hand, add ``"its name": {"config": 
 left as they are: no dual encoder of 4.x has a tower that is not there already.
 """
 
+import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +23,33 @@ SCRIPT = Path(__file__).with_name("reference_names.py")
 
 
 def ask(python: str, question: str, cases: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The version of transformers there, and its answer to one question about every case."""
     given = json.dumps({case: {"config": content["config"]} for case, content in cases.items()})
     run = subprocess.run([python, SCRIPT, question], input=given, stdout=subprocess.PIPE, text=True, check=True)
     said = json.loads(run.stdout)
     return said["transformers"], said["answers"][question]
 
 
-def main(python_4: str, python_5: str) -> None:
-    refresh_towers(python_4, python_5)
-    refresh_pairs(python_4, python_5)
-    refresh_families(python_4, python_5)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="ask for every case again, not only for new ones")
+    parser.add_argument("python_4", help="a Python with transformers 4.57.6, such as .venv-compat/bin/python")
+    parser.add_argument("python_5", help="a Python with transformers 5, such as .venv/bin/python")
+    asked = parser.parse_args()
+    for refresh in (refresh_towers, refresh_pairs, refresh_families):
+        refresh(asked.python_4, asked.python_5, asked.all)
 
 
-def refresh_families(python_4: str, python_5: str) -> None:
-    cases = json.loads((NAMES / "families.json").read_text("utf-8"))
+def unanswered(cases: dict[str, Any], everything: bool) -> dict[str, Any]:
+    """The cases to ask for: all of them, or those of which nothing but the config is known."""
+    return {case: content for case, content in cases.items() if everything or "pt_v5" not in content}
+
+
+def refresh_families(python_4: str, python_5: str, everything: bool) -> None:
+    written = json.loads((NAMES / "families.json").read_text("utf-8"))
+    cases = unanswered(written, everything)
+    if not cases:
+        return
     questions = {
         "pt_v4": (python_4, "saved"),
         "tf": (python_4, "tensorflow"),
@@ -44,7 +59,6 @@ def refresh_families(python_4: str, python_5: str) -> None:
     }
     columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
     fields = [ask(python, "fields", cases) for python in (python_4, python_5)]
-    written = {}
     for family, content in cases.items():
         said = {column: names[family] for column, names in columns.items()}
         of_classes = {version: dict(sorted(types[family].items())) for version, types in fields}
@@ -109,10 +123,13 @@ def new_cases(cases: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def refresh_pairs(python_4: str, python_5: str) -> None:
+def refresh_pairs(python_4: str, python_5: str, everything: bool) -> None:
     pairs = json.loads((NAMES / "pairs.json").read_text("utf-8"))
     pairs |= new_pairs(pairs)
-    cases = {pair: {"config": content.get("config") or pair_fields(pair)} for pair, content in pairs.items()}
+    asked = unanswered(pairs, everything)
+    cases = {pair: {"config": content.get("config") or pair_fields(pair)} for pair, content in asked.items()}
+    if not cases:
+        return
     questions = {
         "pt_v4": (python_4, "state_dict"),
         "pt_v5": (python_5, "saved"),
@@ -124,10 +141,12 @@ def refresh_pairs(python_4: str, python_5: str) -> None:
     (NAMES / "pairs.json").write_text(json.dumps(pairs, indent=0) + "\n", "utf-8")
 
 
-def refresh_towers(python_4: str, python_5: str) -> None:
-    cases = json.loads((NAMES / "odd.json").read_text("utf-8"))
-    added = new_cases(cases)
-    cases |= added
+def refresh_towers(python_4: str, python_5: str, everything: bool) -> None:
+    known = json.loads((NAMES / "odd.json").read_text("utf-8"))
+    added = new_cases(known)
+    asked = unanswered({**known, **added}, everything)
+    if not asked:
+        return
     questions = {
         "pt_v4": (python_4, "state_dict"),
         "tf": (python_4, "tensorflow"),
@@ -135,26 +154,42 @@ def refresh_towers(python_4: str, python_5: str) -> None:
         "pt_v5_live": (python_5, "state_dict"),
         "pt_v5_of_live": (python_5, "same"),
     }
-    columns = {column: ask(python, question, cases)[1] for column, (python, question) in questions.items()}
-    for case in [case for case in added if " variant " in case]:
-        usual = f"{cases[case]['config']['model_type']} config"
-        if all(column[case] == column[usual] for column in columns.values()):
-            del cases[case]  # a variant of the computation, not of names or shapes
-    lines = [
-        f"{json.dumps(case)}: "
-        + json.dumps({"config": content["config"], **{column: columns[column][case] for column in columns}})
-        for case, content in cases.items()
-    ]
+    refresh_fields([ask(python, "fields", asked) for python in (python_4, python_5)], everything)
+    columns = {column: ask(python, question, asked)[1] for column, (python, question) in questions.items()}
+    answered = {
+        case: {"config": content["config"], **{column: columns[column][case] for column in columns}}
+        for case, content in asked.items()
+        if case not in added or not only_computes(case, added, columns)
+    }
+    lines = [f"{json.dumps(case)}: {json.dumps(content)}" for case, content in {**known, **answered}.items()]
     (NAMES / "odd.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
-    fields = dict(ask(python, "fields", cases) for python in (python_4, python_5))
+
+
+def only_computes(case: str, added: dict[str, Any], columns: dict[str, Any]) -> bool:
+    """Whether a case is a variant of the computation, not of names or shapes."""
+    usual = f"{added[case]['config']['model_type']} config"
+    return " variant " in case and all(column[case] == column[usual] for column in columns.values())
+
+
+def refresh_fields(answers: list[tuple[str, dict[str, Any]]], everything: bool) -> None:
+    """The fields of every config class, by version of transformers and model type.
+
+    Raises:
+        SystemExit: the table is of other versions than those that answered.
+    """
+    file = NAMES / "config_fields.json"
+    known = {} if everything else json.loads(file.read_text("utf-8"))
+    if known and list(known) != [version for version, _ in answers]:
+        raise SystemExit(f"{file.name} is of transformers {' and '.join(known)}; ask for --all with another version")
+    fields = {version: {**known.get(version, {}), **types} for version, types in answers}
     lines = [
         f"{json.dumps(version)}: {{\n"
         + ",\n".join(f"{json.dumps(t)}: {json.dumps(f, sort_keys=True)}" for t, f in sorted(types.items()))
         + "\n}"
         for version, types in fields.items()
     ]
-    (NAMES / "config_fields.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

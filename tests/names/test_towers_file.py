@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from converter.names.rule_files import SIDES, supported
 from converter.names.towers import class_in_transformers_4, tower_defaults, tower_rules
+from tests.names import refresh_fixtures
+from tests.names.refresh_fixtures import refresh_fields, unanswered
 from tests.names.test_odd_configs import used_fields
 from tests.towers import FILE, IN_TENSORFLOW_4, TOWERS, read_towers
 
@@ -119,3 +122,21 @@ def test_an_entry_that_is_not_whole_is_a_mistake(
 def test_tables_of_transformers_have_every_tower(names: Any) -> None:
     missing = set(TOWERS) - {case["config"]["model_type"] for case in names.table("odd").values()}
     assert not missing, "tests/names/refresh_fixtures.py adds them"
+
+
+def test_only_cases_without_an_answer_are_asked_for() -> None:
+    cases = {"answered": {"config": {}, "pt_v5": {}}, "by hand": {"config": {}}}
+    assert unanswered(cases, everything=False) == {"by hand": {"config": {}}}
+    assert unanswered(cases, everything=True) == cases
+
+
+def test_an_answer_of_another_version_is_no_addition(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(refresh_fixtures, "NAMES", tmp_path)
+    file = tmp_path / "config_fields.json"
+    file.write_text('{"4.57.6": {"bert": {"a": 1}}, "5.24.0": {"bert": {}}}', "utf-8")
+    refresh_fields([("4.57.6", {"albert": {"b": 2}}), ("5.24.0", {})], everything=False)
+    added = {"4.57.6": {"albert": {"b": 2}, "bert": {"a": 1}}, "5.24.0": {"bert": {}}}
+    assert json.loads(file.read_text("utf-8")) == added
+    with pytest.raises(SystemExit, match=r"^config_fields.json is of transformers 4.57.6 and 5.24.0; ask for --all"):
+        refresh_fields([("4.57.6", {}), ("5.25.0", {})], everything=False)
+    assert json.loads(file.read_text("utf-8")) == added
