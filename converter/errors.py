@@ -138,8 +138,17 @@ def reading(where: Path | str) -> Iterator[None]:
         raise SourceError(unreadable(error.filename or where, error)) from None
 
 
+def is_refused(error: BaseException) -> bool:
+    """Whether an error comes from a file that the system refused to read, which says nothing about what is in it."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _REFUSALS):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 INTERRUPTED = "interrupted; nothing half-made was left behind"
 TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, *TOO_MANY_FILES)
 
 
 _OPENING, _CLOSING = "([{", ")]}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+from converter.errors import listed
 from converter.names.rule_files import SIDES
 
 COMPARE = "compare config.json with the one saved with the weights"
-# The first number in a name is its layer's, if it is the only one; towers with stages or groups count otherwise.
-_LAYER = re.compile(r"(?P<list>.*?)[._/]+(?P<layer>\d+)[./](?!(.*[._/])?\d+[./]).*")
+# Every number that is a part of a name counts: layers, or stages and the blocks in each.
+_NUMBER = re.compile(r"[._/]+(\d+)(?=[./])")
 _POOLER = re.compile(r"[./]pooler[./]")
 
 
@@ -52,36 +53,73 @@ def way_of_missing(missing: Collection[str], surplus: Collection[str], expected:
 
 
 def way_of_layers(missing: Collection[str], surplus: Collection[str], expected: Collection[str]) -> str | None:
-    """Of a checkpoint with fewer layers than config.json says, or with more."""
-    said, held = _counted(expected), _counted([*(set(expected) - set(missing)), *surplus])
+    """Of a checkpoint with fewer layers than config.json says, with more, or with a gap between them."""
+    kept = set(expected) - set(missing)
+    said, held = _counted(expected), _counted([*kept, *surplus])
     ways = []
     for key, count in said.items():
         found = held.get(key, 0)
         if found and found != count:
-            ways.append(f"config.json says {count} layers of {key}, the weights have {found}; {_set(key)}")
-    for at in map(_layer, (*missing, *surplus)):  # nothing else may be wrong than whole layers
-        if at is None or at[0] not in said or at[1] < min(said[at[0]], held.get(at[0], 0)):
+            ways.append(f"config.json says {count} layers of {key}, the weights have {found}; {_set(key, said)}")
+    if not ways:
+        return _way_of_gap(missing, kept) if missing and not surplus else None
+    for name in (*missing, *surplus):  # nothing else may be wrong than whole layers
+        if not any(key in said and layer >= _first_other(key, said, held) for key, layer in _layers(name)):
             return None
-    return ". ".join(ways) or None
+    return ". ".join(ways)
 
 
-def _set(key: str) -> str:
+def layers_beyond(taken: Collection[str], left: Collection[str]) -> tuple[list[str], str]:
+    """Names of layers that follow the last one taken, which config.json does not count; and what to do about them."""
+    said = _counted(taken)
+    beyond = [name for name in left if any(layer >= said.get(key, layer + 1) for key, layer in _layers(name))]
+    return beyond, way_of_layers((), beyond, taken) or COMPARE
+
+
+def _way_of_gap(missing: Collection[str], kept: Collection[str]) -> str | None:
+    """Of a checkpoint that lacks a whole layer before others that it holds."""
+    there, held = {at for name in kept for at in _layers(name)}, _counted(kept)
+    gone: dict[str, set[int]] = {}
+    for name in missing:
+        at = next((at for at in _layers(name) if at not in there and at[1] < held.get(at[0], 0)), None)
+        if at is None:
+            return None
+        gone.setdefault(at[0], set()).add(at[1])
+    lists = [f"{', '.join(map(str, sorted(layers)))} of {key}" for key, layers in gone.items()]
+    return (
+        f"the file lacks layers before others that it holds ({listed(lists, 3)}); it is incomplete: save the whole model again, "
+        "or copy or download all of it"
+    )
+
+
+def _first_other(key: str, said: dict[str, int], held: dict[str, int]) -> int:
+    """The first layer that can differ where the count does; the last of several stages lacks what leads to the next."""
+    return min(said[key], held.get(key, 0)) - _has_lists(key, said)
+
+
+def _has_lists(key: str, said: Collection[str]) -> bool:
+    return any(at == key for inner in said for at, _ in _layers(f"{inner}."))
+
+
+def _set(key: str, said: Collection[str]) -> str:
     side = next((side for side in SIDES if f"{side}_model" in key), None)
-    return f"correct num_hidden_layers{f' of {side}_config' if side else ''} if the weights are whole"
+    field = "num_hidden_layers"
+    if _has_lists(key, said) or _NUMBER.search(key):
+        field = "the numbers of groups and of layers in each" if "group" in key else "depths"
+    return f"correct {field}{f' of {side}_config' if side else ''} if the weights are whole"
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
     """How many layers there are, by what stands before their number."""
     found: dict[str, int] = {}
-    for at in map(_layer, names):
-        if at is not None:
-            found[at[0]] = max(found.get(at[0], 0), at[1] + 1)
+    for key, layer in (at for name in names for at in _layers(name)):
+        found[key] = max(found.get(key, 0), layer + 1)
     return found
 
 
-def _layer(name: str) -> tuple[str, int] | None:
-    match = _LAYER.fullmatch(name)
-    return None if match is None else (match["list"], int(match["layer"]))
+def _layers(name: str) -> list[tuple[str, int]]:
+    """What stands before each number in a name, outer ones first, and the number."""
+    return [(name[: match.start()], int(match[1])) for match in _NUMBER.finditer(name)]
 
 
 def _of(side: str, names: Iterable[str]) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from converter.conversion.patterns import COMPARE, way_of_layers
+from converter.conversion.patterns import COMPARE, layers_beyond, way_of_layers
 from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.errors import PlanError, listed
 from converter.folding import folded
@@ -75,9 +75,21 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
     if source == CANONICAL:
         counters = (name for name, tensor in checkpoint.tensors.items() if is_counter(name, tensor))
         reasons |= {name: counter_reason(name) for name in counters}
+    _check_layers(checkpoint, tower, used, reasons)
     dropped = [Dropped(name, reasons.get(name, _HEAD)) for name in checkpoint.tensors if name not in used]
     dropped += [Dropped(name, reason) for name, reason in checkpoint.beside.items()]
     return TowerPlan(tuple(planned), tuple(new), tuple(dropped))
+
+
+def _check_layers(checkpoint: Checkpoint, tower: TowerConfig, used: Set[str], reasons: Mapping[str, str]) -> None:
+    """Refuses layers of the tower that its config does not count: they are no part of something else."""
+    left = [name for name in checkpoint.tensors if name not in used and name not in reasons]
+    beyond, next_step = layers_beyond(used, left)
+    if beyond:
+        raise PlanError(
+            f"{_where(checkpoint)}: holds more layers of the {tower.model_type} tower than its config.json says; "
+            f"unexpected ({len(beyond)}): {folded(beyond)}; {next_step}"
+        )
 
 
 def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[str, StoredTensor]:
@@ -131,7 +143,7 @@ def _buffers(rules: RuleSet) -> Iterator[tuple[str, str]]:
 
 
 def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], wrong: list[str], next_step: str) -> str:
-    where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    where = _where(checkpoint)
     roots = Counter(name.replace("/", ".").split(".")[0] for name in checkpoint.tensors)
     parts = []
     if missing:
@@ -139,3 +151,7 @@ def _complaint(checkpoint: Checkpoint, tower: TowerConfig, missing: list[str], w
     if wrong:
         parts.append(f"of another shape ({len(wrong)}): {folded(wrong)}")
     return f"{where}: does not hold the {tower.model_type} tower of its config.json; {'; '.join(parts)}; {next_step}"
+
+
+def _where(checkpoint: Checkpoint) -> str:
+    return str(checkpoint.files[0] if checkpoint.files else checkpoint.container)

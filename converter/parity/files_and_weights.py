@@ -13,7 +13,7 @@ import numpy as np
 from converter.checkpoints.detect import held
 from converter.checkpoints.hdf5 import CONTAINER as SINGLE_H5
 from converter.conversion.streams import TensorReader, open_tensors
-from converter.errors import ConverterError, NoReference, listed, printable
+from converter.errors import ConverterError, NoReference, is_refused, listed, printable
 from converter.folder import manifest
 from converter.folder.files import hash_file
 from converter.folder.manifest import Manifest
@@ -29,10 +29,11 @@ _WEIGHT_SUFFIXES = (".h5", ".safetensors", ".bin", ".msgpack", ".keras")
 
 
 def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
-    """Compares every file of a folder with its manifest."""
+    """Compares every file of a folder with its manifest; one that the system refuses to read says nothing of itself."""
     if recorded is None:
         return Finding("files", "not checked", problems=(f"no {manifest.NAME}",))
-    problems = []
+    problems: list[str] = []
+    unread: list[str] = []
     for name, (size, digest) in recorded.files.items():
         path = folder / name
         try:
@@ -45,15 +46,16 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
             elif digest is not None and hash_file(path).sha256 != digest:
                 problems.append(f"{printable(name)} has a sha256 that differs from the manifest")
         except OSError as error:
-            problems.append(f"{printable(name)} cannot be read: {error.strerror}")
+            unread.append(f"{printable(name)} cannot be read: {error.strerror}")
     known = {*recorded.files, manifest.NAME}
     added = [path.name for path in folder.iterdir() if path.name not in known and path.suffix in _WEIGHT_SUFFIXES]
     if added:
         problems.append(f"weights that the manifest does not list: {listed(sorted(added))}")
     has_sums = all(digest is not None for _, digest in recorded.files.values())
     against = "sizes and sha256" if has_sums else "sizes only, as --no-check computed no sha256"
-    status: Status = "failed" if problems or not recorded.files else "passed"
-    return Finding("files", status, len(recorded.files), f"the manifest, {against}", tuple(problems))
+    status: Status = "failed" if problems or not recorded.files else "not checked" if unread else "passed"
+    compared, said = len(recorded.files) - len(unread), (*problems, *unread)
+    return Finding("files", status, compared, f"the manifest, {against}", said, required=bool(unread))
 
 
 def verify_weights(
@@ -99,7 +101,7 @@ def verify_weights(
     except NoReference as error:  # which says nothing about the checkpoint, whose own faults stand beside it
         return Finding("weights", "failed" if problems else "not checked", problems=(*problems, str(error)))
     except ConverterError as error:
-        return Finding("weights", "failed", problems=(str(error),))
+        return Finding("weights", "not checked" if is_refused(error) else "failed", problems=(str(error),))
 
 
 @contextlib.contextmanager

@@ -43,7 +43,6 @@ PATTERNS: dict[str, tuple[Keep, str]] = {
         f"; the weights have no such biases{COMPARE}, above all the fields named *bias",
     ),
     "here and there": (lambda name: "LayerNorm" not in name, COMPARE),
-    "a layer in the middle": (lambda name: not re.search(r"text_model.*layer[._]+0", name), COMPARE),
     "most": (
         lambda name: name == "logit_scale",
         "; most names are not the model's (the file holds none of them); write the model with save_pretrained of its class",
@@ -92,6 +91,39 @@ def test_the_number_of_layers(towers: str, side: Framework) -> None:
     assert "correct num_hidden_layers" not in refusal(held | {"head": (3,)}, more, side=side, target=target)
 
 
+@pytest.mark.parametrize("side", ["pt", "tf"])
+@pytest.mark.parametrize("towers", ["clip_vision_model+bert", "vit+roberta"])
+def test_a_layer_in_the_middle(towers: str, side: Framework) -> None:
+    config = config_of(*towers.split("+"))
+    shapes = {n: s for n, s in shapes_of(config, side).items() if not re.search(r"vision_model.*layers?[._]+1[./]", n)}
+    said = refusal(shapes, config, side=side, target="tf" if side == "pt" else "pt")
+    assert re.search(
+        r"; the file lacks layers before others that it holds \(1 of vision_model\S*\); it is incomplete: save the whole "
+        r"model again, or copy or download all of it$",
+        said,
+    ), said
+
+
+@pytest.mark.parametrize("side", ["pt", "tf"])
+@pytest.mark.parametrize("depths", [[2, 3], [1, 2], [2, 2, 2]], ids=str)
+def test_the_stages_of_a_tower(depths: list[int], side: Framework) -> None:
+    config = config_of("swin", "bert")
+    had = config["vision_config"]["depths"]
+    assert had == [2, 2]
+    heads = [2, 3, 6][: len(depths)]
+    other = config | {"vision_config": config["vision_config"] | {"depths": depths, "num_heads": heads}}
+    said = refusal(shapes_of(config, side), other, side=side, target="tf" if side == "pt" else "pt")
+    at, count, found = next(
+        ((rf"\.{n}\Wblocks", one, two) for n, (one, two) in enumerate(zip(depths, had, strict=False)) if one != two),
+        ("", len(depths), len(had)),
+    )
+    assert re.search(
+        rf"; config\.json says {count} layers of vision_model\S*encoder\Wlayers{at}, the weights have {found}; "
+        r"correct depths of vision_config if the weights are whole$",
+        said,
+    ), said
+
+
 def test_the_corrected_number_converts(tmp_path: Path) -> None:
     config = config_of("clip_vision_model", "bert")
     source = write_checkpoint(tmp_path / "source", config, tensors_of(config))
@@ -121,3 +153,13 @@ def test_the_layers_of_a_tower_alone(tmp_path: Path) -> None:
         ConverterError, match=r"config\.json says 9 layers of \S+, the weights have \d; correct num_hid"
     ):
         combine(tmp_path / "vision", tmp_path / "text", tmp_path / "out")
+    for side in ("vision", "text"):
+        (tmp_path / side / "config.json").write_text(json.dumps(config[f"{side}_config"] | {"num_hidden_layers": 1}))
+    with pytest.raises(
+        ConverterError,
+        match=r"holds more layers of the clip_vision_model tower than its config.json says; unexpected \(\d+\): .*; "
+        r"config\.json says 1 layers of \S+, the weights have \d; "
+        r"correct num_hidden_layers of vision_config if the weights are whole$",
+    ):
+        combine(tmp_path / "vision", tmp_path / "text", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

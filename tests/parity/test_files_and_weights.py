@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.errors import SourceError
+from converter.errors import SourceError, unreadable
 from converter.folder.files import hash_file
 from converter.folder.manifest import read_manifest
 from converter.parity import files_and_weights as verification
 from converter.parity.files_and_weights import verify_files, verify_weights
-from converter.parity.finding import Finding
+from converter.parity.finding import Finding, status_of
 from converter.parity.sources import find_source
 
 ROOT = "tf_vision_text_dual_encoder_model"
@@ -109,8 +110,28 @@ def test_a_file_that_cannot_be_read(out, monkeypatch):
 
     monkeypatch.setattr(verification, "hash_file", refuse)
     found = verify_files(out, read_manifest(out))
-    assert (found.status, len(found.problems)) == ("failed", 5)
+    assert (found.status, len(found.problems), found.compared) == ("not checked", 5, 0)
     assert found.problems[0] == "tf_model.h5 cannot be read: Permission denied"
+    assert status_of([found, Finding("weights", "passed", 1)]) == "not checked"
+    (out / "config.json").unlink()  # what was seen is judged all the same
+    found = verify_files(out, read_manifest(out))
+    assert (found.status, found.problems[0]) == ("failed", "config.json is missing")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOENT])
+def test_weights_that_cannot_be_read(out, source, monkeypatch, number):
+    """A file that is not there is another matter: that was seen."""
+
+    def refuse(*args, **options):
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError as error:
+            raise SourceError(unreadable("tf_model.h5", error)) from None
+
+    monkeypatch.setattr(verification, "open_tensors", refuse)
+    found = weights(out, source)
+    assert found.status == ("failed" if number == errno.ENOENT else "not checked")
+    assert found.problems == (f"tf_model.h5: cannot be read: {os.strerror(number)}; check its permissions",)
 
 
 def test_a_folder_without_manifest(out, source):
