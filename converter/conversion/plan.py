@@ -28,6 +28,8 @@ from converter.tensors.layouts import LAYOUTS, Layout, way
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
+# Quantisers of transformers 4.57.6 that have a dequantize(); the first is also said by load_in_4bit and load_in_8bit.
+UNDONE = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "higgs")
 NAMES: tuple[Names, ...] = ("v4", "v5")
 DTYPES_ASKED: tuple[Dtype, ...] = ("keep", "float32", "float16", "bfloat16")
 Array = np.ndarray[Any, Any]
@@ -156,7 +158,8 @@ def make_plan(
     found = normalised.tensors
     taken = _take_buffers(found, rules, source)
     if (error := mismatch(checkpoint, found, {rule.names[source]: rule for rule in rules.tensors})) is not None:
-        raise _quantised(checkpoint) if config.raw.get("quantization_config") else error
+        said = config.raw.get("quantization_config")
+        raise _quantised(checkpoint, said.get("quant_method") if isinstance(said, dict) else None) if said else error
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     if positions == "flax":
@@ -244,11 +247,13 @@ def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
     return rule.shape is None or stored.shape == rule.shape
 
 
-def _quantised(checkpoint: Checkpoint) -> PlanError:
+def _quantised(checkpoint: Checkpoint, method: object) -> PlanError:
     where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    way = "load the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
+    if method is not None and method not in UNDONE:
+        way = f"transformers 4.57.6 cannot dequantise {printable(repr(method), 40)}; convert the checkpoint from before it"
     return PlanError(
-        f"{where}: the weights are quantised (quantization_config in config.json) and have other names and shapes; "
-        "load the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
+        f"{where}: the weights are quantised (quantization_config in config.json) and have other names and shapes; {way}"
     )
 
 

@@ -86,6 +86,15 @@ def oldest() -> Iterator[Peer]:
     yield from _serve(str(python), "4.46.", PYTHONPATH=str(overlay), USE_TF="0")
 
 
+@pytest.fixture(scope="module")
+def quantising() -> Iterator[Peer]:
+    """transformers 4.57.6 with bitsandbytes and accelerate, which the others run without."""
+    python = Path(os.environ["COMPAT_PYTHON"])
+    overlay = python.absolute().parents[1] / "bitsandbytes"
+    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
+    yield from _serve(str(python), "4.57.6", PYTHONPATH=str(overlay), USE_TF="0")
+
+
 @pytest.fixture(scope="session")
 def in_flax() -> Iterator[Peer]:
     """transformers 4.57.6 with flax."""

@@ -264,6 +264,29 @@ def save_processor(out: str, tokenizer: str, image: str, size: int, apart: bool)
     return {"files": sorted(path.name for path in Path(out).iterdir())}
 
 
+def quantise(source: str, out: str, bits: int) -> dict[str, Any]:
+    """Saves a checkpoint as bitsandbytes quantises it; it needs no accelerator."""
+    quantised = transformers.BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    class_of(source).from_pretrained(source, quantization_config=quantised, device_map="cpu").save_pretrained(out)
+    return {}
+
+
+def take(source: str, step: str, file: str) -> dict[str, Any]:
+    """Loads a checkpoint and executes a statement in which ``model`` is the model and ``FILE`` the file to write."""
+    model = class_of(source).from_pretrained(source, device_map="cpu")
+    exec(step, {"torch": torch, "model": model, "FILE": file})
+    return {}
+
+
+def dequantisers() -> dict[str, Any]:
+    """Which methods of quantising this version has, and which of them it can undo."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as METHODS
+    from transformers.quantizers.base import HfQuantizer
+
+    undone = [name for name, one in METHODS.items() if one._dequantize is not HfQuantizer._dequantize]
+    return {"all": sorted(METHODS), "undone": sorted(undone)}
+
+
 def versions() -> dict[str, Any]:
     """Says who answers."""
     return {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
@@ -285,6 +308,9 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "open_files": open_files,
     "save_fresh": save_fresh,
     "save_processor": save_processor,
+    "quantise": quantise,
+    "take": take,
+    "dequantisers": dequantisers,
     "versions": versions,
 }
 
