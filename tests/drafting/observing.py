@@ -121,7 +121,7 @@ def _canonical(old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
     Where 4 has no such model: the names that 5 saves, with the kinds of its live modules.
     """
     if "error" not in old:
-        if old["width"] is not None or new["width"] is None:
+        if old["width"] is not None:
             return old["names"]
         names = canonical_of_saved(Run((), {}, old["names"], new))
         shapes = dict(zip(names, new["saved"].values(), strict=True))
