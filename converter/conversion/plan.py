@@ -24,7 +24,7 @@ from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules
 from converter.names.spelling import spell
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import FLOATS
-from converter.tensors.layouts import LAYOUTS, Layout, way
+from converter.tensors.layouts import LAYOUTS, Layout, shared, way
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
@@ -47,6 +47,7 @@ class PlannedTensor:
         shape: in the target.
         layout: which pair of moves applies.
         from_pt: whether towards that layout, or from it back to PyTorch's.
+        shared: the layout of both, where nothing moves.
     """
 
     canonical: str
@@ -56,6 +57,7 @@ class PlannedTensor:
     shape: Shape
     layout: Layout
     from_pt: bool
+    shared: Layout = LAYOUTS["plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,9 @@ def make_plan(
         held, shape = rule.layouts[target], rule.shape_in(target)
         if table is not None:
             name, held, shape = rule.name, table.lies.get(rule.name, held), table.found_as[rule.name]
-        moved, from_pt = way(LAYOUTS[stored.layout or rule.layouts[source]], LAYOUTS[held])
+        ends = LAYOUTS[stored.layout or rule.layouts[source]], LAYOUTS[held]
         cast = _cast(stored, dtype, widen_bfloat16)
-        planned.append(PlannedTensor(rule.name, stored, name, cast, shape, moved, from_pt))
+        planned.append(PlannedTensor(rule.name, stored, name, cast, shape, *way(*ends), shared(*ends)))
     if table is not None:
         _check_one_dtype(planned, table)
     if frameworks()[target].sorted:

@@ -16,7 +16,7 @@ from converter.names.rules import RuleSet, compile_tower
 from converter.names.spelling import spell_in_tower
 from converter.names.wrappers import common_prefix, counter_reason, is_counter, respell
 from converter.specs import Checkpoint, Framework, StoredTensor
-from converter.tensors.layouts import LAYOUTS, way
+from converter.tensors.layouts import LAYOUTS, shared, way
 
 _HEAD = "not part of the tower"
 
@@ -63,9 +63,9 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
         elif stored.shape != rule.shape_in(source):
             wrong.append(f"{stored.name} is {stored.shape}, config.json says {rule.shape}")
         else:
-            layout, from_pt = way(LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]])
+            ends = LAYOUTS[rule.layouts[source]], LAYOUTS[rule.layouts[target]]
             shape = rule.shape_in(target)
-            planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, layout, from_pt))
+            planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, *way(*ends), shared(*ends)))
     if missing or wrong:
         next_step = way_of_layers(missing, (), [rule.names[source] for rule in rules.tensors]) if not wrong else None
         raise PlanError(_complaint(checkpoint, tower, missing, wrong, next_step or COMPARE))

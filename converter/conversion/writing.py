@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], fl
     allocated = _allocate(staging, job)
     placed = allocated if job.plan.table is None else job.plan.table.ours(allocated)
     moves = [
-        Move(tensor.canonical, source, placed[tensor.name], tensor.layout, tensor.from_pt)
+        Move(tensor.canonical, source, placed[tensor.name], tensor.layout, tensor.from_pt, tensor.shared)
         for tensor, source in zip(job.plan.tensors, sources, strict=True)
     ]
     if check:
@@ -351,7 +351,7 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
         target = tensors[move.target.name if table is None else move.name]
         if (target.shape, target.dtype) != (move.target.shape, move.target.dtype):
             raise CheckError(f"{target.name}: was written as {move.target.shape}, is {target.shape}; convert again")
-        reopened.append(Move(move.name, move.source, target, move.layout, move.from_pt))
+        reopened.append(replace(move, target=target))
     with Files() as files:
         for move in reopened:
             files.open(extent_of(move.source).path)

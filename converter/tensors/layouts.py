@@ -46,6 +46,12 @@ class Layout:
             return tuple(shape[axis] for axis in self.axes)
         return shape if self.flat_shape is None else self.flat_shape
 
+    def shape_to_pt(self, shape: Shape) -> Shape:
+        """The shape in PyTorch of what has ``shape`` in this layout: undoes ``shape_from_pt``."""
+        if self.axes is not None:
+            return tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
+        return shape if self.flat_shape is None else ()
+
     def from_pt(self, rows: Array, make: Make | None = None) -> Array:
         """Moves a block of PyTorch rows ``(rows, ...)`` to this layout ``(..., rows)``; matrices as ``transpose``."""
         if self.axes is None:
@@ -106,6 +112,11 @@ def way(source: Layout, target: Layout) -> tuple[Layout, bool]:
     if target == LAYOUTS["plain"]:
         return source, False
     raise ValueError(f"no way leads from layout {source.name} to {target.name}")
+
+
+def shared(source: Layout, target: Layout) -> Layout:
+    """The layout that a tensor keeps because both sides have it; PyTorch's where they differ."""
+    return source if source == target else LAYOUTS["plain"]
 
 
 LAYOUTS: Mapping[str, Layout] = {

@@ -24,7 +24,7 @@ from converter.specs import Extent, Shape, StoredTensor
 from converter.system.bytes_at import copy_within_kernel, open_plain, read_at, write_at
 from converter.system.processes import processors
 from converter.tensors.casts import DTYPES, numpy_dtype
-from converter.tensors.layouts import Layout, Make
+from converter.tensors.layouts import LAYOUTS, Layout, Make
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +41,7 @@ class Move:
     Attributes:
         name: nested PyTorch name, for messages and hashes.
         from_pt: True towards the layout, False from it back to PyTorch's.
+        shared: the layout of both ends, where nothing moves; hashes are of PyTorch's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Move:
     target: StoredTensor
     layout: Layout
     from_pt: bool
+    shared: Layout = LAYOUTS["plain"]
 
     @property
     def copies(self) -> bool:

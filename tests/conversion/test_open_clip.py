@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converter import convert, inspect
+from converter import convert, inspect, verify
 from converter.errors import ConverterError, UnsupportedOption
+from converter.folder import manifest
 from converter.names.layout_tables import make_table
 
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/names/open_clip.json").read_text())
@@ -73,6 +75,25 @@ def test_every_tensor_in_its_place_and_back_bit_for_bit(tmp_path: Path, prefix: 
             np.testing.assert_array_equal(
                 tensor, theirs[name] if name in theirs else theirs[prefix + name], strict=True
             )
+
+
+def test_hashes_are_of_pytorchs_rows_whatever_both_ends_share(tmp_path: Path) -> None:
+    source(tmp_path / "src")
+    ways = {"pt": "src", "tf": "src", "tf-tf": "tf", "flax": "pt", "flax-tf": "flax", "tf-flax": "tf"}
+    for out, start in ways.items():
+        convert(tmp_path / start, tmp_path / out, out.split("-")[-1])
+    for start in ("src", "pt", "tf"):
+        convert(tmp_path / start, tmp_path / f"open_clip-{start}", "pt", layout="open_clip")
+    outs = [*ways, *(f"open_clip-{start}" for start in ("src", "pt", "tf"))]
+    recorded = {out: json.loads((tmp_path / out / manifest.NAME).read_text())["tensors"] for out in outs}
+    for out in outs:
+        assert recorded[out] == recorded["pt"], out
+    for start in ("src", *ways):
+        shutil.move(tmp_path / start, tmp_path / f"moved-{start}")
+    for out in outs:
+        folder = tmp_path / out if out.startswith("open_clip") else tmp_path / f"moved-{out}"
+        report = verify(folder, weights_only=True)
+        assert report.status == "passed", report
 
 
 def test_the_configs(tmp_path: Path) -> None:
