@@ -89,7 +89,7 @@ run_options = _all_of(
         "--reference-python",
         metavar="PATH",
         type=click.Path(path_type=Path),
-        help="Python interpreter of another environment, to run PyTorch in.",
+        help="Python interpreter of another environment, to run PyTorch in; of a Flax source Flax, where it has that.",
     ),
     click.option(
         "--texts",

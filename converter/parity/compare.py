@@ -17,7 +17,11 @@ from converter.parity.taps import Array, in_words, is_inner, masked_axes, model_
 
 
 def compare_runs(
-    candidate: Recording, reference: Recording, tolerance: Tolerance, config: Mapping[str, Any] | None = None
+    candidate: Recording,
+    reference: Recording,
+    tolerance: Tolerance,
+    config: Mapping[str, Any] | None = None,
+    loss: bool = True,
 ) -> ParityReport:
     """Compares everything two runs recorded.
 
@@ -27,6 +31,7 @@ def compare_runs(
         tolerance: what is allowed.
         config: of the model, where the runs recorded all that it has, the loss included: what its config.json says
             there is, both sides must have.
+        loss: whether the loss is part of that.
 
     Returns:
         A report that fails where a value is not finite or leaves tolerance, where taps, shapes, dtypes or inputs
@@ -53,7 +58,7 @@ def compare_runs(
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
         where = f"batch {number} ({theirs.title})"
         problems += _batch_problems(ours, theirs, where)
-        wanted = required | ({"loss"} if required and theirs.is_square else set())
+        wanted = required | ({"loss"} if required and loss and theirs.is_square else set())
         absent = sorted(wanted - ours.taps.keys() - theirs.taps.keys(), key=model_order)
         if absent:
             problems.append(f"{where}: both sides lack {', '.join(absent)}, which config.json calls for")

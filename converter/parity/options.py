@@ -32,7 +32,8 @@ class VerifyOptions:
         float64: compute in float64 on both sides, which separates a wrong layout from rounding.
         seed: of the inputs.
         seconds: how long each side may take.
-        reference_python: interpreter of another environment for PyTorch.
+        reference_python: interpreter of another environment for PyTorch, and of a Flax source for Flax's own model, where
+            it has flax and transformers 4.
         texts: a file with a text per line, to go through the checkpoint's tokenizer; by default some that ship with
             this package.
         images: pictures, and folders of them, to go through its image processor; likewise.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +28,7 @@ from converter.folder.manifest import Manifest
 from converter.folder.sidecars import SIDECARS, differing
 from converter.names.configs import read_config
 from converter.names.frameworks import CANONICAL
+from converter.parity.against_flax import NO_LOSS, counted_alike, flax_options
 from converter.parity.batches import INPUTS, Batch, same_bits
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
@@ -39,7 +40,7 @@ from converter.parity.runners.asking import ask_run, ask_samples, run_together
 from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
-from converter.parity.runners.reference import start_reference
+from converter.parity.runners.reference import runs_flax, start_reference
 from converter.parity.samples import Samples, is_of_samples
 from converter.specs import Framework
 
@@ -47,6 +48,18 @@ _log = logging.getLogger(__name__)
 NO_REFERENCE = "the source does not exist; name it with --reference"
 NO_SOURCE_SAID = f"no {manifest.NAME} names the source; name it with --reference"
 _NO_PROCESSOR = "no tokenizer or image processor, so texts and pictures were not run"
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What both sides gave, why there are no texts and pictures, what the reference was, and what has to be said of it."""
+
+    theirs: Recording
+    ours: Recording
+    reason: str
+    against: str
+    loss: bool = True
+    notes: tuple[str, ...] = ()
 
 
 class Outputs:
@@ -92,7 +105,9 @@ class Outputs:
 
     def __enter__(self) -> Self:
         if self._golden is None and self._source is not None:
-            reference = self._stack.enter_context(start_reference(self._options.reference_python))
+            python = self._options.reference_python
+            flax = python is not None and _is_flax(self._source)
+            reference = self._stack.enter_context(start_reference(python, flax=flax))
             try:
                 candidate = start_candidate(self._options.candidate(self._options.reference.dtype))
                 self._workers = (reference, self._stack.enter_context(candidate))
@@ -124,12 +139,14 @@ class Outputs:
         reason = "the reference file holds no texts and pictures"
         try:
             if self._golden is not None:
-                theirs, ours, against = *self._run_candidate(self._golden), str(self._golden)
+                ran = _Ran(*self._run_candidate(self._golden), reason, str(self._golden))
             else:
-                (theirs, ours), reason, against = self._run_both()
-            report = compare_runs(ours, theirs, self._tolerance, read_json(config_of(self._folder)))
+                ran = self._run_both()
+            config = read_json(config_of(self._folder))
+            report = compare_runs(ran.ours, ran.theirs, self._tolerance, config, loss=ran.loss)
             if self._source is not None:
                 report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
+            report = replace(report, notes=(*report.notes, *ran.notes))
         except OptionError:
             raise
         except ConverterError as error:
@@ -138,8 +155,8 @@ class Outputs:
             return (Finding("outputs", status, problems=(str(error),)), untried), None
         more = (problem for problem in report.problems if not report.verdict.endswith(problem))
         problems = () if report.passed else (report.verdict, *more)
-        found = Finding("outputs", "passed" if report.passed else "failed", report.compared, against, problems)
-        samples = _samples_finding(report, reason, self._samples.given)
+        found = Finding("outputs", "passed" if report.passed else "failed", report.compared, ran.against, problems)
+        samples = _samples_finding(report, ran.reason, self._samples.given)
         of_processor, why = self._processor
         if of_processor == "failed" or (of_processor == "not checked" and samples.status == "passed"):
             samples = replace(samples, status=of_processor, problems=(why, *samples.problems))
@@ -162,10 +179,14 @@ class Outputs:
         with start_candidate(asked) as worker:
             return theirs, ask_run(worker, self._folder, batches, asdict(asked), self._options.seconds)
 
-    def _run_both(self) -> tuple[tuple[Recording, Recording], str, str]:
+    def _run_both(self) -> _Ran:
         if self._workers is None or self._source is None:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
+        named = self._options.reference_python is not None and _is_flax(self._source)
+        if named and runs_flax(reference, self._options.seconds):
+            reference.name = "Flax reference"
+            return self._run_flax(reference, candidate, self._source)
         folder, source = self._that_run(self._source)
         in_torch, in_keras = _sides(folder, source)
         (check_whole if in_torch == folder else _check_reference)(in_torch, in_torch=True)
@@ -181,11 +202,36 @@ class Outputs:
             batches,
             self._options.seconds,
         )
-        for worker in self._workers:  # nothing more is asked of them, and to give memory back takes a while
-            worker.dismiss()
+        self._dismiss()
         stands_for = {folder: self._folder, source: self._source}[in_torch]
         converted = "" if stands_for == in_torch else ", converted to PyTorch"
-        return both, reason, f"PyTorch on {stands_for}{converted}"
+        return _Ran(*both, reason, f"PyTorch on {stands_for}{converted}")
+
+    def _dismiss(self) -> None:
+        """Ends both processes: nothing more is asked of them, and to give memory back takes a while."""
+        for worker in self._workers or ():
+            worker.dismiss()
+
+    def _run_flax(self, reference: Worker, candidate: Worker, source: Path) -> _Ran:
+        """The source in transformers 4's Flax model, the checkpoint in Keras, whichever framework it is for."""
+        ours = check_whole(self._folder)
+        folder = self._in_pytorch(self._folder, ours) if ours == "flax" else self._folder
+        asked = flax_options(source, self._options.reference)
+        made, reason = all_batches(reference, folder, self._folder, self._options, self._samples)
+        if not reason:
+            self._processor = self._compare_processors(reference, made[-1], config_of(source).parent)
+        moved = self._recorded is not None and self._recorded.positions == "flax"
+        batches, notes = counted_alike(made, read_config(config_of(source)), moved)
+        both = run_together(
+            {
+                "reference": (reference, source, asdict(asked)),
+                "candidate": (candidate, folder, asdict(replace(self._options.candidate(asked.dtype), loss=False))),
+            },
+            batches,
+            self._options.seconds,
+        )
+        self._dismiss()
+        return _Ran(*both, reason, f"Flax on {source}", loss=False, notes=(NO_LOSS, *notes))
 
     def _that_run(self, source: Path) -> tuple[Path, Path]:
         """The checkpoint and its source, or in place of one that has no model here what it becomes in PyTorch.
@@ -316,6 +362,14 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if theirs == "tf":
         raise OptionError(f"{source}: holds TensorFlow weights, as {folder} does; name the PyTorch checkpoint")
     return source, folder
+
+
+def _is_flax(source: Path) -> bool:
+    """Whether a source is Flax's; one that cannot be read is refused where it is compared."""
+    try:
+        return check_whole(source) == "flax"
+    except ConverterError:
+        return False
 
 
 def _check_reference(source: Path, in_torch: bool = False) -> Framework:

@@ -6,13 +6,17 @@ import filecmp
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from converter import convert
+from converter import VerifyOptions, convert, verify
 from tests.compat.conftest import SHARD, Peer, assert_same_outputs
 from tests.compat.towers import FAMILIES
 from tests.contents import read_tensors
+from tests.tiny import FIXTURES
 from tests.torture import FULL
 from tests.towers import sample_of_pairs
 
@@ -106,3 +110,45 @@ def test_flax_answers_as_pytorch(
         else:
             with pytest.raises(AssertionError, match="apart at a scale of"):
                 assert_same_outputs(out, tmp_path / "pt.npz")
+
+
+AGAINST_FLAX = [("clip-bert", "pt", "keep"), ("vit-roberta", "tf", "keep"), ("vit-roberta", "pt", "flax")]
+MORE = [(name, "tf", "keep") for name in ("beit_rel-bert", "beit_both-xlm-roberta", "dinov2_swiglu-albert")]
+IN_FLAX = VerifyOptions(reference_python=Path(os.environ.get("FLAX_PYTHON", "python")), device="cpu")
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(("name", "way", "positions"), [*AGAINST_FLAX, *MORE] if FULL else AGAINST_FLAX)
+def test_verify_against_flax_itself(name: str, way: str, positions: Any, tmp_path: Path) -> None:
+    """Every state of both towers, embeddings and logits; where positions are counted otherwise, a note says so by name."""
+    convert(FIXTURES / "flax" / name, tmp_path / "out", way, positions=positions)
+    found = verify(tmp_path / "out", options=IN_FLAX)
+    outputs = next(finding for finding in found.findings if finding.part == "outputs")
+    assert outputs.status == "passed", outputs.problems
+    assert outputs.against == f"Flax on {FIXTURES / 'flax' / name}"
+    assert found.report is not None
+    assert {"text.embeddings", "vision.pooled", "text_features", "logits_per_image"} <= {
+        tap.name for tap in found.report.comparisons
+    }
+    by_name = [note for note in found.report.notes if "positions" in note]
+    if not name.endswith(FROM_0):
+        assert by_name == []
+    elif positions == "flax":
+        assert "roberta: positions were moved for Flax's outputs" in by_name[0]
+    else:
+        assert "roberta: Flax counts positions from 0, the checkpoint from 2 (--positions keep)" in by_name[0]
+
+
+@pytest.mark.tf
+def test_a_weight_that_is_not_flaxs_is_found(tmp_path: Path) -> None:
+    """Also one in the table of positions, which both sides read at the same place."""
+    convert(FIXTURES / "flax" / "vit-roberta", tmp_path / "out", "pt")
+    path = tmp_path / "out" / "model.safetensors"
+    name = "text_model.embeddings.position_embeddings.weight"
+    weights = load_file(path)
+    weights[name] = np.roll(weights[name], 1, axis=0)
+    save_file(weights, path, metadata={"format": "pt"})
+    found = verify(tmp_path / "out", options=IN_FLAX)
+    outputs = next(finding for finding in found.findings if finding.part == "outputs")
+    assert outputs.status == "failed"
+    assert "over tolerance: first at text tower, embeddings" in outputs.problems[0]

@@ -52,6 +52,23 @@ class ReferenceOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class FlaxOptions:
+    """How transformers 4's Flax model runs, as the reference of a Flax checkpoint.
+
+    Attributes:
+        class_name: its class in transformers.
+        files: the weights, one file or shards.
+        device: as ``ReferenceOptions`` has it.
+        dtype: ``"float32"`` or ``"float64"``.
+    """
+
+    class_name: str
+    files: tuple[str, ...]
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateOptions:
     """How the candidate runs.
 

@@ -1,12 +1,14 @@
-"""The PyTorch reference, in a process of its own.
+"""The PyTorch reference, in a process of its own; of a Flax checkpoint Flax itself, where that can run.
 
 ``python -m converter.parity.runners.reference`` is that process; it reads requests as ``serving`` describes them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +36,26 @@ ENVIRONMENT = {
 }
 
 
-def start_reference(python: Path | None = None, log: Path | None = None) -> Worker:
+# What tells the process that Flax is wanted where its environment has it.
+_WANTED = "PARITY_FLAX"
+
+
+def start_reference(python: Path | None = None, log: Path | None = None, flax: bool = False) -> Worker:
     """Starts a process for PyTorch runs.
 
     Args:
         python: interpreter of an environment with torch, transformers, numpy and safetensors; by default this one.
         log: where its output is kept.
+        flax: run Flax models instead, where the environment has flax and a transformers with Flax classes; ``runs_flax``
+            tells.
     """
-    return Worker("PyTorch reference", "converter.parity.runners.reference", ENVIRONMENT, python, log)
+    environment = {**ENVIRONMENT, _WANTED: "1" if flax else "0"}
+    return Worker("PyTorch reference", "converter.parity.runners.reference", environment, python, log)
+
+
+def runs_flax(worker: Worker, seconds: float) -> bool:
+    """Whether a process of ``start_reference`` runs Flax models, and not PyTorch's."""
+    return bool(worker.ask({"asks": "flax"}, seconds)["flax"])
 
 
 def run_reference(
@@ -70,13 +84,43 @@ def run_reference(
         return ask_run(worker, source, batches, asdict(options or ReferenceOptions()), seconds)
 
 
+def _has_flax() -> bool:
+    """Whether Flax models can run here: transformers 5 has none."""
+    try:
+        versions = {name: metadata.version(name) for name in ("flax", "jax", "transformers")}
+    except metadata.PackageNotFoundError:
+        return False
+    return versions["transformers"].startswith("4.")
+
+
+def _load_flax() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    os.environ.update(USE_FLAX="1", USE_TORCH="0")
+    hide("tensorflow", "tf_keras", "keras", "torch")
+    remember_models()
+    from converter.parity.runners import flax_model, processing
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if "asks" in request:
+            return {"flax": True}
+        return processing.answer(request) if "processor" in request else flax_model.answer(request)
+
+    return answer
+
+
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    if os.environ.get(_WANTED) == "1" and _has_flax():
+        return _load_flax()
     # SciPy is none: transformers imports it for the losses of object detection, which takes half a second.
     hide("tensorflow", "tf_keras", "keras", "jax", "flax", "scipy")
     remember_models()
     from converter.parity.runners import processing, torch_model
 
-    return lambda request: (processing if "processor" in request else torch_model).answer(request)
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if "asks" in request:
+            return {"flax": False}
+        return processing.answer(request) if "processor" in request else torch_model.answer(request)
+
+    return answer
 
 
 if __name__ == "__main__":
