@@ -221,14 +221,18 @@ class Composite:
         children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
         if save_type == "checkpoint" and isinstance(self, keras.Model):
             self.build()
-            weights = self.weights  # the root is the model's own name, which may differ
-            children = children | {weight.path.partition("/")[2]: weight.value for weight in weights}
+            children = children | self._by_path()
         return children
+
+    def _by_path(self) -> dict[str, Any]:
+        # The root is the model's own name, which may differ.
+        return {weight.path.partition("/")[2]: weight.value for weight in self.weights}
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         found = super()._lookup_dependency(name, cached_dependencies)  # type: ignore[misc]
-        # Asked before there are weights, too: for every layer that a model is given.
-        return self._trackable_children().get(name) if found is None and self.built else found
+        # Asked before there are weights, too, and while they are made: for every layer that a model is given.
+        is_asked = found is None and self.built and isinstance(self, keras.Model)
+        return self._by_path().get(name) if is_asked else found
 
     def named(self, path: str, name: str) -> str:
         """The checkpoint name of a variable that is called ``name`` in what is held under a path; ``""`` is a bare one."""
