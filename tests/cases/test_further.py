@@ -224,7 +224,8 @@ FOLDERS: dict[str, tuple[tuple[str, ...], str]] = {
     "states of Accelerate": (
         ("random_states_0.pkl", "scheduler.bin", "optimizer.bin", "sampler.bin"),
         ": holds no weights (config.json, optimizer.bin, random_states_0.pkl, sampler.bin, scheduler.bin); expected "
-        "model.safetensors or model.safetensors.index.json or pytorch_model.bin or pytorch_model.bin.index.json",
+        "model.safetensors or model.safetensors.index.json or pytorch_model.bin or pytorch_model.bin.index.json or "
+        "open_clip_model.safetensors or open_clip_pytorch_model.bin",
     ),
     "Core ML": (("model.mlpackage/Data/x",), f"/model.mlpackage: a Core ML model{TO_RUN}"),
     "a folder called as weights": (
