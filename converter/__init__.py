@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from converter.conversion.inspection import CheckpointInfo, inspect
     from converter.errors import ConverterError
     from converter.models.auto import AutoTwoTower
+    from converter.models.families.altclip import TFAltCLIPModel
     from converter.models.families.chinese_clip import TFChineseCLIPModel
     from converter.models.families.clip import TFCLIPModel
     from converter.models.families.metaclip_2 import TFMetaClip2Model
@@ -45,6 +46,7 @@ _HOMES = {
     "Publication": "converter.publishing.pushing",
     "Supported": "converter.names.listing",
     "SupportedTower": "converter.names.listing",
+    "TFAltCLIPModel": "converter.models",
     "TFCLIPModel": "converter.models",
     "TFChineseCLIPModel": "converter.models",
     "TFMetaClip2Model": "converter.models",
@@ -72,6 +74,7 @@ __all__ = [
     "Publication",
     "Supported",
     "SupportedTower",
+    "TFAltCLIPModel",
     "TFCLIPModel",
     "TFChineseCLIPModel",
     "TFMetaClip2Model",

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _PLACES = {
+    "TFAltCLIPModel": "families.altclip",
     "TFCLIPModel": "families.clip",
     "TFChineseCLIPModel": "families.chinese_clip",
     "TFMetaClip2Model": "families.metaclip_2",

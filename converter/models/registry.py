@@ -9,6 +9,7 @@ from typing import Any
 
 from converter.errors import ConfigError, ModelError, UnsupportedTower, listed, printable
 from converter.names.configs import check_tower_config, required_fields
+from converter.names.expressions import integer
 from converter.names.families import Family, families
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
@@ -38,6 +39,14 @@ def complete(config: Any, side: Side) -> None:
     if (tower_rules(side, getattr(config, "model_type", None)) or {"config": {}})["config"].get("required"):
         for name, value in required_fields(check_tower_config(side, config.to_dict())).items():
             setattr(config, name, value)
+
+
+def width_of(config: Any, side: Side) -> int:
+    """How wide a tower's pooled output is, as its rules say; ``hidden_size`` where they say nothing."""
+    rules = tower_rules(side, getattr(config, "model_type", None)) or {}
+    if "width" not in rules:
+        return int(config.hidden_size)
+    return integer(rules["width"], check_tower_config(side, config.to_dict()).fields)
 
 
 def tower_class(config: Any, side: str) -> type[Any]:

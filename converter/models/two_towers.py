@@ -17,7 +17,7 @@ from converter.models.calling import Calling
 from converter.models.dtypes import model_options
 from converter.models.parts import Composite, Dense, Part, Raw
 from converter.models.pretrained import Pretrained
-from converter.models.registry import complete, tower_class
+from converter.models.registry import complete, tower_class, width_of
 from converter.models.tower import Tower
 from converter.names.expressions import Value, integer, truth
 from converter.names.families import Family, family
@@ -81,8 +81,8 @@ class TwoTowers(Pretrained, Composite, Calling):
         super().__init__(**{**options, "name": options.get("name") or self.load_weight_prefix})
         self.initial = initial
         self.config = config
-        self.vision_embed_dim = config.vision_config.hidden_size
-        self.text_embed_dim = config.text_config.hidden_size
+        self.vision_embed_dim = width_of(config.vision_config, "vision")
+        self.text_embed_dim = width_of(config.text_config, "text")
         self.projection_dim = getattr(config, "projection_dim", None)
         modules = {module[CANONICAL]: module for module in self.family.rules["module"]}
         for item in self.family.order:

@@ -162,7 +162,10 @@ def test_what_we_write_loads_in_every_version(
     current("run_pt", source=source, inputs=given, out=tmp_path / "expected.npz")
     pt2tf(source, tmp_path / "tf")
     tf2pt(tmp_path / "tf", tmp_path / "pt", **options)
-    for version in (peer, current) if name in SINCE else (oldest, peer, current):
+    readers = (peer, current) if name in SINCE else (oldest, peer, current)
+    if options.get("names") in family(name).rules.get("dialects", {}):  # names that transformers 4 does not know
+        readers = (current,)
+    for version in readers:
         loaded = version("run_pt", source=tmp_path / "pt", inputs=given, out=tmp_path / "found.npz")
         assert loaded == NOTHING | SCALE
         assert_same_outputs(tmp_path / "found.npz", tmp_path / "expected.npz")

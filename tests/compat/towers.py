@@ -33,6 +33,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "vision_config": VISION["clip_vision_model"],
         "text_config": {**ALL_TEXT["clip_text_model"], "eos_token_id": 2},
     },
+    "altclip": {
+        "projection_dim": 22,
+        "logit_scale_init_value": 2.6592,
+        "vision_config": VISION["clip_vision_model"],
+        "text_config": {**TEXT["roberta"], "project_dim": 28},
+    },
     "chinese_clip": {
         "projection_dim": 24,
         "logit_scale_init_value": 2.6592,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from transformers import ChineseCLIPConfig, CLIPConfig, MetaClip2Config, SiglipConfig
+from transformers import AltCLIPConfig, ChineseCLIPConfig, CLIPConfig, MetaClip2Config, SiglipConfig
 
 from tests.compat.towers import FAMILIES as OF_FAMILIES
 from tests.models import reference
@@ -44,6 +44,11 @@ def make_siglip(**changes: Any) -> Any:
 def make_metaclip(**changes: Any) -> Any:
     """A MetaCLIP 2 config, changed as a CLIP config is."""
     return _tiny("metaclip_2", MetaClip2Config, OWN, changes)
+
+
+def make_altclip(**changes: Any) -> Any:
+    """An AltCLIP config, changed as a CLIP config is."""
+    return _tiny("altclip", AltCLIPConfig, OWN, changes)
 
 
 def make_chinese(**changes: Any) -> Any:
@@ -127,6 +132,20 @@ FAMILIES = {
             "metaclip_2/vision_model/encoder/layers_._0/mlp/fc1/kernel",
         ),
     ),
+    "altclip": Kind(
+        make_altclip,
+        "AltCLIPModel",
+        "TFAltCLIPModel",
+        ("query.weight", "key.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_hidden_dropout_prob": 0.1},
+        {"text_hidden_dropout_prob": 0.0, "text_attention_probs_dropout_prob": 0.0},
+        (
+            {"text_num_hidden_layers": 3, "vision_intermediate_size": 53},
+            "altclip/text_model/roberta/encoder/layer_._2/",
+            "altclip/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+    ),
     "chinese_clip": Kind(
         make_chinese,
         "ChineseCLIPModel",
@@ -182,6 +201,18 @@ WHOLES: dict[str, dict[str, Any]] = {
     },
     "metaclip_2": {},
     "metaclip_2 with an end of its own": {"text_eos_token_id": 70, "text_hidden_act": "gelu", "projection_dim": 12},
+    "altclip": {},
+    "altclip of other sizes": {
+        "vision_image_size": 22,
+        "vision_patch_size": 4,
+        "text_hidden_size": 42,
+        "text_num_attention_heads": 7,
+        "text_hidden_act": "relu",
+        "text_layer_norm_eps": 0.2,
+        "text_type_vocab_size": 3,
+        "text_project_dim": 33,
+        "text_pad_token_id": 3,
+    },
     "chinese_clip": {},
     "chinese_clip of other sizes": {
         "vision_image_size": 22,

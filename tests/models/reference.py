@@ -26,7 +26,9 @@ LEAVES = {
 }
 
 # Of families that keep everything in one layer.
-MAIN_LAYERS = {family: f"{family}/" for family in ("chinese_clip", "clip", "metaclip_2", "siglip")}
+MAIN_LAYERS = {family: f"{family}/" for family in ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip")}
+# Of those, what 5.x saves by another name.
+SAVED_IN_5 = {"altclip": ("vision_model.encoder.layers.", "vision_model.encoder.layer.")}
 
 VISION, TEXT = ({t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == side} for side in SIDES)
 
@@ -129,7 +131,7 @@ def pt_name(tf_name: str, config: Any) -> str:
     """The PyTorch name, as 5.x saves it, of a TensorFlow checkpoint name."""
     if (prefix := MAIN_LAYERS.get(getattr(config, "model_type", None))) is not None:
         *path, leaf = tf_name.removeprefix(prefix).replace("_._", "/").split("/")
-        return ".".join([*path, LEAVES.get(leaf, leaf)])
+        return ".".join([*path, LEAVES.get(leaf, leaf)]).replace(*SAVED_IN_5.get(config.model_type, ("", "")))
     side, _, rest = tf_name.partition("/")
     if side not in ("vision_model", "text_model"):
         return {"logit_scale": "logit_scale"}.get(tf_name, tf_name.replace("/kernel", ".weight"))

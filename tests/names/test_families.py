@@ -143,7 +143,12 @@ def test_sections_are_read_as_transformers_reads_them(family: str, case: str, ve
     read = check_config(said["config"])
     for side in SIDES:
         tower, theirs = read.tower(side), said[version][f"{side}_config"]
-        assert dict(tower.fields) == {name: theirs[name] for name in tower.fields}
+        both = [said[other][f"{side}_config"] for other in VERSIONS]
+        # AltCLIP: silence is 0.1 in transformers 4 and 0 in 5, which counts in training alone; ours trains with 5's.
+        moved = {name for name in tower.fields if both[0][name] != both[1][name]}
+        assert moved <= {"attention_probs_dropout_prob"}
+        read_by_all = set(tower.fields) if version == VERSIONS[-1] else set(tower.fields) - moved
+        assert {name: tower.fields[name] for name in read_by_all} == {name: theirs[name] for name in read_by_all}
         assert tower.model_type == families()[family].default_tower(side)
 
 

@@ -70,6 +70,8 @@ class BertTower(TextTower):
     """``bert``."""
 
     main_layer = "bert"
+    # Where the parts of a BERT are, if not right below the main layer.
+    root: ClassVar[str] = ""
     has_pooler: ClassVar[bool] = True
     # The layer of the embeddings, which takes what ``words`` gives.
     embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
@@ -83,7 +85,9 @@ class BertTower(TextTower):
 
     def assemble_embeddings(self, config: Any) -> None:
         """What comes before the first block."""
-        self.embeddings = self.layer(f"{self.main_layer}/embeddings", self.embedded, self.words(config), self.seeds)
+        self.embeddings = self.layer(
+            f"{self.root or self.main_layer}/embeddings", self.embedded, self.words(config), self.seeds
+        )
 
     def words(self, config: Any) -> TextSpec:
         """The embeddings' shape."""
@@ -104,7 +108,7 @@ class BertTower(TextTower):
         """The blocks."""
         block = self.block(config)
         self.blocks = [
-            self.layer(f"{self.main_layer}/encoder/layer_._{i}", self.encoder_block, block, self.seeds)
+            self.layer(f"{self.root or self.main_layer}/encoder/layer_._{i}", self.encoder_block, block, self.seeds)
             for i in range(config.num_hidden_layers)
         ]
 
