@@ -226,7 +226,8 @@ class Composite:
 
     def _by_path(self) -> dict[str, Any]:
         # The root is the model's own name, which may differ.
-        return {weight.path.partition("/")[2]: weight.value for weight in self.weights}
+        weights: list[Any] = self.weights  # type: ignore[attr-defined]
+        return {weight.path.partition("/")[2]: weight.value for weight in weights}
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         found = super()._lookup_dependency(name, cached_dependencies)  # type: ignore[misc]

@@ -14,6 +14,7 @@ from transformers import BertConfig, VisionTextDualEncoderConfig, ViTConfig
 from converter.errors import ConfigError, ConverterError, ModelError, UnsupportedOption, UnsupportedTower
 from converter.models import TFCLIPModel, TFVisionTextDualEncoderModel, build_tower
 from converter.names.rule_files import supported
+from converter.names.towers import tower_rules
 from tests.models import reference
 from tests.models.conftest import Case
 
@@ -115,11 +116,15 @@ def test_roberta_without_padding() -> None:
 
 
 def test_a_text_that_is_too_long(one: Case) -> None:
-    limit = one.config.text_config.max_position_embeddings
+    text = one.config.text_config
+    rows = text.max_position_embeddings
+    # RoBERTa's first position is the one behind the padding's.
+    behind = tower_rules("text", text.model_type).get("inputs", {}).get("positions_after_padding")
+    limit = rows - text.pad_token_id - 1 if behind else rows
     inputs = reference.make_inputs(one.config, length=limit + 1)
     assert refusal(ModelError, one.keras, inputs) == (
         f"input_ids has {limit + 1} tokens in a row; this text tower has positions for {limit} "
-        f"(max_position_embeddings = {limit}). "
+        f"(max_position_embeddings = {rows}). "
         "Truncate when tokenizing."
     )
 

@@ -89,7 +89,11 @@ def test_towers_share_the_joint_config(kind: Kind) -> None:
     assert model.config is config
     assert model.vision_model.config is config.vision_config
     assert model.text_model.config is config.text_config
-    widths = (config.vision_config.hidden_size, config.text_config.hidden_size, getattr(config, "projection_dim", None))
+    text = config.text_config
+    wide = next(
+        getattr(text, name) for name in ("project_dim", "projection_size", "hidden_size") if hasattr(text, name)
+    )
+    widths = (config.vision_config.hidden_size, wide, getattr(config, "projection_dim", None))
     assert (model.vision_embed_dim, model.text_embed_dim, model.projection_dim) == widths
 
 
