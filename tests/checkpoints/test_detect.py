@@ -185,8 +185,8 @@ DISTRIBUTED = (
 )
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 OPEN_CLIP = (
-    "an open_clip model, which uses other tensor names; take its transformers version from its page on the "
-    "Hub, or make one with transformers' conversion script for CLIP"
+    "an OpenCLIP model of which a file is missing; put open_clip_config.json and open_clip_model.safetensors or "
+    "open_clip_pytorch_model.bin into one folder"
 )
 
 
