@@ -117,7 +117,8 @@ def _by_marks(folder: Path, present: Collection[str]) -> str | None:
         return SAVED_MODEL
     if any(name.endswith(".index") for name in present):
         return OF_TF
-    if "open_clip_config.json" in present or "open_clip_pytorch_model.bin" in present:
+    weights = [name for name in present if name.endswith((".pt", ".pth", ".safetensors")) and not is_state(name)]
+    if "open_clip_config.json" in present and not weights:
         return _OPEN_CLIP
     return None
 

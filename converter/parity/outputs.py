@@ -42,6 +42,7 @@ from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
 from converter.parity.runners.reference import runs_flax, start_reference
 from converter.parity.samples import Samples, is_of_samples
+from converter.parity.sources import config_of_source
 from converter.specs import Framework
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Outputs:
                 ran = _Ran(*self._run_candidate(self._golden), reason, str(self._golden))
             else:
                 ran = self._run_both()
-            config = read_json(config_of(self._folder))
+            config = read_config(config_of_source(self._folder)).raw
             report = compare_runs(ran.ours, ran.theirs, self._tolerance, config, loss=ran.loss)
             if self._source is not None:
                 report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
@@ -172,12 +173,13 @@ class Outputs:
             raise OptionError(
                 f"{golden}: holds {printable(dtype, 40)} outputs, not float64; record it again with 'convert reference --float64'"
             )
-        check_whole(self._folder)
+        ours = check_whole(self._folder)
         asked = self._options.candidate(dtype)
         batches = tuple(Batch(batch.title, batch.inputs) for batch in theirs.batches)
-        check_golden_inputs(batches, read_json(config_of(self._folder)), str(golden))
+        check_golden_inputs(batches, read_config(config_of_source(self._folder)).raw, str(golden))
+        folder = self._in_pytorch(self._folder, ours) if _is_of_others(self._folder) else self._folder
         with start_candidate(asked) as worker:
-            return theirs, ask_run(worker, self._folder, batches, asdict(asked), self._options.seconds)
+            return theirs, ask_run(worker, folder, batches, asdict(asked), self._options.seconds)
 
     def _run_both(self) -> _Ran:
         if self._workers is None or self._source is None:
@@ -190,7 +192,8 @@ class Outputs:
         folder, source = self._that_run(self._source)
         in_torch, in_keras = _sides(folder, source)
         (check_whole if in_torch == folder else _check_reference)(in_torch, in_torch=True)
-        batches, reason = all_batches(reference, in_torch, self._folder, self._options, self._samples)
+        processor = folder if _is_of_others(self._folder) else self._folder
+        batches, reason = all_batches(reference, in_torch, processor, self._options, self._samples)
         if not reason:
             self._processor = self._compare_processors(reference, batches[-1], config_of(self._source).parent)
         asked = self._options.reference
@@ -236,13 +239,14 @@ class Outputs:
     def _that_run(self, source: Path) -> tuple[Path, Path]:
         """The checkpoint and its source, or in place of one that has no model here what it becomes in PyTorch.
 
-        That is Flax's, whose classes are transformers 4's alone, and the source of a conversion within TensorFlow.
+        That is Flax's, whose classes are transformers 4's alone, the source of a conversion within TensorFlow, and either of
+        the two in another program's layout.
         """
         ours, theirs = check_whole(self._folder), _check_reference(source)
         within = self._recorded is not None and self._recorded.source_framework == theirs == ours != CANONICAL
         return (
-            self._in_pytorch(self._folder, ours) if ours == "flax" else self._folder,
-            self._in_pytorch(source, theirs) if theirs == "flax" or within else source,
+            self._in_pytorch(self._folder, ours) if ours == "flax" or _is_of_others(self._folder) else self._folder,
+            self._in_pytorch(source, theirs) if theirs == "flax" or within or _is_of_others(source) else source,
         )
 
     def _in_pytorch(self, path: Path, framework: Framework) -> Path:
@@ -338,7 +342,7 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
 
 def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
     """What a model is built from and two configs do not agree on: an epsilon may change less than rounding does."""
-    ours, theirs = (read_config(config_of(path)) for path in (folder, source))
+    ours, theirs = (read_config(config_of_source(path)) for path in (folder, source))
     found = []
     for side, one, other in (
         ("vision", ours.vision.fields, theirs.vision.fields),
@@ -362,6 +366,10 @@ def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     if theirs == "tf":
         raise OptionError(f"{source}: holds TensorFlow weights, as {folder} does; name the PyTorch checkpoint")
     return source, folder
+
+
+def _is_of_others(source: Path) -> bool:
+    return config_of_source(source) != config_of(source)
 
 
 def _is_flax(source: Path) -> bool:

@@ -11,6 +11,7 @@ from converter.errors import ConverterError
 from converter.folder.files import hash_file, inside
 from converter.folder.manifest import Manifest
 from converter.hub.download import cached
+from converter.names.configs import config_beside
 
 # How much of a source's path its new place may keep: a file of a snapshot lies two folders below what has a name.
 _LEVELS = 3
@@ -34,6 +35,14 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
         if path.exists() and (path == recorded_place(folder, recorded) or _is_same(path, recorded)):
             return _converted(path, recorded)
     return None
+
+
+def config_of_source(source: Path) -> Path:
+    """The config of a source: config.json, or another program's where its weights are in that program's layout."""
+    if not source.is_dir():
+        return config_beside(source.parent, (source,))
+    names = held(source)
+    return config_beside(source, [source / name for name in names] if len(names) == 1 else ())
 
 
 def recorded_place(folder: Path, recorded: Manifest) -> Path | None:

@@ -32,7 +32,7 @@ from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, write_recording
 from converter.parity.runners.reference import start_reference
-from converter.parity.sources import find_source, places
+from converter.parity.sources import config_of_source, find_source, places
 from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
 from converter.specs import JSON_FORMAT
 
@@ -182,7 +182,7 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
     problem = ""
     if config_of(source).parent.resolve() == folder.resolve():
         problem = f"{source} is the checkpoint to verify, and always matches itself; name its source with --reference"
-    elif not config_of(source).is_file():
+    elif not config_of_source(source).is_file():
         problem = f"{source} has no config.json beside it; put the one there that the conversion used"
     if problem and given is not None:
         raise SourceError(problem)

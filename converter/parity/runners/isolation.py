@@ -162,7 +162,7 @@ class Worker:
         if "memory" in outcome:
             raise WorkerError(
                 f"{self.name}: ran out of memory: {printable(outcome['memory'], 500)}; choose another device or a "
-                f"machine with more memory memory memory{self._log_tail()}"
+                f"machine with more memory{self._log_tail()}"
             )
         if "failed" in outcome:
             raise WorkerError(f"{self.name}: failed with {printable(outcome['failed'], 500)}{self._log_tail()}")
