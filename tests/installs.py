@@ -96,15 +96,17 @@ class Environments:
 
 
 def run_all(environments: Environments, only: str | None = None) -> list[str]:
-    """Runs the snippets, or those of one install line.
+    """Runs the snippets, or those of the pages that show one install line: later blocks take up what earlier ones made.
 
     Returns:
         What was run, a line each.
     """
     ran = []
     places: dict[str, Path] = {}
-    for (page, install, language), group in itertools.groupby(to_run(), lambda s: (s.page, s.install, s.language)):
-        if only is not None and install != only:
+    blocks = to_run()
+    pages = {one.page for one in blocks if only in (None, one.install)}
+    for (page, install, language), group in itertools.groupby(blocks, lambda s: (s.page, s.install, s.language)):
+        if page not in pages:
             continue
         python = environments.python_of(install)
         if page not in places:
@@ -130,7 +132,7 @@ def commands(texts: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def _place(folder: Path, python: Path) -> Path:
-    """What a reader has; and `clip-italian-tf`, which pages count on that another page made."""
+    """What a reader has; and `OUT`, which pages count on that another page made."""
     tiny = ROOT / "fixtures" / "clip-bert-tiny"
     for name in ("clip-italian", "model"):
         shutil.copytree(tiny, folder / name)
@@ -153,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.installs", description=__doc__)
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environments")
     parser.add_argument("--torch-index", help="a package index with PyTorch for the CPU")
-    parser.add_argument("--only", help="one install line")
+    parser.add_argument("--only", help="the pages with this install line alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="installs-") as folder:
         environments = Environments(Path(folder).resolve(), options.python, options.torch_index)
