@@ -32,7 +32,7 @@ _REPLACED = ".replaced"
 _LIST = ".journal.json"
 # Every name that either framework's weights have, in one file, in shards, or as their index.
 _WEIGHTS = re.compile(
-    r"(model|pytorch_model|tf_model|flax_model)(-\d{5}-of-\d{5})?\.(safetensors|bin|h5|msgpack)(\.index\.json)?"
+    r"(model|pytorch_model|tf_model|flax_model|open_clip_model|open_clip_pytorch_model)(-\d{5}-of-\d{5})?\.(safetensors|bin|h5|msgpack)(\.index\.json)?"
 )
 _ALWAYS = ("config.json", MANIFEST, "parity.json")
 _TOKENIZER = tuple(name for name in SIDECARS if name not in OF_IMAGES)

@@ -198,7 +198,7 @@ def test_a_config_that_differs_by_less_than_rounding_is_not_equal(
                                                     "1e-12",))):  # fmt: skip
         out = write_checkpoint(tmp_path / "tf", config, tensors_of(CONFIG))
         outputs = module.Outputs(out, tmp_path / "pt", None, VerifyOptions())
-        monkeypatch.setattr(outputs, "_run_both", lambda: ((run, run), "no processor", "PyTorch"))
+        monkeypatch.setattr(outputs, "_run_both", lambda: module._Ran(run, run, "no processor", "PyTorch"))
         (finding, _), report = outputs.compare()
         assert report is not None
         assert report.problems == problems
