@@ -131,12 +131,10 @@ def test_gradient_of_every_weight(config_name: str) -> None:
     np.testing.assert_allclose(ours(inputs, return_loss=True).loss[0], loss.detach(), rtol=0, atol=1e-10)
     loss.backward()
     wanted = reference.gradients(model)
-    seen = used = 0
+    seen = 0
     for name, gradient in zip(named_variables(ours), found, strict=True):
         want = reference.to_tf(wanted[reference.pt_name(name, config)], name)
         got = np.zeros_like(want) if gradient is None else gradient
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-10, err_msg=name)
         seen += bool(np.abs(want).max() > 0)
-        used += gradient is not None
-    assert seen > 0.9 * used
-    assert used > 0.8 * len(found)
+    assert seen > 0.8 * len(found)  # LUKE keeps what no text reaches

@@ -130,10 +130,10 @@ def test_a_full_clip_gives_its_text_tower(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [k for k in FURTHER_TEXT if "pooler." in rules_of(k).get("new_if_missing", ())])
 def test_without_pooler(kind: str) -> None:
     config = make_config(kind)
-    model = transformers.AutoModel.from_config(config.text_config, add_pooling_layer=False)
+    model = transformers.AutoModel.from_config(config.text_config)
     tower = build_tower(config.text_config, add_pooling_layer=False)
     tower.build()
-    assert len(named_variables(tower)) == len(model.state_dict())
+    assert len(named_variables(tower)) == sum(not name.startswith("pooler.") for name in model.state_dict())
     assert tower(make_texts(config)).pooler_output is None
 
 
