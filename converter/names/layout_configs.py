@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import ConfigError, UnsupportedOption, listed, printable
 from converter.names.expressions import evaluate, truth
 from converter.names.families import family as get_family
-from converter.names.layout_files import LAYOUTS_OF_OTHERS, kind_of, kinds_of, layout_file
+from converter.names.layout_files import LAYOUTS_OF_OTHERS, families_of, kind_of, kinds_of, layout_file
 from converter.names.rule_files import SIDES, Side
 
 Checked = Callable[[Any, Any, str], Any]
@@ -106,7 +106,7 @@ def to_theirs(
     kind = kind_of(layout, family)
     if kind is None:
         raise UnsupportedOption(
-            f"{layout_file(layout)['title']} has no {family}; it has {listed(list(_families(layout)))}"
+            f"{layout_file(layout)['title']} has no {family}; it has {listed(list(families_of(layout)))}"
         )
     all_of = {f"{side}_{name}": value for side in SIDES for name, value in fields[side].items()}
     known = {**kind.get("constants", {}), **config, **all_of, "family": family, "trunk": _trunk(kind, fields["vision"])}
@@ -131,11 +131,6 @@ def preprocess_cfg(processor: Mapping[str, Any], kind: Mapping[str, Any], image_
         "interpolation": "bilinear" if resample == 2 else "bicubic",
         "resize_mode": kind["processor"]["resize_mode"],
     }
-
-
-def _families(layout: str) -> Iterator[str]:
-    for kind in kinds_of(layout).values():
-        yield from kind["families"]
 
 
 def _sections(raw: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:

@@ -102,13 +102,14 @@ class Outputs:
             )
         self._stack = ExitStack()
         self._workers: tuple[Worker, Worker] | None = None
+        self._wants_flax = False
         self._processor: tuple[Status, str] = ("passed", "")
 
     def __enter__(self) -> Self:
         if self._golden is None and self._source is not None:
             python = self._options.reference_python
-            flax = python is not None and _is_flax(self._source)
-            reference = self._stack.enter_context(start_reference(python, flax=flax))
+            self._wants_flax = python is not None and _is_flax(self._source)
+            reference = self._stack.enter_context(start_reference(python, flax=self._wants_flax))
             try:
                 candidate = start_candidate(self._options.candidate(self._options.reference.dtype))
                 self._workers = (reference, self._stack.enter_context(candidate))
@@ -185,8 +186,7 @@ class Outputs:
         if self._workers is None or self._source is None:
             raise RuntimeError("enter the context before comparing: that starts the processes")
         reference, candidate = self._workers
-        named = self._options.reference_python is not None and _is_flax(self._source)
-        if named and runs_flax(reference, self._options.seconds):
+        if self._wants_flax and runs_flax(reference, self._options.seconds):
             reference.name = "Flax reference"
             return self._run_flax(reference, candidate, self._source)
         folder, source = self._that_run(self._source)

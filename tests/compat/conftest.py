@@ -65,6 +65,13 @@ def _serve(python: str, version: str, **environment: str) -> Iterator[Peer]:
     peer.close()
 
 
+def _serve_overlaid(python: str, name: str, version: str, **environment: str) -> Iterator[Peer]:
+    """With a folder of packages laid over those of an environment."""
+    overlay = Path(python).absolute().parents[1] / name
+    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
+    yield from _serve(python, version, PYTHONPATH=str(overlay), USE_TF="0", **environment)
+
+
 @pytest.fixture(scope="session")
 def peer() -> Iterator[Peer]:
     """transformers 4.57.6 with TensorFlow."""
@@ -80,19 +87,13 @@ def current() -> Iterator[Peer]:
 @pytest.fixture(scope="session")
 def oldest() -> Iterator[Peer]:
     """transformers 4.46 with PyTorch, laid over the environment of 4.57.6."""
-    python = Path(os.environ["COMPAT_PYTHON"])
-    overlay = python.absolute().parents[1] / "transformers-4.46"
-    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
-    yield from _serve(str(python), "4.46.", PYTHONPATH=str(overlay), USE_TF="0")
+    yield from _serve_overlaid(os.environ["COMPAT_PYTHON"], "transformers-4.46", "4.46.")
 
 
 @pytest.fixture(scope="module")
 def quantising() -> Iterator[Peer]:
     """transformers 4.57.6 with bitsandbytes and accelerate, which the others run without."""
-    python = Path(os.environ["COMPAT_PYTHON"])
-    overlay = python.absolute().parents[1] / "bitsandbytes"
-    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
-    yield from _serve(str(python), "4.57.6", PYTHONPATH=str(overlay), USE_TF="0")
+    yield from _serve_overlaid(os.environ["COMPAT_PYTHON"], "bitsandbytes", "4.57.6")
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +105,7 @@ def in_flax() -> Iterator[Peer]:
 @pytest.fixture(scope="session")
 def from_flax() -> Iterator[Peer]:
     """transformers 4.50.3 with flax, the last one whose ``from_flax`` works, laid over the environment of 4.57.6."""
-    python = Path(os.environ["FLAX_PYTHON"])
-    overlay = python.absolute().parents[1] / "transformers-4.50"
-    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
-    yield from _serve(str(python), "4.50.3", PYTHONPATH=str(overlay), USE_TF="0", JAX_PLATFORMS="cpu")
+    yield from _serve_overlaid(os.environ["FLAX_PYTHON"], "transformers-4.50", "4.50.3", JAX_PLATFORMS="cpu")
 
 
 Make = Callable[..., Path]

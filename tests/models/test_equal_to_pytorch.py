@@ -130,6 +130,7 @@ def test_gradient_of_every_weight(config_name: str) -> None:
     loss = model(**reference.torch_inputs(inputs, torch.float64), return_loss=True).loss
     np.testing.assert_allclose(ours(inputs, return_loss=True).loss[0], loss.detach(), rtol=0, atol=1e-10)
     loss.backward()
+    idle = sum(parameter.grad is None for parameter in model.parameters())  # LUKE keeps what no text reaches
     wanted = reference.gradients(model)
     seen = 0
     for name, gradient in zip(named_variables(ours), found, strict=True):
@@ -137,4 +138,4 @@ def test_gradient_of_every_weight(config_name: str) -> None:
         got = np.zeros_like(want) if gradient is None else gradient
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-10, err_msg=name)
         seen += bool(np.abs(want).max() > 0)
-    assert seen > 0.8 * len(found)  # LUKE keeps what no text reaches
+    assert seen > 0.9 * (len(found) - idle)

@@ -16,6 +16,8 @@ EMBEDDINGS = {
     "positions": "position_embeddings",
     "norm": "LayerNorm",
 }
+# As some relatives create them.
+POSITIONS_FIRST = {role: EMBEDDINGS[role] for role in ("words", "positions", "types", "norm")}
 BLOCK = block_names(
     query="attention/self/query",
     key="attention/self/key",

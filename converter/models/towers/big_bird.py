@@ -10,16 +10,10 @@ from converter.models.activations import tanh
 from converter.models.blocks import QKV, BlockSpec
 from converter.models.embeddings import TextEmbeddings, TextSpec
 from converter.models.parts import Dense
-from converter.models.towers.bert import BertTower, bert_block, bert_embeddings
+from converter.models.towers.bert import POSITIONS_FIRST, BertTower, bert_block, bert_embeddings
 
 Tensor = Any
 
-EMBEDDINGS = {
-    "words": "word_embeddings",
-    "positions": "position_embeddings",
-    "types": "token_type_embeddings",
-    "norm": "LayerNorm",
-}
 KINDS = ("block_sparse", "original_full")
 
 
@@ -61,7 +55,7 @@ class BigBirdTower(BertTower):
     def words(self, config: Any) -> TextSpec:
         """BERT's, positions before types."""
         scale = config.hidden_size**0.5 if config.rescale_embeddings else 1.0
-        return ScaledSpec(**vars(bert_embeddings(config, names=EMBEDDINGS)), scale=scale)
+        return ScaledSpec(**vars(bert_embeddings(config, names=POSITIONS_FIRST)), scale=scale)
 
     def block(self, config: Any) -> BlockSpec:
         """BERT's, maybe without biases of query, key and value."""

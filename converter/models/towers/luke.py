@@ -7,15 +7,9 @@ from typing import Any
 from converter.models.blocks import Block, BlockSpec, block_names
 from converter.models.embeddings import TextSpec
 from converter.models.parts import Dense, Embedding, Norm, Part
-from converter.models.towers.bert import BLOCK, bert_block, bert_embeddings
+from converter.models.towers.bert import BLOCK, POSITIONS_FIRST, bert_block, bert_embeddings
 from converter.models.towers.roberta import RobertaTower, check_pad
 
-EMBEDDINGS = {
-    "words": "word_embeddings",
-    "positions": "position_embeddings",
-    "types": "token_type_embeddings",
-    "norm": "LayerNorm",
-}
 AWARE = {f"{role}_query": f"attention/self/{role}_query" for role in ("w2e", "e2w", "e2e")}
 
 
@@ -42,7 +36,7 @@ class LukeTower(RobertaTower):
 
     def words(self, config: Any) -> TextSpec:
         """RoBERTa's, positions before types."""
-        return bert_embeddings(config, names=EMBEDDINGS, position_padding=config.pad_token_id)
+        return bert_embeddings(config, names=POSITIONS_FIRST, position_padding=config.pad_token_id)
 
     def assemble_entities(self, config: Any) -> None:
         """What is kept for the checkpoint's sake: the embeddings of entities."""

@@ -36,6 +36,7 @@ ENVIRONMENT = {
 }
 
 
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
 # What tells the process that Flax is wanted where its environment has it.
 _WANTED = "PARITY_FLAX"
 
@@ -93,34 +94,36 @@ def _has_flax() -> bool:
     return versions["transformers"].startswith("4.")
 
 
-def _load_flax() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    os.environ.update(USE_FLAX="1", USE_TORCH="0")
-    hide("tensorflow", "tf_keras", "keras", "torch")
-    remember_models()
-    from converter.parity.runners import flax_model, processing
+def _answering(run: Answer, flax: bool) -> Answer:
+    """Answers what a model's run has to, a processor's, and whether it is Flax that runs here."""
+    from converter.parity.runners import processing
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "asks" in request:
-            return {"flax": True}
-        return processing.answer(request) if "processor" in request else flax_model.answer(request)
+            return {"flax": flax}
+        return (processing.answer if "processor" in request else run)(request)
 
     return answer
 
 
-def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _load_flax() -> Answer:
+    os.environ.update(USE_FLAX="1", USE_TORCH="0")
+    hide("tensorflow", "tf_keras", "keras", "torch")
+    remember_models()
+    from converter.parity.runners import flax_model
+
+    return _answering(flax_model.answer, flax=True)
+
+
+def _load() -> Answer:
     if os.environ.get(_WANTED) == "1" and _has_flax():
         return _load_flax()
     # SciPy is none: transformers imports it for the losses of object detection, which takes half a second.
     hide("tensorflow", "tf_keras", "keras", "jax", "flax", "scipy")
     remember_models()
-    from converter.parity.runners import processing, torch_model
+    from converter.parity.runners import torch_model
 
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
-        if "asks" in request:
-            return {"flax": False}
-        return processing.answer(request) if "processor" in request else torch_model.answer(request)
-
-    return answer
+    return _answering(torch_model.answer, flax=False)
 
 
 if __name__ == "__main__":
