@@ -96,7 +96,7 @@ class Environments:
 
 
 def run_all(environments: Environments, only: str | None = None) -> list[str]:
-    """Runs the snippets, or those of the pages that show one install line: later blocks take up what earlier ones made.
+    """Runs the snippets, or of each page those up to the last with one install line, which take up what earlier ones made.
 
     Returns:
         What was run, a line each.
@@ -104,10 +104,9 @@ def run_all(environments: Environments, only: str | None = None) -> list[str]:
     ran = []
     places: dict[str, Path] = {}
     blocks = to_run()
-    pages = {one.page for one in blocks if only in (None, one.install)}
-    for (page, install, language), group in itertools.groupby(blocks, lambda s: (s.page, s.install, s.language)):
-        if page not in pages:
-            continue
+    last = {one.page: number for number, one in enumerate(blocks) if only in (None, one.install)}
+    wanted = (one for number, one in enumerate(blocks) if number <= last.get(one.page, -1))
+    for (page, install, language), group in itertools.groupby(wanted, lambda s: (s.page, s.install, s.language)):
         python = environments.python_of(install)
         if page not in places:
             places[page] = _place(environments.folder / page.replace("/", "-"), environments.python_of(CORE))
@@ -155,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.installs", description=__doc__)
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environments")
     parser.add_argument("--torch-index", help="a package index with PyTorch for the CPU")
-    parser.add_argument("--only", help="the pages with this install line alone")
+    parser.add_argument("--only", help="of each page what leads to this install line")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="installs-") as folder:
         environments = Environments(Path(folder).resolve(), options.python, options.torch_index)
