@@ -54,7 +54,8 @@ def randomise(model: Any, seed: int = 0) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            norm = "norm" in name.lower() and name.endswith("weight")
+            own = name.removeprefix(f"{model.base_model_prefix}.")  # a model may be called "roberta_prelayernorm"
+            norm = "norm" in own.lower() and name.endswith("weight")
             scale = "layer_scale" in name or "lambda" in name or name.endswith(".gamma")
             if name == "logit_scale":
                 value = torch.full(parameter.shape, 1.3, dtype=torch.float64)
