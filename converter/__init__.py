@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from converter.models.families.clip import TFCLIPModel
     from converter.models.families.metaclip_2 import TFMetaClip2Model
     from converter.models.families.siglip import TFSiglipModel
+    from converter.models.families.siglip2 import TFSiglip2Model
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
     from converter.names.listing import Supported, SupportedTower, towers
     from converter.names.scopes import tf_to_pt_weight_rename
@@ -50,6 +51,7 @@ _HOMES = {
     "TFCLIPModel": "converter.models",
     "TFChineseCLIPModel": "converter.models",
     "TFMetaClip2Model": "converter.models",
+    "TFSiglip2Model": "converter.models",
     "TFSiglipModel": "converter.models",
     "TFVisionTextDualEncoderModel": "converter.models",
     "Verification": "converter.parity.verify",
@@ -78,6 +80,7 @@ __all__ = [
     "TFCLIPModel",
     "TFChineseCLIPModel",
     "TFMetaClip2Model",
+    "TFSiglip2Model",
     "TFSiglipModel",
     "TFVisionTextDualEncoderModel",
     "Verification",

@@ -177,14 +177,27 @@ def section(name: str, module: str) -> Iterator[str]:
     yield from described(docstring)
     if isinstance(node, ast.ClassDef):
         further = inherited(node, home(name, module))
-        if further and name != IN_FULL:
-            names = ", ".join(f"`{member.name}`" for member in further)
-            yield f"The rest is as in [{IN_FULL}](#{IN_FULL.lower()}): {names}.\n"
+        if name != IN_FULL:
+            yield from elsewhere(node, further, home(name, module))
         for member in [*methods(node), *(further if name == IN_FULL else ())]:
             marks = "".join(f"@{ast.unparse(decorator)}\n" for decorator in member.decorator_list)
             yield f"### {name}.{member.name}\n"
             yield f"```python\n{marks}{signature(member)}\n```\n"
             yield from described(ast.get_docstring(member) or "")
+
+
+def elsewhere(node: ast.ClassDef, further: list[ast.FunctionDef], module: str) -> Iterator[str]:
+    """Where the page tells of the inherited methods of a class: with a base that the page has, else in full."""
+    shown = {
+        base.name: {member.name for member in methods(base)} for base, _ in bases(node, module) if base.name in homes()
+    }
+    rest = [member.name for member in further if not any(member.name in names for names in shown.values())]
+    for place, names in [*shown.items(), (IN_FULL, rest)]:
+        told = [member.name for member in further if member.name in names]
+        if told:
+            yield f"{'The rest is as' if place == IN_FULL else 'As'} in [{place}](#{place.lower()}): " + (
+                ", ".join(f"`{name}`" for name in told) + ".\n"
+            )
 
 
 def errors() -> Iterator[str]:

@@ -60,7 +60,8 @@ def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
     type=click.Choice(["v4", "v5"]),
     default="v4",
     show_default=True,
-    help="v4: names that every version of transformers reads; v5: names that a fresh 5.x model saves.",
+    help="v4: names that every version of transformers reads; v5: names that a fresh 5.x model saves, which "
+    "transformers 4 does not read of AltCLIP and of CLIP-like towers.",
 )
 @conversion_options
 def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
@@ -86,7 +87,8 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
     type=click.Choice(["v4", "v5"]),
     default="v4",
     show_default=True,
-    help="For pt: names that every version of transformers reads, or those that a fresh 5.x model saves.",
+    help="For pt: names that every version of transformers reads, or those that a fresh 5.x model saves, which "
+    "transformers 4 does not read of AltCLIP and of CLIP-like towers.",
 )
 @click.option(
     "--positions",

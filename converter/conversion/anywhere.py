@@ -52,7 +52,7 @@ def convert(
         format: ``"safetensors"`` (of any framework), ``"bin"`` (PyTorch), ``"h5"`` (TensorFlow) or ``"msgpack"`` (Flax);
             None for the framework's usual one.
         names: of PyTorch: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those
-            that a fresh 5.x model saves.
+            that a fresh 5.x model saves, which transformers 4 does not read of AltCLIP and of CLIP-like towers.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
         positions: between Flax and another framework, of RoBERTa's kinds: ``"keep"`` leaves the table of positions,
             ``"flax"`` moves its rows so that both sides give the same outputs, which the same bits do not.

@@ -187,7 +187,7 @@ def tf2pt(
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
-            fresh 5.x model saves.
+            fresh 5.x model saves, which transformers 4 does not read of AltCLIP and of CLIP-like towers.
         dtype: what float tensors become; ``"keep"`` leaves them.
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.

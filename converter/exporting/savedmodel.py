@@ -9,7 +9,6 @@ import keras
 
 from converter.errors import ModelError
 from converter.folder.files import expanded
-from converter.models.embeddings import pair
 from converter.models.parts import unit
 
 Tensor = Any
@@ -20,7 +19,7 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
 
     ``similarity`` is also the default signature. Ids are int64, as tokenizers give them, and pixel values float32; the
     number of images, of texts and of tokens is free, and images and texts may differ in number. What a text consists
-    of, the model says: ``serving_fields``.
+    of, the model says (``serving_fields``), and what an image does, its tower (``served``).
 
     Args:
         model: of any family.
@@ -42,26 +41,25 @@ def export_saved_model(model: Any, path: str | os.PathLike[str], format: str = "
     import tensorflow as tf
 
     model.build()
-    vision = model.config.vision_config
-    pixels = tf.TensorSpec((None, vision.num_channels, *pair(vision.image_size)), tf.float32, name="pixel_values")
+    served = model.vision_model.served
+    images = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in served.items()]
     fields = model.serving_fields
     texts = [tf.TensorSpec((None, None), tf.int64, name=name) for name in fields]
 
     # As many arguments as there are specs, whose names are those of the signature.
     def similarity(*given: Tensor) -> dict[str, Tensor]:
-        *text, images = given
-        found = model(**dict(zip(fields, text, strict=True)), pixel_values=images, return_dict=True)
+        found = model(**dict(zip((*fields, *served), given, strict=True)), return_dict=True)
         return {name: found[name] for name in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds")}
 
-    def encode_image(pixel_values: Tensor) -> dict[str, Tensor]:
-        return {"image_embeds": unit(model.get_image_features(pixel_values))}
+    def encode_image(*given: Tensor) -> dict[str, Tensor]:
+        return {"image_embeds": unit(model.get_image_features(**dict(zip(served, given, strict=True))))}
 
     def encode_text(*given: Tensor) -> dict[str, Tensor]:
         return {"text_embeds": unit(model.get_text_features(**dict(zip(fields, given, strict=True))))}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("similarity", similarity, input_signature=[*texts, pixels])
-    archive.add_endpoint("encode_image", encode_image, input_signature=[pixels])
+    archive.add_endpoint("similarity", similarity, input_signature=[*texts, *images])
+    archive.add_endpoint("encode_image", encode_image, input_signature=images)
     archive.add_endpoint("encode_text", encode_text, input_signature=texts)
     archive.write_out(os.fspath(expanded(path)), verbose=False)

@@ -10,6 +10,7 @@ _PLACES = {
     "TFCLIPModel": "families.clip",
     "TFChineseCLIPModel": "families.chinese_clip",
     "TFMetaClip2Model": "families.metaclip_2",
+    "TFSiglip2Model": "families.siglip2",
     "TFSiglipModel": "families.siglip",
     "TFVisionTextDualEncoderModel": "families.vision_text_dual_encoder",
     "AutoTwoTower": "auto",

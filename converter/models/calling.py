@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from converter.errors import ModelError
-from converter.models.embeddings import pair
 from converter.models.features import Features
 from converter.models.inputs import unpacked
 from converter.models.losses import clip_loss, per_replica
@@ -72,16 +71,17 @@ class Calling(Features, keras.Model):
                 f"{' and '.join(missing)} missing; the dual encoder needs texts and images. "
                 "Use get_text_features or get_image_features for one of them alone."
             )
-        pixels = self.vision_model.checked({"pixel_values": inputs["pixel_values"]})["pixel_values"]
-        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in ("pixel_values", "return_loss")})
-        images, texts = pixels.shape[0], ids["input_ids"].shape[0]
+        seen = self.vision_model.input_fields
+        given = self.vision_model.checked({f: v for f, v in inputs.items() if f in seen})
+        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in (*seen, "return_loss")})
+        images, texts = given["pixel_values"].shape[0], ids["input_ids"].shape[0]
         loss = bool(inputs.get("return_loss", False))
         if loss and images is not None and texts is not None and images != texts:
             raise ModelError(
                 f"return_loss with {images} images and {texts} texts: the loss pairs text i with image i. "
                 "Give as many texts as images, or leave return_loss out."
             )
-        return {**ids, "pixel_values": pixels, "return_loss": loss}
+        return {**ids, **given, "return_loss": loss}
 
     def call(
         self,
@@ -118,14 +118,20 @@ class Calling(Features, keras.Model):
             return self(input_ids, training=training)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        return self._matched(texts, pixel_values, return_loss, return_dict, training=training, **asked)
+        images = {"pixel_values": pixel_values}
+        return self._matched(texts, images, return_loss, return_dict, training=training, **asked)
 
     def _matched(
-        self, texts: Mapping[str, Any], pixel_values: Tensor, return_loss: Any, return_dict: bool | None, **flags: Any
+        self,
+        texts: Mapping[str, Any],
+        images: Mapping[str, Any],
+        return_loss: Any,
+        return_dict: bool | None,
+        **flags: Any,
     ) -> Any:
-        """What ``call`` returns: of the texts' inputs by name, the images, and the flags that both towers take."""
+        """What ``call`` returns: of the inputs of texts and of images by name, and the flags that both towers take."""
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
-        vision = self.vision_model.run(pixel_values=pixel_values, **flags, return_dict=True)
+        vision = self.vision_model.run(**images, **flags, return_dict=True)
         text = self.text_model.run(**texts, **flags, return_dict=True)
         # Half precision is rounded at the end only: scores are differences of numbers near each other.
         image_units = unit(widened(self.project("vision", vision)))
@@ -174,10 +180,5 @@ class Calling(Features, keras.Model):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """Three short texts and three random images that the model accepts."""
-        vision = self.config.vision_config
         ids = np.array(DUMMY_IDS, "int32") % self.config.text_config.vocab_size
-        shape = (len(DUMMY_IDS), vision.num_channels, *pair(vision.image_size))
-        return {
-            "pixel_values": keras.random.uniform(shape, dtype=self.compute_dtype),
-            "input_ids": ops.convert_to_tensor(ids),
-        }
+        return {**self.vision_model.dummy_images(len(DUMMY_IDS)), "input_ids": ops.convert_to_tensor(ids)}

@@ -92,6 +92,9 @@ class Features:
             ModelError: the images do not fit the config.
         """
         del output_attentions, output_hidden_states, return_dict
+        return self._image_features(pixel_values, training)
+
+    def _image_features(self, pixel_values: Any, training: bool, **given: Any) -> Tensor:
         self.build()
-        inputs = unpacked(pixel_values, {}, ("pixel_values",))
+        inputs = unpacked(pixel_values, given, ("pixel_values", *given))
         return self.project("vision", self.vision_model(**inputs, return_dict=True, training=training))

@@ -89,11 +89,7 @@ def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
     Raises:
         ModelError: not four axes, or not so many channels.
     """
-    if not _is_native(value):
-        value = _as_array(value, "pixel_values")
-        if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-            raise ModelError(f"pixel_values holds {value.dtype}; expected numbers. Run the image processor first.")
-        value = value.astype(dtype if dtype != "bfloat16" else np.float32)
+    value = _as_numbers(value, dtype)
     shape = tuple(value.shape)
     if len(shape) != 4:
         raise ModelError(
@@ -107,6 +103,39 @@ def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
             f"{'' if last else ' Give images with as many channels as the config has.'}"
         )
     return as_dtype(value, dtype)
+
+
+def as_patches(value: Any, size: int, dtype: str) -> Tensor:
+    """Makes ``(batch, patches, size)`` pixel values of what was given: images that are cut into patches.
+
+    Args:
+        value: numbers as an array, tensor or nested list.
+        size: how many numbers a patch has, as the config says.
+        dtype: floating type the model computes in.
+
+    Returns:
+        A tensor of the backend.
+
+    Raises:
+        ModelError: not three axes, or patches of another size.
+    """
+    value = _as_numbers(value, dtype)
+    if len(value.shape) != 3 or value.shape[2] not in (None, size):
+        raise ModelError(
+            f"pixel_values has shape {_shape(value)}; expected (batch, patches, {size}), where a patch has "
+            "num_channels * patch_size * patch_size numbers. Cut the images up with the Siglip2ImageProcessor of this model."
+        )
+    return as_dtype(value, dtype)
+
+
+def _as_numbers(value: Any, dtype: str) -> Any:
+    """Pixel values as a tensor of the backend, or as an array of the floating type."""
+    if _is_native(value):
+        return value
+    value = _as_array(value, "pixel_values")
+    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
+        raise ModelError(f"pixel_values holds {value.dtype}; expected numbers. Run the image processor first.")
+    return value.astype(dtype if dtype != "bfloat16" else np.float32)
 
 
 def seen(value: Any) -> np.ndarray[Any, Any] | None:

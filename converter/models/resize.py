@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from converter.models.parts import widened
+
 Tensor = Any
 Kind = Literal["bicubic", "bilinear", "antialiased bicubic"]
 _A = -0.75  # PyTorch's cubic coefficient: aten/src/ATen/native/UpSample.h
@@ -34,11 +36,49 @@ def resize(grid: Tensor, rows: int, columns: int, kind: Kind) -> Tensor:
     if (height, width) == (rows, columns):
         return grid
     dtype = keras.backend.standardize_dtype(grid.dtype)
-    if dtype in ("float16", "bfloat16"):
-        grid = ops.cast(grid, "float32")  # half precision shifts what lies between, and PyTorch avoids it too
+    grid = widened(grid)  # half precision shifts what lies between, and PyTorch avoids it too
     down = ops.cast(ops.convert_to_tensor(weights(height, rows, kind)), grid.dtype)
     across = ops.cast(ops.convert_to_tensor(weights(width, columns, kind)), grid.dtype)
     return ops.cast(ops.einsum("rh,hwc,kw->rkc", down, grid, across), dtype)
+
+
+def resize_each(grid: Tensor, shapes: Tensor, length: Any) -> Tensor:
+    """Resizes one square grid of vectors to the shape of each image, bilinear with antialiasing.
+
+    Shapes are numbers of a graph here, not known when it is made, so the weights are computed and not tabulated.
+
+    Args:
+        grid: ``(side, side, channels)``.
+        shapes: rows and columns of each image, int32 ``(images, 2)``, all positive.
+        length: how many vectors each image has; those behind its last are its first again, as in PyTorch.
+
+    Returns:
+        ``(images, length, channels)``, row by row.
+    """
+    side, dtype = int(grid.shape[0]), keras.backend.standardize_dtype(grid.dtype)
+    grid = widened(grid)
+    places = ops.expand_dims(ops.arange(length, dtype="int32"), 0)
+    rows, columns = shapes[:, :1], shapes[:, 1:]
+    places = ops.where(places < rows * columns, places, ops.zeros_like(places))
+    row = ops.floor_divide(places, columns)
+    down = _triangles(row, rows, side, grid.dtype)
+    across = _triangles(places - row * columns, columns, side, grid.dtype)
+    # One product: each result is the grid, weighted by what its row and its column weigh.
+    both = ops.expand_dims(down, 3) * ops.expand_dims(across, 2)
+    both = ops.reshape(both, (-1, length, side * side))
+    return ops.cast(ops.matmul(both, ops.reshape(grid, (side * side, -1))), dtype)
+
+
+def _triangles(index: Tensor, wanted: Tensor, size: int, dtype: Any) -> Tensor:
+    """Weights ``(images, length, size)`` of the results ``index`` along an axis of which there are ``wanted``.
+
+    Source: aten/src/ATen/native/cpu/UpSampleKernel.cpp, HelperInterpLinear::aa_filter.
+    """
+    scale = ops.expand_dims(size / ops.cast(wanted, dtype), 2)
+    centre = (ops.cast(ops.expand_dims(index, 2), dtype) + 0.5) * scale - 0.5
+    apart = ops.absolute(ops.arange(size, dtype=dtype) - centre) / ops.maximum(scale, 1.0)
+    heights = ops.maximum(1.0 - apart, 0.0)
+    return heights / ops.sum(heights, axis=-1, keepdims=True)
 
 
 def weights(size: int, wanted: int, kind: Kind) -> np.ndarray[Any, Any]:

@@ -148,8 +148,7 @@ class Tower(Composite, keras.Model):
         """Calls the tower on inputs of any accepted kind; see ``call``."""
         self.build()
         if len(args) > 1:
-            names = ("attention_mask", "position_ids", "token_type_ids") if "input_ids" in self.input_fields else ()
-            kwargs |= dict(zip(names, args[1:], strict=False))
+            kwargs |= dict(zip(self.input_fields[1:], args[1:], strict=False))
         inputs = unpacked(
             args[0] if args else None, {f: kwargs.pop(f, None) for f in self.input_fields}, self.input_fields
         )

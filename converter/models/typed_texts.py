@@ -86,4 +86,5 @@ class TypedTexts(TwoTowers):
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         texts["token_type_ids"] = token_type_ids
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        return self._matched(texts, pixel_values, return_loss, return_dict, training=training, **asked)
+        images = {"pixel_values": pixel_values}
+        return self._matched(texts, images, return_loss, return_dict, training=training, **asked)

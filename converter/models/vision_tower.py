@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
 
+import keras
 from keras import ops
 
 from converter.errors import ModelError
@@ -19,7 +21,7 @@ class VisionTower(Tower):
     """A tower of images; ``embeddings`` takes pixel values."""
 
     side = "vision"
-    input_fields = ("pixel_values",)
+    input_fields: ClassVar[tuple[str, ...]] = ("pixel_values",)
 
     def call(
         self,
@@ -51,6 +53,16 @@ class VisionTower(Tower):
         x, taps = self.encode(x, self.bias(pixel_values, training), output_attentions, output_hidden_states, training)
         last, pooled = self.after(x)
         return self.output(last, pooled, taps, return_dict)
+
+    @property
+    def served(self) -> Mapping[str, tuple[tuple[int | None, ...], str]]:
+        """What an image is to a server: shape, None where it is free, and dtype of each input."""
+        return {"pixel_values": ((None, self.config.num_channels, *pair(self.config.image_size)), "float32")}
+
+    def dummy_images(self, count: int) -> dict[str, Tensor]:
+        """So many random images that the tower accepts."""
+        shape = (count, self.config.num_channels, *pair(self.config.image_size))
+        return {"pixel_values": keras.random.uniform(shape, dtype=self.compute_dtype)}
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """What is added to the attention scores, for all blocks or in a list for each; None: nothing."""

@@ -268,9 +268,10 @@ def _check_side(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> T
     if of.default_tower(side) is None:
         found = _check_tower(side, raw[f"{side}_config"], where)
         if found.model_type not in supported(side):
+            reason = refusals(side).get(found.model_type, "transformers has inside its own family only")
             raise UnsupportedTower(
-                f"{where}: a {of.title} cannot have a {found.model_type}, which transformers has inside its own family "
-                f"only; supported are {', '.join(supported(side))}"
+                f"{where}: a {of.title} cannot have a {found.model_type}, which {reason}; supported are "
+                f"{', '.join(supported(side))}"
             )
         return found
     return _check_tower(side, _section(of, side, raw, where), where)
@@ -315,7 +316,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
             f"{where}: {model_type} is a {other} tower where the {side} tower belongs; the vision tower comes first, then "
             "the text tower"
         )
-    if isinstance(model_type, str) and (reason := refusals(side).get(model_type)):
+    if isinstance(model_type, str) and model_type not in files and (reason := refusals(side).get(model_type)):
         raise UnsupportedTower(
             f"{where}.model_type {model_type!r} {reason}; supported are {', '.join(supported(side))}"
         )

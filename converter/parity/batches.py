@@ -10,7 +10,9 @@ import numpy as np
 from converter.errors import ParityError, listed, printable
 from converter.parity.taps import Array
 
-INTEGER_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_OF_TEXTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+OF_PATCHES = ("pixel_attention_mask", "spatial_shapes")
+INTEGER_INPUTS = (*OF_PATCHES, *_OF_TEXTS)
 INPUTS = ("pixel_values", *INTEGER_INPUTS)
 # The names of dtypes in NumPy; a comparison of anything narrower says more about rounding than about the model.
 PRECISIONS = ("float32", "float64")
@@ -25,7 +27,9 @@ class Batch:
         title: what the batch is there to show, for people.
         inputs: ``pixel_values`` ``(images, channels, height, width)`` float32; ``input_ids`` ``(texts, sequence)``
             int64; ``attention_mask`` (1 is a position that counts), ``token_type_ids`` and ``position_ids`` like
-            ``input_ids``, or absent.
+            ``input_ids``, or absent. Of images that are cut up, ``pixel_values`` ``(images, patches, values)``,
+            ``spatial_shapes`` ``(images, 2)`` (rows and columns of patches) and ``pixel_attention_mask``
+            ``(images, patches)``, or absent.
         taps: by name; empty before a model has run.
     """
 
@@ -74,37 +78,63 @@ def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
     for name in ("pixel_values", "input_ids"):
         if name not in inputs:
             raise ParityError(f"{where}: no {name}; a dual encoder needs pixel_values and input_ids")
-    _check_pixels(inputs["pixel_values"], where)
-    for name in INTEGER_INPUTS:
+    pixels = inputs["pixel_values"]
+    cut = any(name in inputs for name in OF_PATCHES)
+    _check_pixels(pixels, cut, where)
+    if cut:
+        _check_patches(inputs, where)
+    for name in _OF_TEXTS:
         if name in inputs:
-            _check_integers(name, inputs[name], inputs["input_ids"].shape, where)
-    mask = inputs.get("attention_mask")
-    if mask is not None:
-        if mask.max() > 1:
-            raise ParityError(f"{where}: attention_mask holds {mask.max()}, expected 0 and 1 only")
-        empty = np.flatnonzero(~mask.any(axis=1))
-        if empty.size:
-            raise ParityError(
-                f"{where}: attention_mask masks all of row {empty[0]}, where models are not deterministic; leave at "
-                "least one position in each row"
-            )
+            shape = inputs["input_ids"].shape
+            _check_integers(name, inputs[name], shape, f"(texts, sequence) like input_ids {shape}", where)
+    for name in ("attention_mask", "pixel_attention_mask"):
+        if name in inputs:
+            _check_mask(name, inputs[name], where)
 
 
-def _check_pixels(pixels: Array, where: str) -> None:
-    if pixels.dtype != np.float32 or pixels.ndim != 4 or not pixels.size:
+def _check_pixels(pixels: Array, cut: bool, where: str) -> None:
+    axes = ("images", "patches", "values") if cut else ("images", "channels", "height", "width")
+    if pixels.dtype != np.float32 or pixels.ndim != len(axes) or not pixels.size:
         raise ParityError(
-            f"{where}: pixel_values is {pixels.dtype} {pixels.shape}, "
-            "expected float32 (images, channels, height, width)"
+            f"{where}: pixel_values is {pixels.dtype} {pixels.shape}, expected float32 ({', '.join(axes)})"
         )
     if not np.isfinite(pixels).all():
         raise ParityError(f"{where}: pixel_values holds values that are not finite")
 
 
-def _check_integers(name: str, values: Array, shape: tuple[int, ...], where: str) -> None:
-    if values.dtype != np.int64 or values.ndim != 2 or not values.size or values.shape != shape:
+def _check_patches(inputs: Mapping[str, Array], where: str) -> None:
+    images, patches = inputs["pixel_values"].shape[:2]
+    if "spatial_shapes" not in inputs:
         raise ParityError(
-            f"{where}: {name} is {values.dtype} {values.shape}, expected int64 (texts, sequence) like input_ids {shape}"
+            f"{where}: pixel_attention_mask without spatial_shapes; give the rows and columns of each image"
         )
+    shapes = inputs["spatial_shapes"]
+    _check_integers("spatial_shapes", shapes, (images, 2), "(images, 2)", where)
+    if "pixel_attention_mask" in inputs:
+        mask, shape = inputs["pixel_attention_mask"], (images, patches)
+        _check_integers("pixel_attention_mask", mask, shape, f"(images, patches) {shape}", where)
+    # One after the other: the product of two numbers of a file need not fit into 64 bits.
+    if shapes.min() < 1 or shapes.max() > patches or shapes.prod(axis=1).max() > patches:
+        raise ParityError(
+            f"{where}: spatial_shapes holds {shapes.min()} to {shapes.max()}, expected rows and columns of at least 1, "
+            f"whose product is at most the {patches} patches"
+        )
+
+
+def _check_mask(name: str, mask: Array, where: str) -> None:
+    if mask.max() > 1:
+        raise ParityError(f"{where}: {name} holds {mask.max()}, expected 0 and 1 only")
+    empty = np.flatnonzero(~mask.any(axis=1))
+    if empty.size:
+        raise ParityError(
+            f"{where}: {name} masks all of row {empty[0]}, where models are not deterministic; leave at "
+            "least one position in each row"
+        )
+
+
+def _check_integers(name: str, values: Array, shape: tuple[int, ...], expected: str, where: str) -> None:
+    if values.dtype != np.int64 or values.ndim != 2 or not values.size or values.shape != shape:
+        raise ParityError(f"{where}: {name} is {values.dtype} {values.shape}, expected int64 {expected}")
     if values.min() < 0:
         raise ParityError(f"{where}: {name} holds {values.min()}, expected no negative values")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 from converter.errors import ConfigError, ParityError, listed, printable
@@ -109,9 +109,8 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
         ParityError: the model has no embedding for an id, a position or a type, or takes other pictures; or there is no
             batch with several images and several texts, or none with masked positions.
     """
-    text, (channels, height, width) = read_vocabulary(config), image_shape(config)
+    text = read_vocabulary(config)
     sizes = {"input_ids": text.size, "position_ids": text.positions, "token_type_ids": text.types}
-    any_size = takes_any_size(config)
     for number, batch in enumerate(batches):
         for name, size in sizes.items():
             given = batch.inputs.get(name)
@@ -120,11 +119,10 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
                     f"{where}: {name} of batch {number} go up to {given.max()}, the model has {size}; record the file "
                     "from this model"
                 )
-        shape = batch.inputs["pixel_values"].shape[1:]
-        if shape[0] != channels or (not any_size and shape[1:] != (height, width)):
+        if (wanted := wanted_instead(batch.inputs, config)) is not None:
             raise ParityError(
-                f"{where}: batch {number} has pictures of {shape}, the model takes {(channels, height, width)}; "
-                "record the file from this model"
+                f"{where}: batch {number} has pictures of {batch.inputs['pixel_values'].shape[1:]}, the model takes "
+                f"{wanted}; record the file from this model"
             )
     many = any(min(len(batch.inputs["pixel_values"]), len(batch.inputs["input_ids"])) > 1 for batch in batches)
     if not many or (text.longest > 1 and all(batch.mask.all() for batch in batches)):
@@ -134,29 +132,61 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
         )
 
 
+def wanted_instead(inputs: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """What pictures the model of a config takes, where those of a batch are others; None where it can be given them."""
+    shape, patch = inputs["pixel_values"].shape[1:], patch_side(config)
+    channels, height, width = image_shape(config)
+    if patch is None:
+        fits = len(shape) == 3 and shape[0] == channels
+        fits = fits and (takes_any_size(config) or shape[1:] == (height, width))
+        return None if fits else f"{(channels, height, width)}"
+    values = channels * patch * patch
+    return None if "spatial_shapes" in inputs and shape[1:] == (values,) else f"(patches, {values}) and spatial_shapes"
+
+
 def takes_any_size(config: Mapping[str, Any]) -> bool:
     """Whether what the vision tower makes of a picture of another size than its own is as defined: it resizes."""
     return bool(input_rules("vision", _tower(config, "vision").get("model_type")).get("any_size"))
 
 
+def patch_side(config: Mapping[str, Any]) -> int | None:
+    """How many pixels a patch has in each direction, where the vision tower takes pictures that are cut up; else None."""
+    tower = _tower(config, "vision")
+    if not input_rules("vision", tower.get("model_type")).get("patches"):
+        return None
+    side = tower.get("patch_size", tower_defaults("vision", tower.get("model_type"))["patch_size"])
+    return side if isinstance(side, int) else None
+
+
 def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """Channels, height and width of a picture that the config of a model with two towers describes.
+
+    Of a tower that takes pictures of any shape, cut up, that is the square of which it has the positions.
 
     Raises:
         ParityError: they are no sizes.
     """
     tower = _tower(config, "vision")
     fields: dict[str, Any] = {**tower_defaults("vision", tower.get("model_type")), **tower}
-    size: Any = fields.get("image_size")
+    name = "num_patches" if input_rules("vision", tower.get("model_type")).get("patches") else "image_size"
+    said: Any = fields.get(name)
+    size = said if name == "image_size" else _side(said, patch_side(config))
     channels: Any = fields.get("num_channels")
     sides = [size, size] if isinstance(size, int) else list(size) if isinstance(size, list | tuple) else []
     sizes = (*sides, channels)
     if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sizes) or prod(sizes) > MAX_PIXELS:
         raise ParityError(
-            f"vision_config: image_size {printable(repr(size), 60)} and num_channels {printable(repr(channels), 60)} "
+            f"vision_config: {name} {printable(repr(said), 60)} and num_channels {printable(repr(channels), 60)} "
             "do not describe an image; correct the config"
         )
     return channels, sides[0], sides[1]
+
+
+def _side(patches: Any, patch: int | None) -> int | None:
+    """The side in pixels of a square of so many patches; None where there is none."""
+    if patch is None or not isinstance(patches, int) or patches < 1 or isqrt(patches) ** 2 != patches:
+        return None
+    return isqrt(patches) * patch
 
 
 def _tower(config: Mapping[str, Any], side: Side) -> Mapping[str, Any]:

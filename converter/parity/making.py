@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from converter.parity.batches import Batch
-from converter.parity.inputs import Vocabulary, image_shape, read_vocabulary
+from converter.parity.inputs import Vocabulary, image_shape, patch_side, read_vocabulary
 from converter.parity.taps import Array
 
 # A little beyond black and white after any image processor's normalisation; rounding grows with the size of values.
 EXTREME_PIXEL = 3.0
+
+
+class _Images(NamedTuple):
+    """Channels, height and width of a picture, and the side of the patches that a tower takes it in; None: whole."""
+
+    shape: tuple[int, int, int]
+    patch: int | None
 
 
 def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
@@ -32,7 +39,7 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
         ParityError: the config lacks a field, or a vocabulary too small to make texts from.
     """
     draw = np.random.Generator(np.random.PCG64(seed))
-    text, images = read_vocabulary(config), image_shape(config)
+    text, images = read_vocabulary(config), _Images(image_shape(config), patch_side(config))
     middle = min(text.longest, 11)
     return (
         _ragged(draw, text, images, middle),
@@ -43,29 +50,29 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
     )
 
 
-def _ragged(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+def _ragged(draw: np.random.Generator, text: Vocabulary, images: _Images, length: int) -> Batch:
     lengths = [length, max(1, length // 2)]
     ids, mask = _texts(draw, text, lengths, length)
     return Batch(
         "ragged masks, more images than texts",
-        {"pixel_values": _noise(draw, 3, images), "input_ids": ids, "attention_mask": mask},
+        {**_noise(draw, 3, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
-def _left_padded(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+def _left_padded(draw: np.random.Generator, text: Vocabulary, images: _Images, length: int) -> Batch:
     lengths = [max(1, length // 3), length, max(1, length - 2)]
     ids, mask = _texts(draw, text, lengths, length, left=text.pads_left)
     mask[1, 1 : length - 1 : 3] = 0  # holes; the first position and the last, which towers pool from, stay
     return Batch(
         f"padding on the {'left' if text.pads_left else 'right'}, holes in a mask, more texts than images",
-        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
+        {**_noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
-def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...], length: int) -> Batch:
+def _explicit(draw: np.random.Generator, text: Vocabulary, images: _Images, length: int) -> Batch:
     ids, _ = _texts(draw, text, [length] * 2, length)
     positions = _integers(draw, text.positions, ids.shape)
-    inputs: dict[str, Array] = {"pixel_values": _noise(draw, 2, images), "input_ids": ids}
+    inputs: dict[str, Array] = {**_noise(draw, 2, images, masked=False), "input_ids": ids}
     if text.types:
         inputs["token_type_ids"] = _integers(draw, text.types, ids.shape)
     return Batch(
@@ -74,25 +81,25 @@ def _explicit(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ..
     )
 
 
-def _shortest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+def _shortest(draw: np.random.Generator, text: Vocabulary, images: _Images) -> Batch:
     ids, mask = _texts(draw, text, [1], 1)
     return Batch(
         "one image, one text of one position",
-        {"pixel_values": _noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
+        {**_noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},
     )
 
 
-def _longest(draw: np.random.Generator, text: Vocabulary, images: tuple[int, ...]) -> Batch:
+def _longest(draw: np.random.Generator, text: Vocabulary, images: _Images) -> Batch:
     # one text: at the full length of a base-sized tower a second would cost more than all other batches together
     ids, _ = _texts(draw, text, [text.longest], text.longest)
-    channels, height, width = images
+    channels, height, width = images.shape
     rows, columns = np.mgrid[0:height, 0:width]
     lower, right = rows >= height // 2, columns >= width // 2
     chequered = np.where((rows + columns) % 2, EXTREME_PIXEL, -EXTREME_PIXEL)
     # a quarter each: white, black, chequered and zero
     quarters = np.where(lower, np.where(right, 0.0, chequered), np.where(right, -EXTREME_PIXEL, EXTREME_PIXEL))
     pixels = np.broadcast_to(quarters.astype(np.float32), (1, channels, height, width)).copy()
-    return Batch("longest sequence without a mask, extreme pixels", {"pixel_values": pixels, "input_ids": ids})
+    return Batch("longest sequence without a mask, extreme pixels", {**_cut(pixels, images), "input_ids": ids})
 
 
 def _texts(
@@ -122,5 +129,33 @@ def _integers(draw: np.random.Generator, below: int, shape: tuple[int, ...]) -> 
     return np.asarray(draw.integers(0, below, shape, dtype=np.int64))
 
 
-def _noise(draw: np.random.Generator, count: int, images: tuple[int, ...]) -> Array:
-    return draw.standard_normal((count, *images), dtype=np.float32)
+def _noise(draw: np.random.Generator, count: int, images: _Images, *, masked: bool = True) -> dict[str, Array]:
+    """Up to three pictures of noise; where they are cut up, each of another shape, and of fewer patches than there are."""
+    channels, height, _ = images.shape
+    if images.patch is None:
+        return {"pixel_values": draw.standard_normal((count, *images.shape), dtype=np.float32)}
+    side = height // images.patch
+    half, length = max(1, side // 2), side * side
+    wide, tall, strip = (half, length // half), (max(1, length * 3 // 4 // half), half), (1, half)
+    shapes = np.array([wide, tall, strip][:count], np.int64)
+    # Noise in the patches that do not count, too: nothing may come of it.
+    patches = draw.standard_normal((count, length, channels * images.patch**2), dtype=np.float32)
+    mask = (np.arange(length) < shapes.prod(axis=1, keepdims=True)).astype(np.int64)
+    return {
+        "pixel_values": patches,
+        **({"pixel_attention_mask": mask} if masked else {}),
+        "spatial_shapes": shapes,
+    }
+
+
+def _cut(pixels: Array, images: _Images) -> dict[str, Array]:
+    """Pictures as a tower takes them: whole, or in patches, row by row, as Siglip2ImageProcessor cuts them."""
+    if images.patch is None:
+        return {"pixel_values": pixels}
+    count, (channels, height, width), patch = len(pixels), images.shape, images.patch
+    rows, columns = height // patch, width // patch
+    patches = pixels.reshape(count, channels, rows, patch, columns, patch).transpose(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": np.ascontiguousarray(patches.reshape(count, rows * columns, -1)),
+        "spatial_shapes": np.array([(rows, columns)] * count, np.int64),
+    }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import OptionError, ParityError, printable
-from converter.parity.batches import Batch
-from converter.parity.inputs import image_shape, read_vocabulary, takes_any_size
+from converter.parity.batches import OF_PATCHES, Batch
+from converter.parity.inputs import read_vocabulary, wanted_instead
 from converter.parity.taps import Array
 
 SHIPPED = Path(__file__).parent / "samples"
@@ -104,25 +104,25 @@ def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any
 
     Args:
         title: of the batch.
-        made: ``pixel_values`` ``(images, channels, height, width)``, ``input_ids`` ``(texts, sequence)`` and whatever
-            else the processor made.
+        made: ``pixel_values`` as ``Batch`` has them, ``input_ids`` ``(texts, sequence)`` and whatever else the processor
+            made.
         config: a dual encoder's config.json.
 
     Raises:
         ParityError: the model has no embedding for an id, or takes pictures of another size.
     """
-    text, (channels, height, width) = read_vocabulary(config), image_shape(config)
-    ids, pixels = made["input_ids"], made["pixel_values"]
+    text, ids = read_vocabulary(config), made["input_ids"]
     if ids.size and ids.max() >= text.size:
         raise ParityError(
             f"the tokenizer makes the id {ids.max()} and the model has {text.size} embeddings; use the tokenizer of this model"
         )
-    if pixels.shape[1] != channels or (not takes_any_size(config) and pixels.shape[2:] != (height, width)):
+    images = {name: made[name] for name in ("pixel_values", *OF_PATCHES) if name in made}
+    if (wanted := wanted_instead(images, config)) is not None:
         raise ParityError(
-            f"the image processor makes pictures of {pixels.shape[1:]}, the model takes {(channels, height, width)}; "
+            f"the image processor makes pictures of {made['pixel_values'].shape[1:]}, the model takes {wanted}; "
             "use the image processor of this model"
         )
-    inputs = {"pixel_values": pixels, "input_ids": ids}
+    inputs = {**images, "input_ids": ids}
     if "attention_mask" in made:
         inputs["attention_mask"] = made["attention_mask"]
     if text.types and "token_type_ids" in made:

@@ -216,8 +216,11 @@ def _loading(evidence: Evidence, repository: str) -> list[str]:
             of = "  # or from transformers 4.x"
     elif not frameworks()[evidence.framework].transformers_5:
         of = "  # transformers 4.x"
-    elif evidence.raw["options"].get("names") == "v5" and any(p.own_dialects for p in evidence.family.places.values()):
-        of = "  # 5.6 or later"
+    elif evidence.raw["options"].get("names") == "v5":
+        if any(place.own_dialects for place in evidence.family.places.values()):
+            of = "  # 5.6 or later"
+        elif "v5" in evidence.family.rules.get("dialects", {}):
+            of = "  # 5.x"
     return [f"from {home} import {name}{of}", "", f'model = {name}.from_pretrained("{repository}")']
 
 

@@ -155,7 +155,7 @@ def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
     assert (run.status, run.err) == (0, "")
     assert run.out.splitlines()[0] == (
         "src: CANNOT be converted: src/config.json: expected a model with two towers (altclip, chinese_clip, clip, "
-        "metaclip_2, siglip, vision-text-dual-encoder), found model_type 'blip'; convert a folder "
+        "metaclip_2, siglip, siglip2, vision-text-dual-encoder), found model_type 'blip'; convert a folder "
         "that save_pretrained of such a model wrote"
     )
 

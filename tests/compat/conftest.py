@@ -17,6 +17,7 @@ import pytest
 from converter.names.families import family
 from converter.names.towers import input_rules
 from tests.compat.towers import ALL_TEXT, ALL_VISION, TEXT, VISION
+from tests.images import make_images
 from tests.torture import FULL
 from tests.towers import ROUND, SIDES, TOWERS, sample_of_pairs
 
@@ -161,9 +162,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(source: Path) -> Path:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        size = config["vision_config"]["image_size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        channels = config["vision_config"].get("num_channels", 3)
         noise = np.random.default_rng(7)
         ids = noise.integers(5, config["text_config"]["vocab_size"], (4, 11))
         mask = np.ones_like(ids)
@@ -174,7 +172,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if input_rules("text", whole.default_tower("text")).get("ends_with_eos"):
             end_texts(ids, mask, config["text_config"])
         arrays = {
-            "pixel_values": noise.standard_normal((3, channels, height, width), dtype=np.float32),
+            **make_images(config["vision_config"], 3, noise),
             "input_ids": ids,
             "attention_mask": mask,
         }

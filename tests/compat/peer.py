@@ -57,11 +57,13 @@ def make(
     return {"tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()}}
 
 
-def make_family(out: str, config: dict[str, Any], seed: int = 0, logit_scale: float = LOGIT_SCALE) -> dict[str, Any]:
-    """Makes a tiny model of another family from its config.json, as ``make`` does."""
+def make_family(
+    out: str, config: dict[str, Any], seed: int = 0, logit_scale: float = LOGIT_SCALE, dtype: str = "float32"
+) -> dict[str, Any]:
+    """Makes a tiny model of another family from its config.json, as ``make`` does, and saves it in a dtype."""
     model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
     randomise(model, seed, logit_scale)
-    model.save_pretrained(out)
+    model.to(getattr(torch, dtype)).save_pretrained(out)
     return {"tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()}}
 
 
@@ -181,6 +183,12 @@ def load_pt(source: str) -> dict[str, Any]:
     """Loads a PyTorch checkpoint that this version cannot run, and reports what did not match."""
     model, info = class_of(source).from_pretrained(source, output_loading_info=True)
     return loading(info) | {"logit_scale": [model.logit_scale.item()]}
+
+
+def load_as_stored(source: str) -> dict[str, Any]:
+    """Loads a PyTorch checkpoint in the dtype that it has, and reports what did not match, and the dtypes of parameters."""
+    model, info = class_of(source).from_pretrained(source, output_loading_info=True, dtype="auto")
+    return loading(info) | {"dtypes": sorted({str(parameter.dtype) for parameter in model.parameters()})}
 
 
 def _run_without_token_types(model: Any) -> None:
@@ -304,6 +312,7 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
     "run_tf": run_tf,
     "run_pt": run_pt,
     "load_pt": load_pt,
+    "load_as_stored": load_as_stored,
     "from_tf": from_tf,
     "open_files": open_files,
     "save_fresh": save_fresh,

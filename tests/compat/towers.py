@@ -19,7 +19,7 @@ LOGIT_SCALE = 3.31  # exp of it is 27.4; the default would be 2.6592
 
 # Every family but the dual encoder, whose towers are above: a tiny config of each.
 # The first version of transformers that has a family, where 4.46 has not.
-SINCE = {"metaclip_2": "4.56"}
+SINCE = {"metaclip_2": "4.56", "siglip2": "4.49"}
 FAMILIES: dict[str, dict[str, Any]] = {
     "clip": {
         "projection_dim": 22,
@@ -55,6 +55,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 3,
             "num_attention_heads": 2,
             "max_position_embeddings": 19,
+        },
+    },
+    "siglip2": {
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 52,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_patches": 25,
+            "patch_size": 6,
+        },
+        "text_config": {
+            "vocab_size": 89,
+            "hidden_size": 32,
+            "intermediate_size": 56,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 21,
         },
     },
 }

@@ -166,9 +166,10 @@ def test_the_card_of_a_family_names_its_classes(hub: Hub, token: str, tmp_path: 
     write_checkpoint(tmp_path / "source", config, tensors_of(config))
     pt2tf(tmp_path / "source", tmp_path / "tf")
     tf2pt(tmp_path / "tf", tmp_path / "pt", names="v5")
+    later = "  # 5.6 or later" if name == JOINED else "  # 5.x" if name == "altclip" else ""
     for folder, home, kind, of_version in (
         ("tf", "converter", of.classes["tf"], "  # or from transformers 4.x" if "tf" in of.in_transformers_4 else ""),
-        ("pt", "transformers", of.classes["pt"], "  # 5.6 or later" if name == JOINED else ""),
+        ("pt", "transformers", of.classes["pt"], later),
     ):
         done = push(tmp_path / folder, f"{USER}/made", allow_unverified=True, dry_run=True)
         assert f"\nfrom {home} import {kind}{of_version}\n\nmodel = {kind}.from_pretrained(" in done.description

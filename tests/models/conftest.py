@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 import torch
+import transformers
 
 from tests.models import reference
 from tests.models.families import FAMILIES, WHOLES, Kind, config_of, kind_of, make_dual
@@ -34,6 +35,16 @@ class Case(NamedTuple):
     def kind(self) -> Kind:
         """Its family."""
         return kind_of(self.config)
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """Those of the inputs that its vision tower takes."""
+        return {name: value for name, value in self.inputs.items() if name in self.keras.vision_model.input_fields}
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """Those of the inputs that its text tower takes."""
+        return {name: value for name, value in self.inputs.items() if name not in self.images}
 
 
 @pytest.fixture(scope="session", params=[*PAIRS, *(name for name in FAMILIES if name in WHOLES)])
@@ -72,6 +83,24 @@ def softmax_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return softmax(x, dim=dim, dtype=None if x.dtype == torch.float64 else dtype, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "softmax", exact)
+
+
+@pytest.fixture(autouse=True)
+def positions_resized_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's SigLIP 2 resizes positions in float32 in a model of float64, too: there by what its weights are made after."""
+    kind = transformers.models.siglip2.modeling_siglip2.Siglip2VisionEmbeddings
+    usual = kind.resize_positional_embeddings
+
+    def exact(grid: Any, shapes: Any, max_length: int) -> Any:
+        if grid.dtype != torch.float64:
+            return usual(grid, shapes, max_length)
+        made = []
+        for shape in shapes.tolist():
+            rows = reference.interpolated(grid, shape)
+            made.append(torch.cat([rows, rows[:1].expand(max_length - len(rows), -1)]))
+        return torch.stack(made)
+
+    monkeypatch.setattr(kind, "resize_positional_embeddings", staticmethod(exact))
 
 
 @pytest.fixture(scope="session")

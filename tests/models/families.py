@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from transformers import AltCLIPConfig, ChineseCLIPConfig, CLIPConfig, MetaClip2Config, SiglipConfig
+from transformers import AltCLIPConfig, ChineseCLIPConfig, CLIPConfig, MetaClip2Config, Siglip2Config, SiglipConfig
 
 from tests.compat.towers import FAMILIES as OF_FAMILIES
 from tests.models import reference
@@ -39,6 +39,11 @@ def make_clip(**changes: Any) -> Any:
 def make_siglip(**changes: Any) -> Any:
     """A SigLIP config, changed as a CLIP config is."""
     return _tiny("siglip", SiglipConfig, {}, changes)
+
+
+def make_siglip2(**changes: Any) -> Any:
+    """A SigLIP 2 config of any resolution, changed as a CLIP config is."""
+    return _tiny("siglip2", Siglip2Config, {}, changes)
 
 
 def make_metaclip(**changes: Any) -> Any:
@@ -177,6 +182,22 @@ FAMILIES = {
         learns=0.8,
         pools_the_last=True,
     ),
+    "siglip2": Kind(
+        make_siglip2,
+        "Siglip2Model",
+        "TFSiglip2Model",
+        ("q_proj.weight", "k_proj.weight"),
+        {"vision_attention_dropout": 0.2},
+        {"text_attention_dropout": 0.2},
+        {},
+        (
+            {"text_num_hidden_layers": 4, "vision_intermediate_size": 53},
+            "siglip2/text_model/encoder/layers_._3/",
+            "siglip2/vision_model/encoder/layers_._0/mlp/fc1/kernel",
+        ),
+        learns=0.8,
+        pools_the_last=True,
+    ),
 }
 # By the family's name and what is odd: quick_gelu and gelu, the end of a CLIP text as the highest id and as the first of its
 # own, sides that leave a rest.
@@ -230,6 +251,21 @@ WHOLES: dict[str, dict[str, Any]] = {
         "vision_num_channels": 1,
         "vision_image_size": 22,
         "vision_patch_size": 4,
+        "vision_hidden_act": "gelu",
+        "text_hidden_size": 42,
+        "text_num_attention_heads": 7,
+        "text_num_hidden_layers": 2,
+        "text_hidden_act": "quick_gelu",
+        "text_projection_size": 30,
+        "text_layer_norm_eps": 0.2,
+    },
+    "siglip2": {},
+    "siglip2 of other sizes": {
+        "vision_hidden_size": 30,
+        "vision_num_attention_heads": 5,
+        "vision_num_channels": 1,
+        "vision_num_patches": 16,
+        "vision_patch_size": 3,
         "vision_hidden_act": "gelu",
         "text_hidden_size": 42,
         "text_num_attention_heads": 7,

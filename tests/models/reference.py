@@ -15,6 +15,7 @@ import transformers
 from safetensors.numpy import load_file
 from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 
+from tests.images import make_images
 from tests.towers import SIDES, TOWERS
 
 PROJECTION = 23
@@ -26,7 +27,9 @@ LEAVES = {
 }
 
 # Of families that keep everything in one layer.
-MAIN_LAYERS = {family: f"{family}/" for family in ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip")}
+MAIN_LAYERS = {
+    family: f"{family}/" for family in ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")
+}
 # Of those, what 5.x saves by another name.
 SAVED_IN_5 = {"altclip": ("vision_model.encoder.layers.", "vision_model.encoder.layer.")}
 
@@ -181,9 +184,7 @@ def make_inputs(
 ) -> dict[str, np.ndarray]:
     """Random images, and texts padded to ragged lengths with their attention mask."""
     rng = np.random.default_rng(seed)
-    vision, text = config.vision_config, config.text_config
-    size = size or vision.image_size
-    size = size if isinstance(size, (list, tuple)) else (size, size)
+    text = config.text_config
     pad = text.pad_token_id or 0
     ids = rng.integers(3, text.vocab_size - 1, (texts, length))
     mask = np.ones((texts, length), np.int64)
@@ -196,8 +197,24 @@ def make_inputs(
     return {
         "input_ids": ids,
         "attention_mask": mask,
-        "pixel_values": rng.normal(0, 1, (images, vision.num_channels, *size)).astype(np.float32),
+        **make_images(config.vision_config.to_dict(), images, rng, size),
     }
+
+
+def interpolated(grid: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """A grid ``(height, width, channels)`` resized bilinearly with antialiasing, as rows ``(height * width, channels)``.
+
+    Of results one column wide torch 2.13 gives a wrong one on a CPU, of those one row high a right one.
+    """
+    turned = shape[1] == 1
+    made = torch.nn.functional.interpolate(
+        grid.permute(2, 1, 0)[None] if turned else grid.permute(2, 0, 1)[None],
+        size=shape[::-1] if turned else shape,
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
+    )
+    return made[0].flatten(1).T  # a column is as long as a row
 
 
 def torch_inputs(inputs: dict[str, Any], dtype: Any = torch.float32) -> dict[str, Any]:

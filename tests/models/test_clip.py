@@ -164,9 +164,8 @@ def test_picking_a_class_needs_a_family() -> None:
     with pytest.raises(ModelError) as caught:
         AutoTwoTower.from_config(BertConfig())
     assert str(caught.value) == (
-        "config has model_type 'bert'; expected one of altclip, chinese_clip, clip, metaclip_2, siglip, "
-        "vision-text-dual-encoder. "
-        "Give the config of a model with two towers."
+        "config has model_type 'bert'; expected one of altclip, chinese_clip, clip, metaclip_2, siglip, siglip2, "
+        "vision-text-dual-encoder. Give the config of a model with two towers."
     )
     with pytest.raises(ModelError) as caught:
         AutoTwoTower()

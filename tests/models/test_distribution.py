@@ -22,6 +22,7 @@ devices = int(sys.argv[2])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
 from converter.models import named_variables
+from tests.images import make_images
 from tests.models.families import FAMILIES
 kind = FAMILIES[sys.argv[1]]
 import converter
@@ -36,10 +37,9 @@ with strategy.scope():
     for variable in named_variables(model).values():
         variable.assign(noise.standard_normal(variable.shape) * 0.1)
     model.compile(optimizer=keras.optimizers.SGD(0.5))
-vision = config.vision_config
 pairs = {
     "input_ids": noise.integers(3, 50, (3, 6)), "attention_mask": np.ones((3, 6), "int64"),
-    "pixel_values": noise.standard_normal((3, vision.num_channels, vision.image_size, vision.image_size)).astype("float32"),
+    **make_images(config.vision_config.to_dict(), 3, noise),
 }
 data = tf.data.Dataset.from_tensor_slices({n: np.concatenate([v] * devices) for n, v in pairs.items()}).batch(3 * devices)
 history = model.fit(data, epochs=1, verbose=0)

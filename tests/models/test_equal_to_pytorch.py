@@ -78,7 +78,7 @@ def test_explicit_positions_and_types_and_no_mask(case: Case) -> None:
     text = case.config.text_config
     inputs = {
         "input_ids": rng.integers(3, text.vocab_size, shape),
-        "pixel_values": case.inputs["pixel_values"],
+        **{name: value for name, value in case.images.items() if name != "pixel_attention_mask"},
         "position_ids": rng.integers(0, text.max_position_embeddings, shape),
     }
     assert ("token_type_ids" in case.keras.fields) == hasattr(text, "type_vocab_size")

@@ -29,21 +29,25 @@ import tensorflow as tf
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-SIGNATURE = {
-    "input_ids": tf.TensorSpec((None, None), tf.int32),
-    "attention_mask": tf.TensorSpec((None, None), tf.int32),
-    "pixel_values": tf.TensorSpec((None, None, None, None), tf.float32),
-}
+IDS = tf.TensorSpec((None, None), tf.int32)
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 
 
 def as_tf(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {name: tf.constant(value, SIGNATURE[name].dtype) for name, value in inputs.items()}
+    return {
+        name: tf.constant(value, tf.float32 if value.dtype.kind == "f" else tf.int32) for name, value in inputs.items()
+    }
+
+
+def signature(case: Case) -> dict[str, Any]:
+    """Nothing is known of any input but how many axes it has."""
+    pixels = tf.TensorSpec((None,) * case.inputs["pixel_values"].ndim, tf.float32)
+    return {name: pixels if name == "pixel_values" else IDS for name in case.inputs}
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
 def test_tf_function_with_unknown_batch_and_length(case: Case, xla: bool) -> None:
-    @tf.function(input_signature=[SIGNATURE], jit_compile=xla)
+    @tf.function(input_signature=[signature(case)], jit_compile=xla)
     def run(inputs: dict[str, Any]) -> Any:
         return case.keras(inputs, return_loss=False, **FLAGS)
 
@@ -59,7 +63,7 @@ def test_tf_function_with_unknown_batch_and_length(case: Case, xla: bool) -> Non
 
 
 def test_loss_in_a_graph_refuses_unequal_batches(one: Case) -> None:
-    @tf.function(input_signature=[SIGNATURE])
+    @tf.function(input_signature=[signature(one)])
     def run(inputs: dict[str, Any]) -> Any:
         return one.keras(inputs, return_loss=True).loss
 
@@ -70,12 +74,14 @@ def test_loss_in_a_graph_refuses_unequal_batches(one: Case) -> None:
 
 
 def test_an_image_of_another_size_fails_in_a_graph(one: Case) -> None:
-    @tf.function(input_signature=[SIGNATURE])
+    @tf.function(input_signature=[signature(one)])
     def run(inputs: dict[str, Any]) -> Any:
         return one.keras(inputs).logits_per_image
 
+    pixels = one.inputs["pixel_values"]
+    other = np.zeros((3, 3, 18, 24), np.float32) if pixels.ndim == 4 else pixels[..., :-1]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        run(as_tf({**one.inputs, "pixel_values": np.zeros((3, 3, 18, 24), np.float32)}))
+        run(as_tf({**one.inputs, "pixel_values": other}))
 
 
 def test_predict(one: Case) -> None:
@@ -232,7 +238,7 @@ def test_mixed_precision_stays_near(one: Case) -> None:
 def test_saved_model(one: Case, tmp_path: Path) -> None:
     archive = keras.export.ExportArchive()
     archive.track(one.keras)
-    archive.add_endpoint("serve", lambda inputs: one.keras(inputs).logits_per_image, input_signature=[SIGNATURE])
+    archive.add_endpoint("serve", lambda inputs: one.keras(inputs).logits_per_image, input_signature=[signature(one)])
     archive.write_out(str(tmp_path / "saved"), verbose=False)
     loaded = tf.saved_model.load(str(tmp_path / "saved"))
     np.testing.assert_allclose(loaded.serve(as_tf(one.inputs)), one.keras(one.inputs).logits_per_image, atol=1e-5)

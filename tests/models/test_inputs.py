@@ -46,8 +46,8 @@ def test_every_form_by_name_and_as_a_dictionary(one: Case, wanted: np.ndarray, f
 
 
 def test_by_position(one: Case, wanted: np.ndarray) -> None:
-    given = one.inputs
-    found = one.keras(given["input_ids"], given["pixel_values"], given["attention_mask"])
+    given = [one.inputs.get(field) for field in one.keras.fields]
+    found = one.keras(*given[: len(one.inputs)])
     np.testing.assert_array_equal(found.logits_per_image, wanted)
 
 
@@ -60,7 +60,9 @@ def test_dictionary_and_names_together(one: Case, wanted: np.ndarray) -> None:
 def test_towers_alone(one: Case) -> None:
     output = one.keras(one.inputs)
     text = one.keras.text_model(one.inputs["input_ids"], one.inputs["attention_mask"])
-    vision = one.keras.vision_model({"pixel_values": one.inputs["pixel_values"].tolist()})
+    vision = one.keras.vision_model({name: value.tolist() for name, value in one.images.items()})
+    given = [one.images[field] for field in one.keras.vision_model.input_fields]
+    np.testing.assert_array_equal(one.keras.vision_model(*given)[0], vision[0])
     np.testing.assert_array_equal(text.pooler_output, output.text_model_output.pooler_output)
     np.testing.assert_array_equal(vision[0], output.vision_model_output.last_hidden_state)
 

@@ -167,7 +167,7 @@ def test_what_the_config_says_is_returned(kind: Kind) -> None:
 def test_features_are_the_projections(one: Case) -> None:
     output = one.keras(one.inputs)
     texts = one.keras.get_text_features(one.inputs["input_ids"], one.inputs["attention_mask"])
-    images = one.keras.get_image_features(one.inputs["pixel_values"])
+    images = one.keras.get_image_features(**one.images)
     for features, embeds in ((texts, output.text_embeds), (images, output.image_embeds)):
         features = np.asarray(features)
         assert features.shape == embeds.shape
@@ -179,15 +179,13 @@ def test_features_are_the_projections(one: Case) -> None:
 def test_features_equal_pytorch(one: Case) -> None:
     import torch
 
-    inputs = reference.torch_inputs(one.inputs)
-    pixels = inputs.pop("pixel_values")
     with torch.no_grad():
-        texts = one.torch.get_text_features(**inputs).pooler_output.numpy()
-        images = one.torch.get_image_features(pixel_values=pixels).pooler_output.numpy()
-    given = {name: value for name, value in one.inputs.items() if name != "pixel_values"}
+        texts = one.torch.get_text_features(**reference.torch_inputs(one.texts)).pooler_output.numpy()
+        images = one.torch.get_image_features(**reference.torch_inputs(one.images)).pooler_output.numpy()
+    given = one.texts
     np.testing.assert_allclose(one.keras.get_text_features(**given), texts, atol=1e-5)
     np.testing.assert_allclose(one.keras.get_text_features(given, return_dict=True), texts, atol=1e-5)
-    np.testing.assert_allclose(one.keras.get_image_features(pixel_values=one.inputs["pixel_values"]), images, atol=1e-5)
+    np.testing.assert_allclose(one.keras.get_image_features(one.images), images, atol=1e-5)
 
 
 def test_losses_by_hand() -> None:
@@ -202,10 +200,21 @@ def test_losses_by_hand() -> None:
         contrastive_loss(logits[:2])
 
 
+def dummy_shapes(vision: Any) -> dict[str, tuple[int, ...]]:
+    if not hasattr(vision, "num_patches"):
+        return {"pixel_values": (3, 3, *[vision.image_size] * 2)}
+    count = vision.num_patches
+    return {
+        "pixel_values": (3, count, 3 * vision.patch_size**2),
+        "pixel_attention_mask": (3, count),
+        "spatial_shapes": (3, 2),
+    }
+
+
 def test_dummy_inputs(one: Case) -> None:
     dummy = one.keras.dummy_inputs
     assert np.asarray(dummy["input_ids"]).tolist() == [[7, 6, 0, 0, 1], [1, 2, 3, 0, 0], [0, 0, 0, 4, 5]]
-    assert tuple(dummy["pixel_values"].shape) == (3, 3, *[one.config.vision_config.image_size] * 2)
+    assert {name: tuple(dummy[name].shape) for name in one.images} == dummy_shapes(one.config.vision_config)
     assert tuple(one.keras(dummy).logits_per_image.shape) == (3, 3)
 
 

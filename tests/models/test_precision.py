@@ -26,7 +26,8 @@ CONFIGS = [
     "dinov2+albert",
     "beit+clip_text_model",
     "siglip_vision_model+xlm-roberta-xl",
-][: rounds(3, 7)]
+    "siglip2",
+][: rounds(3, 8)]
 TAPS = ("image_embeds", "text_embeds", "logits_per_image")
 
 

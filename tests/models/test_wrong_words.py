@@ -131,8 +131,8 @@ def test_inputs_that_are_none(one: Case, value: Any) -> None:
     model = one.keras
     for call in (
         lambda: model(value),
-        lambda: model(input_ids=value, pixel_values=one.inputs["pixel_values"]),
-        lambda: model(input_ids=one.inputs["input_ids"], pixel_values=value),
+        lambda: model(input_ids=value, **one.images),
+        lambda: model(input_ids=one.inputs["input_ids"], **{**one.images, "pixel_values": value}),
         lambda: model.get_text_features(value),
         lambda: model.get_image_features(value),
         lambda: model.text_model(value),

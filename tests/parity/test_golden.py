@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from converter.errors import OptionError, ParityError
-from converter.parity.batches import Batch
+from converter.parity.batches import Batch, same_bits
 from converter.parity.runners.golden import MAX_BYTES, Recording, check_recording_path, read_recording, write_recording
 from converter.parity.runners.golden import METADATA as NEEDED
 from tests.parity.samples import METADATA, SEQUENCE, TEXTS, inputs, recording, taps
@@ -163,6 +163,42 @@ BAD_INPUTS = [
     ({"pixel_values": np.zeros((0, 3, 8, 8), np.float32)}, "pixel_values is float32 (0, 3, 8, 8)"),
     ({"pixel_values": np.full((1, 3, 8, 8), np.nan, np.float32)}, "pixel_values holds values that are not finite"),
 ]
+
+
+CUT = {
+    "pixel_values": np.ones((4, 6, 12), np.float32),
+    "pixel_attention_mask": np.ones((4, 6), np.int64),
+    "spatial_shapes": np.full((4, 2), 2),
+}
+BAD_INPUTS += [
+    ({**CUT, **changed}, message)
+    for changed, message in (
+        ({"pixel_values": np.ones((4, 3, 8, 8), np.float32)}, "expected float32 (images, patches, values)"),
+        ({"pixel_attention_mask": np.ones((4, 5), np.int64)}, "expected int64 (images, patches) (4, 6)"),
+        ({"pixel_attention_mask": np.full((4, 6), 3)}, "pixel_attention_mask holds 3, expected 0 and 1 only"),
+        ({"pixel_attention_mask": np.zeros((4, 6), np.int64)}, "pixel_attention_mask masks all of row 0"),
+        ({"spatial_shapes": np.full((4, 3), 1)}, "spatial_shapes is int64 (4, 3), expected int64 (images, 2)"),
+        (
+            {"spatial_shapes": np.full((4, 2), 0)},
+            "spatial_shapes holds 0 to 0, expected rows and columns of at least 1",
+        ),
+        ({"spatial_shapes": np.array([[1, 1]] * 3 + [[2, 4]])}, "whose product is at most the 6 patches"),
+        ({"spatial_shapes": np.full((4, 2), 2**32)}, "whose product is at most the 6 patches"),  # 0 in 64 bits
+    )
+]
+BAD_INPUTS.append(
+    (
+        {name: CUT[name] for name in ("pixel_values", "pixel_attention_mask")},
+        "pixel_attention_mask without spatial_shapes; give the rows and columns of each image",
+    )
+)
+
+
+def test_images_that_are_cut_up_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_recording(Recording(METADATA, (Batch("one", inputs(**CUT), taps()),)), path)
+    (batch,) = read_recording(path).batches
+    assert all(same_bits(batch.inputs[name], array) for name, array in CUT.items())
 
 
 @pytest.mark.parametrize(("changed", "message"), BAD_INPUTS)

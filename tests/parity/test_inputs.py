@@ -13,7 +13,7 @@ from converter.errors import ParityError
 from converter.names.rule_files import SIDES, Side, supported
 from converter.names.towers import input_rules, tower_defaults
 from converter.parity.batches import check_inputs
-from converter.parity.inputs import MAX_SEQUENCE, image_shape, read_vocabulary, takes_any_size
+from converter.parity.inputs import MAX_SEQUENCE, image_shape, read_vocabulary, takes_any_size, wanted_instead
 from converter.parity.making import EXTREME_PIXEL, make_batches
 
 VISION = {"model_type": "vit", "image_size": 12, "num_channels": 3}
@@ -93,6 +93,47 @@ def test_batches_are_well_formed_for_every_config(
             check_ends(ids, mask, known.end, end)
 
 
+def cut_up(**vision: Any) -> dict[str, Any]:
+    text = {"model_type": "siglip2_text_model", "vocab_size": 61, "max_position_embeddings": 23}
+    small = {"model_type": "siglip2_vision_model", "num_patches": 49, "patch_size": 2}
+    return {"model_type": "siglip2", "vision_config": {**small, **vision}, "text_config": text}
+
+
+@given(side=st.integers(1, 12), patch=st.integers(1, 4), seed=st.integers(0, 2**32))
+def test_images_that_are_cut_up_are_well_formed(side: int, patch: int, seed: int) -> None:
+    whole = cut_up(num_patches=side**2, patch_size=patch, num_channels=2)
+    for batch in make_batches(whole, seed):
+        check_inputs(batch.inputs, batch.title)
+        assert wanted_instead(batch.inputs, whole) is None
+        assert batch.inputs["pixel_values"].shape[1:] == (side**2, 2 * patch**2)
+
+
+def test_between_them_images_that_are_cut_up_meet_every_case() -> None:
+    batches = [batch.inputs for batch in make_batches(cut_up(num_patches=64))]
+    shapes = [tuple(shape) for inputs in batches for shape in inputs["spatial_shapes"].tolist()]
+    assert {(rows > columns) - (rows < columns) for rows, columns in shapes} == {-1, 0, 1}
+    assert any(max(shape) > 8 for shape in shapes), "more than the table of positions has"
+    assert any(min(shape) < 8 for shape in shapes), "fewer, where the filter is wider"
+    masks = [inputs.get("pixel_attention_mask") for inputs in batches]
+    assert any(mask is None for mask in masks)
+    for mask, inputs in zip(masks, batches, strict=True):
+        if mask is not None:
+            assert mask.sum(axis=1).tolist() == inputs["spatial_shapes"].prod(axis=1).tolist()
+    assert any(
+        mask is not None and len(set(mask.sum(axis=1))) == len(mask) > 1 and mask.all(axis=1).any() for mask in masks
+    )
+
+
+def test_pictures_are_cut_as_the_image_processor_cuts_them() -> None:
+    """A quarter each of the last batch is white, black, chequered and zero: so are patches, in the processor's order."""
+    whole = cut_up(num_patches=16, patch_size=2)
+    found = make_batches(whole)[-1].inputs["pixel_values"][0].reshape(4, 4, 2, 2, 3)
+    whole = {**config(), "vision_config": {**VISION, "image_size": 8}}
+    picture = make_batches(whole)[-1].inputs["pixel_values"]
+    np.testing.assert_array_equal(found.transpose(4, 0, 2, 1, 3).reshape(3, 8, 8), picture[0])
+    assert len(np.unique(picture)) == 3
+
+
 def check_ends(ids: Any, mask: Any, known: int | None, end: int | None) -> None:
     """CLIP pools where the end token stands: once per text, at its last position that counts."""
     for row, counts in zip(ids, mask, strict=True):
@@ -154,6 +195,20 @@ def test_texts_are_not_longer_than_can_be_compared() -> None:
         (
             {"vision_config": {"model_type": "vit", "image_size": [8, 8, 8]}},
             "vision_config: image_size [8, 8, 8] and num_channels 3 do not describe an image; correct the config",
+        ),
+        *(
+            (
+                {"vision_config": {"model_type": "siglip2_vision_model", **fields}},
+                f"vision_config: num_patches {said!r} and num_channels 3 do not describe an image; correct the config",
+            )
+            for fields, said in (
+                ({"num_patches": 250}, 250),
+                ({"num_patches": -4}, -4),
+                ({"num_patches": "16"}, "16"),
+                ({"num_patches": 10**18}, 10**18),
+                ({"patch_size": [16, 16]}, 256),
+                ({"patch_size": 257}, 256),
+            )
         ),
     ],
 )

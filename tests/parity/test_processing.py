@@ -61,3 +61,23 @@ def test_image_processors_make_what_their_towers_take(model_type: str, tmp_path:
     made = processing._processed(processor, pictures)["pixel_values"]
     assert made.shape == (len(pictures), channels, height, width)
     assert len(np.unique(made.round(4), axis=0)) == len(pictures) > 1
+
+
+def test_an_image_processor_that_cuts_pictures_up(tmp_path: Path) -> None:
+    """Pictures of any aspect ratio become patches, with a mask and the rows and columns of each."""
+    transformers = pytest.importorskip("transformers")
+    from PIL import Image
+
+    size = {"patch_size": 6, "max_num_patches": 30}
+    transformers.models.siglip2.image_processing_pil_siglip2.Siglip2ImageProcessorPil(**size).save_pretrained(tmp_path)
+    processor = processing._load(transformers.AutoImageProcessor, "image processor", tmp_path)
+    for number, picture in enumerate(((40, 40), (90, 20), (20, 70))):
+        Image.new("RGB", picture, (50 * number, 90, 7)).save(tmp_path / f"{number}.png")
+    made = processing._processed(processor, sorted(tmp_path.glob("*.png")))
+    assert {name: (array.dtype.name, array.shape) for name, array in made.items()} == {
+        "pixel_values": ("float32", (3, 30, 108)),
+        "pixel_attention_mask": ("int64", (3, 30)),
+        "spatial_shapes": ("int64", (3, 2)),
+    }
+    assert [int(rows > columns) - int(rows < columns) for rows, columns in made["spatial_shapes"]] == [0, -1, 1]
+    assert made["pixel_attention_mask"].sum(axis=1).tolist() == made["spatial_shapes"].prod(axis=1).tolist()

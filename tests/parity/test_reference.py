@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.errors import ParityError
+from converter.errors import ParityError, WorkerError
+from converter.names.families import JOINED, family
+from converter.names.rule_files import SIDES
 from converter.parity.batches import Batch
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import Tolerance
@@ -25,11 +28,14 @@ from converter.parity.runners.isolation import Worker
 from converter.parity.runners.options import ReferenceOptions
 from converter.parity.runners.reference import run_reference, start_reference
 from converter.parity.taps import INNER, is_inner, required_taps
-from tests.tiny import config_of, tensors_of, write_checkpoint
-from tests.towers import TOWERS, config_of_tower
+from tests.controls.faults import pair_tensors
+from tests.tiny import OF_FAMILIES, config_of, tensors_of, write_checkpoint
+from tests.torture import FULL
+from tests.towers import ROUND, TOWERS, config_of_tower
 
 pytestmark = pytest.mark.torch
 SECONDS = 120.0
+WHOLE = [name for name in OF_FAMILIES if name != JOINED]
 Altered = Callable[[Callable[[dict[str, Any]], object]], Path]
 
 
@@ -301,6 +307,29 @@ def test_an_environment_that_cannot_read_the_names_is_told_apart(tiny_folder: Pa
         ParityError, match=r"39 missing from the files: vision_model\.vision_model\..*versions before 5\.6"
     ):
         run_reference(tiny_folder, batches, python=Path(os.environ["COMPAT_PYTHON"]), seconds=SECONDS)
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("name", [name for n, name in enumerate(WHOLE) if FULL or (n + ROUND) % 3 == 0])
+def test_another_environment_has_the_towers_of_a_family(worker: Worker, tmp_path: Path, name: str) -> None:
+    """Whether or not its AutoConfig knows them by the model types that the sections of transformers 5 say."""
+    config = copy.deepcopy(OF_FAMILIES[name])
+    for side in SIDES:
+        config[f"{side}_config"]["model_type"] = family(name).default_tower(side)
+    folder = write_checkpoint(tmp_path / "pt", config, pair_tensors(config, 3))
+    batches, options = make_batches(config), ReferenceOptions(device="cpu", loss=True)
+    python = Path(os.environ["COMPAT_PYTHON"])
+    if name.startswith("siglip"):
+        with pytest.raises(
+            WorkerError, match=r"transformers 4\.57\.6 gives no hidden states of a Siglip2?Model; name "
+        ):
+            run_reference(folder, batches, options, python=python, seconds=SECONDS)
+        return
+    other = run_reference(folder, batches, options, python=python, seconds=SECONDS)
+    here = ask_run(worker, folder, batches, asdict(options), SECONDS)
+    assert json.loads(other.metadata["versions"])["transformers"].startswith("4.")
+    report = compare_runs(other, here, Tolerance(1e-4))
+    assert report.passed, report.verdict
 
 
 SWIGLU = {"use_swiglu_ffn": True, "mlp_ratio": 3}

@@ -96,5 +96,16 @@ def test_a_processor_of_another_model_is_refused(config: dict[str, Any]) -> None
     assert str(caught.value) == (
         "the image processor makes pictures of (3, 48, 40), the model takes (3, 40, 40); use the image processor of this model"
     )
+    cut = made(pixel_values=np.zeros((2, 9, 108), np.float32), spatial_shapes=np.full((2, 2), 3))
+    with pytest.raises(
+        ParityError, match=r"^the image processor makes pictures of \(9, 108\), the model takes \(3, 40, 40\)"
+    ):
+        sample_batch("t", cut, config)
+    vision = {"model_type": "siglip2_vision_model", "patch_size": 6, "num_patches": 25}
+    cutting = {**config, "model_type": "siglip2", "vision_config": vision}
+    assert list(sample_batch("t", cut, cutting).inputs)[:3] == ["pixel_values", "spatial_shapes", "input_ids"]
+    for wrong in (made(), {**cut, "pixel_values": np.zeros((2, 9, 107), np.float32)}):
+        with pytest.raises(ParityError, match=r", the model takes \(patches, 108\) and spatial_shapes; use the image "):
+            sample_batch("t", wrong, cutting)
     resizing = {**config, "vision_config": {**config["vision_config"], "model_type": "dinov2"}}
     assert sample_batch("t", made(pixel_values=np.zeros((2, 3, 48, 40), np.float32)), resizing).is_square

@@ -71,12 +71,12 @@ class AttentionPooling(CompositeLayer):
         rows = slice(index * self.block.width, (index + 1) * self.block.width)
         return ops.matmul(x, ops.transpose(self.weight.value[rows])) + self.offset.value[rows]
 
-    def call(self, x: Tensor) -> Tensor:
-        """``(batch, patches, width)`` to ``(batch, width)``."""
+    def call(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``(batch, patches, width)`` to ``(batch, width)``; ``bias`` is added to the scores ``(batch, 1, 1, patches)``."""
         probe = ops.broadcast_to(
             ops.cast(ops.convert_to_tensor(self.probe.value), x.dtype), (ops.shape(x)[0], 1, self.block.width)
         )
-        y, _ = attention(self, probe, x, None, self.block.heads, Dropout(0.0, None))
+        y, _ = attention(self, probe, x, bias, self.block.heads, Dropout(0.0, None))
         return (y + self.down(self.act(self.up(self.norm(y)))))[:, 0]
 
 

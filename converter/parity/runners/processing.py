@@ -15,6 +15,7 @@ import numpy as np
 
 from converter.errors import MissingPackage, ParityError, printable
 from converter.folder.files import read_json
+from converter.parity.batches import OF_PATCHES
 from converter.parity.inputs import read_vocabulary
 from converter.parity.runners.golden import Recording, write_recording
 from converter.parity.samples import sample_batch
@@ -81,7 +82,8 @@ def _processed(processor: Any, files: list[Path]) -> dict[str, Array]:
     made = _attempt(
         lambda: processor(images=pictures, return_tensors="np"), "the image processor cannot take the pictures"
     )
-    return {"pixel_values": np.asarray(made["pixel_values"], np.float32)}
+    cut = {name: np.asarray(made[name], np.int64) for name in OF_PATCHES if name in made}
+    return {"pixel_values": np.asarray(made["pixel_values"], np.float32), **cut}
 
 
 def _attempt(call: Callable[[], Any], failing: str) -> Any:

@@ -142,7 +142,7 @@ def _load_with_attention(source: Path, options: ReferenceOptions, family: Family
     kind = getattr(transformers, name, None)
     if kind is None:
         raise WorkerError(f"{source}: transformers {transformers.__version__} has no {name}; name a newer environment")
-    _check_known(source)
+    _check_known(source, family)
     choices: list[Any] = [asked]
     if asked != "eager":
         choices += [{"": asked, "vision_config": asked, "text_config": "eager"}]
@@ -168,10 +168,13 @@ def _load_with_attention(source: Path, options: ReferenceOptions, family: Family
     ) from refusal
 
 
-def _check_known(source: Path) -> None:
-    """Raises WorkerError where the transformers that is installed is too old for a tower, or too new."""
+def _check_known(source: Path, family: Family) -> None:
+    """Raises WorkerError where the transformers that is installed is too old for a tower, or too new.
+
+    A family's own towers come with its class, whatever the sections say.
+    """
     config = read_json(source / "config.json")
-    for section in ("vision_config", "text_config"):
+    for section in (f"{side}_config" for side in SIDES if family.default_tower(side) is None):
         named = (config.get(section) or {}).get("model_type")
         if isinstance(named, str) and named not in transformers.CONFIG_MAPPING:
             raise WorkerError(
@@ -218,6 +221,13 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         for hook in hooks:
             hook.remove()
     for tower in SIDES:
+        if (
+            getattr(output, f"{tower}_model_output").hidden_states is None
+        ):  # of SigLIP in 4.57, whose towers collect none
+            raise WorkerError(
+                f"transformers {transformers.__version__} gives no hidden states of a {type(model).__name__}; name an "
+                "environment with another version (--reference-python)"
+            )
         # Of a family whose towers end in the common space.
         given = pooled.setdefault(tower, getattr(output, f"{tower}_model_output").pooler_output)
         projected.setdefault(tower, given)
