@@ -162,6 +162,6 @@ def _tower(config: TwoTowerConfig, side: Side) -> dict[str, Any]:
     tower = config.tower(side)
     shown = (
         "hidden_size", "embed_dim", "num_hidden_layers", "depths", "num_attention_heads", "num_heads", "image_size",
-        "patch_size", "vocab_size", "max_position_embeddings",
+        "num_patches", "patch_size", "vocab_size", "max_position_embeddings",
     )  # fmt: skip
     return {"model_type": tower.model_type} | {name: tower.fields[name] for name in shown if name in tower.fields}

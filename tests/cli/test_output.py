@@ -149,6 +149,16 @@ def test_inspect(convert: Convert, here: Path, name: str, command: str) -> None:
     )
 
 
+def test_inspect_of_images_that_are_cut_up(convert: Convert, here: Path) -> None:
+    write_tiny(here / "src", family="siglip2")
+    run = convert("inspect", "src")
+    assert (run.status, run.err) == (0, "")
+    assert (
+        "  vision      siglip2_vision_model: hidden_size 32, num_hidden_layers 3, num_attention_heads 4, num_patches 25, "
+        "patch_size 6\n"
+    ) in run.out
+
+
 def test_inspect_says_why_not(convert: Convert, here: Path) -> None:
     (here / "src" / "config.json").write_text('{"model_type": "blip"}')
     run = convert("inspect", "src")
