@@ -15,6 +15,7 @@ TESTERS := $(shell grep -E '^(pytest|hypothesis|jsonschema)==' constraints/dev.t
 BIN := .venv/bin
 COMPAT_PYTHON ?= .venv-compat/bin/python
 FLAX_PYTHON ?= .venv-flax/bin/python
+OPENCLIP_PYTHON ?= .venv-openclip/bin/python
 OUT := out
 # What mirrors the rooms that move bytes.
 CORE_TESTS := tests/test_errors.py tests/test_folding.py tests/names tests/tensors tests/folder tests/checkpoints tests/conversion
@@ -80,6 +81,13 @@ endif
 		--requirement constraints/flax-4.50.txt
 	@touch $@
 
+.venv-openclip/.installed: constraints/open-clip.txt | .venv-compat/.installed
+	.venv-compat/bin/python -m venv --without-pip .venv-openclip
+	.venv-compat/bin/python -m pip --python .venv-openclip/bin/python install -qq --no-deps --requirement constraints/open-clip.txt
+	.venv-compat/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>"$$(.venv-openclip/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/compat.pth"
+	@touch $@
+
 .venv-oldest/.installed: pyproject.toml constraints/oldest-core.txt | .venv/.installed
 	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found, which NumPy 1.26 needs: say make OLDEST_PYTHON=..." >&2; exit 1; }
 	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
@@ -113,9 +121,9 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## other versions: transformers 4.46 to 4.57.6, with Flax too, the oldest of what the core needs, other Pythons, the wheel
+compat: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## other versions: transformers 4.46 to 4.57.6, with Flax too, OpenCLIP, the oldest of what the core needs, other Pythons, the wheel
 	$(MAKE) -j1 oldest pythons wheel-check # one after the other: each installs from this folder
-	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) \
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) OPENCLIP_PYTHON=$(abspath $(OPENCLIP_PYTHON)) \
 		$(BIN)/python -m pytest tests/compat tests/drafting -m "not torture"
 
 oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
@@ -143,12 +151,12 @@ hubs: ## the tests of the Hub with other versions of huggingface_hub
 wheel-check: .venv/.installed ## builds wheel and sdist, and runs the converter from the wheel alone
 	$(BIN)/python -m tests.wheel --python "$(PYTHON)"
 
-torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## what takes hours: every round of what the tests sample
+torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## what takes hours: every round of what the tests sample
 	TORTURE=1 FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "tf and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "jax and not compat"
-	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) \
+	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) OPENCLIP_PYTHON=$(abspath $(OPENCLIP_PYTHON)) \
 		$(BIN)/python -m pytest tests/compat tests/drafting
 	$(BIN)/python benchmarks/tolerances.py --results $(OUT)/torture/tolerances.json # every tower in two pairs, gone on with
 	$(MAKE) hubs installs
@@ -181,5 +189,5 @@ build: .venv/.installed ## wheel and sdist in dist/
 	$(BIN)/python -m build --outdir dist
 
 clean: ## removes what make made, environments included
-	rm -rf .venv .venv-compat .venv-flax .venv-oldest .venv-python3.* .venv-hub-* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-compat .venv-flax .venv-openclip .venv-oldest .venv-python3.* .venv-hub-* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,10 +27,12 @@ PEAK_MB = 200  # whatever the size
 MANY = 10_000  # tensors, from which on the time is theirs and not the start's or the bytes'
 # What may be timed: conversions between PyTorch safetensors and tf_model.h5, the other containers, and the rest.
 CASES = ("h5", "bin", "tf-safetensors", "help", "peer")
+# The same in OpenCLIP's layout, which has full CLIP models alone.
+OPEN_CLIP = "open_clip"
 # Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
 SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "clip-italian": (4, 8, CASES),
-    "clip-vit-b-32": (4, 8, ("h5", "peer")),
+    "clip-vit-b-32": (4, 8, ("h5", OPEN_CLIP, "peer")),
     "4gb": (3, 6, ("h5",)),
     "20000-tensors": (None, None, CASES[:-1]),
     "tiny": (None, None, CASES[:-1]),
@@ -65,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """One way to convert: which of CASES it belongs to, the command, its source, the container to write."""
+    """One way to convert: which of the cases it belongs to, the command, its source, the container to write."""
 
     part: str
     command: str
@@ -81,6 +83,7 @@ CONVERSIONS = (
     Conversion("bin", "tf2pt", "tf", "bin", "tf2pt to .bin"),
     Conversion("bin", "pt2tf", "bin", "h5", "pt2tf from .bin"),
     Conversion("tf-safetensors", "tf2pt", "tf-safetensors", "safetensors", "tf2pt from TF safetensors"),
+    Conversion(OPEN_CLIP, "pt2tf", OPEN_CLIP, "h5", "pt2tf from OpenCLIP"),
 )
 
 
@@ -99,7 +102,11 @@ def main() -> None:
     sizes = ["clip-italian", "clip-vit-b-32", "20000-tensors", "4gb"]
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=sizes, metavar="SIZE", help=", ".join(SIZES))
     parser.add_argument(
-        "--cases", nargs="+", choices=CASES, metavar="CASE", help=f"{', '.join(CASES)}; default: by size"
+        "--cases",
+        nargs="+",
+        choices=(*CASES, OPEN_CLIP),
+        metavar="CASE",
+        help=f"{', '.join((*CASES, OPEN_CLIP))}; default: by size",
     )
     parser.add_argument("--runs", type=int, default=9, help="timed rounds")
     parser.add_argument("--peer-runs", type=int, default=3, help="how many of them transformers takes part in")
@@ -148,9 +155,10 @@ def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
         "tf": ({"h5", "bin"}, ("pt2tf", str(folder / "pt"))),
         "tf-safetensors": ({"tf-safetensors"}, ("pt2tf", "--format", "safetensors", str(folder / "pt"))),
         "bin": ({"bin"}, ("tf2pt", "--format", "bin", str(folder / "tf"))),
+        OPEN_CLIP: ({OPEN_CLIP}, ("to", "pt", "--layout", OPEN_CLIP, str(folder / "pt"))),
     }
     for name, (needed_by, command_line) in recipes.items():
-        if needed_by.intersection(wanted) and not (folder / name / "config.json").exists():
+        if needed_by.intersection(wanted) and not list((folder / name).glob("*config.json")):
             command = [*CONVERT, *command_line, str(folder / name), "--quiet", "--no-check", *shard]
             subprocess.run(command, check=True, cwd=ROOT)
             (folder / name / "conversion.json").unlink()
@@ -177,7 +185,7 @@ def make_cases(size: str, folder: Path, wanted: Sequence[str], peer_rounds: int)
 
 def conversion_cases(size: str, folder: Path, conversion: Conversion, against: str) -> tuple[Case, Case]:
     """One conversion without and with the check."""
-    bare, checked, _ = SIZES[size] if conversion.part == "h5" else (None, None, ())
+    bare, checked, _ = SIZES[size] if conversion.part in ("h5", OPEN_CLIP) else (None, None, ())
     shard = ("--max-shard-size", SHARD[size]) if size in SHARD else ()
     line = (*CONVERT, conversion.command, "--quiet", "--format", conversion.format, *shard)
     source, out, name = str(folder / conversion.source), folder / "out", conversion.name

@@ -45,6 +45,17 @@ def test_it_times_every_container(tmp_path: Path) -> None:
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_open_clips_layout_is_timed_beside_its_twin() -> None:
+    """With the same bounds, and the same command."""
+    cases = {case.name: case for case in cases_of("clip-vit-b-32", Path("data"), SIZES["clip-vit-b-32"][2], 0)}
+    for name in ("pt2tf", "pt2tf --no-check"):
+        ours, theirs = cases[name], cases[name.replace("pt2tf", "pt2tf from OpenCLIP")]
+        assert (ours.at_most, ours.peak_mb) == (theirs.at_most, theirs.peak_mb) != (None, None)
+        swapped = {str(Path("data/pt")): str(Path("data/open_clip"))}
+        assert [swapped.get(word, word) for word in ours.command] == list(theirs.command)
+        assert theirs.against == "cp open_clip"
+
+
 @pytest.mark.parametrize(
     ("run", "found"),
     [
@@ -66,11 +77,14 @@ def test_bounds_are_those_of_the_size(tmp_path: Path) -> None:
     }
     assert bounds == {
         "clip-italian": {"pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8},
-        "clip-vit-b-32": {"pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8},
+        "clip-vit-b-32": {
+            "pt2tf --no-check": 4, "pt2tf": 8, "tf2pt --no-check": 4, "tf2pt": 8,
+            "pt2tf from OpenCLIP --no-check": 4, "pt2tf from OpenCLIP": 8,
+        },
         "4gb": {"pt2tf --no-check": 3, "pt2tf": 6, "tf2pt --no-check": 3, "tf2pt": 6},
         "20000-tensors": {},
         "tiny": {},
-    }
+    }  # fmt: skip
 
 
 def test_the_cost_per_tensor_is_told_where_there_are_many() -> None:

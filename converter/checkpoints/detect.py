@@ -23,6 +23,7 @@ from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
 from converter.folder.replacing import settle
+from converter.folder.sidecars import CONFIGS
 from converter.names.frameworks import among, command, framework_name, framework_names
 from converter.specs import Checkpoint, Framework, Wanted
 
@@ -74,7 +75,8 @@ def open_source(source: Path, framework: Wanted) -> tuple[Checkpoint, Path]:
             raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
         source = model_folder(source)
         folder = source if source.is_dir() else bundles.home(source)
-        inside(folder / "config.json", folder)
+        for name in CONFIGS:
+            inside(folder / name, folder)
         if not source.is_dir():
             kinds.refuse_state(source)
             kinds.refuse_shard(source)

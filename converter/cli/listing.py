@@ -9,6 +9,7 @@ import click
 
 from converter.cli.group import Command
 from converter.cli.printing import show
+from converter.names.layout_files import OWN
 
 if TYPE_CHECKING:
     from converter.names.listing import Supported
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command,
-    short_help="List the towers that are supported, and those that are refused.",
+    short_help="List the models, towers and formats that are supported.",
     epilog="Example: convert towers --markdown",
 )
-@click.option("--markdown", is_flag=True, help="Print the towers as a Markdown table.")
+@click.option("--markdown", is_flag=True, help="Print models, towers and formats as Markdown tables.")
 @click.option("--refused", is_flag=True, help="Print the model types that are refused as towers, and why.")
 def towers(markdown: bool, refused: bool) -> None:
-    """List the towers that are supported, with their TensorFlow class in transformers 4.57 where it had one."""
+    """List the models, the towers with their TensorFlow class in transformers 4.57, and the formats that are supported."""
     from converter.names.listing import towers as supported
 
     found = supported()
@@ -41,7 +42,17 @@ def tower_lines(found: Supported) -> Iterator[str]:
             f"  {tower.side:<6}  {tower.model_type:<{width}}  {', '.join(tower.frameworks)}  {tower.tensorflow_4 or ''}"
         )
         yield line.rstrip()
-    yield f"models: {', '.join(found.families.values())}"
+    yield "models, with their class in PyTorch and other layouts than transformers'"
+    width = max(len(model.model_type) for model in found.models)
+    for model in found.models:
+        named = f"{found.families[model.model_type]}  {', '.join(model.layouts[1:])}"
+        yield f"  {model.model_type:<{width}}  {named}".rstrip()
+    yield "formats"
+    width = max(len(format.format) for format in found.formats)
+    for format in found.formats:
+        what = "" if format.written else "read only"
+        layout = "" if format.layout == OWN else f"--layout {format.layout}"
+        yield f"  {format.framework:<4}  {format.format:<{width}}  {format.file}  {what or layout}".rstrip()
     yield "next: convert towers --refused lists the model types that are refused, and why"
 
 

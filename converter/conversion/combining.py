@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from converter.conversion.plan import Dropped
 from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
-from converter.errors import ConfigError
-from converter.folder.files import expanded, identities, identity, read_json
+from converter.errors import ConfigError, UnsupportedTower
+from converter.folder.files import expanded, identities, identity
 from converter.folder.staging import check_out, explained
 from converter.hub.download import Obtained, obtain
 from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
+from converter.names.expressions import truth
 from converter.names.families import joined
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side
@@ -77,7 +79,9 @@ def combine(
         held = {side: obtain(source, None) for side, source in zip(SIDES, (vision, text), strict=True)}
         seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
         towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in SIDES}
-        whole = _whole(held, projection_dim)
+        joined_as = {side: _joined_as(side, towers[side].config, held[side].label) for side in SIDES}
+        fit = all(said.fits for said in joined_as.values())
+        whole = _whole(held, projection_dim) if fit else None
         whole = None if whole is None else stack.enter_context(whole)
         width = whole.config.get("projection_dim", 512) if whole is not None else projection_dim or 512
         raw = {
@@ -85,7 +89,7 @@ def combine(
             "logit_scale_init_value": 2.6592,
             "model_type": family.model_type,
             "projection_dim": width,
-            **{f"{side}_config": _section(side, towers[side].config) for side in SIDES},
+            **{f"{side}_config": said.section for side, said in joined_as.items()},
         }
         config = check_config(raw)
         files = [file for tower in towers.values() for file in tower.files]
@@ -108,6 +112,7 @@ def combine(
             made_new=tuple(rule.names[KERAS] for rule in rules if rule.names[KERAS] not in found),
             dropped=_left_out(towers, found, same=whole is not None),
             before={file: seen.get(file) or identity(file) for file in files} | dict(small_files(seen)),
+            processor=towers["vision"].processor,
             progress=progress,
         )
 
@@ -116,19 +121,42 @@ def _whole(held: Mapping[Side, Obtained], projection_dim: int | None) -> TensorR
     """The model that both towers are of, whose trained projections then fit them; None where they are not of one."""
     if held["vision"].path.resolve() != held["text"].path.resolve():
         return None
-    folder = held["vision"].folder
-    raw = read_json(folder / "config.json")
-    if projection_dim is not None and projection_dim != raw.get("projection_dim", 512):
-        return None
     try:
-        return open_tensors(held["vision"].path, KERAS)
+        whole = open_tensors(held["vision"].path, KERAS)
     except ConfigError:  # a model of which there are rules for the towers alone
         return None
+    if projection_dim is not None and projection_dim != whole.config.get("projection_dim", 512):
+        with whole:  # and closed
+            return None
+    return whole
 
 
-def _section(side: Side, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A tower's config as part of a whole, which asks for fields that some classes of towers have not."""
-    return {**config, **required_fields(check_tower_config(side, config))}
+@dataclass(frozen=True)
+class _Joined:
+    """A tower's config as part of a dual encoder, and whether what stood behind the tower in its model fits there."""
+
+    section: Mapping[str, Any]
+    fits: bool
+
+
+def _joined_as(side: Side, config: Mapping[str, Any], where: str) -> _Joined:
+    """A tower's config as part of a whole, which knows some under another name and asks for fields that some have not.
+
+    Raises:
+        UnsupportedTower: a dual encoder cannot have it.
+    """
+    tower = check_tower_config(side, config, where)
+    said = tower.rules.get("dual_encoder", {}).get(tower.model_type, {})
+    if said:
+        if "as" not in said or truth(said.get("unless", "false"), tower.fields):
+            raise UnsupportedTower(
+                f"{where}: a dual encoder cannot have a {tower.model_type}: {said['why']}; name a tower of another model"
+            )
+        config = {**config, "model_type": said["as"]}
+        silent = check_tower_config(side, config, where).fields
+        config |= {name: value for name, value in tower.fields.items() if silent.get(name) != value}
+        tower = check_tower_config(side, config, where)
+    return _Joined({**config, **required_fields(tower)}, not said.get("anew", False))
 
 
 def _outside(rule: TensorRule) -> bool:

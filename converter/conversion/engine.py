@@ -287,6 +287,12 @@ def _warn(job: Job) -> None:
             job.config.tokenizer,
             job.config.text.fields["max_position_embeddings"],
         )
+    if job.config.cleaning:
+        _log.warning(
+            "%s: OpenCLIP gives its tokenizer texts %s, which the tokenizer need not do by itself; give it such texts",
+            job.source,
+            job.config.cleaning,
+        )
     said = warning(job.config, job.plan.source, job.plan.target)
     if said is not None and job.options.get("positions", "keep") == "keep":
         _log.warning("%s", said)
@@ -331,6 +337,7 @@ def write_tensors(
     seed: int | None = None,
     dropped: tuple[Dropped, ...] = (),
     before: Mapping[Path, Identity] | None = None,
+    processor: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
@@ -350,6 +357,7 @@ def write_tensors(
         seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.
         before: identities of the files that tensors are read from, before their headers were read.
+        processor: a preprocessor_config.json to write where ``sidecars`` have none.
         progress: called with a stage's name, bytes done and bytes in all.
 
     Returns:
@@ -362,7 +370,8 @@ def write_tensors(
     started = time.perf_counter()
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
-    job = _plan_job(target, Path(label), Path(expanded(out)), held, check_config(config), options, progress)
+    said = replace(check_config(config), processor=processor)
+    job = _plan_job(target, Path(label), Path(expanded(out)), held, said, options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     beside = tuple(name for folder in sidecars for name in lies_beside(folder) if name not in _names(before))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {}, beside=beside)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from converter.errors import TargetError, printable
-from converter.names.frameworks import framework_name
+from converter.names.frameworks import FORMATS, framework_name
 from converter.names.layout_files import LAYOUTS_OF_OTHERS, OWN, layout_file
 from converter.specs import Framework
-
-# By framework, the word for each container and the name of its file; the first is what silence means.
-FORMATS: Mapping[Framework, Mapping[str, str]] = {
-    "pt": {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"},
-    "tf": {"h5": "tf_model.h5", "safetensors": "model.safetensors"},
-    "flax": {"msgpack": "flax_model.msgpack", "safetensors": "model.safetensors"},
-}
 
 
 def choose(what: str, value: object, choices: Collection[str]) -> None:

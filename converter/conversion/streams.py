@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,10 +21,13 @@ from converter.folder.files import read_json
 from converter.hub.download import obtain
 from converter.hub.ids import Access
 from converter.names.buffers import holds
-from converter.names.configs import check_tower_config, config_beside, read_config, tower_section
+from converter.names.configs import check_config, check_tower_config, config_beside, read_config, tower_section
+from converter.names.dialects import normalise
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.layout_configs import layout_of
 from converter.names.rule_files import Side
+from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.system.processes import free_memory
 from converter.tensors.casts import DTYPES, numpy_dtype
@@ -42,6 +46,7 @@ class TensorReader:
         family: of a model with two towers; None for a tower.
         dropped: tensors that are not given out, and why.
         new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
+        processor: the preprocessor_config.json that another program's config asks for; None where there is none of it.
     """
 
     def __init__(
@@ -53,11 +58,13 @@ class TensorReader:
         dropped: tuple[Dropped, ...] = (),
         new: tuple[str, ...] = (),
         expected: tuple[tuple[StoredTensor, Array], ...] = (),
+        processor: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.family = family
         self.dropped = dropped
         self.new = new
+        self.processor = processor
         self._checkpoint = checkpoint
         self._expected = expected
         self._tensors = {tensor.name: tensor for tensor in tensors}
@@ -274,11 +281,18 @@ def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
     """
     checkpoint, folder = open_source(obtain(source, None).path, None)
     try:
-        raw = read_json(folder / "config.json")
-        section, _ = tower_section(side, raw, str(folder / "config.json"))
-        tower = check_tower_config(side, raw, str(folder / "config.json"))
+        path = config_beside(folder, checkpoint.files)
+        raw: Mapping[str, Any] = read_json(path)
+        processor = None
+        if layout_of(raw) is not None:
+            whole = check_config(raw, str(path))
+            raw, processor, found = whole.raw, whole.processor, normalise(checkpoint.tensors, compile_rules(whole))
+            beside = {**checkpoint.beside, **found.counters}
+            checkpoint = replace(checkpoint, tensors=found.tensors, beside=beside)
+        section, _ = tower_section(side, raw, str(path))
+        tower = check_tower_config(side, raw, str(path))
         plan = plan_tower(checkpoint, tower)
     except BaseException:
         checkpoint.close()
         raise
-    return TensorReader(checkpoint, section, None, plan.tensors, plan.dropped, plan.new)
+    return TensorReader(checkpoint, section, None, plan.tensors, plan.dropped, plan.new, processor=processor)

@@ -1,8 +1,8 @@
 """Turns a source into files on this disk: a path as it is, an id by way of the cache of huggingface_hub.
 
-Fetched are config.json, tokenizer and processor files, and one set of weights, of the top level or of the folder that
-modules.json leads to. The cache is huggingface_hub's own, at its place and under its rules, so that every other program
-shares it.
+Fetched are config.json (with OpenCLIP's weights its own), tokenizer and processor files, and one set of weights, of the
+top level or of the folder that modules.json leads to. The cache is huggingface_hub's own, at its place and under its
+rules, so that every other program shares it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.files import MAX_CONFIG_BYTES, expanded, inside
-from converter.folder.sidecars import MAX_SIDECAR_BYTES, SIDECARS
+from converter.folder.sidecars import CONFIGS, MAX_SIDECAR_BYTES, SIDECARS
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, Access, HubId, hub_id, is_id
 from converter.hub.ranges import remote_file
 from converter.names.frameworks import CANONICAL
+from converter.names.layout_files import layout_file, layout_of_weights
 from converter.specs import Framework, Wanted
 
 _LOG = logging.getLogger("converter.hub")
@@ -143,17 +144,21 @@ def obtain(
 
 
 def choose(snapshot: Snapshot, framework: Wanted) -> str:
-    """Chooses the weights file or index of a snapshot.
+    """Chooses the weights file or index of a snapshot, and fetches the config of another program's that goes with it.
 
     Raises:
         SourceError: there are none that can be used.
         HubError: there are none in the cache, and the Hub was not reached.
     """
     try:
-        return choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
+        main = choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
     except SourceError:
         _raise_unreached(snapshot)
         raise
+    layout = layout_of_weights(main)
+    if layout is not None and (config := str(layout_file(layout)["config"])) in snapshot.names:
+        _download(snapshot, (config,))
+    return main
 
 
 def _raise_unreached(snapshot: Snapshot) -> None:
@@ -163,7 +168,7 @@ def _raise_unreached(snapshot: Snapshot) -> None:
 
 
 def find_snapshot(wanted: HubId) -> Snapshot:
-    """Finds out which commit a revision stands for, fetches its config.json, and lists what lies beside it.
+    """Finds out which commit a revision stands for, fetches what says where its model is, and lists what lies beside that.
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
@@ -219,7 +224,7 @@ def _files_in(folder: Path, within: str) -> dict[str, int]:
 
 
 def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreached: Exception | None) -> Path:
-    """config.json in the cache, or modules.json where there is none, fetched where the Hub is reached."""
+    """config.json in the cache, or what is in its place, fetched where the Hub is reached."""
     with explained(str(wanted), wanted.revision):
         if unreached is not None:
             held = _cached(wanted)
@@ -241,31 +246,34 @@ def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreac
 
 
 def _first(wanted: HubId, names: Mapping[str, int]) -> str:
-    """What says where the model is: config.json, or modules.json where there is none; not too large to be fetched."""
+    """What says where the model is, not too large to be fetched: config.json, or else modules.json or OpenCLIP's config."""
     within = wanted.access.within
-    _check_config(wanted, _within(names, within))
-    if within or "config.json" in names or modules.NAME not in names:
+    held = _within(names, within)
+    _check_config(wanted, held)
+    if "config.json" in held:
         return f"{within}config.json"
-    if names[modules.NAME] > modules.MAX_MODULES_BYTES:
-        raise SourceError(
-            f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, too many for such a file; name another model"
-        )
-    return modules.NAME
+    if not within and modules.NAME in names:
+        if names[modules.NAME] > modules.MAX_MODULES_BYTES:
+            raise SourceError(
+                f"{wanted}: {modules.NAME} has {names[modules.NAME]:,} bytes, too many for such a file; name another model"
+            )
+        return modules.NAME
+    return within + next((name for name in CONFIGS if name in held), "config.json")
 
 
 def _check_config(wanted: HubId, names: Mapping[str, int]) -> None:
-    if names.get("config.json", 0) > MAX_CONFIG_BYTES:
-        raise SourceError(
-            f"{wanted}: config.json has {names['config.json']:,} bytes, too many for a config; name another model"
-        )
+    for name in CONFIGS:
+        if names.get(name, 0) > MAX_CONFIG_BYTES:
+            raise SourceError(f"{wanted}: {name} has {names[name]:,} bytes, too many for a config; name another model")
 
 
 def _cached(wanted: HubId) -> Path | None:
-    """config.json in the cache, or else modules.json."""
+    """config.json in the cache, or what is in its place."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     access = wanted.access
-    for name in (f"{access.within}config.json", *([] if access.within else [modules.NAME])):
+    first, *theirs = (f"{access.within}{name}" for name in CONFIGS)
+    for name in (first, *([] if access.within else [modules.NAME]), *theirs):
         held = try_to_load_from_cache(
             wanted.id, name, cache_dir=access.cache_dir or constants.HF_HUB_CACHE, revision=wanted.revision or "main"
         )

@@ -28,6 +28,7 @@ from converter.models.dtypes import AUTO, DTYPE_NAMES, take_dtype
 from converter.models.names import named_variables
 from converter.models.parts import Composite
 from converter.models.registry import family_class, side_of, tower_class, tower_config
+from converter.names.configs import config_beside
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side, supported
@@ -108,7 +109,7 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
     """
     revision, access = hub_arguments(source, kwargs)
     held = obtain(source, None, revision, access)
-    wanted = side or _side_of(read_json(held.folder / "config.json").get("model_type"))
+    wanted = side or _side_of(read_json(config_beside(held.folder)).get("model_type"))
     options: dict[str, Any] = {name: kwargs.pop(name) for name in ("name", "add_pooling_layer") if name in kwargs}
     with open_tower(held.path, wanted) as reader:
         options |= take_dtype(kwargs, reader)

@@ -67,6 +67,7 @@ class TwoTowerConfig:
         layout: whose layout the weights of this config lie in; None for transformers' own.
         processor: the preprocessor_config.json that another program's config asks for.
         tokenizer: id of the tokenizer that goes with such a config.
+        cleaning: what the other program does to texts before that tokenizer, in words; empty for nothing.
     """
 
     raw: Mapping[str, Any]
@@ -79,6 +80,7 @@ class TwoTowerConfig:
     layout: str | None = None
     processor: Mapping[str, Any] | None = None
     tokenizer: str | None = None
+    cleaning: str = ""
 
     def tower(self, side: Side) -> TowerConfig:
         """The tower of one side."""
@@ -156,6 +158,7 @@ def _from_layout(raw: Mapping[str, Any], layout: str, where: str) -> TwoTowerCon
         rewritten=said,
         processor=found.processor,
         tokenizer=found.tokenizer,
+        cleaning=found.cleaning,
     )
 
 

@@ -14,6 +14,18 @@ CANONICAL: Framework = "pt"
 # The framework whose names and layouts the models of this package have.
 KERAS: Framework = "tf"
 
+# By framework, the word for each container that is written, and the name of its file; the first is what silence means.
+FORMATS: Mapping[Framework, Mapping[str, str]] = {
+    "pt": {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"},
+    "tf": {"h5": "tf_model.h5", "safetensors": "model.safetensors"},
+    "flax": {"msgpack": "flax_model.msgpack", "safetensors": "model.safetensors"},
+}
+# What is read alone, and the file that it is known by.
+READ_ONLY: Mapping[Framework, Mapping[str, str]] = {
+    "pt": {"trainer's checkpoint": "*.ckpt, *.pt"},
+    "tf": {"SavedModel": "saved_model.pb", "TensorFlow checkpoint": "*.index", "Keras weights": "*.h5"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FrameworkRules:

@@ -15,6 +15,8 @@ from converter.names.rule_files import SIDES, Side
 Checked = Callable[[Any, Any, str], Any]
 _SECTIONS = ("model", *SIDES)
 _NONE = "none"
+# What the words of a rule file stand for: null, and the text that is spelled as it.
+_ALOUD = {_NONE: None, "'none'": "none"}
 _SHOWN = 60  # characters of a value that are shown
 
 
@@ -27,12 +29,14 @@ class Translated:
         layout: whose it was.
         processor: the preprocessor_config.json that goes with it; None where the config does not say.
         tokenizer: id of a tokenizer that gives the ids that the model was trained with.
+        cleaning: what the program does to texts before that tokenizer, in words; empty where it is the tokenizer's own.
     """
 
     raw: dict[str, Any]
     layout: str
     processor: Mapping[str, Any] | None
     tokenizer: str
+    cleaning: str
 
 
 def layout_of(raw: Mapping[str, Any]) -> str | None:
@@ -65,15 +69,14 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
     for section in _SECTIONS:
         trunk = kind.get("trunks", {}).get(said["vision_timm_model_name"], {}) if section == "vision" else {}
         held = {**sections[section], **trunk}
-        fields[section] = {
-            **fields["model"],
-            **{
-                name: checked(
-                    held.get(name, None if default == _NONE else default), default, _path(where, section, name)
-                )
-                for name, default in kind[section]["honoured"].items()
-            },
-        }
+        fields[section] = {**fields["model"]}
+        for name, said_by_default in kind[section]["honoured"].items():
+            default = None if said_by_default == _NONE else said_by_default
+            value = held.get(name, default)
+            if name in kind[section].get("only", ()):  # one of a few, checked above; false says no more than silence
+                fields[section][name] = default if value is False else value
+            else:
+                fields[section][name] = checked(value, said_by_default, _path(where, section, name))
     _check_square(fields["vision"], where)
     of = str(evaluate(kind["family"], {"text_pool_type": fields["text"].get("pool_type")}))
     ours = {
@@ -86,7 +89,7 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
     if not isinstance(tokenizer, str):
         raise ConfigError(f"{_path(where, 'text', 'hf_tokenizer_name')} is no text; correct the config")
     processor = _processor(raw, kind, fields["vision"]["image_size"], where)
-    return Translated(config, layout, processor, printable(tokenizer, 200))
+    return Translated(config, layout, processor, printable(tokenizer, 200), _cleaning(sections["text"], layout))
 
 
 def to_theirs(
@@ -109,7 +112,13 @@ def to_theirs(
             f"{layout_file(layout)['title']} has no {family}; it has {listed(list(families_of(layout)))}"
         )
     all_of = {f"{side}_{name}": value for side in SIDES for name, value in fields[side].items()}
-    known = {**kind.get("constants", {}), **config, **all_of, "family": family, "trunk": _trunk(kind, fields["vision"])}
+    known = {
+        **kind.get("constants", {}),
+        **config,
+        **all_of,
+        "family": family,
+        "trunk": _trunk(kind, fields["vision"], layout),
+    }
     inner: dict[str, Mapping[str, Any]] = {"model": {}, **{str(side): of for side, of in fields.items()}}
     found = {
         section: {name: evaluate(rule, {**known, **inner[section]}) for name, rule in kind[section]["theirs"].items()}
@@ -174,23 +183,26 @@ def _refuse_other_models(said: Mapping[str, Any], layout: str, where: str) -> No
 
 
 def _refuse_values(sections: Mapping[str, Mapping[str, Any]], kind: Mapping[str, Any], layout: str, where: str) -> None:
-    """Refuses fields that make another model of it, and those that nobody knows."""
+    """Refuses fields that make another model of it, by silence too, and those that nobody knows."""
     common = layout_file(layout)
     for section in _SECTIONS:
         rules, blocks = kind[section], common["blocks"] if section != "model" else {}
         only = {**blocks, **rules.get("only", {})}
         known = {*only, *rules["honoured"], *common["irrelevant"][section], *common["told_apart_by"][section]}
-        for name, value in sections[section].items():
-            shown = f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}"
-            allowed = [None if choice == _NONE else choice for choice in only.get(name, ())]
-            if name in only and not _is_one_of(value, allowed):
+        for name, choices in only.items():
+            value = sections[section].get(name, common["silence"][section].get(name))
+            allowed = [_ALOUD.get(choice, choice) if isinstance(choice, str) else choice for choice in choices]
+            if not _is_one_of(value, allowed):
+                silent = "" if name in sections[section] else " where nothing is said"
                 raise UnsupportedOption(
-                    f"{shown}, supported is {' or '.join(map(repr, allowed))}: transformers has no class for such a model"
+                    f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}{silent}, supported is "
+                    f"{' or '.join(map(repr, allowed))}: transformers has no class for such a model"
                 )
+        for name, value in sections[section].items():
             if name not in known:
                 raise UnsupportedOption(
-                    f"{shown}: a field that {common['title']} 3.3 does not have, and that may make another model of it; "
-                    "remove it"
+                    f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}: a field that {common['title']} "
+                    "3.3 does not have, and that may make another model of it; remove it"
                 )
 
 
@@ -201,22 +213,38 @@ def _is_one_of(value: Any, allowed: list[Any]) -> bool:
     return any(type(value) is type(choice) and value == choice for choice in allowed)
 
 
+def _cleaning(text: Mapping[str, Any], layout: str) -> str:
+    options = text.get("tokenizer_kwargs")
+    clean = options.get("clean") if isinstance(options, Mapping) else None
+    found: str = layout_file(layout)["cleaning"].get(clean, "") if isinstance(clean, str) else ""
+    return found if text.get("hf_tokenizer_name") else ""
+
+
 def _check_square(vision: Mapping[str, Any], where: str) -> None:
     size = vision["image_size"]
     if isinstance(size, list) and (len(set(map(repr, size))) != 1 or not isinstance(size[0], int)):
         raise UnsupportedOption(f"{_path(where, 'vision', 'image_size')} is {size!r}: images that are not square")
 
 
-def _trunk(kind: Mapping[str, Any], vision: Mapping[str, Any]) -> str:
-    """The trunk that has a vision tower's sizes, made for its image size if there is one; empty where there is none."""
-    ours = kind["vision"]["ours"]
-    fitting = [
-        name
-        for name, trunk in kind.get("trunks", {}).items()
-        if all(vision.get(field) == trunk[rule] for field, rule in ours.items() if rule in trunk)
-    ]
-    made_for = [name for name in fitting if name.endswith(f"_{vision.get('image_size')}")]
-    return next(iter([*made_for, *fitting]), "")
+def _trunk(kind: Mapping[str, Any], vision: Mapping[str, Any], layout: str) -> str:
+    """The trunk that has a vision tower's sizes and is made for its images; empty where the layout's towers are its own.
+
+    Raises:
+        UnsupportedOption: there is none.
+    """
+    if "trunks" not in kind:
+        return ""
+    sized = {
+        field: rule for field, rule in kind["vision"]["ours"].items() if rule in next(iter(kind["trunks"].values()))
+    }
+    for name, trunk in kind["trunks"].items():
+        # By its name alone: the program makes every tower as large as that says.
+        if name.endswith(f"_{vision['image_size']}") and all(vision[field] == trunk[of] for field, of in sized.items()):
+            return str(name)
+    said = [f"{name} {vision[name]!r}" for name in (*sized, "image_size")]
+    raise UnsupportedOption(
+        f"{layout_file(layout)['title']} has no vision tower with {listed(said, len(said))}; keep transformers' layout"
+    )
 
 
 def _processor(raw: Mapping[str, Any], kind: Mapping[str, Any], image_size: Any, where: str) -> dict[str, Any] | None:
@@ -270,4 +298,5 @@ def _processor(raw: Mapping[str, Any], kind: Mapping[str, Any], image_size: Any,
 
 
 def _path(where: str, section: str, name: str) -> str:
+    name = printable(name, _SHOWN)
     return f"{where}: {name}" if section == "model" else f"{where}: {section}_cfg.{name}"

@@ -33,3 +33,8 @@ def families_of(layout: str) -> Iterator[str]:
     """Model types of the families whose models a layout has."""
     for kind in kinds_of(layout).values():
         yield from kind["families"]
+
+
+def layout_of_weights(name: str) -> str | None:
+    """The other program's layout that a weights file is called after; None for transformers' own."""
+    return next((layout for layout in LAYOUTS_OF_OTHERS if name in layout_file(layout)["weights"].values()), None)

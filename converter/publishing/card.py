@@ -12,7 +12,8 @@ from typing import Any
 
 from converter.errors import SourceError, printable
 from converter.folder import proof
-from converter.names.frameworks import KERAS, framework_name, frameworks
+from converter.names.frameworks import KERAS, command, framework_name, frameworks
+from converter.names.layout_files import layout_file
 from converter.publishing.evidence import SOURCE, Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
@@ -35,7 +36,7 @@ def marker(evidence: Evidence) -> str:
 def section(evidence: Evidence, repository: str) -> str:
     """What was made from what, the figures of parity, how to reproduce them, and how to load it; Markdown."""
     recorded, raw = evidence.recorded, evidence.raw
-    command = recorded.direction
+    way = command(recorded.source_framework, recorded.target_framework)
     source = evidence.source if recorded.hub is not None else SOURCE
     described = f"Converted from `{_code(evidence.source)}`"
     if recorded.hub is not None:
@@ -51,7 +52,7 @@ def section(evidence: Evidence, repository: str) -> str:
         "To reproduce them:",
         "",
         "```console",
-        f"convert {command} {_code(source)} out {' '.join(option_words(raw))}".rstrip(),
+        f"convert {way} {_code(source)} out {' '.join(option_words(raw))}".rstrip(),
         "convert verify out",
         "```",
         "",
@@ -119,8 +120,9 @@ def metadata(text: str) -> dict[str, Any]:
 
 def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dict[str, Any]:
     listed = _listed(held.get("tags"))
+    library = "transformers" if evidence.layout is None else layout_file(evidence.layout)["library"]
     wanted = {
-        "library_name": held.get("library_name") or "transformers",
+        "library_name": held.get("library_name") or library,
         "tags": [
             *listed,
             *(tag for tag in (evidence.family.model_type, frameworks()[evidence.framework].tag) if tag not in listed),
@@ -208,6 +210,8 @@ def _runs(run: Any) -> str:
 
 
 def _loading(evidence: Evidence, repository: str) -> list[str]:
+    if evidence.layout is not None:
+        return [line.format(repository=repository) for line in layout_file(evidence.layout)["loading"]]
     of = ""
     home, name = "transformers", evidence.family.classes[evidence.framework]
     if evidence.framework == KERAS:

@@ -19,6 +19,7 @@ from converter.folder.proof import Proof, read_proof
 from converter.folder.replacing import settle
 from converter.hub.ids import COMMIT, is_id
 from converter.names.families import JOINED, Family, family, is_family
+from converter.names.layout_files import OWN, layout_of_weights
 from converter.parity.files_and_weights import verify_files
 from converter.specs import Framework
 
@@ -60,6 +61,11 @@ class Evidence:
     def family(self) -> Family:
         """Which kind of model it is; manifests of version 0.1 know one kind only."""
         return family(self.raw.get("family", JOINED))
+
+    @property
+    def layout(self) -> str | None:
+        """Whose layout they lie in; None for transformers' own."""
+        return next((layout for name in self.files if (layout := layout_of_weights(name)) is not None), None)
 
     @property
     def is_summed(self) -> bool:
@@ -158,9 +164,9 @@ def option_words(raw: Mapping[str, Any]) -> list[str]:
     not plain gives way to a word that says what belongs there, for a card has marks and fences of its own.
     """
     words = []
-    defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None}
+    defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None, "positions": "keep", "layout": OWN}
     for name, value in raw.get("options", {}).items():
-        if name in ("format", "dtype", "names", "max_shard_size", "config") and value != defaults.get(name, ""):
+        if name in ("format", "config", *defaults) and value != defaults.get(name, ""):
             word = shlex.quote(str(value)) if _PLAIN.fullmatch(str(value)) else name.upper()
             words.append(f"--{name.replace('_', '-')} {word}")
     return words

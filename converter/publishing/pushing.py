@@ -18,14 +18,14 @@ from typing import Any, BinaryIO, Literal
 from converter.arguments import checked
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
-from converter.conversion.formats import FORMATS
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
 from converter.folder.files import expanded, hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
-from converter.names.frameworks import framework_name
+from converter.names.frameworks import FORMATS, framework_name
+from converter.names.layout_files import layout_of_weights
 from converter.publishing import card
 from converter.publishing.evidence import Evidence, gather
 from converter.specs import JSON_FORMAT, Framework
@@ -277,6 +277,8 @@ def _refuse_hidden(repository: str, target: _Target, evidence: Evidence) -> None
     if written is None:
         return
     for name in WEIGHTS[ours][: WEIGHTS[ours].index(written)]:
+        if layout_of_weights(name) != layout_of_weights(written):  # each program takes its own
+            continue
         if name in target.files and ("safetensors" not in name or _framework_there(repository, target, name) == ours):
             raise TargetError(
                 f"{repository}: its {name} would be loaded instead of {written}; convert again so that {name} is written, "

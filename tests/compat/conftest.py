@@ -32,9 +32,9 @@ class PeerError(Exception):
 class Peer:
     """A running tests/compat/peer.py: ``peer("make", vision="vit", ...)`` asks it and returns its answer."""
 
-    def __init__(self, python: str, **environment: str) -> None:
+    def __init__(self, python: str, module: str = "tests.compat.peer", **environment: str) -> None:
         self._server = subprocess.Popen(
-            [python, "-m", "tests.compat.peer"],
+            [python, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -59,8 +59,8 @@ class Peer:
         self._server.communicate(timeout=60)
 
 
-def _serve(python: str, version: str, **environment: str) -> Iterator[Peer]:
-    peer = Peer(python, **environment)
+def _serve(python: str, version: str, module: str = "tests.compat.peer", **environment: str) -> Iterator[Peer]:
+    peer = Peer(python, module, **environment)
     assert peer("versions")["transformers"].startswith(version)
     yield peer
     peer.close()
@@ -107,6 +107,12 @@ def in_flax() -> Iterator[Peer]:
 def from_flax() -> Iterator[Peer]:
     """transformers 4.50.3 with flax, the last one whose ``from_flax`` works, laid over the environment of 4.57.6."""
     yield from _serve_overlaid(os.environ["FLAX_PYTHON"], "transformers-4.50", "4.50.3", JAX_PLATFORMS="cpu")
+
+
+@pytest.fixture(scope="session")
+def in_open_clip() -> Iterator[Peer]:
+    """OpenCLIP 3.3.0 over the environment of transformers 4.57.6."""
+    yield from _serve(os.environ["OPENCLIP_PYTHON"], "4.57.6", "tests.compat.open_clip_peer", USE_TF="0")
 
 
 Make = Callable[..., Path]

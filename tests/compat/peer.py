@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,12 @@ def randomise(model: torch.nn.Module, seed: int, logit_scale: float) -> None:
             elif tensor.is_floating_point():
                 digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
                 noise = np.random.default_rng(list(digest)).standard_normal(tuple(tensor.shape), dtype=np.float32)
-                tensor.copy_(torch.from_numpy(trained_looking(name, noise)))
+                tensor.copy_(torch.from_numpy(np.asarray(trained_looking(name, noise))))
 
 
 def trained_looking(name: str, noise: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Scales standard normal noise to what a trained tensor of that name and shape looks like."""
-    if "norm" in name.lower() or "layrnorm" in name:
+    if "norm" in name.lower() or "layrnorm" in name or ".ln_" in f".{name}":
         return noise * np.float32(0.2) + np.float32(name.endswith("weight"))
     if noise.ndim > 1 and "embedding" not in name and "token" not in name and "bias_table" not in name:
         return noise * np.float32(1.2 / np.sqrt(noise[0].size))
@@ -324,14 +324,14 @@ REQUESTS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-def main() -> None:
+def main(requests: Mapping[str, Callable[..., dict[str, Any]]] = REQUESTS) -> None:
     """Answers requests until standard input ends; whatever a library prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer: dict[str, Any] = {"ok": REQUESTS[request.pop("do")](**request)}
+            answer: dict[str, Any] = {"ok": requests[request.pop("do")](**request)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer, default=str), file=answers, flush=True)

@@ -12,9 +12,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converter import convert, inspect, verify
-from converter.errors import ConverterError, UnsupportedOption
+from converter.errors import ConverterError, CorruptCheckpoint, UnsupportedOption
 from converter.folder import manifest
+from converter.names.configs import check_config
+from converter.names.layout_configs import to_theirs
 from converter.names.layout_tables import make_table
+from tests.archives import dump, ordered, storage, tensor, write_archive
 
 FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures/names/open_clip.json").read_text())
 CONFIG: dict[str, Any] = {
@@ -119,6 +122,79 @@ def test_the_configs(tmp_path: Path) -> None:
     assert {**CONFIG["preprocess_cfg"], **again["preprocess_cfg"]} == CONFIG["preprocess_cfg"]
 
 
+def saved(path: Path, tensors: Tensors, prefix: str = "", **beside: Any) -> Path:
+    """As ``torch.save`` writes a state dict, in a dictionary with what a trainer keeps beside it."""
+    held, storages = {}, {}
+    for number, (name, array) in enumerate(tensors.items()):
+        count, kind = array.size, str(array.dtype)
+        strides = (
+            tuple(stride // array.itemsize for stride in np.ascontiguousarray(array).strides) if array.shape else ()
+        )
+        held[prefix + name] = tensor(storage(str(number), count, kind), 0, array.shape, strides)
+        storages[str(number)] = array.tobytes()
+    return write_archive(path, dump({**beside, "state_dict": ordered(held)} if beside else ordered(held)), storages)
+
+
+def test_a_pickle_and_what_its_trainer_leaves(tmp_path: Path) -> None:
+    """The same as from safetensors, whichever holds the weights."""
+    theirs = source(tmp_path / "src", prefix="text.")
+    convert(tmp_path / "src", tmp_path / "expected", "pt")
+    expected = load_file(tmp_path / "expected/model.safetensors")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(tmp_path / "src/open_clip_config.json", tmp_path / "bin")
+    saved(tmp_path / "bin/open_clip_pytorch_model.bin", theirs)
+    (tmp_path / "run").mkdir()
+    beside = {"epoch": 3, "name": "x", "optimizer": {"state": {0: {"step": 7}}, "param_groups": [{"lr": 1e-3}]}}
+    epoch = saved(tmp_path / "run/epoch_3.pt", theirs, "module.", **beside)
+    config = tmp_path / "src/open_clip_config.json"
+    model = tmp_path / "model.json"  # as open_clip's package has it: what stands in model_cfg
+    model.write_text(json.dumps(CONFIG["model_cfg"]))
+    for out, source_, given in (
+        ("from-bin", tmp_path / "bin", None),
+        ("from-epoch", epoch, config),
+        ("from-package", epoch, model),
+    ):
+        convert(source_, tmp_path / out, "pt", config=given)
+        found = load_file(tmp_path / out / "model.safetensors")
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name], strict=True)
+        assert (tmp_path / out / "preprocessor_config.json").exists() == (given != model)
+
+
+@pytest.mark.parametrize("dtypes", [("float16",), ("float16", "float32")])
+def test_half_precision_in_whole_or_in_part(tmp_path: Path, dtypes: tuple[str, ...]) -> None:
+    """As OpenCLIP's ``pure_fp16`` has it, and ``fp16``, which leaves norms and embeddings as they are."""
+    theirs = source(tmp_path / "src")
+    halves = {
+        name: array if len(dtypes) > 1 and ("ln_" in name or "embedding" in name) else array.astype("float16")
+        for name, array in theirs.items()
+    }
+    save_file(halves, tmp_path / "src/open_clip_model.safetensors")
+    assert {str(array.dtype) for array in halves.values()} == set(dtypes)
+    for way in ("pt", "tf", "flax"):
+        convert(tmp_path / "src", tmp_path / way, way)
+        convert(tmp_path / way, tmp_path / f"from-{way}", "pt", layout="open_clip")
+        back = load_file(tmp_path / f"from-{way}/open_clip_model.safetensors")
+        for name, array in halves.items():
+            np.testing.assert_array_equal(back[name], array, strict=True)
+    config = json.loads((tmp_path / "pt/config.json").read_text())
+    assert config.get("torch_dtype", "float16") == "float16"
+
+
+def test_query_key_and_value_of_two_dtypes(tmp_path: Path) -> None:
+    """Theirs is one tensor: it cannot be written, and says how it could."""
+    source(tmp_path / "src")
+    convert(tmp_path / "src", tmp_path / "pt", "pt")
+    path = tmp_path / "pt/model.safetensors"
+    tensors = load_file(path)
+    name = "vision_model.encoder.layers.0.self_attn.k_proj.weight"
+    save_file({**tensors, name: tensors[name].astype("float16")}, path, metadata={"format": "pt"})
+    with pytest.raises(ConverterError, match="choose one dtype with --dtype"):
+        convert(tmp_path / "pt", tmp_path / "out", "pt", layout="open_clip")
+    convert(tmp_path / "pt", tmp_path / "out", "pt", layout="open_clip", dtype="float32")
+
+
 def test_pooling_at_the_first_end_is_metaclip_2(tmp_path: Path) -> None:
     source(tmp_path / "src", changed("text_cfg", pool_type="eos", eos_id=7))
     found = inspect(tmp_path / "src")
@@ -132,6 +208,70 @@ def test_names_and_shapes_are_open_clips_own(kind: str) -> None:
     assert {name: list(shape) for name, shape in made.shapes.items()} == {
         name: shape for name, (shape, *_) in table.items()
     }
+
+
+# As ViT-B-16-SigLIP.json in open_clip 3.3.0 has it.
+SIGLIP: dict[str, Any] = {
+    "embed_dim": 768,
+    "init_logit_bias": -10,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224", "timm_model_pretrained": False,
+        "timm_pool": "map", "timm_proj": "none",
+    },
+    "text_cfg": {
+        "context_length": 64, "vocab_size": 32000, "hf_tokenizer_name": "timm/ViT-B-16-SigLIP",
+        "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 768, "heads": 12, "layers": 12, "no_causal_mask": True,
+        "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
+    },
+}  # fmt: skip
+
+
+def test_siglips_config_there_and_back() -> None:
+    found = check_config({"model_cfg": SIGLIP, "preprocess_cfg": {}}, "open_clip_config.json")
+    assert found.family.model_type == "siglip"
+    of = {side: found.tower(side).fields for side in ("vision", "text")}
+    assert (of["vision"]["hidden_act"], of["vision"]["hidden_size"], of["vision"]["image_size"]) == ("gelu", 768, 224)
+    assert (of["text"]["max_position_embeddings"], of["text"]["projection_size"]) == (64, 768)
+    assert (found.tokenizer, found.cleaning) == ("timm/ViT-B-16-SigLIP", "in lower case and without punctuation")
+    assert found.processor is not None
+    assert found.processor["size"] == {"height": 224, "width": 224}
+    assert to_theirs(found.fields, "siglip", "open_clip", of) == {
+        **SIGLIP,
+        "text_cfg": {**SIGLIP["text_cfg"], "mlp_ratio": 4.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "act"), [({"approximate": "tanh"}, "gelu_pytorch_tanh"), (None, "gelu"), (False, "gelu")]
+)
+def test_siglips_activation(said: Any, act: str) -> None:
+    """SigLIP 2 says that it is the approximation."""
+    config = {**SIGLIP, "text_cfg": {**SIGLIP["text_cfg"], "act_kwargs": said}}
+    found = check_config(config)
+    assert found.text.fields["hidden_act"] == act
+    of = {side: found.tower(side).fields for side in ("vision", "text")}
+    assert to_theirs(found.fields, "siglip", "open_clip", of)["text_cfg"].get("act_kwargs") == (said or None)
+
+
+@pytest.mark.parametrize("name", ["no_causal_mask", "pool_type", "norm_kwargs", "proj_bias", "timm_pool", "timm_proj"])
+def test_what_silence_means_in_open_clip_is_another_model_than_siglip(name: str) -> None:
+    silent = {
+        **SIGLIP,
+        **{side: {k: v for k, v in SIGLIP[side].items() if k != name} for side in ("vision_cfg", "text_cfg")},
+    }
+    with pytest.raises(UnsupportedOption, match=f"_cfg.{name} is .* where nothing is said, supported is"):
+        check_config(silent)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_size", 64), ("hidden_act", "gelu_new"), ("num_hidden_layers", 11)]
+)
+def test_a_tower_that_timm_does_not_have_is_not_written(field: str, value: object) -> None:
+    found = check_config(SIGLIP)
+    of = {"vision": {**found.vision.fields, field: value}, "text": found.text.fields}
+    with pytest.raises(UnsupportedOption, match=f"OpenCLIP has no vision tower with .*{field} {value!r}"):
+        to_theirs(found.fields, "siglip", "open_clip", of)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +319,7 @@ def test_what_open_clip_has_no_model_for_is_not_written(tmp_path: Path) -> None:
         (changed("vision_cfg", head_width=0), "cannot be right"),
         (changed("text_cfg", hf_tokenizer_name=3), "hf_tokenizer_name is no text"),
         (changed("vision_cfg", width=21), "tensor shapes that differ from open_clip_config.json"),
+        (changed("vision_cfg", **{"la\x7fter": 1}), "ter is 1: a field that"),
     ],
 )
 def test_hostile_configs_are_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
@@ -186,3 +327,13 @@ def test_hostile_configs_are_refused(tmp_path: Path, config: dict[str, Any], wor
     with pytest.raises(ConverterError) as error:
         convert(tmp_path / "src", tmp_path / "out", "tf")
     assert words in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_a_config_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    source(tmp_path / "src")
+    (tmp_path / "src/open_clip_config.json").rename(tmp_path / "other.json")
+    (tmp_path / "src/open_clip_config.json").symlink_to("../other.json")
+    with pytest.raises(CorruptCheckpoint, match=r"open_clip_config\.json: "):
+        convert(tmp_path / "src", tmp_path / "out", "tf")
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 NAMES = (
-    "safetensors", "archive", "hdf5", "bundle", "graph", "flax", "index", "modules", "config", "manifest", "golden",
+    "safetensors", "archive", "hdf5", "bundle", "graph", "flax", "index", "modules", "config", "open_clip",
+    "manifest", "golden",
 )  # fmt: skip
 _PROGRESS = re.compile(r"#(\d+)\s.*?cov: (\d+) ft: (\d+)(?: corp: (\d+))?")
 _MOST_FOUND = 20

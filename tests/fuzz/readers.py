@@ -18,10 +18,12 @@ from converter.checkpoints import flax, hdf5, object_graph, tensor_bundle, torch
 from converter.checkpoints import safetensors as ours
 from converter.checkpoints.detect import model_folder, read_header
 from converter.checkpoints.wire import UnsoundMessage
+from converter.conversion.other_layouts import theirs_of
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError, CorruptCheckpoint
+from converter.folder.files import json_bytes
 from converter.folder.manifest import read_manifest
-from converter.names.configs import TwoTowerConfig, read_config
+from converter.names.configs import TwoTowerConfig, check_config, read_config
 from converter.names.frameworks import frameworks
 from converter.names.rules import MAX_TENSORS, RuleSet, compile_rules
 from converter.parity.files_and_weights import verify_files, verify_weights
@@ -219,6 +221,26 @@ def _plan_both_ways(config: TwoTowerConfig, rules: RuleSet) -> None:
         assert all(math.prod(tensor.shape) == tensor.source.size for tensor in plan.tensors)
 
 
+def _read_open_clip(path: Path) -> None:
+    """As config.json, and its model, planned from and to OpenCLIP's own tensors, with a config that is read again."""
+    config = read_config(path)
+    if config.layout is None:
+        _read_config(path)
+        return
+    rules = compile_rules(config)
+    assert rules.table is not None
+    assert 0 < len(rules.tensors) <= 2 * MAX_TENSORS + 10
+    if len(rules.tensors) <= 300:
+        tensors = {name: StoredTensor(name, "float32", shape) for name, shape in rules.table.shapes.items()}
+        checkpoint = Checkpoint("pt", "made up", tensors, ())
+        for target, layout in (("pt", None), ("tf", None), ("pt", config.layout)):
+            plan = make_plan(checkpoint, config, target, layout=layout)
+            assert len(plan.tensors) == len(rules.tensors)
+            assert all(math.prod(tensor.shape) == tensor.source.size for tensor in plan.tensors)
+    again = json.loads(json_bytes(theirs_of(config, config.layout, config.processor or {})))
+    assert check_config(again).family == config.family
+
+
 def _read_modules(path: Path) -> None:
     folder = path.parent
     found = model_folder(folder)
@@ -323,6 +345,7 @@ READERS: dict[str, Reader] = {
     "index": Reader("model.safetensors.index.json", seeds.indices, mutators.mutate_json, _read_index, _prepare_index),
     "modules": Reader("modules.json", seeds.modules, mutators.mutate_json, _read_modules, _prepare_modules),
     "config": Reader("config.json", seeds.configs, mutators.mutate_json, _read_config),
+    "open_clip": Reader("open_clip_config.json", seeds.open_clip_configs, mutators.mutate_json, _read_open_clip),
     "manifest": Reader("conversion.json", seeds.manifests, mutators.mutate_json, _read_manifest, _prepare_manifest),
     "golden": Reader("golden.safetensors", seeds.golden_files, mutators.mutate_safetensors, _read_golden),
 }

@@ -253,6 +253,34 @@ def configs() -> Iterator[bytes]:
         yield from (json_bytes(case["config"]) for case in said["read"].values())
 
 
+def open_clip_configs() -> Iterator[bytes]:
+    """OpenCLIP's config of every kind of model, with all that its own files say, and with nothing that they need not say."""
+    towers = {"layers": 1, "width": 4, "heads": 2, "mlp_ratio": 2.0}
+    vision = {"layers": 1, "width": 4, "head_width": 2, "patch_size": 2, "image_size": 4, "mlp_ratio": 1.5}
+    text = {**towers, "context_length": 5, "vocab_size": 9}
+    process = {
+        "size": [4, 4], "mode": "RGB", "mean": [0.4, 0.5, 0.6], "std": [0.1, 0.2, 0.3], "interpolation": "bicubic",
+        "resize_mode": "shortest", "fill_color": 0,
+    }  # fmt: skip
+    clip = {"embed_dim": 3, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    yield json_bytes({"model_cfg": clip, "preprocess_cfg": process})
+    yield json_bytes({"model_cfg": {**clip, "text_cfg": {**text, "pool_type": "eos", "eos_id": 2}}})
+    yield json_bytes({"model_cfg": {**clip, "custom_text": True, "vision_cfg": {**vision, "image_size": [4, 4]}}})
+    yield json_bytes({"embed_dim": 3, "vision_cfg": {}, "text_cfg": {}})
+    siglip = {
+        "embed_dim": 768, "init_logit_bias": -10, "custom_text": True,
+        "vision_cfg": {
+            "image_size": 224, "timm_model_name": "vit_base_patch16_siglip_224", "timm_model_pretrained": False,
+            "timm_pool": "map", "timm_proj": "none",
+        },
+        "text_cfg": {
+            **text, "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
+            "act_kwargs": {"approximate": "tanh"}, "hf_tokenizer_name": "x/y", "tokenizer_kwargs": {"clean": "canonicalize"},
+        },
+    }  # fmt: skip
+    yield json_bytes({"model_cfg": siglip, "preprocess_cfg": {**process, "resize_mode": "squash"}})
+
+
 SMALLEST = {
     "model_type": "vision-text-dual-encoder", "projection_dim": 3, "logit_scale_init_value": 2.6592,
     "vision_config": {

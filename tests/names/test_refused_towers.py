@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from converter.conversion.formats import weights_file
 from converter.errors import UnsupportedTower
 from converter.names.configs import check_config, check_tower_config
+from converter.names.frameworks import CANONICAL, FORMATS
 from converter.names.listing import towers
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, rule_file, supported, tower_files
@@ -71,6 +73,23 @@ def test_the_list_has_every_tower_and_every_refusal() -> None:
     assert {"clip", "vision-text-dual-encoder"} <= set(found.families)
     assert "| bert | text | PyTorch, TensorFlow" in found.to_markdown()
     assert "| mpnet | text |" in found.to_markdown()
+
+
+def test_the_list_has_models_layouts_and_formats() -> None:
+    """Whatever ``--format`` and ``--layout`` take, and the file that they write."""
+    found = towers()
+    assert {model.model_type: model.classes[CANONICAL] for model in found.models} == found.families
+    layouts = {model.model_type: model.layouts for model in found.models}
+    assert layouts["siglip"] == ("transformers", "open_clip")
+    assert layouts["altclip"] == ("transformers",)
+    written = [format for format in found.formats if format.written]
+    assert {(format.framework, format.format) for format in written} == {
+        (framework, format) for framework, files in FORMATS.items() for format in files
+    }
+    for format in written:
+        assert weights_file(format.framework, format.format, format.layout) == format.file
+    assert "| bin | PyTorch | `open_clip_pytorch_model.bin` | open_clip | in and out |" in found.to_markdown()
+    assert "| SavedModel | TensorFlow | `saved_model.pb` | transformers | in |" in found.to_markdown()
 
 
 @pytest.mark.torch

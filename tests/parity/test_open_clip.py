@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from converter import convert, verify
@@ -37,3 +38,23 @@ def test_a_config_that_cannot_be_read_says_nothing_of_the_checkpoint(tmp_path: P
     convert(tmp_path / "src", tmp_path / "out", "tf")
     write_json(tmp_path / "src" / "open_clip_config.json", {"model_cfg": {}})
     assert verify(tmp_path / "out", weights_only=True).findings[1].status == "not checked"
+
+
+@pytest.mark.tf
+def test_models_and_towers_are_loaded_from_it(tmp_path: Path) -> None:
+    """As from the folder that it is converted to; a tower alone, too."""
+    from converter import TFCLIPModel
+    from converter.models import load_tower
+
+    source(tmp_path / "src")
+    convert(tmp_path / "src", tmp_path / "pt", "pt")
+    for load in (
+        TFCLIPModel.from_pretrained,
+        lambda folder: load_tower(folder, "vision"),
+        lambda folder: load_tower(folder, "text"),
+    ):
+        theirs, ours = load(tmp_path / "src"), load(tmp_path / "pt")
+        assert len(theirs.weights) == len(ours.weights) > 20
+        for one, other in zip(theirs.weights, ours.weights, strict=True):
+            assert one.path.partition("/")[2] == other.path.partition("/")[2]
+            np.testing.assert_array_equal(one.numpy(), other.numpy(), strict=True)
