@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from converter.models.families.siglip import TFSiglipModel
     from converter.models.families.siglip2 import TFSiglip2Model
     from converter.models.families.vision_text_dual_encoder import TFVisionTextDualEncoderModel
-    from converter.names.listing import Supported, SupportedTower, towers
+    from converter.names.listing import Supported, SupportedFamily, SupportedFormat, SupportedTower, towers
     from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.options import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
@@ -46,6 +46,8 @@ _HOMES = {
     "ConverterError": "converter.errors",
     "Publication": "converter.publishing.pushing",
     "Supported": "converter.names.listing",
+    "SupportedFamily": "converter.names.listing",
+    "SupportedFormat": "converter.names.listing",
     "SupportedTower": "converter.names.listing",
     "TFAltCLIPModel": "converter.models",
     "TFCLIPModel": "converter.models",
@@ -75,6 +77,8 @@ __all__ = [
     "ConverterError",
     "Publication",
     "Supported",
+    "SupportedFamily",
+    "SupportedFormat",
     "SupportedTower",
     "TFAltCLIPModel",
     "TFCLIPModel",

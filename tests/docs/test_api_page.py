@@ -17,7 +17,8 @@ from tests.docs.pages import ROOT
 
 # A name leaves this list, or changes, with a new major version only.
 STABLE = [
-    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Publication", "Supported", "SupportedTower",
+    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Publication", "Supported",
+    "SupportedFamily", "SupportedFormat", "SupportedTower",
     "TFAltCLIPModel", "TFCLIPModel", "TFChineseCLIPModel", "TFMetaClip2Model", "TFSiglip2Model", "TFSiglipModel",
     "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "convert", "inspect", "pt2tf", "push",
     "record_reference", "tf2pt", "tf_to_pt_weight_rename", "towers", "verify",
