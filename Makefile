@@ -178,8 +178,8 @@ docs: .venv/.installed ## docs/api.md from the docstrings, docs/terminal.svg fro
 	$(BIN)/python docs/make_api.py
 	$(BIN)/python docs/make_picture.py
 
-bench: .venv/.installed .venv-compat/.installed ## times conversions, verify and the model against cp, PyTorch and transformers 4.57.6; needs 13 GB of disk
-	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/convert.py
+bench: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## times conversions, verify and the model against cp, PyTorch and transformers; needs 14 GB of disk
+	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python benchmarks/convert.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/verify.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/models.py
 	for size in dinov3-vit-b-16 swinv2-tiny; do $(BIN)/python benchmarks/models.py --size $$size --contenders ours torch --loads 0 \

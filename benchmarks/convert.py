@@ -23,10 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 CONVERT = (sys.executable, "-m", "converter")
 PEER = "transformers 4.57.6 from_pt"
+PEER_OF_FLAX = "transformers 4.50.3 from_flax"
 PEAK_MB = 200  # whatever the size
 MANY = 10_000  # tensors, from which on the time is theirs and not the start's or the bytes'
-# What may be timed: conversions between PyTorch safetensors and tf_model.h5, the other containers, and the rest.
-CASES = ("h5", "bin", "tf-safetensors", "help", "peer")
+# What may be timed: conversions between PyTorch safetensors and tf_model.h5, the other containers, Flax, and the rest.
+CASES = ("h5", "bin", "tf-safetensors", "flax", "help", "peer")
 # The same in OpenCLIP's layout, which has full CLIP models alone.
 OPEN_CLIP = "open_clip"
 # Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
@@ -34,7 +35,7 @@ SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "clip-italian": (4, 8, CASES),
     "clip-vit-b-32": (4, 8, ("h5", OPEN_CLIP, "peer")),
     "4gb": (3, 6, ("h5",)),
-    "20000-tensors": (None, None, CASES[:-1]),
+    "20000-tensors": (None, None, ("h5", "bin", "tf-safetensors", "help")),
     "tiny": (None, None, CASES[:-1]),
 }
 SHARD = {"4gb": "1GB", "tiny": "30KB"}
@@ -84,7 +85,11 @@ CONVERSIONS = (
     Conversion("bin", "pt2tf", "bin", "h5", "pt2tf from .bin"),
     Conversion("tf-safetensors", "tf2pt", "tf-safetensors", "safetensors", "tf2pt from TF safetensors"),
     Conversion(OPEN_CLIP, "pt2tf", OPEN_CLIP, "h5", "pt2tf from OpenCLIP"),
+    Conversion("flax", "to tf", "flax", "h5", "flax2tf"),
+    Conversion("flax", "to pt", "flax", "safetensors", "flax2pt"),
+    Conversion("flax", "to flax", "pt", "msgpack", "pt2flax"),
 )
+PEERS = {"pt2tf": PEER, "flax2pt": PEER_OF_FLAX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
         "tf-safetensors": ({"tf-safetensors"}, ("pt2tf", "--format", "safetensors", str(folder / "pt"))),
         "bin": ({"bin"}, ("tf2pt", "--format", "bin", str(folder / "tf"))),
         OPEN_CLIP: ({OPEN_CLIP}, ("to", "pt", "--layout", OPEN_CLIP, str(folder / "pt"))),
+        "flax": ({"flax"}, ("to", "flax", str(folder / "pt"))),
     }
     for name, (needed_by, command_line) in recipes.items():
         if needed_by.intersection(wanted) and not list((folder / name).glob("*config.json")):
@@ -180,14 +186,18 @@ def make_cases(size: str, folder: Path, wanted: Sequence[str], peer_rounds: int)
     if "peer" in wanted and python and peer_rounds:
         peer = (python, str(ROOT / "benchmarks" / "peer_convert.py"), str(folder / "pt"))
         cases["peer"] = Case(PEER, peer, folder / "out", "cp pt" if "cp pt" in cases else None, rounds=peer_rounds)
+    python = os.environ.get("FLAX_PYTHON")
+    if {"peer", "flax"} <= set(wanted) and python and peer_rounds and size not in SHARD:  # it reads no shards
+        peer = (python, str(ROOT / "benchmarks" / "peer_convert.py"), str(folder / "flax"))
+        cases["peer-flax"] = Case(PEER_OF_FLAX, peer, folder / "out", "cp flax", rounds=peer_rounds)
     return list(cases.values())
 
 
 def conversion_cases(size: str, folder: Path, conversion: Conversion, against: str) -> tuple[Case, Case]:
     """One conversion without and with the check."""
-    bare, checked, _ = SIZES[size] if conversion.part in ("h5", OPEN_CLIP) else (None, None, ())
+    bare, checked, _ = SIZES[size] if conversion.part in ("h5", OPEN_CLIP, "flax") else (None, None, ())
     shard = ("--max-shard-size", SHARD[size]) if size in SHARD else ()
-    line = (*CONVERT, conversion.command, "--quiet", "--format", conversion.format, *shard)
+    line = (*CONVERT, *conversion.command.split(), "--quiet", "--format", conversion.format, *shard)
     source, out, name = str(folder / conversion.source), folder / "out", conversion.name
     return (
         Case(f"{name} --no-check", (*line, "--no-check", source), out, against, bare, peak_mb=PEAK_MB),
@@ -242,7 +252,8 @@ def summarise(case: Case, runs: dict[str, list[Run]], tensors: int) -> dict[str,
     seconds = [run.seconds for run in runs[case.name]]
     median = statistics.median(seconds)
     ratio = median / statistics.median(run.seconds for run in runs[case.against]) if case.against else None
-    peer = statistics.median(run.seconds for run in runs[PEER]) if runs.get(PEER) else None
+    other = PEERS.get(case.name.removesuffix(" --no-check"))
+    peer = statistics.median(run.seconds for run in runs[other]) if other and runs.get(other) else None
     peak = max(run.peak_mb for run in runs[case.name])
     bounds = [(case.at_most, ratio, "x"), (case.seconds, median, " s"), (case.peak_mb, peak, " MB")]
     stated = [(bound, value, unit) for bound, value, unit in bounds if bound is not None]
@@ -255,7 +266,7 @@ def summarise(case: Case, runs: dict[str, list[Run]], tensors: int) -> dict[str,
         "peak_mb": peak,
         "times_cp": ratio,
         "us_per_tensor": median / tensors * 1e6 if case.against and tensors >= MANY else None,
-        "peer_ratio": peer / median if peer and case.name in ("pt2tf", "pt2tf --no-check") else None,
+        "peer_ratio": peer / median if peer else None,
         "bound": ", ".join(f"{bound:g}{unit}" for bound, _, unit in stated) or None,
         "holds": all(value is not None and value <= bound for bound, value, _ in stated),
         "runs": [asdict(run) for run in runs[case.name]],
