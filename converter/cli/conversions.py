@@ -13,6 +13,7 @@ from converter.cli.options import (
     config_option,
     conversion_options,
     overwrite_option,
+    positions_option,
     revision_option,
 )
 from converter.cli.printing import checkpoint_lines, conversion_lines, show
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="tf_model.h5, or TensorFlow's own model.safetensors.",
 )
+@positions_option
 @conversion_options
 def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
     """Convert a PyTorch (or Flax) checkpoint SRC to TensorFlow, into the folder OUT."""
@@ -90,13 +92,7 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
     help="For pt: names that every version of transformers reads, or those that a fresh 5.x model saves, which "
     "transformers 4 does not read of AltCLIP and of CLIP-like towers.",
 )
-@click.option(
-    "--positions",
-    type=click.Choice(["keep", "flax"]),
-    default="keep",
-    show_default=True,
-    help="Of RoBERTa kinds, between Flax and others: keep the same bits, or move the table for the same outputs.",
-)
+@positions_option
 @click.option(
     "--layout",
     type=click.Choice(["transformers", "open_clip"]),
@@ -133,6 +129,7 @@ def to(target: Framework, source: str, out: str, no_check: bool, **options: Any)
     type=click.IntRange(1),
     help="Width of the shared embedding space. Default: that of the source model if both towers come from one, else 512.",
 )
+@positions_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the new projections.")
 @overwrite_option
 def combine(vision: str, text: str, out: str, target: Framework, **options: Any) -> None:

@@ -18,6 +18,13 @@ revision_option = click.option(
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace the checkpoint in OUT; other files in it stay."
 )
+positions_option = click.option(
+    "--positions",
+    type=click.Choice(["keep", "flax"]),
+    default="keep",
+    show_default=True,
+    help="Of RoBERTa kinds, between Flax and others: keep the same bits, or move the table for the same outputs.",
+)
 config_option = click.option(
     "--config",
     type=click.Path(readable=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from converter.arguments import check_least, checked
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.formats import default_format, weights_file
 from converter.conversion.plan import Dropped
+from converter.conversion.positions import Positions, check_positions, warning
 from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
@@ -31,6 +33,7 @@ from converter.names.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 
 Array = np.ndarray[Any, Any]
+_log = logging.getLogger(__name__)
 
 
 @checked()
@@ -42,6 +45,7 @@ def combine(
     target: Framework = CANONICAL,
     format: str | None = None,
     projection_dim: int | None = None,
+    positions: Positions = "keep",
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -58,6 +62,8 @@ def combine(
         target: whose checkpoint to write.
         format: container, for example ``"h5"`` for TensorFlow; None for the usual one.
         projection_dim: width of the common space; None for that of the model that both towers are of, else 512.
+        positions: where ``text`` is Flax's and ``target`` is not, or the other way round, of RoBERTa's kinds: ``"keep"``
+            leaves the table of positions, ``"flax"`` moves it so that both give the same outputs.
         seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
@@ -78,7 +84,9 @@ def combine(
     with explained(out), ExitStack() as stack:
         held = {side: obtain(source, None) for side, source in zip(SIDES, (vision, text), strict=True)}
         seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
-        towers = {side: stack.enter_context(open_tower(held[side].path, side)) for side in SIDES}
+        serves = {"vision": None, "text": target if positions == "flax" else None}
+        towers = {side: stack.enter_context(open_tower(held[side].path, side, serves[side])) for side in SIDES}
+        check_positions(positions, towers["text"].framework, target)
         joined_as = {side: _joined_as(side, towers[side].config, held[side].label) for side in SIDES}
         fit = all(said.fits for said in joined_as.values())
         whole = _whole(held, projection_dim) if fit else None
@@ -86,12 +94,14 @@ def combine(
         width = whole.config.get("projection_dim", 512) if whole is not None else projection_dim or 512
         raw = {
             "architectures": [family.classes[CANONICAL]],
-            "logit_scale_init_value": 2.6592,
+            "logit_scale_init_value": float(np.float32(2.6592)),
             "model_type": family.model_type,
             "projection_dim": width,
             **{f"{side}_config": said.section for side, said in joined_as.items()},
         }
         config = check_config(raw)
+        if positions == "keep" and (said := warning(config.text, towers["text"].framework, target)):
+            _log.warning("%s", said)
         files = [file for tower in towers.values() for file in tower.files]
         found = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
         rules = compile_rules(config).tensors

@@ -15,7 +15,7 @@ from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
 from converter.conversion.other_layouts import check_layout
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
-from converter.conversion.positions import check_positions, warning
+from converter.conversion.positions import Positions, check_positions, warning
 from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
@@ -126,6 +126,7 @@ def pt2tf(
     config: Config = None,
     format: Literal["h5", "safetensors"] = "h5",
     dtype: Dtype = "keep",
+    positions: Positions = "keep",
     max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
@@ -143,6 +144,8 @@ def pt2tf(
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        positions: of a Flax source of RoBERTa's kinds, which this takes too: ``"keep"`` leaves the table of positions,
+            ``"flax"`` moves its rows so that TensorFlow gives Flax's outputs.
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
@@ -155,7 +158,8 @@ def pt2tf(
     Raises:
         ConverterError: see ``converter.errors``; nothing was written then.
     """
-    options = {"format": format, "dtype": dtype, "max_shard_size": max_shard_size}
+    moved = {"positions": positions} if positions != "keep" else {}
+    options = {"format": format, "dtype": dtype, **moved, "max_shard_size": max_shard_size}
     return run_conversion(
         ("pt", "flax"), "tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress
     )
@@ -293,7 +297,7 @@ def _warn(job: Job) -> None:
             job.source,
             job.config.cleaning,
         )
-    said = warning(job.config, job.plan.source, job.plan.target)
+    said = warning(job.config.text, job.plan.source, job.plan.target)
     if said is not None and job.options.get("positions", "keep") == "keep":
         _log.warning("%s", said)
     if any(HYBRID in change for change in job.config.rewritten):

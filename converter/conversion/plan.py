@@ -166,7 +166,7 @@ def make_plan(
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     if positions == "flax":
         place = next((rule.names[source] for rule in rules.tensors if rule.name == positions_of(config)), "")
-        found = shift_positions(found, config, place, source, serves or target)
+        found = shift_positions(found, config.text, place, source, serves or target)
     table = None if layout is None else make_table(layout, config.family.model_type, shapes_of(rules))
     restored, expected, dropped = _plan_buffers(taken, layout or target, names)
     planned = []

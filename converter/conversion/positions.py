@@ -14,7 +14,7 @@ import numpy as np
 
 from converter.conversion.formats import choose
 from converter.errors import TargetError
-from converter.names.configs import TwoTowerConfig
+from converter.names.configs import TowerConfig, TwoTowerConfig
 from converter.names.expressions import integer
 from converter.names.frameworks import CANONICAL, framework_name
 from converter.names.places import prefix
@@ -24,18 +24,18 @@ Positions = Literal["keep", "flax"]
 POSITIONS: tuple[Positions, ...] = ("keep", "flax")
 
 
-def offset(config: TwoTowerConfig, source: Framework, target: Framework) -> int:
+def offset(text: TowerConfig, source: Framework, target: Framework) -> int:
     """How many rows further on in the table of positions the target begins than the source; 0 where both agree."""
-    said = config.text.rules.get("positions")
+    said = text.rules.get("positions")
     if said is None:
         return 0
-    first = integer(said["first"], config.text.fields)
+    first = integer(said["first"], text.fields)
     begins = {key: 0 if key in said["from_zero"] else first for key in (source, target)}
     return begins[target] - begins[source]
 
 
 def shift_positions(
-    found: Mapping[str, StoredTensor], config: TwoTowerConfig, name: str, source: Framework, serves: Framework
+    found: Mapping[str, StoredTensor], text: TowerConfig, name: str, source: Framework, serves: Framework
 ) -> dict[str, StoredTensor]:
     """Moves the rows of the table of positions so that another framework's model gives the source's outputs.
 
@@ -43,12 +43,12 @@ def shift_positions(
 
     Args:
         found: the source's tensors by name.
-        config: the model's.
-        name: what the source calls the table.
+        text: config of the text tower.
+        name: what ``found`` calls the table.
         source: whose model ran on it.
         serves: whose model shall.
     """
-    rows = offset(config, source, serves)
+    rows = offset(text, source, serves)
     return {**found, name: _rolled(found[name], rows)} if rows and name in found else dict(found)
 
 
@@ -72,14 +72,14 @@ def table(config: TwoTowerConfig) -> str | None:
     return None if said is None else prefix(CANONICAL, config.family, config.text) + said["table"]
 
 
-def warning(config: TwoTowerConfig, source: Framework, target: Framework) -> str | None:
+def warning(text: TowerConfig, source: Framework, target: Framework) -> str | None:
     """What to say where equal weights give other outputs; None where they do not."""
-    if not offset(config, source, target):
+    if not offset(text, source, target):
         return None
-    first = integer(config.text.rules["positions"]["first"], config.text.fields)
+    first = integer(text.rules["positions"]["first"], text.fields)
     other = framework_name(source if source != "flax" else target)
     differs = (
-        f"{config.text.model_type}: Flax counts positions from 0, {other} from {first}, so the same weights give other "
+        f"{text.model_type}: Flax counts positions from 0, {other} from {first}, so the same weights give other "
         "outputs there. "
     )
     if target == "flax":

@@ -264,13 +264,14 @@ def check_whole(source: Path, in_torch: bool = False) -> Framework:
         return reader.framework
 
 
-def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
+def open_tower(source: str | os.PathLike[str], side: Side, positions_for: Framework | None = None) -> TensorReader:
     """Opens one tower, to read its tensors as the models of this package have them.
 
     Args:
         source: a checkpoint of the tower itself, with or without the base model's prefix and a head, or of a model with
             two towers. Of any framework; a folder, a file, or an id of the Hub.
         side: which tower.
+        positions_for: whose model shall give the same outputs, where a table of positions has to be moved for that.
 
     Returns:
         A context manager. Names begin with the main layer: ``bert/embeddings/word_embeddings/weight``. ``config`` is
@@ -291,7 +292,7 @@ def open_tower(source: str | os.PathLike[str], side: Side) -> TensorReader:
             checkpoint = replace(checkpoint, tensors=found.tensors, beside=beside)
         section, _ = tower_section(side, raw, str(path))
         tower = check_tower_config(side, raw, str(path))
-        plan = plan_tower(checkpoint, tower)
+        plan = plan_tower(checkpoint, tower, positions_for=positions_for)
     except BaseException:
         checkpoint.close()
         raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from converter.conversion.patterns import COMPARE, layers_beyond, way_of_layers
 from converter.conversion.plan import Dropped, PlannedTensor, check_floats
+from converter.conversion.positions import shift_positions
 from converter.errors import PlanError, listed
 from converter.folding import folded
 from converter.names.configs import TowerConfig
@@ -36,13 +37,16 @@ class TowerPlan:
     dropped: tuple[Dropped, ...]
 
 
-def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = KERAS) -> TowerPlan:
+def plan_tower(
+    checkpoint: Checkpoint, tower: TowerConfig, target: Framework = KERAS, positions_for: Framework | None = None
+) -> TowerPlan:
     """Plans the reading of one tower.
 
     Args:
         checkpoint: of any framework.
         tower: what its config says.
         target: whose names and layouts are wanted.
+        positions_for: whose model shall give the same outputs, where a table of positions has to be moved for that.
 
     Raises:
         PlanError: a tensor of the tower is missing or has another shape than the config says.
@@ -50,6 +54,8 @@ def plan_tower(checkpoint: Checkpoint, tower: TowerConfig, target: Framework = K
     rules = compile_tower(tower)
     found = _find(checkpoint, tower, rules)
     source = checkpoint.framework
+    if positions_for is not None and "positions" in tower.rules:
+        found = shift_positions(found, tower, tower.rules["positions"]["table"], source, positions_for)
     fresh = tuple(tower.rules.get("new_if_missing", ()))
     planned: list[PlannedTensor] = []
     new: list[str] = []

@@ -44,7 +44,7 @@ class AutoTwoTower:
                 (``id@revision`` too).
             revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
-            from_pt: accepted for compatibility, ignored: what kind of checkpoint it is, is detected.
+            from_pt: accepted for compatibility, ignored: the framework is detected.
             **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``, as a Keras policy or the dtype of any framework,
                 or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
                 change. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,

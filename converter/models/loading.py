@@ -17,7 +17,9 @@ from transformers import AutoConfig
 
 from converter.arguments import checked
 from converter.conversion.engine import Conversion, write_tensors
+from converter.conversion.formats import choose
 from converter.conversion.plan import Dropped
+from converter.conversion.positions import POSITIONS, Positions, check_positions, warning
 from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json
@@ -28,7 +30,7 @@ from converter.models.dtypes import AUTO, DTYPE_NAMES, take_dtype
 from converter.models.names import named_variables
 from converter.models.parts import Composite
 from converter.models.registry import family_class, side_of, tower_class, tower_config
-from converter.names.configs import config_beside
+from converter.names.configs import TowerConfig, check_config, check_tower_config, config_beside
 from converter.names.families import Family
 from converter.names.frameworks import CANONICAL, KERAS
 from converter.names.rule_files import SIDES, Side, supported
@@ -98,8 +100,8 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
         **kwargs: ``config`` instead of the checkpoint's; ``name``, ``add_pooling_layer`` and ``dtype`` (or
-            ``torch_dtype``, as for a whole model) of the tower; fields of the config to change; those of
-            ``hub_arguments``.
+            ``torch_dtype``, as for a whole model) of the tower; fields of the config to change; ``positions`` of a Flax
+            checkpoint, as ``converter.convert`` has it; those of ``hub_arguments``.
 
     Returns:
         The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
@@ -111,8 +113,10 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
     held = obtain(source, None, revision, access)
     wanted = side or _side_of(read_json(config_beside(held.folder)).get("model_type"))
     options: dict[str, Any] = {name: kwargs.pop(name) for name in ("name", "add_pooling_layer") if name in kwargs}
-    with open_tower(held.path, wanted) as reader:
+    moved = _moved(kwargs)
+    with open_tower(held.path, wanted, moved) as reader:
         options |= take_dtype(kwargs, reader)
+        _tell_positions(check_tower_config(wanted, reader.config), reader.framework, moved)
         config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
         tower = build_tower(config, wanted, *args, initial="empty", **options)
         tower.build()
@@ -137,8 +141,8 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
             process that may end: whoever changes the file changes the model, or ends it.
         **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` or ``torch_dtype``; fields of the config to
-            change; those of ``hub_arguments``. ``from_pt`` is accepted and ignored: what kind of checkpoint it is, is
-            detected.
+            change; ``positions`` of a Flax checkpoint, as ``converter.convert`` has it; those of ``hub_arguments``.
+            ``from_pt`` is accepted and ignored: the framework is detected.
 
     Returns:
         The model, built.
@@ -148,8 +152,10 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
     """
     options: dict[str, Any] = {"name": kwargs.pop("name", None)}
     revision, access = hub_arguments(source, kwargs)
-    with open_tensors(source, KERAS, revision, access) as reader:
+    moved = _moved(kwargs)
+    with open_tensors(source, KERAS, revision, access, moved) as reader:
         options |= take_dtype(kwargs, reader)
+        _tell_positions(check_config(dict(reader.config)).text, reader.framework, moved)
         kind = _class_for(reader.family, cls, source)
         config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
         model = kind(_changed(config, kwargs), initial="empty", **options)
@@ -197,8 +203,8 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         text: checkpoint of the text tower; not needed with ``text_model=``.
         *args: of both towers.
         **kwargs: with ``vision_`` or ``text_`` in front those of ``load_tower``, or ``vision_model`` and ``text_model``
-            themselves; ``dtype`` or ``torch_dtype`` of all; the others are fields of the dual encoder's config, such as
-            ``projection_dim``.
+            themselves; ``dtype`` or ``torch_dtype`` of all; ``positions`` of a text tower from Flax; the others are
+            fields of the dual encoder's config, such as ``projection_dim``.
 
     Returns:
         The model, built. Train it before use: its projections are random.
@@ -209,6 +215,8 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
     """
     towers: dict[str, Any] = {}
     dtypes = {name: kwargs.pop(name) for name in DTYPE_NAMES if name in kwargs}
+    if "positions" in kwargs:
+        kwargs.setdefault("text_positions", kwargs.pop("positions"))
     whole = {} if AUTO in dtypes.values() else take_dtype(dict(dtypes))
     for side, source in zip(SIDES, (vision, text), strict=True):
         own = {n.removeprefix(f"{side}_"): kwargs.pop(n) for n in list(kwargs) if n.startswith(f"{side}_")}
@@ -270,6 +278,25 @@ def _changed(config: Any, fields: Mapping[str, Any]) -> Any:
             )
         setattr(config, name, value)
     return config
+
+
+def _moved(arguments: dict[str, Any]) -> Framework | None:
+    """Takes ``positions`` out of the arguments: whose model shall give Flax's outputs, where a table has to be moved."""
+    positions: Positions = arguments.pop("positions", "keep")
+    choose("positions", positions, POSITIONS)
+    return KERAS if positions == "flax" else None
+
+
+def _tell_positions(text: TowerConfig, source: Framework, moved: Framework | None) -> None:
+    """Says what equal weights compute differently.
+
+    Raises:
+        TargetError: positions are to be moved of a checkpoint that is not Flax's.
+    """
+    if moved is not None:
+        check_positions("flax", source, KERAS)
+    elif said := warning(text, source, KERAS):
+        _LOG.warning("%s", said)
 
 
 def _tell(source: Source, report: LoadingReport) -> None:

@@ -49,7 +49,7 @@ def counted_alike(
         Batches, and notes that say what was done. A table that was moved is for texts padded on the right and without
         positions of their own; one that was kept is compared at the candidate's positions on both sides.
     """
-    first = offset(config, "flax", KERAS)
+    first = offset(config.text, "flax", KERAS)
     if not first:
         return tuple(batches), ()
     kind = config.text.model_type

@@ -225,8 +225,13 @@ def test_hybrid_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_people_type(tmp_path: Path) -> None:
-    """pt2tf of a Flax checkpoint; tf2pt says what would do."""
+    """pt2tf of a Flax checkpoint, with the option that its warning names; tf2pt says what would do."""
     assert pt2tf(FLAX / "clip-bert", tmp_path / "tf").direction == "flax2tf"
+    pt2tf(FLAX / "vit-roberta", tmp_path / "moved", positions="flax")
+    convert(FLAX / "vit-roberta", tmp_path / "same", "tf", positions="flax")
+    assert filecmp.cmp(tmp_path / "moved" / "tf_model.h5", tmp_path / "same" / "tf_model.h5", shallow=False)
+    with pytest.raises(TargetError, match="from PyTorch to TensorFlow positions do not change"):
+        pt2tf(FIXTURES / "clip-bert-tiny", tmp_path / "none", positions="flax")
     with pytest.raises(WrongFramework) as caught:
         tf2pt(FLAX / "clip-bert", tmp_path / "pt")
     assert str(caught.value) == (f"{FLAX / 'clip-bert'}: holds Flax weights, expected TensorFlow; use `convert to pt`")
@@ -318,3 +323,26 @@ def test_towers_alone(tmp_path: Path, prefix: str) -> None:
         for name in reader.names:
             if "projection" not in name and name != "logit_scale":
                 assert reader.read(name).tobytes() == tensors[name].tobytes()
+
+
+@pytest.mark.parametrize(("source", "target"), [("flax", "pt"), ("flax", "tf"), ("pt", "flax"), ("flax", "flax")])
+def test_positions_of_a_text_tower(tmp_path: Path, source: str, target: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """``combine`` says where equal bits give other outputs, and moves the table as ``convert`` does."""
+    convert(FLAX / "vit-roberta", tmp_path / "pt", "pt")
+    given = FLAX / "vit-roberta" if source == "flax" else tmp_path / "pt"
+    caplog.clear()
+    combine(tmp_path / "pt", given, tmp_path / "kept", target=target)
+    said = [message for message in caplog.messages if "Flax counts positions from 0" in message]
+    if source == target:
+        assert said == []
+        with pytest.raises(TargetError, match="from Flax to Flax positions do not change"):
+            combine(tmp_path / "pt", given, tmp_path / "moved", target=target, positions="flax")
+        return
+    assert len(said) == 1
+    combine(tmp_path / "pt", given, tmp_path / "moved", target=target, positions="flax")
+    table = "text_model.embeddings.position_embeddings.weight"
+    with open_tensors(tmp_path / "kept", "pt") as kept, open_tensors(tmp_path / "moved", "pt") as moved:
+        rows = 2 if source == "flax" else -2
+        np.testing.assert_array_equal(moved.read(table), np.roll(kept.read(table), rows, axis=0))
+        for name in kept.names:
+            assert name == table or kept.read(name).tobytes() == moved.read(name).tobytes()

@@ -284,6 +284,27 @@ def test_a_tower_of_a_dual_encoder_and_one_without_pooling(dual: Case, tmp_path:
     )
 
 
+@pytest.mark.parametrize("moved", [{}, {"positions": "flax"}])
+def test_positions_that_flax_counts_from_0(moved: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Loading a Flax checkpoint, or its text tower, says so; with the table moved TensorFlow gives Flax's outputs."""
+    folder = FIXTURES / "flax" / "vit-roberta"
+    golden = np.load(folder / "golden.npz")
+    model = TFVisionTextDualEncoderModel.from_pretrained(folder, **moved)
+    joined = TFVisionTextDualEncoderModel.from_vision_text_pretrained(folder, folder, **moved)
+    said = [message for message in caplog.messages if "roberta: Flax counts positions from 0" in message]
+    assert len(said) == (0 if moved else 2)
+    texts = {name: golden[name] for name in ("input_ids", "attention_mask")}
+    found = model(**texts, pixel_values=golden["pixel_values"]).text_embeds
+    np.testing.assert_allclose(found, golden["flax_text_embeds" if moved else "pt_text_embeds"], rtol=0, atol=3e-5)
+    np.testing.assert_array_equal(
+        joined.text_model(**texts).last_hidden_state, model.text_model(**texts).last_hidden_state
+    )
+    with pytest.raises(TargetError, match="from PyTorch to TensorFlow positions do not change"):
+        AutoTwoTower.from_pretrained(FIXTURES / "clip-bert-tiny", positions="flax")
+    with pytest.raises(ConverterError, match="positions 'move' does not exist"):
+        load_tower(folder, "text", positions="move")
+
+
 def test_towers_given_as_models(dual: Case, tmp_path: Path) -> None:
     places = save_towers(dual, tmp_path)
     text = load_tower(places["text bare"])
