@@ -340,10 +340,11 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
             )
     defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
     off = {name for name in known.get("nullable", ()) if config.get(name, defaults[name]) is None}
-    fields = {
-        name: None if name in off else _checked(config.get(name, _plain(default)), default, f"{where}.{name}")
-        for name, default in defaults.items()
-    }
+    fields = {}
+    for name, default in defaults.items():
+        value = config.get(name, _plain(default))
+        is_list = name in known.get("one_each", ()) and isinstance(value, list)
+        fields[name] = None if name in off else _checked(value, [] if is_list else default, f"{where}.{name}")
     for name, other in known.get("same_as", {}).items():
         if fields[name] is None:
             fields[name] = fields[other]

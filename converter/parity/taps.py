@@ -160,10 +160,17 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
 
 
 def attending(config: Any, wanted: bool) -> tuple[str, ...]:
-    """The towers of a config object that have attention maps, where they are ``wanted``: not those of convolutions."""
+    """The towers of a config object whose attention maps can be compared, where they are ``wanted``.
+
+    Convolutions have none, and those of a window have keys of their own for each query, which no mask of texts fits.
+    """
     found = ((tower, getattr(config, f"{tower}_config", None)) for tower in SIDES)
     rules = [(tower, tower_rules(tower, getattr(own, "model_type", None)) or {}) for tower, own in found]
-    return tuple(tower for tower, said in rules if wanted and "attention_output" in said.get("taps", INNER))
+    return tuple(
+        tower
+        for tower, said in rules
+        if wanted and "attention_output" in said.get("taps", INNER) and not said.get("inputs", {}).get("padded_inside")
+    )
 
 
 class InnerTaps:

@@ -42,6 +42,19 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "one token type": ("vit", "bert", {}, {"type_vocab_size": 1}),
     "two token types": ("vit", "roberta", {}, {"type_vocab_size": 2}),
     "relu": ("clip_vision_model", "bert", {"hidden_act": "relu"}, {"hidden_act": "gelu_new"}),
+    "longformer with a window for each layer": ("vit", "longformer", {}, {"attention_window": [8, 4]}),
+    "mobilebert without what makes it mobile": (
+        "vit",
+        "mobilebert",
+        {},
+        {
+            "trigram_input": False,
+            "classifier_activation": False,
+            "num_feedforward_networks": 1,
+            "use_bottleneck_attention": True,
+            "key_query_shared_bottleneck": False,
+        },
+    ),
     "a wide epsilon": ("vit", "xlm-roberta", {"layer_norm_eps": 1e-3}, {"layer_norm_eps": 1e-2}),
 }
 

@@ -14,6 +14,7 @@ from benchmarks.tolerances import MAX_FLOAT32, PAIRS_PER_TOWER, REAL, faults, pa
 from converter import towers
 from converter.cli import cli
 from converter.names.rule_files import supported
+from converter.names.towers import class_in_transformers_4
 from converter.parity.options import VerifyOptions
 from tests.docs.pages import PAGES, ROOT, command_lines, inline_code, name_of, prose, slug
 
@@ -141,6 +142,15 @@ def test_nothing_is_announced_twice() -> None:
 
 def test_towers_are_those_that_the_command_lists() -> None:
     assert f"\n\n{towers().to_markdown()}\n\n" in (ROOT / "README.md").read_text("utf-8"), "convert towers --markdown"
+
+
+def test_pairs_of_tensorflow_are_as_many_as_the_rules_say() -> None:
+    vision, text = (
+        [t for t in supported(side) if class_in_transformers_4(side, t, "tf")] for side in ("vision", "text")
+    )
+    assert (len(vision), len(text)) == (4, 11)
+    said = f"All {len(vision) * len(text)} pairs that transformers 4.57.6 runs in TensorFlow"
+    assert said in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_every_page_is_found_from_the_readme() -> None:

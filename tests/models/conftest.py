@@ -76,7 +76,7 @@ def angles_rounded_correctly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def softmax_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's MarkupLM, which has eager attention only, takes its softmax in float32 in a model of float64, too."""
+    """PyTorch's MarkupLM and Longformer, of eager attention only, take their softmax in float32 in float64, too."""
     softmax = torch.nn.functional.softmax
 
     def exact(x: Any, dim: Any = None, dtype: Any = None, **kwargs: Any) -> Any:

@@ -236,6 +236,10 @@ def test_refused_options() -> None:
         build_tower(make_config("mpnet", relative_attention_num_buckets=31).text_config)
     with pytest.raises(UnsupportedOption, match=r"^text_config\.eos_token_id is None, supported is one integer:"):
         build_tower(make_config("clip_text_model", eos_token_id=None).text_config)
+    with pytest.raises(
+        UnsupportedOption, match=r"^text_config\.key_query_shared_bottleneck is False, supported is True"
+    ):
+        build_tower(make_config("mobilebert", key_query_shared_bottleneck=False).text_config)
     with pytest.raises(UnsupportedOption, match=r"^xlm-roberta-xl config: pad_token_id is None; .* an integer\."):
         build_tower(make_config("xlm-roberta-xl", pad_token_id=None).text_config)
 
@@ -261,6 +265,37 @@ def test_big_bird_refuses_texts_of_which_pytorch_sees_some_blocks() -> None:
         UnsupportedOption, match=r"^text_config\.attention_type is 'sparse', supported is 'block_sparse' "
     ):
         build_tower(make_config("big_bird", attention_type="sparse").text_config)
+
+
+def test_longformer_sees_half_a_window_to_either_side() -> None:
+    tower = build_tower(make_config("longformer").text_config)
+    ids = np.arange(3, 27)[None]
+    changed = np.where(np.arange(24) == 12, 99, ids)
+    before, after = (
+        np.asarray(tower(given, output_hidden_states=True).hidden_states[1])[0] for given in (ids, changed)
+    )
+    apart = np.abs(before - after).max(1) > 1e-4
+    reach = tower.config.attention_window // 2
+    assert np.flatnonzero(apart).tolist() == list(range(12 - reach, 12 + reach + 1))
+
+
+@pytest.mark.parametrize("length", [5, 9, 24])  # Less than two windows, no multiple of one, a multiple.
+def test_longformers_rows_of_padding_are_those_of_pytorch(length: int) -> None:
+    """Padding sees nothing, not even itself; of a text that begins with it such a row is pooled."""
+    case = make_case(make_config("longformer"))
+    inputs = to_the_left(reference.make_inputs(case.config, length=length))
+    inputs["attention_mask"][1] = 0
+    wanted = run_torch(case.torch, inputs, **FLAGS)
+    assert not wanted["text.attentions.0"][-1, :, 0].any()
+    reference.assert_same(reference.taps(case.keras(inputs, **FLAGS)), wanted, 1e-5)
+
+
+@pytest.mark.parametrize(("window", "layers"), [(5, 2), (2, 2), ([4], 2), ([4, 2], 2)])
+def test_windows_that_longformer_does_not_have(window: Any, layers: int) -> None:
+    config = make_config("longformer", num_hidden_layers=layers).text_config
+    config.attention_window = window
+    with pytest.raises(UnsupportedOption, match=r"^text_config\.attention_window is .*, supported is an even number "):
+        build_tower(config)
 
 
 @pytest.mark.parametrize("kind", TEXT)

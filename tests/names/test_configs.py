@@ -303,6 +303,15 @@ def test_a_timm_model() -> None:
     )
 
 
+def test_a_number_that_may_be_one_for_each_layer() -> None:
+    """As transformers saves it; and only where the rules say so."""
+    tower = {"model_type": "longformer", "attention_window": [6, 4]}
+    assert check_tower_config("text", tower).fields["attention_window"] == [6, 4]
+    for wrong in ({"attention_window": "wide"}, {"attention_window": [4] * 5000}, {"num_hidden_layers": [2]}):
+        with pytest.raises(ConfigError, match=r"expected a value like "):
+            check_tower_config("text", {**tower, **wrong})
+
+
 def test_a_number_that_may_be_null() -> None:
     """And only where the rules say so."""
     tower = {"model_type": "dinov3_vit", "pos_embed_rescale": None}

@@ -249,6 +249,7 @@ def test_what_the_rule_files_say_of_inputs() -> None:
             "ends_with_eos",
             "literal_eos",
             "pad_token_id",
+            "padded_inside",
             "padded_right",
             "padding_id",
             "positions_after_padding",

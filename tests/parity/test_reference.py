@@ -356,3 +356,5 @@ def test_every_layer_of_every_tower_is_tapped(
     found = run(worker, folder, made)
     assert [name for name in required_taps(config, inner=True) if name not in found.batches[0].taps] == []
     assert found.metadata["inner"] == "attention_output mlp_output"
+    inner = {name: tap for name, tap in found.batches[0].taps.items() if is_inner(name) and name.startswith("text.")}
+    assert {tap.shape[1] for tap in inner.values()} == {made[0].inputs["input_ids"].shape[1]}

@@ -21,6 +21,7 @@ from converter.names.families import Family
 from converter.names.frameworks import CANONICAL
 from converter.names.rule_files import SIDES, Side
 from converter.names.spelling import branch_ends
+from converter.names.towers import input_rules
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import ReferenceOptions
@@ -207,7 +208,7 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         for tower, name in (("vision", "visual"), ("text", "text"))
         if (projection := getattr(model, f"{name}_projection", None)) is not None
     ]
-    hooks += [hook for tower in SIDES for hook in _hook_layers(model, tower, inner)]
+    hooks += [hook for tower in SIDES for hook in _hook_layers(model, tower, inner, batch)]
     try:
         with torch.inference_mode():
             output = model(
@@ -248,13 +249,15 @@ def _keep_projection(
     pooled[tower], projected[tower] = inputs[0], result
 
 
-def _hook_layers(model: Any, tower: Side, inner: InnerTaps) -> list[Any]:
+def _hook_layers(model: Any, tower: Side, inner: InnerTaps, batch: Batch) -> list[Any]:
     """Hooks on the dense layer that ends each branch of each layer, as the tower's rules have it."""
+    held = getattr(model, f"{tower}_model")
+    padded = input_rules(tower, held.config.model_type).get("padded_inside")
+    length = batch.inputs["input_ids"].shape[1]
 
     def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
-        inner.keep(tower, kind, result)
+        inner.keep(tower, kind, result[:, :length] if padded else result)
 
-    held = getattr(model, f"{tower}_model")
     return [
         module.register_forward_hook(partial(keep, kind))
         for name, module in held.named_modules()

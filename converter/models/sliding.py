@@ -1,0 +1,96 @@
+"""Attention in a sliding window (Longformer, https://arxiv.org/abs/2004.05150): a token sees its neighbours on either side.
+
+Queries are cut into chunks as long as the reach, and a chunk meets its own keys and those of the two chunks beside it, so
+that memory grows with length times window, not with the square of the length.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from converter.models.parts import Dropout, in_float32
+from converter.models.text_tower import lowest
+
+Tensor = Any
+
+
+def sliding_attention(
+    parts: Any, x: Tensor, keep: Tensor, reach: int, heads: int, drop: Dropout, training: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention of each token to those at most ``reach`` away, then the dense ``out``.
+
+    Args:
+        parts: an object with the dense parts ``query``, ``key``, ``value`` and ``out``.
+        x: ``(batch, length, width)``.
+        keep: ``(batch, length)``, 1 where a token is, 0 where padding is, which neither sees nor is seen.
+        reach: half the window.
+        heads: number of heads.
+        drop: dropout of the weights.
+        training: whether dropout is on.
+
+    Returns:
+        The output ``(batch, length, width)`` and the weights after dropout ``(batch, heads, length, 2 * reach + 1)``,
+        from ``reach`` places before a token to ``reach`` places behind it.
+    """
+    batch, length = ops.shape(x)[0], ops.shape(x)[1]
+    chunks = (length + reach - 1) // reach
+    rest = chunks * reach - length
+
+    def by_head(dense: Any) -> Tensor:
+        y = dense(x)
+        return ops.transpose(ops.reshape(y, (batch, length, heads, y.shape[-1] // heads)), (0, 2, 1, 3))
+
+    query, key, value = by_head(parts.query), by_head(parts.key), by_head(parts.value)
+    head = query.shape[-1]
+    query = ops.reshape(padded(query, 0, rest), (batch, heads, chunks, reach, head))
+    key, value = (with_neighbours(y, chunks, reach, rest) for y in (key, value))
+    keep = ops.cast(keep, query.dtype)[:, None, :, None]
+    asks = ops.reshape(padded(keep, 0, rest), (batch, 1, chunks, reach, 1))
+    answers = ops.swapaxes(with_neighbours(keep, chunks, reach, rest), -1, -2)
+    seen = answers * ops.cast(band(reach), query.dtype)
+    scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+    weights = in_float32(lambda y: softmax_where(y * head**-0.5, seen), scores)
+    weights = drop(weights * asks, training)
+    mixed = ops.reshape(ops.matmul(weights, value), (batch, heads, chunks * reach, head))[:, :, :length]
+    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (batch, length, heads * head))
+    return parts.out(mixed), around(weights, reach, (batch, heads, chunks * reach))[:, :, :length]
+
+
+def padded(x: Tensor, before: Any, behind: Any) -> Tensor:
+    """``(batch, heads, length, n)`` with zeros before and behind it."""
+    batch, heads, _, width = ops.shape(x)
+    zeros = [ops.zeros((batch, heads, count, width), dtype=x.dtype) for count in (before, behind)]
+    return ops.concatenate([zeros[0], x, zeros[1]], axis=2)
+
+
+def with_neighbours(x: Tensor, chunks: Any, reach: int, rest: Any) -> Tensor:
+    """``(batch, heads, length, n)`` to ``(batch, heads, chunks, 3 * reach, n)``: each chunk between those beside it."""
+    batch, heads, _, width = ops.shape(x)
+    x, whole = padded(x, reach, reach + rest), chunks * reach
+    beside = [x[:, :, first : first + whole] for first in (0, reach, 2 * reach)]
+    shape = (batch, heads, chunks, reach, width)
+    return ops.concatenate([ops.reshape(part, shape) for part in beside], axis=3)
+
+
+def band(reach: int) -> np.ndarray[Any, Any]:
+    """Which of the ``3 * reach`` keys of its chunk each of ``reach`` queries sees."""
+    ahead = np.arange(3 * reach)[None, :] - np.arange(reach)[:, None]
+    return (ahead >= 0) & (ahead <= 2 * reach)
+
+
+def softmax_where(scores: Tensor, seen: Tensor) -> Tensor:
+    """The softmax of the scores where ``seen`` is 1."""
+    return ops.softmax(scores + (1.0 - ops.cast(seen, scores.dtype)) * lowest(scores.dtype), axis=-1)
+
+
+def around(weights: Tensor, reach: int, shape: tuple[Any, Any, Any]) -> Tensor:
+    """Weights ``(batch, heads, chunks, reach, 3 * reach)`` to ``(*shape, 2 * reach + 1)``: those of the band alone."""
+    # Row r starts at r: with one more number to a row it would start a number earlier, so that all rows start at 0.
+    batch, heads, chunks = ops.shape(weights)[:3]
+    flat = ops.reshape(weights, (batch, heads, chunks, 3 * reach * reach))
+    flat = ops.concatenate([flat, ops.zeros((batch, heads, chunks, reach), dtype=flat.dtype)], axis=-1)
+    rows = ops.reshape(flat, (batch, heads, chunks, reach, 3 * reach + 1))
+    return ops.reshape(rows[..., : 2 * reach + 1], (*shape, 2 * reach + 1))
