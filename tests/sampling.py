@@ -2,7 +2,7 @@
 
 Every tower is in one pair in every run, outputs and gradients; what is left out are the checks that each tower has of its
 own (every variant, graphs, XLA, dropout, files), which grow with the number of towers: tests marked `by_turns`, which
-tests/conftest.py leaves out. `make torture` runs all of them.
+tests/conftest.py leaves out. Families take turns likewise in what Keras does with a model. `make torture` runs all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from converter.names.families import JOINED, families
+from converter.names.rule_files import SIDES
 from converter.names.towers import tower_rules
 from tests.torture import FULL
 from tests.towers import ROUND, TOWERS
@@ -24,6 +26,7 @@ MODELS = "converter/models"
 # What a run looks back on; a clone without that history has no way to tell, and checks every tower.
 SINCE = os.environ.get("TOWERS_SINCE", "HEAD~5")
 PARTS = 4
+FAMILY_PARTS = 3
 
 
 def changed_files(since: str = SINCE) -> frozenset[str] | None:
@@ -68,6 +71,31 @@ def in_full(changed: frozenset[str] | None, turn: int = ROUND) -> frozenset[str]
     lately = {t for t in TOWERS if files_of(t) & changed}
     others = [t for t in TOWERS if t not in lately]
     return frozenset(lately | set(others[turn % PARTS :: PARTS]))
+
+
+def families_in_turn(changed: frozenset[str] | None, turn: int = ROUND) -> tuple[str, ...]:
+    """Families on which a run tries what Keras does with a model: two always, those changed lately, and some of the others.
+
+    Outputs in float64 and every gradient are compared of all families in every run.
+    """
+    always = (JOINED, "clip")
+    if FULL or changed is None:
+        return tuple(families())
+    lately = {name for name in families() if _files_of_family(name) & changed}
+    others = [name for name in families() if name not in always and name not in lately]
+    chosen = {*always, *lately, *others[turn % FAMILY_PARTS :: FAMILY_PARTS]}
+    return tuple(name for name in families() if name in chosen)
+
+
+def _files_of_family(name: str) -> frozenset[str]:
+    of = families()[name]
+    towers = {t for side in SIDES for t in of.towers(side) if (tower_rules(side, t) or {}).get("family_only")}
+    rules = {path for t in towers for path in map(str, _rule_files(t))}
+    keras = {str((tower_rules(side, t) or {})["keras"]).partition(":")[0] for side in SIDES for t in of.towers(side)}
+    imported = _imported(f"{MODELS}/families/{of.stem}.py").union(
+        *(_imported(f"{MODELS}/towers/{m}.py") for m in keras)
+    )
+    return imported | rules | {f"rename_rules/families/{of.stem}.toml"}
 
 
 def towers_of(parameters: dict[str, Any]) -> frozenset[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tests.sampling import PARTS, changed_files, files_of, in_full, towers_of
+from converter.names.families import JOINED, families
+from tests.sampling import FAMILY_PARTS, PARTS, changed_files, families_in_turn, files_of, in_full, towers_of
 from tests.torture import FULL
 from tests.towers import TOWERS
 
@@ -41,3 +42,17 @@ def test_the_towers_of_a_case() -> None:
     assert towers_of({"case": SimpleNamespace(kind="swin")}) == {"swin"}
     assert towers_of({"vision": "deit", "text": "albert", "changes": {}}) == {"deit", "albert"}
     assert towers_of({"name": "clip_vision_model+bert"}) == frozenset()
+
+
+def test_families_take_turns_and_those_changed_lately_are_tried() -> None:
+    some = frozenset({"README.md"})
+    rounds = [families_in_turn(some, turn) for turn in range(FAMILY_PARTS)]
+    assert {name for chosen in rounds for name in chosen} == set(families())
+    if not FULL:
+        assert all({JOINED, "clip"} <= set(chosen) < set(families()) for chosen in rounds)
+        for file in ("converter/models/towers/siglip2_vision.py", "rename_rules/families/siglip2.toml",
+                     "rename_rules/towers/siglip2_vision.toml", "converter/models/families/siglip2.py"):  # fmt: skip
+            assert all("siglip2" in families_in_turn(frozenset({file}), turn) for turn in range(FAMILY_PARTS)), file
+    assert (
+        families_in_turn(None) == families_in_turn(frozenset({"converter/models/two_towers.py"})) == tuple(families())
+    )

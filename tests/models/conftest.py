@@ -13,6 +13,7 @@ import transformers
 
 from tests.models import reference
 from tests.models.families import FAMILIES, WHOLES, Kind, config_of, kind_of, make_dual
+from tests.sampling import changed_files, families_in_turn
 from tests.towers import TEXT, VISION
 
 PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
@@ -20,6 +21,10 @@ PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text 
 FURTHER_VISION, FURTHER_TEXT = (
     tuple(t for t in towers if all(t not in pair.split("+") for pair in PAIRS)) for towers in (VISION, TEXT)
 )
+
+
+_CHOSEN = families_in_turn(changed_files())
+IN_TURN = {name: kind for name, kind in FAMILIES.items() if name in _CHOSEN}
 
 
 class Case(NamedTuple):
@@ -47,22 +52,22 @@ class Case(NamedTuple):
         return {name: value for name, value in self.inputs.items() if name not in self.images}
 
 
-@pytest.fixture(scope="session", params=[*PAIRS, *(name for name in FAMILIES if name in WHOLES)])
+@pytest.fixture(scope="session", params=[*PAIRS, *(name for name in IN_TURN if name in WHOLES)])
 def case(request: pytest.FixtureRequest) -> Case:
-    """Each of the four pairs, and one of each other family, in float32."""
+    """Each of the four pairs, and one of each other family whose turn it is, in float32."""
     return make_case(config_of(request.param))
 
 
-@pytest.fixture(params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(params=IN_TURN.values(), ids=IN_TURN)
 def kind(request: pytest.FixtureRequest) -> Kind:
-    """Each family."""
+    """Each family whose turn it is."""
     found: Kind = request.param
     return found
 
 
-@pytest.fixture(scope="session", params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(scope="session", params=IN_TURN.values(), ids=IN_TURN)
 def one(request: pytest.FixtureRequest) -> Case:
-    """One model of each family, for what does not depend on the towers."""
+    """One model of each family whose turn it is, for what does not depend on the towers."""
     return make_case(request.param.make())
 
 
