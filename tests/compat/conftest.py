@@ -109,6 +109,15 @@ def from_flax() -> Iterator[Peer]:
     yield from _serve_overlaid(os.environ["FLAX_PYTHON"], "transformers-4.50", "4.50.3", JAX_PLATFORMS="cpu")
 
 
+@pytest.fixture(scope="module")
+def sentences() -> Iterator[Peer]:
+    """sentence-transformers, laid over transformers 5.x."""
+    overlay = Path(os.environ["COMPAT_PYTHON"]).absolute().parents[1] / "sentence-transformers"
+    assert overlay.is_dir(), f"{overlay} is not there; `make compat` installs it"
+    module = "tests.compat.sentence_peer"
+    yield from _serve(sys.executable, "5.", module, PYTHONPATH=str(overlay), USE_TF="0")
+
+
 @pytest.fixture(scope="session")
 def in_open_clip() -> Iterator[Peer]:
     """OpenCLIP 3.3.0 over the environment of transformers 4.57.6."""
