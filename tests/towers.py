@@ -58,6 +58,7 @@ class Tower:
     still: Mapping[str, Any] = field(default_factory=dict)
     turned: bool = False
     filled: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     only_loads_in_4: bool = False
 
 
@@ -67,7 +68,7 @@ def read_towers(file: Path = FILE) -> dict[str, Tower]:
     for side in SIDES:
         for model_type, entry in tomllib.loads(file.read_text("utf-8"))[side].items():
             variants = tuple(_variant(changes) for changes in entry.pop("variants", ()))
-            keys = ("undeclared", "without", "other_size", "filled")
+            keys = ("undeclared", "without", "other_size", "filled", "idle")
             rest = {key: tuple(entry.pop(key)) for key in keys if key in entry}
             found[model_type] = Tower(side, model_type, variants=variants, **rest, **entry)
     return found

@@ -244,7 +244,9 @@ class Composite:
         return path.split("/")
 
     def _maker(self, last: str) -> Make:
-        def make(name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True) -> Any:
+        def make(
+            name: str, shape: tuple[int, ...], kind: str, number: float, autocast: bool = True, trainable: bool = True
+        ) -> Any:
             if self.initial == "zeros":
                 initializer: Any = "zeros"
             elif self.initial == "empty":
@@ -255,7 +257,9 @@ class Composite:
                 initializer = keras.initializers.Constant(number)
             # add_weight would leave the scopes between this layer and the part, and with them the name.
             dtype = self.variable_dtype  # type: ignore[attr-defined]
-            variable = keras.Variable(initializer, shape=shape, dtype=dtype, autocast=autocast, name=name or last)
+            variable = keras.Variable(
+                initializer, shape=shape, dtype=dtype, trainable=trainable, autocast=autocast, name=name or last
+            )
             self.variables_held.append(variable)
             return variable
 

@@ -354,14 +354,23 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
 def required_fields(tower: TowerConfig) -> dict[str, Value]:
     """Fields that a model with two towers asks of this tower's config, though its own class has none; with their values."""
     required = tower.rules["config"].get("required", {})
-    return {name: evaluate(rule["value"], tower.fields) for name, rule in required.items()}
+    return {name: evaluate(rule["value"], tower.fields) for name, rule in required.items() if "value" in rule}
+
+
+def required_choices(tower: TowerConfig) -> dict[str, tuple[Value, ...]]:
+    """Fields that a model with two towers asks of this tower's config, by what each may be."""
+    required = tower.rules["config"].get("required", {})
+    among = {name: evaluate(rule["among"], tower.fields) for name, rule in required.items() if "among" in rule}
+    return {name: tuple(values) for name, values in among.items() if isinstance(values, tuple)}
 
 
 def _check_required(tower: TowerConfig, config: Mapping[str, Any], where: str) -> None:
-    for name, value in required_fields(tower).items():
-        if config.get(name) != value:
+    only = {name: (value,) for name, value in required_fields(tower).items()}
+    for name, values in {**only, **required_choices(tower)}.items():
+        if config.get(name) not in values:
+            expected = f"{'one of ' if len(values) > 1 else ''}{listed(list(map(str, values)))}"
             raise ConfigError(
-                f"{where}.{name} is {printable(repr(config.get(name)), 60)}, expected {value}: "
+                f"{where}.{name} is {printable(repr(config.get(name)), 60)}, expected {expected}: "
                 f"{tower.rules['config']['required'][name]['reason']}; set it"
             )
 

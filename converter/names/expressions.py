@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from converter.errors import ConfigError, printable
@@ -13,6 +14,7 @@ Value = bool | int | float | str | None | Sequence["Value"] | Mapping[str, "Valu
 
 Number = int | float
 MAX_SIZE = 2**40
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 _BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Add: operator.add,
@@ -42,8 +44,8 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
     Args:
         expression: for example ``"(pair(image_size)[0] // pair(patch_size)[0]) ** 2 + 1"``. Known are integers,
             ``true false none``, names of fields, ``+ - * / // % **``, comparisons, ``in``, ``and or not``,
-            ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]`` and ``pair(x)``
-            (``(x, x)`` of a number, a sequence as it is).
+            ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]``, ``pair(x)``
+            (``(x, x)`` of a number, a sequence as it is) and ``names(x)`` (a list of names as a tuple, checked).
         fields: what the names stand for, config fields and placeholders.
 
     Returns:
@@ -115,6 +117,8 @@ def _evaluate(node: ast.expr, fields: Mapping[str, Value]) -> Value:
         case ast.Call(func=ast.Name(id="pair"), args=[argument], keywords=[]):
             held = _evaluate(argument, fields)
             return held if isinstance(held, list | tuple) else (held, held)
+        case ast.Call(func=ast.Name(id="names"), args=[argument], keywords=[]):
+            return _names(_evaluate(argument, fields))
         case _:
             raise ValueError(f"a rule uses {ast.unparse(node)!r}, which expressions do not have")
 
@@ -123,6 +127,14 @@ def _number(value: Value) -> Number:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 2**62:
         raise TypeError(f"expected a number, found {printable(repr(value), 60)}")
     return value
+
+
+def _names(value: Value) -> tuple[str, ...]:
+    """A list of different names, none of which holds a sign that separates the levels of a tensor's name."""
+    found = tuple(each for each in _sequence(value) if isinstance(each, str) and _NAME.fullmatch(each))
+    if len(set(found)) != len(_sequence(value)):
+        raise TypeError("expected different names of letters, digits, - and _")
+    return found
 
 
 def _sequence(value: Value) -> Sequence[Value]:

@@ -204,11 +204,19 @@ def _expand_group(
         if not has_first:
             yield from _expand_group(members, tuple(rest), repeat, fields)
             continue
-        count = integer(repeat[first], fields)
-        if count > MAX_TENSORS:
-            raise ConfigError(f"config.json: {repeat[first]} is {count:,}, more than any model has; correct the config")
-        for number in range(count):
-            yield from _expand_group(members, tuple(rest), repeat, {**fields, first: number})
+        for place in _places(repeat[first], fields):
+            yield from _expand_group(members, tuple(rest), repeat, {**fields, first: place})
+
+
+def _places(expression: str, fields: Mapping[str, Value]) -> Sequence[Value]:
+    """What a placeholder stands for: 0, 1, 2 ... below a number, or names."""
+    names = evaluate(expression, fields)
+    if isinstance(names, tuple):
+        return names
+    count = integer(expression, fields)
+    if count > MAX_TENSORS:
+        raise ConfigError(f"config.json: {expression} is {count:,}, more than any model has; correct the config")
+    return range(count)
 
 
 def _expand_module(
@@ -220,7 +228,7 @@ def _expand_module(
     for part in rule_file("common")["kinds"][module["is"]]:
         if part.get("optional") and not truth(module.get("bias", "true"), fields):
             continue
-        part_shape = tuple(shape[axis] for axis in part["axes"]) if "axes" in part else shape
+        part_shape = tuple(shape[axis] for axis in part["axes"]) if "axes" in part else tuple(part.get("shape", shape))
         names = {
             key: rules.separator.join(filter(None, (paths[key], part[key][0]))) for key, rules in frameworks().items()
         }

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from benchmarks.tolerances import MAX_FLOAT32, PAIRS_PER_TOWER, REAL, faults, page, pairs_to_measure
+from benchmarks.tolerances import MAX_FLOAT32, PAIRS_PER_TOWER, REAL, faults, page, pairs_to_measure, sample_of_pairs
 from converter import towers
 from converter.cli import cli
 from converter.names.rule_files import supported
@@ -179,6 +179,13 @@ def test_figures_of_tolerances_are_those_that_were_measured() -> None:
     assert VerifyOptions().atol / 2 == MAX_FLOAT32
     found["vit+bert"]["float64"]["logits"] = float("nan")
     assert faults(found) == ["vit+bert, float64, logits: nan, expected 1e-06 at most"]
+
+
+def test_every_tower_is_measured_in_one_more_pair_every_day() -> None:
+    towers = {*supported("vision"), *supported("text")}
+    days = [sample_of_pairs(day) for day in range(2000, 2000 + len(supported("text")))]
+    assert all({tower for pair in pairs for tower in pair.split("+")} == towers for pairs in days)
+    assert len({pair for pairs in days for pair in pairs}) == len(supported("vision")) * len(supported("text"))
 
 
 def test_a_tower_is_measured_in_two_pairs() -> None:

@@ -41,14 +41,15 @@ def mistakes(rules: Mapping[str, Any], run: Run) -> list[str]:
     except (ConverterError, ValueError) as error:
         return [str(error)]
     said = {rule.name: list(rule.shape) for rule in compiled.tensors}
-    wanted = {name: list(shape) for name, (shape, _, is_weight) in run.names.items() if is_weight}
+    # What is stored and never trained may be a tensor of its own, which goes through as it is.
+    wanted = {name: list(shape) for name, (shape, _, is_weight) in run.names.items() if is_weight or name in said}
     found = [
         f"{name}: {said.get(name)}, expected {wanted.get(name)}"
         for name in {*said, *wanted}
         if said.get(name) != wanted.get(name)
     ]
     stored = {rule.names["pt"]: list(rule.shape or ()) for rule in compiled.buffers if "pt" in rule.names}
-    held = {name: list(shape) for name, (shape, _, is_weight) in run.names.items() if not is_weight}
+    held = {name: list(shape) for name, (shape, *_) in run.names.items() if name not in wanted}
     found += [
         f"buffer {name}: {stored.get(name)}, expected {shape}"
         for name, shape in held.items()

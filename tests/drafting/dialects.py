@@ -50,7 +50,7 @@ def canonical_of_saved(run: Any) -> list[str]:
     names = [name for name, (_, _, is_weight) in run.names.items() if is_weight]
     found = []
     for saved in run.said["saved"]:
-        fitting = [name for name in names if name == saved] or [name for name in names if name.endswith(f".{saved}")]
+        fitting = [saved] if saved in run.names else [name for name in names if name.endswith(f".{saved}")]
         if len(fitting) != 1:
             raise ValueError(f"{saved} in files of transformers 5 is none of the names of 4.x, or several")
         found.append(fitting[0])

@@ -63,58 +63,69 @@ class Drafter:
     unclear: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.templates: Templates = learn(run.names for run in self.runs)
+        self.templates: Templates = learn((run.names for run in self.runs), (run.config for run in self.runs))
         self.repeat: dict[str, str] = {}
-        self.counts = self._counts()
+        self.places = self._around()
 
     # --- how often, and where ---------------------------------------------------------------------------------------
 
-    def _counts(self) -> dict[tuple[str, int, Place], int]:
-        """By template's beginning, run and place of what is around it: how many there are."""
-        counts: dict[tuple[str, int, Place], int] = {}
+    def _around(self) -> dict[tuple[str, int, Place], Sequence[int | str]]:
+        """By template's beginning, run and place of what is around it: the numbers below how many there are, or the names."""
+        places: dict[tuple[str, int, Place], Sequence[int | str]] = {}
         for number, run in enumerate(self.runs):
             for name in run.names:
                 template, place = self.templates.split(name)
                 for depth, before in enumerate(_beginnings(template)):
-                    key = (before, number, place[:depth])
-                    counts[key] = max(counts.get(key, 0), place[depth] + 1)
-        return counts
+                    key, at = (before, number, place[:depth]), place[depth]
+                    known = places.get(key, ())
+                    if at not in known:
+                        places[key] = range(at + 1) if isinstance(at, int) else (*known, at)
+        return places
 
     def placeholders(self) -> dict[str, str]:
         """Every placeholder and how many it counts."""
         by_word: dict[str, list[str]] = {}
-        for before, _, _ in self.counts:
+        for before, _, _ in self.places:
             word = before.rpartition("{")[2].rstrip("}")
             if before not in by_word.setdefault(word, []):
                 by_word[word].append(before)
         for word, beginnings in sorted(by_word.items(), key=lambda item: min(before.count("{") for before in item[1])):
+            if word in self.templates.fields:
+                self.repeat[word] = f"names({self.templates.fields[word]})"
+                continue
             samples, outer = [], []
-            for (before, number, place), count in self.counts.items():
+            for (before, number, place), there in self.places.items():
                 if before in beginnings:
                     outer = _words(before)[:-1]
-                    samples.append(({**self.runs[number].config, **dict(zip(outer, place, strict=False))}, count))
+                    samples.append(({**self.runs[number].config, **dict(zip(outer, place, strict=False))}, len(there)))
             self.repeat[word] = self._expression(samples, f"the number of {word}s", outer)
         return self.repeat
 
     # --- sizes and conditions ---------------------------------------------------------------------------------------
 
-    def _expression(self, samples: Sequence[Sample], what: str, places: Sequence[str] = ()) -> str:
+    def _expression(self, samples: Sequence[Sample], what: str, words: Sequence[str] = ()) -> str:
+        places = self._counting(words)
         tried = (
-            (fields, words)
+            (fields, beside)
             for fields in self._deciding(samples, places)
-            for words in dict.fromkeys(((), tuple(places)))
+            for beside in dict.fromkeys(((), tuple(places)))
         )
-        found = next(filter(None, (fit(samples, fields, words) for fields, words in tried)), None)
+        found = next(filter(None, (fit(samples, fields, beside) for fields, beside in tried)), None)
         if found is None:
             self.unclear.append(f"{what}: {sorted({str(value) for _, value in samples})[:6]}")
         return found or "0"
 
-    def _condition(self, samples: Sequence[Sample], what: str, places: Sequence[str] = ()) -> str:
+    def _condition(self, samples: Sequence[Sample], what: str, words: Sequence[str] = ()) -> str:
+        places = self._counting(words)
         tried = (condition(samples, fields, places) for fields in self._deciding(samples, places))
         found = next(filter(None, tried), None)
         if found is None:
             self.unclear.append(f"{what}: when it is there")
         return found or "true"
+
+    def _counting(self, words: Sequence[str]) -> list[str]:
+        """Placeholders that stand for numbers: what is of one name has no other size than what is of another."""
+        return [word for word in words if word not in self.templates.fields]
 
     def _deciding(self, samples: Sequence[Sample], places: Sequence[str]) -> list[list[str]]:
         """Fields that a value may depend on: those that moved it when they were changed alone; then all that ever changed."""
@@ -140,7 +151,9 @@ class Drafter:
 
     def _gathered(self) -> list[Module]:
         found: dict[tuple[str, str], Module] = {}
+        order: list[tuple[str, str]] = []
         for number, run in enumerate(self.runs):
+            at = 0
             for name, (shape, owner, is_weight) in run.names.items():
                 if not is_weight:
                     continue
@@ -151,11 +164,15 @@ class Drafter:
                     known or "tensor"
                 )  # a place may have one kind of module in the first layer and another in the rest
                 module = found.setdefault((template, kind), Module(template, kind))
+                # What only another config has stands behind what comes before it there.
+                if (template, kind) not in order:
+                    order.insert(at, (template, kind))
+                at = order.index((template, kind)) + 1
                 if known and leaf == "bias":
                     module.biases.add((number, place))
                 else:
                     module.weights[number, place] = shape
-        return _side_by_side(list(found.values()))
+        return _side_by_side([found[key] for key in order])
 
     def _env(self, key: tuple[int, Place], words: Sequence[str]) -> dict[str, Any]:
         return {**self.runs[key[0]].config, **dict(zip(words, key[1], strict=True))}
@@ -187,9 +204,7 @@ class Drafter:
         found: list[tuple[int, Place]] = [(number, ()) for number in range(len(self.runs))]
         for before in _beginnings(template):
             found = [
-                (number, (*place, at))
-                for number, place in found
-                for at in range(self.counts.get((before, number, place), 0))
+                (number, (*place, at)) for number, place in found for at in self.places.get((before, number, place), ())
             ]
         return found
 

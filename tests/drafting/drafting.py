@@ -68,7 +68,7 @@ def _drafted(tower: Tower, seen: Observed, runs: list[Run]) -> tuple[dict[str, A
         **_heads(tower, seen),
         "config": _config(drafter, seen),
         "inputs": _inputs(tower, seen),
-        "taps": taps(placed),
+        "taps": taps(placed, drafter.templates.fields),
         "repeat": repeat,
         "module": placed,
         "buffer": buffers,

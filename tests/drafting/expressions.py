@@ -254,6 +254,9 @@ def _conditions(
                 yield f"{field} == {json.dumps(word)}", tuple(value == word for value in held)
         if any(value is None for value in held):
             yield f"{field} != none", tuple(value is not None for value in held)
+    numbers = [field for field in fields if all(type(env.get(field)) is int for env, _ in samples)]
+    for one, other in itertools.combinations(numbers, 2):
+        yield f"{one} != {other}", tuple(env[one] != env[other] for env, _ in samples)
     yield from _conditions_of_places(samples, fields, places)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tests.drafting.templates import Templates
+from tests.drafting.templates import Place, Templates
 
 LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}
 
@@ -28,13 +28,13 @@ def with_tensorflow(
     """
     if order is None:
         last = {ours: theirs for theirs, ours in leaves.items()}
-        paths = (spelled(module["pt"]).rpartition("/") for module in modules)
+        paths = (spelled(module["pt"], templates.fields).rpartition("/") for module in modules)
         return [
             _placed(module, before + slash + last.get(leaf, leaf))
             for module, (before, slash, leaf) in zip(modules, paths, strict=True)
         ]
     found: dict[str, tuple[str, str]] = {}
-    seen: list[tuple[str, tuple[int, ...]]] = []
+    seen: list[tuple[str, Place]] = []
     for name in order:
         path = name.split("/", 2)[2]
         *levels, leaf = path.replace("_._", "/").replace("layers.", "layers/").replace("blocks.", "blocks/").split("/")
@@ -48,14 +48,14 @@ def with_tensorflow(
     end = len(numbered)
     placed = []
     for after, module in enumerate(modules):
-        path, leaf = found.get(module["pt"], (spelled(module["pt"]), ""))
+        path, leaf = found.get(module["pt"], (spelled(module["pt"], templates.fields), ""))
         kind = {"embedding": "word_embedding"} if leaf == "weight" else {}
         kept = {**module, "is": kind.get(module["is"], module["is"])}
         placed.append((numbered.get(module["pt"], end + after), _placed(kept, path)))
     return [module for _, module in sorted(placed, key=lambda item: item[0])]
 
 
-def merged(seen: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
+def merged(seen: Sequence[tuple[str, Place]]) -> list[str]:
     """Every template once, in the order that it has in each layer: what only later layers have stands where it stands there.
 
     Args:
@@ -79,12 +79,20 @@ def _placed(module: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {"pt": module["pt"], "tf": path, **{key: value for key, value in module.items() if key != "pt"}, "is": kind}
 
 
-def spelled(path: str) -> str:
-    """A canonical path as transformers spells it in TensorFlow: ``layer_._{layer}/output``."""
-    return path.replace(".", "/").replace("/{", "_._{")
+def spelled(path: str, named: Collection[str] = ()) -> str:
+    """A canonical path as transformers spells it in TensorFlow: ``layer_._{layer}/output``.
+
+    Args:
+        path: for example ``layer.{layer}.output``.
+        named: placeholders that stand for names, which are a level like any other.
+    """
+    path = path.replace(".", "/").replace("/{", "_._{")
+    for word in named:
+        path = path.replace(f"_._{{{word}}}", f"/{{{word}}}")
+    return path
 
 
-def _with_places(path: str, template: str, numbers: Sequence[int]) -> str:
+def _with_places(path: str, template: str, numbers: Sequence[int | str]) -> str:
     """A path with placeholders for the numbers that count layers."""
     words = re.findall(r"\{(\w+)\}", template)
     for word, number in zip(words, numbers, strict=True):
@@ -117,8 +125,15 @@ def _renamed(path: str, theirs: str, ours: str) -> str:
     return path
 
 
-def taps(modules: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The modules that end the branches of a layer: the last of the attention, and the last that comes back to its width."""
+def taps(modules: Sequence[Mapping[str, Any]], named: Collection[str] = ()) -> dict[str, list[str]]:
+    """The modules that end the branches of a layer: the last of the attention, and the last that comes back to its width.
+
+    Args:
+        modules: in order.
+        named: placeholders that stand for names, of which a layer has modules beside its own.
+    """
+    beside = re.compile("|".join(rf"\{{{word}\}}" for word in named) or r"(?!)")
+    modules = [module for module in modules if not beside.search(module["pt"])]
     deepest = max((module["pt"].count("{") for module in modules), default=0)
     layer = [m for m in modules if m["pt"].count("{") == deepest > 0 and m["is"] == "dense"]
     attention = [m for m in layer if re.search(r"att", m["pt"].rpartition("}")[2])]

@@ -35,8 +35,8 @@ def reference_names() -> Any:
     return module
 
 
-def other_values(name: str, value: Any) -> list[Any]:
-    """What to try instead of a value, the likeliest first."""
+def other_values(name: str, value: Any, config: Mapping[str, Any]) -> list[Any]:
+    """What to try instead of a value, the likeliest first; of names those that the config lists."""
     if isinstance(value, bool):
         return [not value]
     if name in ("image_size", "patch_size"):
@@ -54,13 +54,19 @@ def other_values(name: str, value: Any) -> list[Any]:
     if isinstance(value, float):
         return [2 * value + 0.125, *([0.0] if 0 < value < 1 else []), value / 2 + 0.0625]
     if isinstance(value, str):
-        return [word for part, words in WORDS.items() if part in name for word in words if word != value]
+        listing = (held for held in config.values() if isinstance(held, list) and value in held)
+        named = [word for held in listing for word in held]
+        return [word for part, words in WORDS.items() if part in name for word in words if word != value] + [
+            word for word in named if word != value
+        ]
     if isinstance(value, list) and value and all(type(each) is int for each in value):
         # All items at once, too: a model may read the first of them alone.
         last = [[*value[:-1], value[-1] + step] for step in (1, 2, 4)]
         return [last[0], [each + 2 for each in value], last[1], [2 * each for each in value], last[2]]
     if isinstance(value, list) and value and all(type(each) is bool for each in value):
         return [[not each for each in value]]
+    if isinstance(value, list) and value and all(type(each) is str for each in value):
+        return [[*value, f"{value[-1]}2"], [f"{value[0]}2", *value], value[:-1]]
     return [3, 0.5, 1.5, True] if value is None else []
 
 
@@ -172,7 +178,7 @@ def effects(side: str, config: dict[str, Any], skip: Sequence[str] = (), **_: An
     for name, default in ((name, default) for name, default in defaults.items() if name not in skip):
         value, tried, what, why = small_list(config.get(name, default)), [], "none", ""
         beside: list[str] = []
-        for other in other_values(name, value):
+        for other in other_values(name, value, config):
             try:
                 effect, beside = tried_at(config, name, other, side, model)
             except Exception as error:

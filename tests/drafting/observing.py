@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from converter.names.rule_files import rule_file
 from tests.drafting.dialects import canonical_of_saved
 from tests.drafting.draft import Run
 from tests.drafting.observe import counted
+from tests.drafting.templates import is_list_of_names
 from tests.towers import Side, Tower
 
 SCRIPT = Path(__file__).with_name("observe.py")
@@ -79,14 +81,8 @@ def observe(tower: Tower, python_4: str, python_5: str) -> Observed:
     effects = dict(seen["fields"])
     effects |= _gone(effects, ask(python_4, "effects", side=tower.side, config=base, skip=[*general, *effects]))
     shaping = {name: said for name, said in effects.items() if said["effect"] == "shape" or name == "image_size"}
-    changes = [
-        {},
-        *_alone(shaping),
-        *_counting(shaping, base),
-        *_longer(base),
-        *_beside_flags(effects),
-        *_together(effects, tower),
-    ]
+    apart = [*_counting(shaping, base), *_longer(base), *_same(shaping, base), *_beside_flags(effects)]
+    changes = [{}, *_alone(shaping), *apart, *_together(effects, tower)]
     configs = [{**base, **change} for change in changes]
     answers = {version: ask(python, "tables", configs=configs) for version, python in ((4, python_4), (5, python_5))}
     defaults = {name: said["default"] for name, said in effects.items()}
@@ -100,7 +96,7 @@ def observe(tower: Tower, python_4: str, python_5: str) -> Observed:
         for change, old, new in zip(changes, answers[4]["tables"], answers[5]["tables"], strict=True)
         if "error" not in new and ("error" not in old or "error" in answers[4]["tables"][0])
     ]
-    asked = {str(change) for change in [*_counting(shaping, base), *_longer(base), *_beside_flags(effects)]}
+    asked = {str(change) for change in apart}
     single = [
         run for run in runs if len(run.changed) < 2 or str({name: run.config[name] for name in run.changed}) in asked
     ]
@@ -150,15 +146,28 @@ def _counting(effects: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any])
 
 
 def _longer(base: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Lists of one length, with one more item each: the last again, or twice it, since widths are shared among heads."""
+    """Lists of one length, with one more item each: the last again, or twice it, since widths are shared among heads.
+
+    Of a list that no other is as long as, with one less, too.
+    """
     lists = {name: value for name, value in base.items() if isinstance(value, list) and not name.endswith("_size")}
+    lists = {name: value for name, value in lists.items() if not is_list_of_names(value)}
     if len(lists) < 2:
-        return []
+        return [
+            {name: other} for name, value in lists.items() for other in ([*value, *value[-1:]], value[:-1]) if other
+        ]
     longer = [{name: [*value, times * value[-1]] for name, value in lists.items()} for times in (1, 2)]
     # One stage more may want more of an image than there is.
     size = base.get("image_size")
     large = [each * 4 for each in size] if isinstance(size, list) else size and size * 4
     return [*longer, *({**each, "image_size": large} for each in longer if large)]
+
+
+def _same(effects: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Widths that are the same, since a map between them may be missing then."""
+    widths = [name for name in effects if re.search(r"(hidden|emb|embedding|input|output)_(size|dim)$", name)]
+    widths = [name for name in widths if type(base.get(name)) is int]
+    return [{one: base[other]} for one in widths for other in widths if one != other]
 
 
 def _beside_flags(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
+from converter.names.configs import (
+    TowerConfig,
+    TwoTowerConfig,
+    check_config,
+    check_tower_config,
+    required_choices,
+    required_fields,
+)
 from converter.names.families import joined
 from converter.names.rule_files import Side, supported
 from converter.names.rules import RuleSet, compile_rules, compile_tower
@@ -28,12 +35,14 @@ def side_of(model_type: str) -> Side:
 def tower_config(fields: dict[str, Any]) -> TwoTowerConfig:
     """The config of a dual encoder with one given tower; the other is all defaults."""
     side = side_of(fields["model_type"])
-    fields = {
-        **required_fields(check_tower_config(side, fields, f"config.json: {side}_config")),
-        **fields,
-    }
+    fields = {**required(check_tower_config(side, fields, f"config.json: {side}_config")), **fields}
     towers = {"vision_config": {"model_type": "vit"}, "text_config": {"model_type": "bert"}, f"{side}_config": fields}
     return check_config({"model_type": "vision-text-dual-encoder", **towers})
+
+
+def required(tower: TowerConfig) -> dict[str, Any]:
+    """What a dual encoder asks of a tower's config beside what the tower itself does; of several values the first."""
+    return {**required_fields(tower), **{name: values[0] for name, values in required_choices(tower).items()}}
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,7 @@ def names() -> Any:
 class _Tables:
     table = staticmethod(table)
     tower_config = staticmethod(tower_config)
+    required = staticmethod(required)
     side_of = staticmethod(side_of)
     tower_types = staticmethod(tower_types)
     directory = NAMES

@@ -118,8 +118,9 @@ def live_and_saved(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     model, scope = pytorch_model(config)
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.uniform_(-1.0, 1.0)
+        for tensor in model.state_dict().values():  # what is stored beside the weights, too
+            if tensor.is_floating_point():
+                tensor.uniform_(-1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         file = load_file(Path(folder) / "model.safetensors")

@@ -71,10 +71,12 @@ def test_refused_fields_are_of_some_version_or_common(tower_type: str, names: An
 
 def test_fields_that_may_be_left_out(tower_type: str, names: Any) -> None:
     """Without any field the defaults of the model type hold, not those of another one in the same file."""
-    fields = names.tower_config({"model_type": tower_type}).tower(names.side_of(tower_type)).fields
+    tower = names.tower_config({"model_type": tower_type}).tower(names.side_of(tower_type))
+    fields = tower.fields
     said = names.table("config_fields")["5.24.0"][tower_type]
     filled = {name: fields[name] for name in TOWERS[tower_type].filled}
-    assert dict(fields) == {name: said[name] for name in fields} | filled
+    required = {name: value for name, value in names.required(tower).items() if name in fields}
+    assert dict(fields) == {name: said[name] for name in fields} | filled | required
 
 
 def test_refused_values(tower_type: str, names: Any) -> None:

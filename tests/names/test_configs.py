@@ -320,6 +320,22 @@ def test_a_number_that_may_be_null() -> None:
         check_tower_config("vision", {**tower, "rope_theta": None})
 
 
+@pytest.mark.parametrize("given", [{}, {"default_language": None}, {"default_language": "fr_XX"}])
+def test_a_field_that_may_have_one_of_several_names(given: dict[str, Any]) -> None:
+    """PyTorch's dual encoder fails without: it passes no ``lang_ids``, which a tower alone can be given."""
+    tower = {"model_type": "xmod", "languages": ["en_XX", "de_DE"], **given}
+    assert check_tower_config("text", tower).fields["default_language"] == given.get("default_language")
+    whole = {"model_type": "vision-text-dual-encoder", "vision_config": {"model_type": "vit"}, "text_config": tower}
+    with pytest.raises(ConfigError) as caught:
+        check_config(whole)
+    assert str(caught.value) == (
+        f"config.json: text_config.default_language is {given.get('default_language')!r}, expected one of en_XX, de_DE: a dual "
+        "encoder passes no lang_ids, so that PyTorch runs the adapter of this language, and none without it; set it"
+    )
+    whole["text_config"] = {**tower, "default_language": "de_DE"}
+    assert check_config(whole).text.fields["default_language"] == "de_DE"
+
+
 @pytest.mark.parametrize("given", [{}, {"hidden_size": 96}])
 def test_a_field_that_the_whole_asks_of_a_tower(given: dict[str, int]) -> None:
     """PyTorch's dual encoder cannot be made without; the tower alone has no such field."""

@@ -20,6 +20,7 @@ FIELDS: dict[str, Any] = {
     "bias": False,
     "name": "mean",
     "nothing": None,
+    "languages": ["en_XX", "zh-CN"],
 }
 
 
@@ -35,6 +36,8 @@ FIELDS: dict[str, Any] = {
         ("len(depths)", 3),
         ("depths[len(depths) - 2]", 6),
         ("pair(image_size)[1]", 40),
+        ("names(languages)", ("en_XX", "zh-CN")),
+        ("names(languages)[1]", "zh-CN"),
         ("pair(rectangle)[0] * pair(rectangle)[1]", 600),
         ("true", True),
         ("none", None),

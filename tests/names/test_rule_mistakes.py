@@ -94,7 +94,8 @@ def towers(side: Side) -> st.SearchStrategy[dict[str, Any]]:
 def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
     defaults = tower_defaults(side, model_type)
     silent = configs.check_tower_config(side, {"model_type": model_type})
-    required = configs.required_fields(silent).items()
+    choices = {name: values[0] for name, values in configs.required_choices(silent).items()}
+    required = {**configs.required_fields(silent), **choices}.items()
     fields: dict[str, st.SearchStrategy[Any]] = {name: st.just(value) for name, value in required}
     fields["model_type"] = st.just(model_type)
     depths = st.lists(st.integers(0, 3), min_size=len(defaults.get("hidden_sizes", [0])), max_size=4)
@@ -106,6 +107,15 @@ def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
         elif name in ("depths", "num_hidden_layers"):
             fields[name] = depths if name == "depths" else st.integers(0, 11)
     return fields
+
+
+@pytest.mark.parametrize("languages", [["en.XX"], ["en", "en"], [""], ["a/b"], [1], "en_XX", None], ids=str)
+def test_names_that_no_tensor_can_have(languages: Any, names: Any) -> None:
+    """They would be levels of a tensor's name, as separators, or the same one twice."""
+    with pytest.raises(
+        ConfigError, match=r"languages = .* cannot be right \(names\(languages\): expected (different|a list)"
+    ):
+        names.tower_config({"model_type": "xmod", "languages": languages, "default_language": "en"})
 
 
 @given(towers("vision"), towers("text"))

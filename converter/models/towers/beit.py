@@ -6,11 +6,11 @@ from typing import Any
 
 from keras import ops
 
-from converter.models.blocks import Block, BlockSpec, Spread, block_names
-from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
+from converter.models.blocks import Block, block_names
+from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings
 from converter.models.parts import Norm, Raw
-from converter.models.relative import grid_index_with_token
-from converter.models.resize import resize
+from converter.models.relative_bias import resized_bias
+from converter.models.towers.vit import vit_block, vit_images
 from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
@@ -41,7 +41,7 @@ class BeitTower(AnySizeTower):
 
     def assemble(self, config: Any) -> None:
         """Embeddings, maybe a shared table, blocks, norm of either the tokens or their mean."""
-        width, std, count = config.hidden_size, config.initializer_range, config.num_hidden_layers
+        width, count = config.hidden_size, config.num_hidden_layers
         self.embeddings = self.layer("beit/embeddings", ResizedImageEmbeddings, image_spec(config), self.seeds)
         rows, columns = self.embeddings.spec.grid
         table = ((2 * rows - 1) * (2 * columns - 1) + 3, config.num_attention_heads)
@@ -53,18 +53,10 @@ class BeitTower(AnySizeTower):
             self.layer(
                 f"beit/encoder/layer_._{i}",
                 Block,
-                BlockSpec(
-                    width=width,
-                    heads=config.num_attention_heads,
-                    inner=config.intermediate_size,
-                    act=config.hidden_act,
-                    eps=config.layer_norm_eps,
-                    norm_first=True,
+                vit_block(
+                    config,
                     names=names_of(config.layer_scale_init_value > 0, config.use_relative_position_bias),
-                    spread=Spread.even(std),
                     unbiased=("key",),
-                    attention_dropout=config.attention_probs_dropout_prob,
-                    hidden_dropout=config.hidden_dropout_prob,
                     drop_path=config.drop_path_rate * i / max(count - 1, 1),
                     layer_scale=config.layer_scale_init_value,
                     table=table,
@@ -81,23 +73,11 @@ class BeitTower(AnySizeTower):
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """The shared table's numbers plus each block's own, for the grid of patches at hand."""
         del training
-        grid = self.embeddings.grid_of(pixel_values)
-        shared = 0.0 if self.shared is None else self._spread_out(self.shared.value, grid)
+        trained, grid = self.embeddings.spec.grid, self.embeddings.grid_of(pixel_values)
+        shared = 0.0 if self.shared is None else resized_bias(self.shared.value, trained, grid)
         if self.config.use_relative_position_bias:
-            return [shared + self._spread_out(block.table.value, grid) for block in self.blocks]
+            return [shared + resized_bias(block.table.value, trained, grid) for block in self.blocks]
         return None if self.shared is None else shared
-
-    def _spread_out(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
-        """A table ``(distances + 3, heads)`` to ``(1, heads, length, length)``, resized for another grid."""
-        rows, columns = (2 * size - 1 for size in self.embeddings.spec.grid)
-        cells = rows * columns
-        # PyTorch takes the width for the height here; it shows where images are not square.
-        inner = ops.reshape(table[:cells], (columns, rows, -1))
-        inner = resize(inner, 2 * grid[0] - 1, 2 * grid[1] - 1, "bilinear")
-        heads = int(inner.shape[-1])
-        table = ops.concatenate([ops.reshape(inner, (-1, heads)), table[cells:]], axis=0)
-        numbers = ops.take(table, ops.convert_to_tensor(grid_index_with_token(*grid).astype("int32")), axis=0)
-        return ops.transpose(numbers, (2, 0, 1))[None]
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """With mean pooling, hidden states as they are and the patches' mean normed; else all normed, and the token."""
@@ -110,21 +90,10 @@ class BeitTower(AnySizeTower):
 
 def image_spec(config: Any) -> ImageSpec:
     """The embeddings, with what the config says they have."""
-    return ImageSpec(
-        channels=config.num_channels,
-        image=pair(config.image_size),
-        patch=pair(config.patch_size),
-        width=config.hidden_size,
-        names={
-            "token": "cls_token",
-            **({"mask_token": "mask_token"} if config.use_mask_token else {}),
-            **({"positions": "position_embeddings"} if config.use_absolute_position_embeddings else {}),
-            "patches": "patch_embeddings/projection",
-        },
-        bias=True,
-        flat=False,
-        std=config.initializer_range,
-        token_std=config.initializer_range,
-        dropout=config.hidden_dropout_prob,
-        mask_rank=3,
-    )
+    names = {
+        "token": "cls_token",
+        **({"mask_token": "mask_token"} if config.use_mask_token else {}),
+        **({"positions": "position_embeddings"} if config.use_absolute_position_embeddings else {}),
+        "patches": "patch_embeddings/projection",
+    }
+    return vit_images(config, names=names, mask_rank=3)

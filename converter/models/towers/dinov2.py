@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
-from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
+from converter.models.blocks import QKV, Block, block_names
+from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings
 from converter.models.parts import Norm
+from converter.models.towers.vit import vit_block, vit_images
 from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
@@ -36,41 +37,21 @@ class Dinov2Tower(AnySizeTower):
 
     def images(self, config: Any) -> ImageSpec:
         """The embeddings' shape."""
-        std = config.initializer_range
         mask = {"mask_token": "mask_token"} if getattr(config, "use_mask_token", True) else {}
-        return ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
-            width=config.hidden_size,
-            names={
-                "token": "cls_token",
-                **mask,
-                "positions": "position_embeddings",
-                "patches": "patch_embeddings/projection",
-            },
-            bias=True,
-            flat=False,
-            std=std,
-            token_std=std,
-            dropout=config.hidden_dropout_prob,
-        )
+        places = {"positions": "position_embeddings", "patches": "patch_embeddings/projection"}
+        return vit_images(config, names={"token": "cls_token", **mask, **places})
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm."""
-        root, width, std, gated = self.main_layer, config.hidden_size, config.initializer_range, config.use_swiglu_ffn
+        root, width, gated = self.main_layer, config.hidden_size, config.use_swiglu_ffn
         inner = int(width * config.mlp_ratio)
-        block = BlockSpec(
-            width=width,
-            heads=config.num_attention_heads,
+        block = vit_block(
+            config,
             inner=(int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner,
             act="silu" if gated else config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
             names=names_of(gated),
-            spread=Spread.even(std),
             unbiased=() if config.qkv_bias else QKV,
-            attention_dropout=config.attention_probs_dropout_prob,
+            hidden_dropout=0.0,
             drop_path=config.drop_path_rate,
             layer_scale=config.layerscale_value,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import BlockSpec, Spread, block_names
-from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings, pair
+from converter.models.blocks import BlockSpec, block_names
+from converter.models.embeddings import ResizedImageEmbeddings
 from converter.models.parts import Norm
 from converter.models.rotary import RotaryBlock, grid_turn, moved, patch_centres
 from converter.models.tower import Tower
+from converter.models.towers.vit import vit_block, vit_images
 from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
@@ -31,13 +32,8 @@ def block_of(config: Any) -> BlockSpec:
         "out": config.proj_bias,
         **dict.fromkeys(("gate", "up", "down"), config.mlp_bias),
     }
-    return BlockSpec(
-        width=config.hidden_size,
-        heads=config.num_attention_heads,
-        inner=config.intermediate_size,
-        act=config.hidden_act,
-        eps=config.layer_norm_eps,
-        norm_first=True,
+    return vit_block(
+        config,
         names=block_names(
             norm1="norm1",
             key="attention/k_proj",
@@ -51,7 +47,6 @@ def block_of(config: Any) -> BlockSpec:
             down="mlp/down_proj",
             scale2="layer_scale2/lambda1",
         ),
-        spread=Spread.even(config.initializer_range),
         unbiased=[role for role, there in biases.items() if not there],
         attention_dropout=config.attention_dropout,
         drop_path=config.drop_path_rate,
@@ -67,20 +62,8 @@ class DINOv3ViTTower(AnySizeTower):
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm."""
-        root, width, std = self.main_layer, config.hidden_size, config.initializer_range
-        images = ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
-            width=width,
-            names=EMBEDDINGS,
-            bias=True,
-            flat=False,
-            std=std,
-            token_std=std,
-            mask_rank=3,
-            registers=config.num_register_tokens,
-        )
+        root, width = self.main_layer, config.hidden_size
+        images = vit_images(config, names=EMBEDDINGS, mask_rank=3, registers=config.num_register_tokens)
         self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, images, self.seeds)
         self.blocks = [
             self.layer(f"{root}/layer_._{i}", RotaryBlock, block_of(config), self.seeds)

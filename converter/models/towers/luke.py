@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from converter.models.blocks import Block, BlockSpec, block_names
-from converter.models.embeddings import TextSpec
 from converter.models.parts import Dense, Embedding, Norm, Part
-from converter.models.towers.bert import BLOCK, POSITIONS_FIRST, bert_block, bert_embeddings
-from converter.models.towers.roberta import RobertaTower, check_pad
+from converter.models.towers.bert import BLOCK, bert_block
+from converter.models.towers.roberta import RobertaInOrder
 
 AWARE = {f"{role}_query": f"attention/self/{role}_query" for role in ("w2e", "e2w", "e2e")}
 
@@ -21,25 +20,15 @@ class LukeBlock(Block):
         super().__init__(spec, seeds, own, **kwargs)
 
 
-class LukeTower(RobertaTower):
+class LukeTower(RobertaInOrder):
     """``luke``; no entities are given, as in PyTorch's dual encoder, which takes no ``entity_ids``."""
 
     main_layer = "luke"
     encoder_block = LukeBlock
 
-    def assemble(self, config: Any) -> None:
-        """RoBERTa's parts, the embeddings first, with the entities' tables behind them."""
-        check_pad(config)
-        self.assemble_embeddings(config)
-        self.assemble_entities(config)
-        self.assemble_encoder(config)
-
-    def words(self, config: Any) -> TextSpec:
-        """RoBERTa's, positions before types."""
-        return bert_embeddings(config, names=POSITIONS_FIRST, position_padding=config.pad_token_id)
-
-    def assemble_entities(self, config: Any) -> None:
-        """What is kept for the checkpoint's sake: the embeddings of entities."""
+    def assemble_embeddings(self, config: Any) -> None:
+        """RoBERTa's, and what is kept for the checkpoint's sake: the embeddings of entities."""
+        super().assemble_embeddings(config)
         width, narrow = config.hidden_size, config.entity_emb_size
         parts: dict[str, Part] = {"entity_embeddings": Embedding(config.entity_vocab_size, narrow)}
         if narrow != width:

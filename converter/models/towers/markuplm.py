@@ -10,7 +10,7 @@ from keras import ops
 from converter.models.embeddings import TextEmbeddings, TextSpec
 from converter.models.parts import Dense, Embedding, Part
 from converter.models.towers.bert import bert_embeddings
-from converter.models.towers.roberta import RobertaTower, check_pad
+from converter.models.towers.roberta import RobertaInOrder
 
 Tensor = Any
 
@@ -67,17 +67,11 @@ class PathEmbeddings(TextEmbeddings):
         return self.outer(self.drop(inner, training))
 
 
-class MarkupLMTower(RobertaTower):
+class MarkupLMTower(RobertaInOrder):
     """``markuplm``; paths cannot be given, as in PyTorch's dual encoder, which takes no ``xpath_tags_seq``."""
 
     main_layer = "markuplm"
     embedded = PathEmbeddings
-
-    def assemble(self, config: Any) -> None:
-        """RoBERTa's parts, the embeddings first."""
-        check_pad(config)
-        self.assemble_embeddings(config)
-        self.assemble_encoder(config)
 
     def words(self, config: Any) -> TextSpec:
         """RoBERTa's, with the tables of paths between positions and types."""

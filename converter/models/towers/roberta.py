@@ -6,7 +6,7 @@ from typing import Any
 
 from converter.errors import UnsupportedOption
 from converter.models.embeddings import TextSpec
-from converter.models.towers.bert import BertTower, bert_embeddings
+from converter.models.towers.bert import POSITIONS_FIRST, BertTower, bert_embeddings
 
 
 class RobertaTower(BertTower):
@@ -24,6 +24,20 @@ class RobertaTower(BertTower):
     def words(self, config: Any) -> TextSpec:
         """BERT's, with the position of padding untrained too."""
         return bert_embeddings(config, position_padding=config.pad_token_id)
+
+
+class RobertaInOrder(RobertaTower):
+    """RoBERTa's parts in PyTorch's order, embeddings first: for towers that were never there in TensorFlow."""
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, pooler."""
+        check_pad(config)
+        self.assemble_embeddings(config)
+        self.assemble_encoder(config)
+
+    def words(self, config: Any) -> TextSpec:
+        """RoBERTa's, positions before types."""
+        return bert_embeddings(config, names=POSITIONS_FIRST, position_padding=config.pad_token_id)
 
 
 def check_pad(config: Any) -> None:

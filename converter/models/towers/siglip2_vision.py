@@ -11,12 +11,13 @@ import numpy as np
 from keras import ops
 
 from converter.errors import ModelError, UnsupportedOption, printable
+from converter.models.attention_pooling import AttentionPooling
 from converter.models.blocks import Block
 from converter.models.inputs import as_ids, as_patches, seen
 from converter.models.parts import CompositeLayer, Dense, Embedding, Norm
 from converter.models.resize import resize_each
 from converter.models.text_tower import mask_bias
-from converter.models.towers.siglip_vision import EMBEDDINGS, AttentionPooling, siglip_block
+from converter.models.towers.siglip_vision import EMBEDDINGS, siglip_block
 from converter.models.vision_tower import VisionTower
 
 Tensor = Any

@@ -25,6 +25,39 @@ BLOCK = block_names(
 )
 
 
+def vit_images(config: Any, **changes: Any) -> ImageSpec:
+    """The embeddings of ViT and, with changes, of those that follow it."""
+    fields: dict[str, Any] = {
+        "channels": config.num_channels,
+        "image": pair(config.image_size),
+        "patch": pair(config.patch_size),
+        "width": config.hidden_size,
+        "bias": True,
+        "flat": False,
+        "std": config.initializer_range,
+        "token_std": config.initializer_range,
+        "dropout": getattr(config, "hidden_dropout_prob", 0.0),
+    }
+    return ImageSpec(**{**fields, **changes})
+
+
+def vit_block(config: Any, **changes: Any) -> BlockSpec:
+    """The block of ViT and, with changes, of those that follow it."""
+    fields: dict[str, Any] = {
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "inner": getattr(config, "intermediate_size", 0),
+        "act": config.hidden_act,
+        "eps": config.layer_norm_eps,
+        "norm_first": True,
+        "names": BLOCK,
+        "spread": Spread.even(config.initializer_range),
+        "attention_dropout": getattr(config, "attention_probs_dropout_prob", 0.0),
+        "hidden_dropout": getattr(config, "hidden_dropout_prob", 0.0),
+    }
+    return BlockSpec(**{**fields, **changes})
+
+
 class ViTTower(VisionTower):
     """``vit``."""
 
@@ -34,32 +67,10 @@ class ViTTower(VisionTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, pooler."""
         width, std = config.hidden_size, config.initializer_range
-        images = ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
-            width=width,
-            names={**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"},
-            bias=True,
-            flat=False,
-            std=std,
-            token_std=std,
-            dropout=config.hidden_dropout_prob,
-        )
-        block = BlockSpec(
-            width=width,
-            heads=config.num_attention_heads,
-            inner=config.intermediate_size,
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
-            names=BLOCK,
-            spread=Spread.even(std),
-            head_width=getattr(config, "head_dim", None),
-            unbiased=() if config.qkv_bias else QKV,
-            attention_dropout=config.attention_probs_dropout_prob,
-            hidden_dropout=config.hidden_dropout_prob,
-        )
+        names = {**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"}
+        images = vit_images(config, names=names)
+        biases = () if config.qkv_bias else QKV
+        block = vit_block(config, head_width=getattr(config, "head_dim", None), unbiased=biases)
         root = self.main_layer
         self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images, self.seeds)
         self.blocks = [

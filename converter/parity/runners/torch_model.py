@@ -256,7 +256,9 @@ def _hook_layers(model: Any, tower: Side, inner: InnerTaps, batch: Batch) -> lis
     length = batch.inputs["input_ids"].shape[1]
 
     def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
-        inner.keep(tower, kind, result[:, :length] if padded else result)
+        # A layer that could compute with integers gives their scale, too.
+        value = result[0] if isinstance(result, tuple) else result
+        inner.keep(tower, kind, value[:, :length] if padded else value)
 
     return [
         module.register_forward_hook(partial(keep, kind))
