@@ -28,9 +28,7 @@ def differences(drafted: Mapping[str, Any], ours: Mapping[str, Any], model_type:
         if not isinstance(value, list) or model_type in value
     }
     found |= {f"inputs: {key}": text for key, text in _mapping(drafted.get("inputs", {}), inputs)}
-    taps = (
-        {kind: [_bare(path) for path in paths] for kind, paths in rules["taps"].items()} for rules in (drafted, ours)
-    )
+    taps = ({kind: sorted(map(_bare, paths)) for kind, paths in rules["taps"].items()} for rules in (drafted, ours))
     found |= {f"taps: {key}": text for key, text in _mapping(*taps)}
     found |= dict(_modules(drafted["module"], ours["module"]))
     found |= {f"buffer {key}": text for key, text in _mapping(_buffers(drafted), _buffers(ours))}
