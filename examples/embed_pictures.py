@@ -10,12 +10,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+# Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
+from converter import TFVisionTextDualEncoderModel
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 from transformers import AutoImageProcessor
-
-from converter import TFVisionTextDualEncoderModel
 
 
 def embed(folder: str, pictures: list[str], batch: int = 32) -> np.ndarray[Any, Any]:

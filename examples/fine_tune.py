@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
+from converter import TFVisionTextDualEncoderModel, tf2pt, verify
+from converter.models import named_variables
+
+# isort: split
 import keras
 import numpy as np
 from PIL import Image, ImageDraw
 from transformers import AutoImageProcessor, AutoTokenizer
-
-from converter import TFVisionTextDualEncoderModel, tf2pt, verify
-from converter.models import named_variables
 
 # One word for a masculine shape, one for a feminine.
 COLOURS = {

@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+# Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
+from converter import TFVisionTextDualEncoderModel
+
+# isort: split
 from keras import ops
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer
-
-from converter import TFVisionTextDualEncoderModel
 
 
 def probabilities(folder: str, picture: str, captions: list[str]) -> list[float]:

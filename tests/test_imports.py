@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import grimp
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +50,17 @@ def test_a_circle_is_found(graph: grimp.ImportGraph, importer: str, imported: st
         assert {importer, imported} <= set(circle(graph))
     finally:
         graph.remove_import(importer=importer, imported=imported)
+
+
+@pytest.mark.parametrize("first", ["", "import tensorflow; "])
+def test_triton_is_imported_before_tensorflow(first: str, tmp_path: Path) -> None:
+    """After it, the triton that comes with PyTorch for CUDA ends the process; then it is left alone."""
+    for name, text in {
+        "triton": "print('triton')",
+        "tensorflow": "print('tensorflow')",
+        "keras": "import tensorflow",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    code = f"{first}import sys; sys.path.insert(0, {str(ROOT)!r}); import converter, keras"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == (["tensorflow"] if first else ["triton", "tensorflow"])

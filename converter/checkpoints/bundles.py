@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from converter.checkpoints.bundle_index import INDEX, is_index
 from converter.checkpoints.tensor_bundle import SAVED_MODEL
-from converter.errors import SourceError, UnsupportedContainer, listed, quoted
+from converter.errors import SourceError, UnsupportedContainer, listed, printable, quoted
 from converter.folder.files import inside
 from converter.specs import is_file_name
 
@@ -62,11 +63,27 @@ def index_of(path: Path) -> Path:
     if found := _DATA.fullmatch(path.name):
         index = path.with_name(found[1] + INDEX)
         if not index.is_file():
-            raise UnsupportedContainer(
-                f"{path}: data of a TensorFlow checkpoint without its index; put {index.name} beside it"
-            )
+            raise _without_index(path, index.name)
         return index
     return path
+
+
+def lone_data(listing: Iterable[Path]) -> UnsupportedContainer | None:
+    """The error of a folder that holds data of a checkpoint whose index is not there."""
+    found = ((path, _DATA.fullmatch(path.name)) for path in listing)
+    return next((_without_index(path, data[1] + INDEX) for path, data in found if data), None)
+
+
+def _without_index(path: Path, index: str) -> UnsupportedContainer:
+    return UnsupportedContainer(
+        f"{path}: data of a TensorFlow checkpoint without its index; put {printable(index)} beside it"
+    )
+
+
+def outer(source: Path) -> Path:
+    """The folder of a SavedModel, where its folder ``variables`` is named; else what is named."""
+    within = source.name == "variables" and source.is_dir() and (source.parent / SAVED_MODEL).is_file()
+    return source.parent if within else source
 
 
 def home(path: Path) -> Path:

@@ -73,7 +73,7 @@ def open_source(source: Path, framework: Wanted) -> tuple[Checkpoint, Path]:
             )
         if not source.is_dir() and not source.is_file():
             raise SourceError(f"{source}: neither a file nor a folder; name a folder that save_pretrained wrote")
-        source = model_folder(source)
+        source = bundles.outer(model_folder(source))
         folder = source if source.is_dir() else bundles.home(source)
         for name in CONFIGS:
             inside(folder / name, folder)
@@ -189,9 +189,9 @@ def _nothing_found(folder: Path, framework: Wanted) -> Exception:
     for path in listing:
         if path.name in sum(WEIGHTS.values(), ()) and path.is_symlink():
             inside(path, folder)  # says where a link leads that leads nowhere
-    found = kinds.recognised(folder, within=False) or _by_another_name(folder, listing)
+    found = kinds.recognised(folder, levels=0) or _by_another_name(folder, listing, framework)
     found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, _holds_weights)
-    found = found or kinds.recognised(folder)
+    found = found or kinds.recognised(folder) or bundles.lone_data(listing)
     if found is None and (held_there := foreign.among(listing, kinds.is_state)) is not None:
         found = UnsupportedContainer(f"{held_there[0]}: {held_there[1]}")
     return (
@@ -217,13 +217,14 @@ def _holds_weights(folder: Path) -> bool:
     return bool(held(folder)) or bundles.holds_one(folder)
 
 
-def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
+def _by_another_name(folder: Path, listing: Sequence[Path], framework: Wanted) -> Exception | None:
     """What there is to name: weights by other names, or why what looks like weights is not read."""
-    found: dict[str, str] = {}
+    found: dict[str, str | None] = {}
     refused: Exception | None = None
+    indexed = any(shards.is_index(path.name) for path in listing)
     for path in listing:
         like = path.name.lower().endswith((*LIKE_WEIGHTS, ".safetensors")) or shards.is_index(path.name)
-        if not like or kinds.is_state(path.name) or kinds.is_shard(path.name) or not path.is_file():
+        if not like or kinds.is_state(path.name) or kinds.is_shard(path.name, indexed) or not path.is_file():
             continue
         try:
             named = read_header(inside(path, folder))
@@ -231,7 +232,7 @@ def _by_another_name(folder: Path, listing: Sequence[Path]) -> Exception | None:
             refused = refused or error
             continue
         named.close()
-        found[path.name] = command(named.framework)
+        found[path.name] = None if framework is None else command(named.framework)
     return kinds.by_another_name(folder, found) if found else refused
 
 
@@ -249,7 +250,9 @@ def wrong_framework(where: Path | str, wanted: Wanted, held: Framework) -> Wrong
     )
 
 
-LIKE_WEIGHTS = (".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5")
+LIKE_WEIGHTS = (
+    ".keras", ".msgpack", ".weights.h5", ".ckpt", ".bin", ".pt", ".pth", ".h5", ".hdf5", ".ptl", ".pt2", ".jit",
+)  # fmt: skip
 # Binary formats that may begin with bytes that are text.
 _OWN_TEXT = (".ckpt", ".index", ".pb")
 _KNOWN = (

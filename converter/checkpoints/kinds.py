@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from converter.errors import SourceError, UnsupportedContainer, listed, printable, quoted
@@ -36,9 +36,11 @@ _ADAPTER = (
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 _DEEPSPEED = (
-    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in it and convert the "
-    "pytorch_model.bin that it writes"
+    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in {folder} and convert what it "
+    "writes"
 )
+# DeepSpeed has put both into the folder that holds one folder per step.
+_OF_DEEPSPEED = ("zero_to_fp32.py", "latest")
 _DISTRIBUTED = (
     "a distributed checkpoint (.distcp), whose weights are split; merge them with `accelerate merge-weights "
     "{folder} OTHER`, or torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and convert OTHER"
@@ -71,7 +73,7 @@ def refuse_state(path: Path) -> None:
     if path.name.startswith(("adapter_model.", "adapter_config.")):
         raise UnsupportedContainer(f"{path}: {_ADAPTER}")
     if path.name.endswith("optim_states.pt"):
-        raise UnsupportedContainer(f"{path}: {_DEEPSPEED}")
+        raise UnsupportedContainer(f"{path}: {_deepspeed(path.parent)}")
     if path.name == "model_optim_rng.pt":
         raise UnsupportedContainer(f"{path}: {_MEGATRON}")
     if _RANK.fullmatch(path.name):
@@ -84,29 +86,35 @@ def refuse_state(path: Path) -> None:
         )
 
 
-def recognised(folder: Path, within: bool = True) -> UnsupportedContainer | None:
+def recognised(folder: Path, levels: int = _LEVELS) -> UnsupportedContainer | None:
     """What a folder without weights is, if it is of a kind that is known by its marks.
 
     Args:
         folder: the folder.
-        within: whether folders in it count as well, of which trainers make one per step.
+        levels: of folders in it that count as well: trainers make one per step, and one in that.
     """
     present = {path.name for path in folder.iterdir()}
     what = _by_marks(folder, present)
     if what is not None:
         return UnsupportedContainer(f"{folder}: {what}")
-    if within:
-        for inner in _folders(folder):
-            if (error := recognised(inner, within=False)) is not None:
-                return error
+    for inner in (path for level in _levels(folder, levels) for path in level):
+        if (what := _by_marks(inner, {path.name for path in inner.iterdir()})) is not None:
+            return UnsupportedContainer(f"{inner}: {what}")
     return None
+
+
+def _deepspeed(folder: Path) -> str:
+    """The message about a DeepSpeed checkpoint; the step that it names runs where DeepSpeed has put its script."""
+    inner = not any((folder / name).exists() for name in _OF_DEEPSPEED)
+    outer = inner and any((folder.parent / name).exists() for name in _OF_DEEPSPEED)
+    return _DEEPSPEED.format(folder=quoted(folder.parent if outer else folder))
 
 
 def _by_marks(folder: Path, present: Collection[str]) -> str | None:
     if "adapter_config.json" in present:
         return _ADAPTER
     if "zero_to_fp32.py" in present or any(name.endswith(("_model_states.pt", "optim_states.pt")) for name in present):
-        return _DEEPSPEED
+        return _deepspeed(folder)
     if "latest_checkpointed_iteration.txt" in present or "model_optim_rng.pt" in present:
         return _MEGATRON
     if any(_RANK.fullmatch(name) for name in present):
@@ -125,14 +133,8 @@ def _by_marks(folder: Path, present: Collection[str]) -> str | None:
 
 def with_weights(folder: Path, holds: Callable[[Path], bool]) -> SourceError | None:
     """The error of a folder whose folders, or theirs, hold the weights, that of the last training step named first."""
-    level, left, inner = [folder], MAX_FOLDERS, list[Path]()
-    for _ in range(_LEVELS):
-        level = [path for outer in level for path in _folders(outer)][:left]
-        left -= len(level)
-        inner = [path for path in level if holds(path)]
-        if inner or not left:
-            break
-    if not inner:
+    held = ([path for path in level if holds(path)] for level in _levels(folder, _LEVELS))
+    if not (inner := next(filter(None, held), [])):
         return None
     inner.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in re.split(r"(\d+)", path.name)])
     names = [quoted(path) for path in reversed(inner)]
@@ -140,25 +142,25 @@ def with_weights(folder: Path, holds: Callable[[Path], bool]) -> SourceError | N
     return SourceError(f"{folder}: holds no weights, but its subfolders do; name one of them: {names[0]}{others}")
 
 
-def by_another_name(folder: Path, found: Mapping[str, str]) -> SourceError:
+def by_another_name(folder: Path, found: Mapping[str, str | None]) -> SourceError:
     """The error of a folder whose weights file has a name of its own.
 
     Args:
         folder: the folder.
-        found: by name of every file that can be read, the command that converts it.
+        found: by name of every file that can be read, the command that converts it; None where any command will do.
     """
     name, command = next(iter(found.items()))
     what = (
         f"{printable(name)} is one by another name" if len(found) == 1 else f"{listed(list(found), 3)} have other names"
     )
-    return SourceError(
-        f"{folder}: holds no weights by a usual name; {what}: convert {command} {quoted(folder / name)} OUT"
-    )
+    file = quoted(folder / name)
+    step = f"name that file, {file}" if command is None else f"convert {command} {file} OUT"
+    return SourceError(f"{folder}: holds no weights by a usual name; {what}: {step}")
 
 
 def lone_shards(folder: Path, present: Collection[str]) -> SourceError | None:
     """The error of shards without their index."""
-    shards = [found for name in sorted(present) if (found := _SHARD.fullmatch(name))]
+    shards = [found for name in sorted(present) if is_shard(name) and (found := _SHARD.fullmatch(name))]
     if not shards:
         return None
     return SourceError(
@@ -179,16 +181,20 @@ def refuse_shard(path: Path) -> None:
     Raises:
         SourceError: it is.
     """
-    found = _SHARD.fullmatch(path.name)
-    if found and not path.name.endswith(f"-00001-of-00001{found[2]}"):
+    if is_shard(path.name) and (found := _SHARD.fullmatch(path.name)):
         raise SourceError(
             f"{path}: one of several shards; name their index, {quoted(path.with_name(_index_of(found)))}, which reads all"
         )
 
 
-def is_shard(name: str) -> bool:
-    """Whether a file is one of several, by its name."""
-    return _SHARD.fullmatch(name) is not None
+def is_shard(name: str, indexed: bool = False) -> bool:
+    """Whether a file is one of several, by its name; one of one is whole, but has an index as well.
+
+    Args:
+        name: of the file.
+        indexed: whether there is an index beside it.
+    """
+    return _SHARD.fullmatch(name) is not None and (indexed or "-00001-of-00001." not in name)
 
 
 def page_or_text(head: bytes) -> str | None:
@@ -204,6 +210,15 @@ def page_or_text(head: bytes) -> str | None:
         shown = head.decode("ascii").strip().splitlines()
         return f"text ({(shown or [''])[0]!r} ...), not weights; download or copy the file itself"
     return None
+
+
+def _levels(folder: Path, count: int) -> Iterator[list[Path]]:
+    """The folders in a folder, those in them and so on; ``MAX_FOLDERS`` in all."""
+    level, left = [folder], MAX_FOLDERS
+    for _ in range(count):
+        level = [path for outer in level for path in _folders(outer)][:left]
+        left -= len(level)
+        yield level
 
 
 def _folders(folder: Path) -> list[Path]:

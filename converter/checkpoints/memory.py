@@ -12,6 +12,7 @@ from converter.specs import Checkpoint, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 
 Array = np.ndarray[Any, Any]
+_DENSE = "torch.strided"
 
 
 def read_state_dict(state_dict: Mapping[str, Any]) -> Checkpoint:
@@ -29,16 +30,25 @@ def read_state_dict(state_dict: Mapping[str, Any]) -> Checkpoint:
 
 def _stored(name: Any, value: Any) -> StoredTensor:
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    if not isinstance(name, str) or dtype not in DTYPES or not hasattr(value, "shape"):
+    if not isinstance(name, str):
+        raise SourceError(f"state dict: a name is {printable(repr(name), 60)} ({type(name).__name__}), expected a text")
+    if isinstance(value, Mapping):
         raise SourceError(
-            f"state dict: {printable(str(name))} is {type(value).__name__} {dtype}, expected a torch tensor or NumPy "
+            f"state dict: {printable(name)} is a dict; if it is the state dict, pass it alone: "
+            f"pt2tf(checkpoint[{printable(repr(name), 60)}], OUT, config=...)"
+        )
+    if dtype not in DTYPES or not hasattr(value, "shape"):
+        raise SourceError(
+            f"state dict: {printable(name)} is {type(value).__name__} {dtype}, expected a torch tensor or NumPy "
             f"array of {', '.join(DTYPES)}"
         )
-
+    layout = str(getattr(value, "layout", _DENSE))
+    if getattr(value, "is_nested", False) or (layout.startswith("torch.") and layout != _DENSE):
+        raise SourceError(f"state dict: {printable(name)} is a sparse or nested tensor; pass TENSOR.to_dense()")
     if getattr(value, "is_meta", False):
         raise SourceError(
             f"state dict: {printable(name)} is on the meta device, which holds no values; transformers leaves that where "
-            "it loaded nothing (from_flax=True, from_tf=True): load the model from its own weights first"
+            "it loaded nothing (from_flax=True, from_tf=True). Convert the folder itself: convert to tf FOLDER OUT"
         )
 
     def read_rows(start: int, stop: int) -> Array:

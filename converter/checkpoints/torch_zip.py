@@ -82,6 +82,10 @@ def _entries(path: Path) -> dict[str, Entry]:
             f"{path}: a TorchScript archive, which holds a program and not only weights; save the state_dict of the "
             "module with torch.save"
         )
+    if any(name.count("/") == 1 and name.endswith("/archive_format") for name in names):
+        raise UnsupportedContainer(
+            f"{path}: a program that torch.export saved, not only weights; save the state_dict of the module with torch.save"
+        )
     if names and all(name.endswith(".npy") for name in names):
         raise UnsupportedContainer(f"{path}: {foreign.NPZ}")
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):

@@ -79,6 +79,8 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
     if result.overflowed:
         names = folded(result.overflowed)
         yield f"  {sum(result.overflowed.values()):,} values exceed the range of the new dtype and became infinite: {names}"
+    if spelled := [f"{count} {name}" for name, count in result.dialects.items() if ", " in name]:
+        yield f"  names in the source: {printable('; '.join(spelled), 300)}"
     yield from _left_out("  left out:", {item.name: item.reason for item in result.dropped})
     if result.restored:
         yield f"  rebuilt: {folded(result.restored)}"

@@ -24,7 +24,7 @@ from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import lies_beside, sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
-from converter.names.configs import HYBRID, TwoTowerConfig, check_config, config_beside, read_config
+from converter.names.configs import HYBRID, TwoTowerConfig, check_config, config_beside, read_config, read_given
 from converter.names.frameworks import CANONICAL, KERAS, command, framework_name
 from converter.names.layout_files import OWN
 from converter.names.rule_files import SIDES
@@ -320,7 +320,7 @@ def _config(config: Config, held: Opened) -> TwoTowerConfig:
     if isinstance(config, Mapping):
         return check_config(config, "config")
     if config is not None:
-        return read_config(Path(config))
+        return read_given(config)
     if held.folder is None:
         raise ConfigError("a state dict has no config; pass config=model.config.to_dict()")
     return read_config(config_beside(held.folder, held.checkpoint.files))

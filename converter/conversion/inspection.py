@@ -17,7 +17,7 @@ from converter.folder.files import expanded
 from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
-from converter.names.configs import TwoTowerConfig, config_beside, read_config
+from converter.names.configs import TwoTowerConfig, config_beside, read_config, read_given
 from converter.names.frameworks import command, frameworks
 from converter.names.rule_files import SIDES, Side
 from converter.specs import JSON_FORMAT, Checkpoint, Framework, uniform
@@ -114,7 +114,8 @@ def inspect(
         plan: Plan | None = None
         problem = None
         try:
-            described = read_config(config_beside(folder, checkpoint.files) if config is None else Path(config))
+            beside = config_beside(folder, checkpoint.files)
+            described = read_config(beside) if config is None else read_given(config)
             plan = make_plan(checkpoint, described, frameworks()[checkpoint.framework].converts_to)
         except ConverterError as error:
             problem = str(error)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from converter.conversion.patterns import COMPARE, way_of_missing
+from converter.conversion.quantised import QUANTISED, is_quantised
 from converter.errors import PlanError, listed
 from converter.folding import folded
 from converter.names.frameworks import CANONICAL, frameworks
@@ -13,10 +14,6 @@ from converter.names.rules import TensorRule
 from converter.specs import Checkpoint
 
 _ADAPTED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
-_QUANTISED = re.compile(
-    r"\.(SCB|absmax|quant_map|nested_absmax|quant_state\..*|qweight|qzeros|scales|g_idx|weight_format|weight_scale(_inv)?"
-    r"|input_scale|_packed_params.*|zero_point)$"
-)
 _SHOWN_ROOTS = 4
 _FEW = 6
 
@@ -52,8 +49,8 @@ def _way_out(
             "these are PEFT adapters beside the model; merge them: "
             "model.merge_and_unload().save_pretrained(OTHER), then convert OTHER"
         )
-    if any(_QUANTISED.search(name) for name in surplus):
-        return "the weights are quantised; dequantise them and save again"
+    if is_quantised(surplus):
+        return QUANTISED
     if (way := way_of_missing(missing, surplus, expected)) is not None:
         return way
     separator = frameworks()[checkpoint.framework].separator

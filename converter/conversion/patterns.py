@@ -11,6 +11,7 @@ from converter.names.rule_files import SIDES
 COMPARE = "compare config.json with the one saved with the weights"
 # Every number that is a part of a name counts: layers, or stages and the blocks in each.
 _NUMBER = re.compile(r"[._/]+(\d+)(?=[./])")
+_FEW_PREFIXES = 3
 _POOLER = re.compile(r"[./]pooler[./]")
 
 
@@ -27,6 +28,8 @@ def way_of_missing(missing: Collection[str], surplus: Collection[str], expected:
     """
     if (way := way_of_layers(missing, surplus, expected)) is not None:
         return way
+    if (prefixes := _prefixes(missing, surplus)) is not None:
+        return _strip(prefixes)
     lacking = [side for side in SIDES if (own := _of(side, expected)) and len(_of(side, missing)) == len(own)]
     if len(lacking) == 1:
         return _tower(lacking[0], bool(_of(lacking[0], surplus)))
@@ -52,15 +55,24 @@ def way_of_missing(missing: Collection[str], surplus: Collection[str], expected:
     return None
 
 
-def way_of_layers(missing: Collection[str], surplus: Collection[str], expected: Collection[str]) -> str | None:
-    """Of a checkpoint with fewer layers than config.json says, with more, or with a gap between them."""
+def way_of_layers(
+    missing: Collection[str], surplus: Collection[str], expected: Collection[str], alone: bool = False
+) -> str | None:
+    """Of a checkpoint with fewer layers than config.json says, with more, or with a gap between them.
+
+    Args:
+        missing: as in ``way_of_missing``, like what follows.
+        surplus: names that are none of the model's.
+        expected: all names of the model.
+        alone: of one tower, whose config.json has no sections.
+    """
     kept = set(expected) - set(missing)
     said, held = _counted(expected), _counted([*kept, *surplus])
     ways = []
     for key, count in said.items():
         found = held.get(key, 0)
         if found and found != count:
-            ways.append(f"config.json says {count} layers of {key}, the weights have {found}; {_set(key, said)}")
+            ways.append(f"config.json says {count} layers of {key}, the weights have {found}; {_set(key, said, alone)}")
     if not ways:
         return _way_of_gap(missing, kept) if missing and not surplus else None
     for name in (*missing, *surplus):  # nothing else may be wrong than whole layers
@@ -70,10 +82,10 @@ def way_of_layers(missing: Collection[str], surplus: Collection[str], expected: 
 
 
 def layers_beyond(taken: Collection[str], left: Collection[str]) -> tuple[list[str], str]:
-    """Names of layers that follow the last one taken, which config.json does not count; and what to do about them."""
+    """Names of layers of one tower that follow the last one taken, which config.json does not count; and what to do."""
     said = _counted(taken)
     beyond = [name for name in left if any(layer >= said.get(key, layer + 1) for key, layer in _layers(name))]
-    return beyond, way_of_layers((), beyond, taken) or COMPARE
+    return beyond, way_of_layers((), beyond, taken, alone=True) or COMPARE
 
 
 def _way_of_gap(missing: Collection[str], kept: Collection[str]) -> str | None:
@@ -92,6 +104,25 @@ def _way_of_gap(missing: Collection[str], kept: Collection[str]) -> str | None:
     )
 
 
+def _prefixes(missing: Collection[str], surplus: Collection[str]) -> list[str] | None:
+    """What stands before the names that the model lacks, if each of them is there below something; None otherwise."""
+    left, found = set(missing), set()
+    for name in surplus:
+        starts = [at.end() for at in re.finditer(r"[./]", name) if name[at.end() :] in left]
+        if starts:
+            left.discard(name[starts[0] :])
+            found.add(name[: starts[0]])
+    return sorted(found) if missing and not left and len(found) <= _FEW_PREFIXES else None
+
+
+def _strip(prefixes: list[str]) -> str:
+    stripped = "".join(f".removeprefix({prefix!r})" for prefix in prefixes)
+    return (
+        f"{'they stand' if len(prefixes) == 1 else 'parts of the model stand'} below {listed(prefixes)}; take that off: "
+        f"pt2tf({{name{stripped}: tensor for name, tensor in state_dict.items()}}, OUT, config=...)"
+    )
+
+
 def _first_other(key: str, said: dict[str, int], held: dict[str, int]) -> int:
     """The first layer that can differ where the count does; the last of several stages lacks what leads to the next."""
     return min(said[key], held.get(key, 0)) - _has_lists(key, said)
@@ -101,8 +132,8 @@ def _has_lists(key: str, said: Collection[str]) -> bool:
     return any(at == key for inner in said for at, _ in _layers(f"{inner}."))
 
 
-def _set(key: str, said: Collection[str]) -> str:
-    side = next((side for side in SIDES if f"{side}_model" in key), None)
+def _set(key: str, said: Collection[str], alone: bool) -> str:
+    side = None if alone else next((side for side in SIDES if f"{side}_model" in key), None)
     field = "num_hidden_layers"
     if _has_lists(key, said) or _NUMBER.search(key):
         field = "the numbers of groups and of layers in each" if "group" in key else "depths"

@@ -13,6 +13,7 @@ from converter.conversion.mismatch import mismatch
 from converter.conversion.patterns import COMPARE
 from converter.conversion.positions import Positions, shift_positions
 from converter.conversion.positions import table as positions_of
+from converter.conversion.quantised import quantised
 from converter.errors import PlanError, printable
 from converter.folding import folded
 from converter.names.buffers import BUFFERS
@@ -28,8 +29,6 @@ from converter.tensors.layouts import LAYOUTS, Layout, shared, way
 
 Names = Literal["v4", "v5"]
 Dtype = Literal["keep", "float32", "float16", "bfloat16"]
-# Quantisers of transformers 4.57.6 that have a dequantize(); the first is also said by load_in_4bit and load_in_8bit.
-UNDONE = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "higgs")
 NAMES: tuple[Names, ...] = ("v4", "v5")
 DTYPES_ASKED: tuple[Dtype, ...] = ("keep", "float32", "float16", "bfloat16")
 Array = np.ndarray[Any, Any]
@@ -160,8 +159,7 @@ def make_plan(
     found = normalised.tensors
     taken = _take_buffers(found, rules, source)
     if (error := mismatch(checkpoint, found, {rule.names[source]: rule for rule in rules.tensors})) is not None:
-        said = config.raw.get("quantization_config")
-        raise _quantised(checkpoint, said.get("quant_method") if isinstance(said, dict) else None) if said else error
+        raise quantised(checkpoint, config.raw) or error
     _check_shapes(found, rules.tensors, checkpoint)
     check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
     if positions == "flax":
@@ -247,16 +245,6 @@ def _plan_buffers(
 
 def _same_size(stored: StoredTensor, rule: BufferRule) -> bool:
     return rule.shape is None or stored.shape == rule.shape
-
-
-def _quantised(checkpoint: Checkpoint, method: object) -> PlanError:
-    where = checkpoint.files[0] if checkpoint.files else checkpoint.container
-    way = "load the model, torch.save(model.dequantize().state_dict(), FILE), and convert FILE with --config of this config.json"
-    if method is not None and method not in UNDONE:
-        way = f"transformers 4.57.6 cannot dequantise {printable(repr(method), 40)}; convert the checkpoint from before it"
-    return PlanError(
-        f"{where}: the weights are quantised (quantization_config in config.json) and have other names and shapes; {way}"
-    )
 
 
 def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule], checkpoint: Checkpoint) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from converter.conversion.patterns import COMPARE, layers_beyond, way_of_layers
 from converter.conversion.plan import Dropped, PlannedTensor, check_floats
 from converter.conversion.positions import shift_positions
+from converter.conversion.quantised import QUANTISED, is_quantised
 from converter.errors import PlanError, listed
 from converter.folding import folded
 from converter.names.configs import TowerConfig
@@ -73,7 +74,11 @@ def plan_tower(
             shape = rule.shape_in(target)
             planned.append(PlannedTensor(rule.name, stored, name, stored.dtype, shape, *way(*ends), shared(*ends)))
     if missing or wrong:
-        next_step = way_of_layers(missing, (), [rule.names[source] for rule in rules.tensors]) if not wrong else None
+        next_step = None
+        if not wrong:
+            next_step = way_of_layers(missing, (), [rule.names[source] for rule in rules.tensors], alone=True)
+        if is_quantised(checkpoint.tensors):
+            next_step = QUANTISED
         raise PlanError(_complaint(checkpoint, tower, missing, wrong, next_step or COMPARE))
     check_floats((tensor.source for tensor in planned), checkpoint)
     used = {tensor.source.name for tensor in planned}

@@ -83,8 +83,8 @@ def _read(path: Path, limit: int) -> Any:
             text = file.read(limit + 1)
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, pass "
-            "--config FILE (in Python config=)"
+            f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, copy it "
+            "there or pass --config FILE (in Python config=)"
         ) from None
     except OSError as error:
         raise ConfigError(unreadable(path, error)) from None

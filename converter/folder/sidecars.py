@@ -20,13 +20,16 @@ SIDECARS = (
     "added_tokens.json", "bpe.codes", "byte_maps.json", "chat_template.jinja", "chat_template.json", "dict.txt",
     "emoji.json", "entity_vocab.json", "generation_config.json", "merges.txt", "normalizer.json",
     "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "sentencepiece.bpe.model",
-    "sentencepiece.model", "source.spm", "special_tokens_map.json", "spiece.model", "spm.model", "spm_char.model",
-    "target.spm", "target_vocab.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab-src.json",
-    "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json", "word_shape.json",
+    "sentencepiece.model", "source.spm", "special_tokens_map.json", "spiece.model", "spiece.vocab", "spm.model",
+    "spm_char.model", "target.spm", "target_vocab.json", "tekken.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "vocab-src.json", "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json",
+    "word_shape.json",
 )  # fmt: skip
 _NAME_OR_PATH = "_name_or_path"
 # What says which model lies there: transformers' file, and OpenCLIP's.
 CONFIGS = ("config.json", "open_clip_config.json")
+# What a config says of quantised weights, on the top or of a tower.
+QUANTISING = "quantization_config"
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 _OURS = ("conversion.json", "parity.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
@@ -112,6 +115,19 @@ def _without_places(config: dict[str, Any], rewritten: list[str]) -> dict[str, A
             rewritten.append(
                 f"config.json: {section}{'.' if section else ''}{_NAME_OR_PATH}: left out, a path of a machine"
             )
+    return config
+
+
+def _without_quantising(config: dict[str, Any], rewritten: list[str]) -> dict[str, Any]:
+    """The config without what it says of quantised weights: every weight is there as a float."""
+    for section in ("", "vision_config", "text_config"):
+        held = config.get(section) if section else config
+        if isinstance(held, Mapping) and QUANTISING in held:
+            kept = {name: value for name, value in held.items() if name != QUANTISING}
+            config = {**config, section: kept} if section else kept
+            if held[QUANTISING] is not None:
+                field = f"{section}{'.' if section else ''}{QUANTISING}"
+                rewritten.append(f"config.json: {field}: left out, the weights are not quantised")
     return config
 
 
@@ -206,8 +222,7 @@ def rewrite_config(
     for field, value in scale.items():
         if math.isfinite(value):
             rewrite(field, value)
-    if config.pop("quantization_config", None) is not None:  # every weight is there as a float: nothing is quantised
-        rewritten.append("config.json: quantization_config: left out, the weights are not quantised")
+    config = _without_quantising(config, rewritten)
     for field in ("torch_dtype", "dtype"):
         if config.get(field) is not None and float_dtype is not None:
             rewrite(field, float_dtype)

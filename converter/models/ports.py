@@ -64,6 +64,13 @@ def _classes() -> Iterator[tuple[str, str]]:
     yield from tower_places()
 
 
+def _import_triton() -> None:
+    """Imports triton, where PyTorch with CUDA brought it, before Keras imports TensorFlow: after it, triton ends the process."""
+    if "tensorflow" not in sys.modules:
+        with contextlib.suppress(Exception):  # without it, or with a broken one, all goes on as it would have
+            import_module("triton")
+
+
 class _AfterKeras:
     """Finds Keras as the other finders do, and registers once it is imported."""
 
@@ -96,6 +103,7 @@ class _Registering:
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
+        _import_triton()
         self._loader.exec_module(module)
         with contextlib.suppress(ValueError):  # another thread was here
             sys.meta_path.remove(self._finder)

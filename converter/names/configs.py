@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from converter.names.expressions import Value, evaluate, integer
 from converter.names.families import JOINED, Family, families, family, is_family
 from converter.names.layout_configs import layout_of, to_ours
 from converter.names.layout_files import LAYOUTS_OF_OTHERS, layout_file
+from converter.names.meant import meant
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
@@ -102,6 +104,15 @@ def read_config(path: Path) -> TwoTowerConfig:
         UnsupportedOption: a field has a value that is refused.
     """
     return check_config(read_json(path), where=str(path))
+
+
+def read_given(path: str | os.PathLike[str]) -> TwoTowerConfig:
+    """As ``read_config``, of a file that a person has named."""
+    if str(path).lstrip().startswith("{"):
+        raise ConfigError("config is the text of a config.json, expected its path or a dict; pass json.loads(TEXT)")
+    if not os.path.lexists(path):
+        raise ConfigError(f"{path}: not found; --config (in Python config=) takes the path of a config.json here")
+    return read_config(Path(path))
 
 
 def config_beside(folder: Path, weights: Collection[Path] = ()) -> Path:
@@ -232,6 +243,9 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
         )
     elif "architecture" in raw and "pretrained_cfg" in raw:
         what = "a timm model, whose tensors have other names; take the same model in transformers' format"
+    elif has_towers and (right := meant(model_type, (HYBRID, *families()))) is not None:
+        right = JOINED if right == HYBRID else right
+        what = f"model_type {printable(repr(model_type), 60)}; write {right!r}, if that is meant"
     elif model_type is None:
         what = "no model_type; add that of the original to config.json, or take its own config.json with --config FILE"
     else:
@@ -322,6 +336,10 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
     if isinstance(model_type, str) and model_type not in files and (reason := refusals(side).get(model_type)):
         raise UnsupportedTower(
             f"{where}.model_type {model_type!r} {reason}; supported are {', '.join(supported(side))}"
+        )
+    if (right := meant(model_type, supported(side), side)) is not None and model_type not in files:
+        raise UnsupportedTower(
+            f"{where}.model_type {printable(repr(model_type), 60)} has no rules; write {right!r}, if that is meant"
         )
     if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(

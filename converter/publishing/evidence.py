@@ -86,6 +86,8 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
     """
     settle(folder)
     recorded = read_manifest(folder) if folder.is_dir() else None
+    if not folder.exists():
+        raise SourceError(f"{folder}: not found; name the folder that a conversion made")
     if recorded is None:
         raise SourceError(f"{folder}: no conversion made this folder (no {manifest.NAME}); convert first, then push")
     if recorded.hub is not None and not (is_id(recorded.hub) and COMMIT.fullmatch(recorded.commit or "")):

@@ -79,6 +79,7 @@ RENAMED: dict[str, Callable[[str], str]] = {
     "_forward_module. module. _orig_mod.": prefixed("_forward_module.module._orig_mod."),
     "net.model.clip_model.": prefixed("net.model.clip_model."),
     "deepspeed_engine. module.": prefixed("deepspeed_engine.module."),
+    "ema_model.": prefixed("ema_model."),
     "module. _fsdp_wrapped_module.": lambda name: name.replace("_model.", "_model.module._fsdp_wrapped_module.", 1),
 }
 
@@ -206,7 +207,8 @@ def test_quantisers(method: str, folder: Path, tmp_path: Path) -> None:
             {**CONFIG, "text_config": {**CONFIG["text_config"], "quantization_config": {"quant_method": method}}}
         )
     )
-    assert "dequantise and save again" in refusal(folder, tmp_path)
+    nested = QUANTISED.format(method).replace("(quant", "(text_config.quant")
+    assert refusal(folder, tmp_path) == f"{folder / 'model.safetensors'}: {nested}"
 
 
 def make(folder: Path, *paths: str) -> None:
@@ -295,6 +297,22 @@ def test_a_pointer_in_place_of_the_tokenizer(folder: Path, tmp_path: Path) -> No
     for data, what in ((POINTER, LFS.format("file")), (b"<!doctype html>", PAGE)):
         (folder / "tokenizer.json").write_bytes(data)
         assert refusal(folder, tmp_path) == f"{folder / 'tokenizer.json'}: {what}"
+
+
+def test_data_without_its_index(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.data-00000-of-00001").write_bytes(b"x")
+    assert refusal(folder, tmp_path) == (
+        f"{folder / 'model.data-00000-of-00001'}: data of a TensorFlow checkpoint without its index; put model.index beside it"
+    )
+
+
+def test_parts_below_prefixes_of_their_own(folder: Path, tmp_path: Path) -> None:
+    held = {("a." if name.startswith("text") else "") + name: array for name, array in WEIGHTS.items()}
+    put(folder, held)
+    call = refusal(folder, tmp_path).partition("they stand below a.; take that off: ")[2]
+    assert call == "pt2tf({name.removeprefix('a.'): tensor for name, tensor in state_dict.items()}, OUT, config=...)"
+    place = {"pt2tf": pt2tf, "state_dict": held, "OUT": tmp_path / "out", "CONFIG": CONFIG}
+    assert eval(call.replace("config=...", "config=CONFIG"), place).tensors == len(WEIGHTS)
 
 
 CONFIGS: dict[str, tuple[Callable[[bytes], bytes], str | None]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -178,6 +179,48 @@ def test_a_distributed_checkpoint_is_put_together(source: Path, tmp_path: Path) 
     assert "torch.distributed.checkpoint.format_utils.dcp_to_torch_save" in said("pt2tf", source, tmp_path / "out")
     dcp_to_torch_save(source / "pytorch_model_fsdp_0", source / "pytorch_model.bin")
     run("convert pt2tf SRC OUT", SRC=source, OUT=tmp_path / "out")
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # torch warns of what its quantisation will become
+def test_tensors_that_hold_no_values_as_they_are(source: Path, tmp_path: Path) -> None:
+    """On the meta device, sparse, and one level too deep: the folder itself, or what the message says to pass."""
+    import torch
+
+    weights = {name: torch.tensor(array) for name, array in WEIGHTS.items()}
+    for held, said in (
+        ({"logit_scale": weights["logit_scale"].to("meta")}, "Convert the folder itself: convert to tf FOLDER OUT"),
+        ({"text_projection.weight": weights["text_projection.weight"].to_sparse()}, "; pass TENSOR.to_dense()"),
+        (
+            {"state_dict": weights},
+            "; if it is the state dict, pass it alone: pt2tf(checkpoint['state_dict'], OUT, config=...)",
+        ),
+        ({1: weights["logit_scale"]}, "state dict: a name is 1 (int), expected a text"),
+    ):
+        with pytest.raises(ConverterError) as caught:
+            pt2tf({**weights, **held}, tmp_path / "out", config=CONFIG)
+        assert str(caught.value).endswith(said)
+    run("convert to flax SRC OUT", SRC=source, OUT=tmp_path / "flax")
+    run("convert to tf FOLDER OUT", FOLDER=tmp_path / "flax", OUT=tmp_path / "tf")
+    assert pt2tf({"state_dict": weights}["state_dict"], tmp_path / "out", config=CONFIG).tensors == len(WEIGHTS)
+
+
+@pytest.mark.torch
+def test_a_model_of_another_kind_is_loaded_by_the_class_that_is_named(source: Path, tmp_path: Path) -> None:
+    import transformers
+
+    sides = {"encoder": CONFIG["vision_config"], "decoder": {**CONFIG["text_config"], "is_decoder": True}}
+    for kind in ("vision-encoder-decoder", "encoder-decoder"):
+        (source / "config.json").write_text(json.dumps({"model_type": kind}))
+        named = re.search(r"load it with transformers' (\w+)$", said("pt2tf", source, tmp_path / "out"))
+        assert named is not None
+        both = {**sides, "encoder": {**CONFIG["text_config"]}} if kind == "encoder-decoder" else sides
+        both["decoder"] = {**both["decoder"], "add_cross_attention": True}
+        both["encoder"] = {**both["encoder"], "model_type": "vit" if kind != "encoder-decoder" else "bert"}
+        of = transformers.AutoConfig.for_model(kind, **both)
+        getattr(transformers, named[1])(of).save_pretrained(tmp_path / kind)
+        assert named[1] in said("pt2tf", tmp_path / kind, tmp_path / "out")
+        assert getattr(transformers, named[1]).from_pretrained(tmp_path / kind).num_parameters() > 0
 
 
 @pytest.mark.tf

@@ -176,8 +176,7 @@ ADAPTER = (
     ".merge_and_unload().save_pretrained(OTHER), then convert OTHER"
 )
 DEEPSPEED = (
-    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in it and convert the "
-    "pytorch_model.bin that it writes"
+    "a DeepSpeed checkpoint, whose weights are split; run `python zero_to_fp32.py . .` in {} and convert what it writes"
 )
 DISTRIBUTED = (
     "a distributed checkpoint (.distcp), whose weights are split; merge them with `accelerate merge-weights "
@@ -235,7 +234,27 @@ def test_weights_beside_the_marks_are_read(tmp_path: Path) -> None:
 )
 def test_files_that_hold_no_weights_by_their_name(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    assert refusal(opened(tmp_path / name), UnsupportedContainer) == f"{tmp_path / name}: {what}"
+    assert refusal(opened(tmp_path / name), UnsupportedContainer) == f"{tmp_path / name}: {what.format(tmp_path)}"
+
+
+@pytest.mark.parametrize("place", ["", "run 5"])
+def test_the_step_of_deepspeed_runs_where_its_script_is(tmp_path: Path, place: str) -> None:
+    """It lies above the folders of single steps, of which each holds the marks as well."""
+    step = tmp_path / place / "global_step5"
+    step.mkdir(parents=True)
+    (step / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"x")
+    (tmp_path / place / "latest").write_bytes(b"global_step5")
+    for named in {tmp_path, step}:
+        said = refusal(opened(named), UnsupportedContainer)
+        assert said.endswith(f": {DEEPSPEED.format(shlex.quote(str(tmp_path / place)))}")
+
+
+def test_marks_three_folders_deep(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "step 5" / "pytorch_model_fsdp_0"
+    folder.mkdir(parents=True)
+    (folder / "__0_0.distcp").write_bytes(b"x")
+    message = refusal(opened(tmp_path), UnsupportedContainer)
+    assert message == f"{folder}: {DISTRIBUTED.format(shlex.quote(str(folder)))}"
 
 
 @pytest.mark.parametrize(
@@ -252,10 +271,12 @@ def test_one_by_another_name_is_named_in_a_command_that_can_be_pasted(
     else:
         (tmp_path / name).write_bytes(save({"a": np.ones(2)}))
     message = refusal(opened(tmp_path, framework))
-    assert message == (
-        f"{tmp_path}: holds no weights by a usual name; {name} is one by another name: convert pt2tf "
-        f"{shlex.quote(str(tmp_path / name))} OUT"
-    )
+    place = shlex.quote(str(tmp_path / name))
+    # Where any framework will do, another command than a direction was typed.
+    step = f"name that file, {place}" if framework is None else f"convert pt2tf {place} OUT"
+    assert message == f"{tmp_path}: holds no weights by a usual name; {name} is one by another name: {step}"
+    if framework is None:
+        return
     command = shlex.split(message.partition("another name: ")[2])
     assert command[:2] == ["convert", "pt2tf"]
     assert list(open_source(Path(command[2]), "pt")[0].tensors) == ["a"]
@@ -265,8 +286,15 @@ def test_several_by_other_names(tmp_path: Path) -> None:
     for name in ("a.safetensors", "b.safetensors"):
         (tmp_path / name).write_bytes(safetensors_bytes({}))
     assert refusal(opened(tmp_path)) == (
-        f"{tmp_path}: holds no weights by a usual name; a.safetensors, b.safetensors have other names: convert pt2tf "
-        f"{shlex.quote(str(tmp_path / 'a.safetensors'))} OUT"
+        f"{tmp_path}: holds no weights by a usual name; a.safetensors, b.safetensors have other names: name that file, "
+        f"{shlex.quote(str(tmp_path / 'a.safetensors'))}"
+    )
+
+
+def test_a_shard_that_is_all_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "model-00001-of-00001.safetensors").write_bytes(safetensors_bytes({}))
+    assert refusal(opened(tmp_path, "pt")).endswith(
+        f": convert pt2tf {shlex.quote(str(tmp_path / 'model-00001-of-00001.safetensors'))} OUT"
     )
 
 

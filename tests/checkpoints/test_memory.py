@@ -63,11 +63,14 @@ VALUES = "expected a torch tensor or NumPy array of "
     ("extra", "said"),
     [
         ({"epoch": 3}, f"state dict: epoch is int , {VALUES}"),
-        ({"optimizer": {"lr": 1}}, f"state dict: optimizer is dict , {VALUES}"),
+        (
+            {"optimizer": {"lr": 1}},
+            "state dict: optimizer is a dict; if it is the state dict, pass it alone: pt2tf(checkpoint['optimizer'], OUT",
+        ),
         ({"x": np.array(["a"])}, f"state dict: x is ndarray <U1, {VALUES}"),
         ({"x": np.zeros(2, ">f4")}, f"state dict: x is ndarray >f4, {VALUES}"),
         ({"x": np.zeros(2, np.complex64)}, f"state dict: x is ndarray complex64, {VALUES}"),
-        ({7: np.zeros(2)}, f"state dict: 7 is ndarray float64, {VALUES}"),
+        ({7: np.zeros(2)}, "state dict: a name is 7 (int), expected a text"),
     ],
 )
 def test_what_is_no_weight_is_refused(tmp_path: Path, extra: dict[Any, Any], said: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from converter import ConverterError, pt2tf, tf2pt
-from converter.conversion import plan
+from converter.conversion import quantised
 from tests.compat.conftest import Peer
 
 pytestmark = pytest.mark.compat
@@ -24,17 +24,17 @@ def source(checkpoint: Callable[..., Path]) -> Path:
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantised_weights(source: Path, quantising: Peer, tmp_path: Path, bits: int) -> None:
-    quantised = tmp_path / "quantised"
-    quantising("quantise", source=source, out=quantised, bits=bits)
+    folder = tmp_path / "quantised"
+    quantising("quantise", source=source, out=folder, bits=bits)
     with pytest.raises(ConverterError) as caught:
-        pt2tf(quantised, tmp_path / "none")
+        pt2tf(folder, tmp_path / "none")
     step = STEP.search(str(caught.value))
     assert step is not None, str(caught.value)
     file = tmp_path / "weights.bin"
-    quantising("take", source=quantised, step=step[1], file=file)
-    pt2tf(file, tmp_path / "tf", config=quantised / "config.json")
+    quantising("take", source=folder, step=step[1], file=file)
+    pt2tf(file, tmp_path / "tf", config=folder / "config.json")
     tf2pt(tmp_path / "tf", tmp_path / "pt")
-    back, was = (load_file(folder / "model.safetensors") for folder in (tmp_path / "pt", source))
+    back, was = (load_file(place / "model.safetensors") for place in (tmp_path / "pt", source))
     assert back.keys() == was.keys()
     apart = {name: abs(back[name] - was[name]).max() / abs(was[name]).max() for name in was}
     assert 0 < max(apart.values()) < (0.05 if bits == 8 else 0.5)
@@ -44,4 +44,4 @@ def test_what_can_be_dequantised(peer: Peer) -> None:
     """Of every other method the message says that this version cannot undo it."""
     methods = peer("dequantisers")
     assert "fp8" in methods["all"]
-    assert {*methods["undone"], "bitsandbytes"} == set(plan.UNDONE)
+    assert {*methods["undone"], "bitsandbytes"} == set(quantised.UNDONE)

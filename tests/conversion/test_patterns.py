@@ -159,7 +159,7 @@ def test_the_layers_of_a_tower_alone(tmp_path: Path) -> None:
         ConverterError,
         match=r"holds more layers of the clip_vision_model tower than its config.json says; unexpected \(\d+\): .*; "
         r"config\.json says 1 layers of \S+, the weights have \d; "
-        r"correct num_hidden_layers of vision_config if the weights are whole$",
+        r"correct num_hidden_layers if the weights are whole$",
     ):
         combine(tmp_path / "vision", tmp_path / "text", tmp_path / "out")
     assert not (tmp_path / "out").exists()

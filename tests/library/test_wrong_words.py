@@ -62,7 +62,7 @@ META = SimpleNamespace(dtype="torch.float32", shape=(2,), is_meta=True)
         (
             lambda out: pt2tf({"a": META}, out, config={}),
             "state dict: a is on the meta device, which holds no values; transformers leaves that where it loaded nothing "
-            "(from_flax=True, from_tf=True): load the model from its own weights first",
+            "(from_flax=True, from_tf=True). Convert the folder itself: convert to tf FOLDER OUT",
         ),
     ],
 )
@@ -190,7 +190,7 @@ def test_inspect_takes_a_config(tmp_path: Path) -> None:
     shutil.copy(FIXTURE / "model.safetensors", tmp_path)
     without = inspect(tmp_path)
     assert without.problem is not None
-    assert without.problem.endswith("If it is elsewhere, pass --config FILE (in Python config=)")
+    assert without.problem.endswith("If it is elsewhere, copy it there or pass --config FILE (in Python config=)")
     found = inspect(tmp_path, config=FIXTURE / "config.json")
     assert found.problem is None
     assert found.family == "vision-text-dual-encoder"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ConfigError, ConverterError, UnsupportedOption, UnsupportedTower, listed
-from converter.names.configs import check_config, check_tower_config, read_config
+from converter.names.configs import check_config, check_tower_config, read_config, read_given
 from converter.names.families import families
 from converter.names.rule_files import rule_file, supported
 from tests.tiny import FIXTURE, PAIRS, config_of
@@ -100,13 +100,50 @@ def test_other_models_are_named(config: dict[str, Any], found: str) -> None:
     assert refusal(config) == EXPECTED_DUAL + found
 
 
-@pytest.mark.parametrize("model_type", ["no-tower", 3, ["vit"], {"a": 1}, "VIT"])
+@pytest.mark.parametrize("model_type", ["no-tower", 3, ["vit"], {"a": 1}])
 def test_unsupported_vision_towers(model_type: Any) -> None:
     message = refusal(config_of(vision_fields={"model_type": model_type}), UnsupportedTower)
     assert message == (
         f"config.json: vision_config.model_type {model_type!r} has no rules; supported are "
         f"{', '.join(supported('vision'))}; other towers can be added as described in README"
     )
+
+
+@pytest.mark.parametrize(
+    ("side", "said", "right"),
+    [
+        ("vision", "VIT", "vit"),
+        ("vision", "CLIPVisionModel", "clip_vision_model"),
+        ("text", "BertModel", "bert"),
+        ("text", "xlm_roberta", "xlm-roberta"),
+        ("text", "clip", "clip_text_model"),
+    ],
+)
+def test_a_tower_spelled_in_another_way(side: str, said: str, right: str) -> None:
+    message = refusal(config_of(**{f"{side}_fields": {"model_type": said}}), UnsupportedTower)
+    assert message == f"config.json: {side}_config.model_type {said!r} has no rules; write {right!r}, if that is meant"
+
+
+@pytest.mark.parametrize("said", ["hybrid_clip", "VisionTextDualEncoderModel", "vision_text_dual_encoder"])
+def test_a_family_spelled_in_another_way(said: str) -> None:
+    message = refusal(config_of(fields={"model_type": said}))
+    assert message == EXPECTED_DUAL + f"model_type {said!r}; write 'vision-text-dual-encoder', if that is meant"
+
+
+def test_a_config_that_a_person_names(tmp_path: Path) -> None:
+    for named, said in (
+        (
+            tmp_path / "nosuch",
+            f"{tmp_path / 'nosuch'}: not found; --config (in Python config=) takes the path of a config.json here",
+        ),
+        (
+            '{"model_type": 1}',
+            "config is the text of a config.json, expected its path or a dict; pass json.loads(TEXT)",
+        ),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read_given(named)
+        assert str(caught.value) == said
 
 
 def test_unsupported_text_tower() -> None:
@@ -255,8 +292,8 @@ def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(path)
     assert str(caught.value) == (
-        f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, pass --config "
-        "FILE (in Python config=)"
+        f"{path}: not found; save_pretrained writes config.json beside the weights. If it is elsewhere, copy it "
+        "there or pass --config FILE (in Python config=)"
     )
 
 
