@@ -295,6 +295,13 @@ def test_longformers_rows_of_padding_are_those_of_pytorch(length: int) -> None:
     reference.assert_same(reference.taps(case.keras(inputs, **FLAGS)), wanted, 1e-5)
 
 
+def test_tokens_that_the_mask_makes_global() -> None:
+    tower = build_tower(make_config("longformer").text_config)
+    mask = np.array([[2, 1, 1, 0]])
+    with pytest.raises(ModelError, match=r"^attention_mask holds 2; numbers above 1 make tokens of Longformer global"):
+        tower({"input_ids": np.array([[3, 4, 5, 6]]), "attention_mask": mask})
+
+
 @pytest.mark.parametrize(("window", "layers"), [(5, 2), (2, 2), ([4], 2), ([4, 2], 2)])
 def test_windows_that_longformer_does_not_have(window: Any, layers: int) -> None:
     config = make_config("longformer", num_hidden_layers=layers).text_config

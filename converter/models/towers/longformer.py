@@ -7,8 +7,9 @@ from typing import Any
 
 from keras import ops
 
-from converter.errors import UnsupportedOption
+from converter.errors import ModelError, UnsupportedOption
 from converter.models.blocks import Block, BlockSpec, block_names
+from converter.models.inputs import seen
 from converter.models.parts import Dense, Part
 from converter.models.sliding import sliding_attention
 from converter.models.towers.bert import BLOCK, bert_block
@@ -67,6 +68,17 @@ class LongformerTower(RobertaTower):
         paths = {role: BLOCK[role] for role in first} | GLOBAL
         names = block_names(**paths, **{role: path for role, path in BLOCK.items() if role not in first})
         return bert_block(config, names=names)
+
+    def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Refuses a mask that makes tokens global, as PyTorch reads every number above 1."""
+        ids = super().checked(inputs)
+        mask = seen(ids["attention_mask"]) if "attention_mask" in ids else None
+        if mask is not None and mask.size and mask.max() > 1:
+            raise ModelError(
+                f"attention_mask holds {mask.max()}; numbers above 1 make tokens of Longformer global, which is not "
+                "supported. Pass 1 where a token is and 0 where padding is."
+            )
+        return ids
 
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor:
         """The mask; blocks know their windows."""
