@@ -14,6 +14,7 @@ from converter.names.towers import tower_rules
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, FURTHER_VISION, PAIRS, Case, make_case
 from tests.models.families import FAMILIES, WHOLES, config_of
+from tests.torture import FULL
 from tests.towers import TOWERS, each_once
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
@@ -59,6 +60,9 @@ def test_every_tap_of_further_towers_in_float32(name: str) -> None:
     reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax" and not FULL, reason="float32 shows where, and gradients show that it is exact"
+)
 @pytest.mark.parametrize("name", [*PAIRS, *FURTHER, *WHOLES])
 def test_every_tap_in_float64(name: str) -> None:
     config = config_of(name)
