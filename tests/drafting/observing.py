@@ -164,10 +164,13 @@ def _longer(base: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _same(effects: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Widths that are the same, since a map between them may be missing then."""
+    """Widths that are the same, since a map between them may be missing then.
+
+    That of the blocks stays as it is: their heads have to divide it.
+    """
     widths = [name for name in effects if re.search(r"(hidden|emb|embedding|input|output)_(size|dim)$", name)]
     widths = [name for name in widths if type(base.get(name)) is int]
-    return [{one: base[other]} for one in widths for other in widths if one != other]
+    return [{one: base[other]} for one in widths for other in widths if one not in (other, "hidden_size")]
 
 
 def _beside_flags(effects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
