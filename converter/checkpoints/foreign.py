@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _UNPACK = "{}, not weights; unpack it, and name the folder with config.json and the weights in it"
-_TO_RUN = "{}, which is for running and has other tensors than the checkpoint; convert the checkpoint that it was exported from"
+_TO_RUN = (
+    "{}, exported to be run, with other tensors than the checkpoint; convert the checkpoint that it was exported from"
+)
 NPZ = (
-    "NumPy arrays (.npz), of which nothing says what they are; in Python give them by their PyTorch names: "
+    "NumPy arrays (.npz), which do not say what they are; in Python pass them by their PyTorch names: "
     "pt2tf(dict(numpy.load(FILE)), OUT, config=...)"
 )
 _NPY = "a single NumPy array; name the checkpoint that it was taken from"
 _PICKLE = "a pickle, which is never executed; save the state_dict with torch.save where it was made"
 _UNFINISHED = "an unfinished download; download the file again"
-_ZEROS = "begins with zeros, as a download does that was not finished; download or copy it again"
+_ZEROS = "begins with zeros, as an unfinished download does; download or copy it again"
 
 _ARCHIVES = (
     (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"), (b"\xfd7zXZ\0", "an xz archive"),

@@ -22,13 +22,12 @@ OF_KERAS = (
     "keras.saving.load_model and write it with save_pretrained, then convert the tf_model.h5"
 )
 OF_TF = (
-    "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
+    "not a TensorFlow 2 checkpoint, which is a valid .index file with .data files beside it; "
     "load it where it was made and write it with save_pretrained"
 )
 OF_CKPT = (
-    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which can "
-    "lie beside its "
-    ".data files"
+    "torch.save did not write this .ckpt, as it does Lightning's; if it belongs to a TensorFlow checkpoint, name the .index "
+    "file beside it"
 )
 SAVED_MODEL = "a TensorFlow SavedModel without its folder `variables`, which holds the weights; copy it whole"
 _ADAPTER = (

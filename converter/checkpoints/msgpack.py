@@ -76,7 +76,7 @@ class Reader:
         if first in _FIXED_EXT:
             return Head("ext", size=_FIXED_EXT[first], ext=self._type())
         if first not in _SIZED:
-            raise Malformed(f"byte {self.position - 1:,} is {first:#x}, which begins nothing")
+            raise Malformed(f"byte {self.position - 1:,} is {first:#x}, which starts no value")
         kind, width = _SIZED[first]
         size = self._number(width)
         return Head(kind, size, ext=self._type() if kind == "ext" else 0)

@@ -55,12 +55,16 @@ def rehearse(path: Path, read: Read) -> None:
     """
     found = _forked(path, read) if CAN_FORK else _started(path, read)
     if found is None:
-        _say_once("no program can be started to try HDF5 files first: a damaged one can end this one (see SECURITY.md)")
+        _say_once(
+            "cannot start a process to test HDF5 files first: a damaged file can crash this one (see SECURITY.md)"
+        )
         return
     fault, answer = found
     kind, _, message = answer.partition("\n")
     if kind == _UNLIMITED:
-        _say_once("this system limits no program's memory: a damaged HDF5 file can use up all of it (see SECURITY.md)")
+        _say_once(
+            "this system cannot limit a process's memory: a damaged HDF5 file can use up all of it (see SECURITY.md)"
+        )
         kind, _, message = message.partition("\n")
     if message:
         raise _error(kind, message)

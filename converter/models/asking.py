@@ -28,7 +28,7 @@ def hub_arguments(source: str | os.PathLike[str], kwargs: dict[str, Any]) -> tup
     """
     for name, variable in _GONE.items():
         if kwargs.pop(name, None) and variable is not None:
-            raise ModelError(f"{name} is no argument of from_pretrained any more. Leave it out, and set {variable}.")
+            raise ModelError(f"from_pretrained no longer takes {name}. Leave it out, and set {variable}.")
     token = kwargs.pop("use_auth_token", None)
     token = kwargs.pop("token", None) or token
     cache = kwargs.pop("cache_dir", None)

@@ -245,7 +245,7 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
         what = "a timm model, whose tensors have other names; take the same model in transformers' format"
     elif has_towers and (right := meant(model_type, (HYBRID, *families()))) is not None:
         right = JOINED if right == HYBRID else right
-        what = f"model_type {printable(repr(model_type), 60)}; write {right!r}, if that is meant"
+        what = f"model_type {printable(repr(model_type), 60)}; write {right!r} if you mean that"
     elif model_type is None:
         what = "no model_type; add that of the original to config.json, or take its own config.json with --config FILE"
     else:
@@ -339,7 +339,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
         )
     if (right := meant(model_type, supported(side), side)) is not None and model_type not in files:
         raise UnsupportedTower(
-            f"{where}.model_type {printable(repr(model_type), 60)} has no rules; write {right!r}, if that is meant"
+            f"{where}.model_type {printable(repr(model_type), 60)} has no rules; write {right!r} if you mean that"
         )
     if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(

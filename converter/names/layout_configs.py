@@ -87,7 +87,7 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
     config = {"architectures": [get_family(of).classes["pt"]], "model_type": of, **ours["model"], **towers}
     tokenizer = sections["text"].get("hf_tokenizer_name") or kind["processor"]["tokenizer"]
     if not isinstance(tokenizer, str):
-        raise ConfigError(f"{_path(where, 'text', 'hf_tokenizer_name')} is no text; correct the config")
+        raise ConfigError(f"{_path(where, 'text', 'hf_tokenizer_name')} is not a string; correct the config")
     processor = _processor(raw, kind, fields["vision"]["image_size"], where)
     return Translated(config, layout, processor, printable(tokenizer, 200), _cleaning(sections["text"], layout))
 

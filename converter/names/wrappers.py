@@ -46,7 +46,7 @@ def common_prefix(names: Iterable[str], known: Collection[str], least: int) -> s
         return ""
     if len(most) > 1:
         raise PlanError(
-            f"the model stands there {len(most)} times, below {listed(sorted(most))}; give the one that you want: "
+            f"found the model {len(most)} times, below {listed(sorted(most))}; pass the one that you want: "
             f"pt2tf({{name.removeprefix({sorted(most)[0]!r}): tensor for name, tensor in state_dict.items() if "
             f"name.startswith({sorted(most)[0]!r})}}, OUT, config=...)"
         )

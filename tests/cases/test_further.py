@@ -25,17 +25,17 @@ CONFIG = config_of("clip_vision_model", "bert")
 WEIGHTS = tensors_of(CONFIG)
 ARCHIVE = ", not weights; unpack it, and name the folder with config.json and the weights in it"
 TO_RUN = (
-    ", which is for running and has other tensors than the checkpoint; convert the checkpoint that it was exported from"
+    ", exported to be run, with other tensors than the checkpoint; convert the checkpoint that it was exported from"
 )
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 465980\n"
 LFS = "a Git LFS pointer, not the {}; run `git lfs pull` in its repository"
 PAGE = "a web page, not the file; download the file itself (its address has /resolve/ where the page's has /blob/)"
 NPZ = (
-    "NumPy arrays (.npz), of which nothing says what they are; in Python give them by their PyTorch names: "
+    "NumPy arrays (.npz), which do not say what they are; in Python pass them by their PyTorch names: "
     "pt2tf(dict(numpy.load(FILE)), OUT, config=...)"
 )
 UNFINISHED = "an unfinished download; download the file again"
-ZEROS = "begins with zeros, as a download does that was not finished; download or copy it again"
+ZEROS = "begins with zeros, as an unfinished download does; download or copy it again"
 QUANTISED = (
     "the weights are quantised (quantization_config in config.json) and have other names and shapes; transformers 4.57.6 "
     "cannot dequantise {!r}; convert the checkpoint from before it"

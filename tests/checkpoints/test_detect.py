@@ -24,14 +24,13 @@ from tests.bundles import write_bundle
 from tests.tiny import EXPECTED, FIXTURE, safetensors_bytes
 
 OF_TF = (
-    "not a TensorFlow checkpoint as version 2 writes it (a .index that ends as such tables do, and .data files beside it); "
+    "not a TensorFlow 2 checkpoint, which is a valid .index file with .data files beside it; "
     "load it where it was made and write it with save_pretrained"
 )
 
 OF_CKPT = (
-    "no file that torch.save wrote, as Lightning's .ckpt are; of a TensorFlow checkpoint name the .index, which can "
-    "lie beside its "
-    ".data files"
+    "torch.save did not write this .ckpt, as it does Lightning's; if it belongs to a TensorFlow checkpoint, name the .index "
+    "file beside it"
 )
 
 
@@ -258,8 +257,12 @@ def test_marks_three_folders_deep(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.fp16.safetensors", "best model.pt", "epoch=3.ckpt", "m.safetensors.index.x.json"]
-)
+    "name",
+    [
+        "model.fp16.safetensors", "best model.pt", "epoch=3.ckpt", "m.safetensors.index.x.json", "net.ptl", "net.pt2",
+        "net.jit", "net.hdf5",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("framework", ["pt", "tf", None])
 def test_one_by_another_name_is_named_in_a_command_that_can_be_pasted(
     tmp_path: Path, name: str, framework: str | None

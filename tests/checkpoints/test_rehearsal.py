@@ -172,5 +172,5 @@ def test_where_no_child_can_be_started_it_is_told_once(
         monkeypatch.setattr(sys, "executable", program)
         assert len(hdf5.read_header(tiny_expected / "tf_model.h5").tensors) == 97
     assert [record.getMessage() for record in caplog.records] == [
-        "no program can be started to try HDF5 files first: a damaged one can end this one (see SECURITY.md)"
+        "cannot start a process to test HDF5 files first: a damaged file can crash this one (see SECURITY.md)"
     ]

@@ -35,7 +35,9 @@ def saved_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("named", ["", "saved_model.pb", "variables/variables.index", "variables/variables"])
+@pytest.mark.parametrize(
+    "named", ["", "saved_model.pb", "variables", "variables/variables.index", "variables/variables"]
+)
 def test_a_saved_model_by_any_name(named: str, folder: Path, tmp_path: Path) -> None:
     done = tf2pt(saved_model(folder) / named, tmp_path / "out")
     assert (done.container, done.tensors) == ("SavedModel", len(WEIGHTS))
@@ -160,7 +162,7 @@ def test_what_is_lost_is_said(folder: Path) -> None:
         open_source(data, "tf")
     assert str(caught.value) == f"{data}: data of a TensorFlow checkpoint without its index; put w.index beside it"
     index.write_bytes(text[:-1])
-    with pytest.raises(ConverterError, match="not a TensorFlow checkpoint as version 2 writes it"):
+    with pytest.raises(ConverterError, match="not a TensorFlow 2 checkpoint"):
         open_source(folder, "tf")
     index.unlink()
     (folder / "saved_model.pb").write_bytes(b"x")

@@ -294,7 +294,7 @@ def refusals() -> dict[str, tuple[bytes | None, type[ConverterError], str]]:
         "arrays.npz": (
             None,
             UnsupportedContainer,
-            "NumPy arrays (.npz), of which nothing says what they are; in Python give them by their PyTorch names: "
+            "NumPy arrays (.npz), which do not say what they are; in Python pass them by their PyTorch names: "
             "pt2tf(dict(numpy.load(FILE)), OUT, config=...)",
         ),
         "script.pt": (

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import EXPECTED_TEXT, Convert
 from tests.crash.sources import content
-from tests.tiny import BFLOAT16, config_of, tensors_of, write_checkpoint, write_tiny
+from tests.tiny import BFLOAT16, config_of, load, tensors_of, write_checkpoint, write_tiny
 
 
 def test_there_and_back(convert: Convert, here: Path) -> None:
@@ -60,6 +60,18 @@ def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -
         "back: convert tf2pt tf OUT\n",
         "",
     )
+
+
+def test_what_training_put_around_names_is_said(convert: Convert, here: Path) -> None:
+    config = json.loads((here / "src" / "config.json").read_text())
+    held = {f"model._orig_mod.{name}": array for name, array in load(here / "src" / "model.safetensors").items()}
+    write_checkpoint(here / "src", config, held | {"global_step": np.array(7)})
+    run = convert("pt2tf", "src", "tf")
+    assert (run.status, run.err) == (0, "")
+    assert run.out.splitlines()[2:4] == [
+        "  names in the source: 97 v4, model. _orig_mod.",
+        "  left out: global_step (1): how many steps were trained, no weight",
+    ]
 
 
 def test_dry_run(convert: Convert, here: Path) -> None:

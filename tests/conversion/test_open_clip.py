@@ -317,7 +317,7 @@ def test_what_open_clip_has_no_model_for_is_not_written(tmp_path: Path) -> None:
         ({**CONFIG, "preprocess_cfg": {"mean": [1]}}, "expected a size and three numbers each"),
         (changed("vision_cfg", image_size=[30, 40]), "images that are not square"),
         (changed("vision_cfg", head_width=0), "cannot be right"),
-        (changed("text_cfg", hf_tokenizer_name=3), "hf_tokenizer_name is no text"),
+        (changed("text_cfg", hf_tokenizer_name=3), "hf_tokenizer_name is not a string"),
         (changed("vision_cfg", width=21), "tensor shapes that differ from open_clip_config.json"),
         (changed("vision_cfg", **{"la\x7fter": 1}), "ter is 1: a field that"),
     ],

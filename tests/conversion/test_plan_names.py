@@ -143,18 +143,27 @@ def test_a_model_that_stands_there_twice() -> None:
     with pytest.raises(PlanError) as caught:
         make_plan(checkpoint(shapes), check_config(CONFIG), "tf")
     assert str(caught.value) == (
-        "the model stands there 2 times, below ema., online.; give the one that you want: pt2tf({name.removeprefix('ema.'): "
+        "found the model 2 times, below ema., online.; pass the one that you want: pt2tf({name.removeprefix('ema.'): "
         "tensor for name, tensor in state_dict.items() if name.startswith('ema.')}, OUT, config=...)"
     )
 
 
 @pytest.mark.parametrize("wrap", ["", "module.", "ema_model."])
-def test_the_counter_of_an_average_is_left_out(wrap: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("n_averaged", "how many models torch's AveragedModel has averaged, no weight"),
+        ("num_updates", "how often an average was updated, no weight"),
+        ("step", "how many steps were trained, no weight"),
+        ("global_step", "how many steps were trained, no weight"),
+    ],
+)
+def test_counters_are_left_out_with_the_reason(wrap: str, name: str, reason: str) -> None:
     held = checkpoint({f"module.{name}": shape for name, shape in SHAPES.items()})
-    counter = StoredTensor(f"{wrap}n_averaged", "int64", ())
+    counter = StoredTensor(f"{wrap}{name}", "int64", ())
     held = replace(held, tensors={**held.tensors, counter.name: counter})
     dropped = make_plan(held, check_config(CONFIG), "tf").dropped
-    assert dropped == (Dropped(counter.name, "how many models torch's AveragedModel has averaged, no weight"),)
+    assert dropped == (Dropped(counter.name, reason),)
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [("float32", ()), ("int64", (2,))])

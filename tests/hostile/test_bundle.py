@@ -247,5 +247,5 @@ def test_a_short_index_is_none(folder: Path) -> None:
     with pytest.raises(UnsoundMessage, match="does not end as a table does: it is truncated, or something else"):
         list(sorted_table.entries(table(ITEMS.items())[:-1]))
     (folder / "w.index").write_bytes(b"x" * 47)
-    with pytest.raises(ConverterError, match="not a TensorFlow checkpoint as version 2 writes it"):
+    with pytest.raises(ConverterError, match="not a TensorFlow 2 checkpoint"):
         tf2pt(folder, folder.parent / "out")

@@ -38,7 +38,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "no map": (pack(TWO), "it holds a ext where a map was expected"),
     "a list": (pack([TWO]), "it holds a list where a map was expected"),
     "a list inside": (pack({"a": [TWO]}), "it holds a list, which flax writes as a map"),
-    "a byte that begins nothing": (b"\x81\xa1a\xc1", "byte 3 is 0xc1, which begins nothing"),
+    "a byte that begins nothing": (b"\x81\xa1a\xc1", "byte 3 is 0xc1, which starts no value"),
     "bytes behind": (pack(SOUND) + b"\xc0", "1 bytes follow its end"),
     "truncated": (pack(SOUND)[:-1], "21 bytes should follow byte 14, and only 20 do"),
     "truncated in a key": (b"\x81\xa9kern", "9 bytes should follow byte 2, and only 4 do"),

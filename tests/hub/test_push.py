@@ -502,6 +502,9 @@ def test_not_a_conversion(hub: Hub, token: str) -> None:
     assert refused(hub, FIXTURE, kind=SourceError) == (
         f"{FIXTURE}: no conversion made this folder (no conversion.json); convert first, then push"
     )
+    assert refused(hub, FIXTURE / "none", kind=SourceError) == (
+        f"{FIXTURE / 'none'}: not found; name the folder that a conversion made"
+    )
     for name in ("a/b/c", "model", "../x"):
         assert refused(hub, FIXTURE, name, SourceError) == (
             f"{name}: not the id of a repository; one is written NAMESPACE/NAME"

@@ -32,9 +32,7 @@ def test_all_are_taken_out() -> None:
 def test_what_is_said_by_other_means(name: str, variable: str) -> None:
     with pytest.raises(ModelError) as caught:
         hub_arguments("org/name", {name: "x"})
-    assert str(caught.value) == (
-        f"{name} is no argument of from_pretrained any more. Leave it out, and set {variable}."
-    )
+    assert str(caught.value) == (f"from_pretrained no longer takes {name}. Leave it out, and set {variable}.")
 
 
 def test_a_token_is_not_shown() -> None:

@@ -121,13 +121,13 @@ def test_unsupported_vision_towers(model_type: Any) -> None:
 )
 def test_a_tower_spelled_in_another_way(side: str, said: str, right: str) -> None:
     message = refusal(config_of(**{f"{side}_fields": {"model_type": said}}), UnsupportedTower)
-    assert message == f"config.json: {side}_config.model_type {said!r} has no rules; write {right!r}, if that is meant"
+    assert message == f"config.json: {side}_config.model_type {said!r} has no rules; write {right!r} if you mean that"
 
 
 @pytest.mark.parametrize("said", ["hybrid_clip", "VisionTextDualEncoderModel", "vision_text_dual_encoder"])
 def test_a_family_spelled_in_another_way(said: str) -> None:
     message = refusal(config_of(fields={"model_type": said}))
-    assert message == EXPECTED_DUAL + f"model_type {said!r}; write 'vision-text-dual-encoder', if that is meant"
+    assert message == EXPECTED_DUAL + f"model_type {said!r}; write 'vision-text-dual-encoder' if you mean that"
 
 
 def test_a_config_that_a_person_names(tmp_path: Path) -> None:

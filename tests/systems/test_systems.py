@@ -22,7 +22,7 @@ from tests.systems.acts import NOTES
 ROOT = Path(__file__).resolve().parents[2]
 REGRESSIONS = ROOT / "tests" / "fuzz" / "regressions" / "hdf5"
 PRETENDED = ["macos", "windows"]
-WEAKER = "this system limits no program's memory: a damaged HDF5 file can use up all of it (see SECURITY.md)\n"
+WEAKER = "this system cannot limit a process's memory: a damaged HDF5 file can use up all of it (see SECURITY.md)\n"
 Run = subprocess.CompletedProcess[str]
 
 
