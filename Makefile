@@ -45,7 +45,7 @@ help: ## what there is
 # Sizes: tensorflow-cpu 2.21 and torch 2.13 for Python 3.11; torch as an index has it for Linux comes with CUDA.
 .venv/.demo: .venv/.python pyproject.toml setup.py constraints/dev.txt
 	@echo "Installing what the demo needs into .venv: the converter, TensorFlow and PyTorch, for the CPU."
-	@echo "Some 0.7 GB to download, 2.6 GB on disk; a few minutes, once."
+	@echo "Some 0.6 GB to download, 2.6 GB on disk; a few minutes, once."
 	@case "$(TORCH_INDEX)$$(uname -s)" in Linux) \
 		echo "On Linux the package index may have PyTorch with CUDA alone: 2.5 GB more to download. Without it:"; \
 		echo "  make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu";; \
