@@ -23,7 +23,7 @@ from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
 from converter.folder.replacing import settle
-from converter.folder.sidecars import CONFIGS
+from converter.folder.tokenizer_files import CONFIGS
 from converter.names.frameworks import among, command, framework_name, framework_names
 from converter.specs import Checkpoint, Framework, Wanted
 

@@ -217,10 +217,11 @@ def run_conversion(
     out: Path,
     config: Config,
     options: Mapping[str, Any],
-    overwrite: bool,
-    check: bool,
-    dry_run: bool,
-    progress: Progress | None,
+    overwrite: bool = False,
+    check: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    warn: bool = True,
 ) -> Conversion:
     """Converts a checkpoint of one of some frameworks, as ``pt2tf`` does.
 
@@ -236,6 +237,7 @@ def run_conversion(
         check: compare the output with the source bit for bit.
         dry_run: plan only.
         progress: called with a stage's name, bytes done and bytes in all.
+        warn: say what has to be known of the output; whoever reads it in the same breath knows.
     """
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
@@ -251,7 +253,8 @@ def run_conversion(
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin)
-            _warn(job)
+            if warn:
+                _warn(job)
             _log_plan(job)
             written = write_job(job, overwrite, check) if not dry_run else _foreseen(job, overwrite)
     result = _summary(job, written, dry_run, held.began)

@@ -9,7 +9,7 @@ from typing import Any
 from converter.conversion.formats import choose
 from converter.errors import TargetError, UnsupportedOption, listed
 from converter.folder.files import read_json, write_json
-from converter.folder.sidecars import OF_IMAGES
+from converter.folder.tokenizer_files import OF_IMAGES
 from converter.names.configs import TwoTowerConfig, check_config
 from converter.names.frameworks import CANONICAL
 from converter.names.layout_configs import preprocess_cfg, to_theirs

@@ -15,7 +15,8 @@ from converter.checkpoints.memory import read_state_dict
 from converter.checkpoints.shards import INDEX
 from converter.errors import SourceError
 from converter.folder.files import Identity, identities, identity
-from converter.folder.sidecars import CONFIGS, SIDECARS, lies_beside
+from converter.folder.sidecars import lies_beside
+from converter.folder.tokenizer_files import CONFIGS, SIDECARS, sidecars_in
 from converter.hub.download import Obtained, obtain
 from converter.names.frameworks import CANONICAL, among, command, framework_name
 from converter.specs import Checkpoint, Wanted
@@ -85,5 +86,6 @@ def opened(source: Source, framework: Wanted, revision: str | None = None) -> It
 
 def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
     """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
-    read = (*CONFIGS, *SIDECARS)
+    folders = {path.parent for path in seen}
+    read = {*CONFIGS, *SIDECARS, *(name for folder in folders for name in sidecars_in(folder))}
     return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(INDEX)}

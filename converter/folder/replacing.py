@@ -21,7 +21,7 @@ from pathlib import Path
 from converter.errors import ConfigError, TargetError
 from converter.folder.files import read_json, write_json
 from converter.folder.manifest import NAME as MANIFEST
-from converter.folder.sidecars import OF_IMAGES, SIDECARS
+from converter.folder.tokenizer_files import OF_IMAGES, is_of_tokenizer
 from converter.specs import is_file_name
 from converter.system.locks import FolderLock, reserved
 
@@ -35,7 +35,6 @@ _WEIGHTS = re.compile(
     r"(model|pytorch_model|tf_model|flax_model|open_clip_model|open_clip_pytorch_model)(-\d{5}-of-\d{5})?\.(safetensors|bin|h5|msgpack)(\.index\.json)?"
 )
 _ALWAYS = ("config.json", MANIFEST, "parity.json")
-_TOKENIZER = tuple(name for name in SIDECARS if name not in OF_IMAGES)
 _log = logging.getLogger(__name__)
 
 
@@ -79,9 +78,10 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
         weights, and what bears the name of a new file; the manifest first, the others in order.
     """
     names = {*new, *_ALWAYS}
-    for group in (_TOKENIZER, OF_IMAGES):
-        if names.intersection(group):
-            names.update(group)
+    if names.intersection(OF_IMAGES):
+        names.update(OF_IMAGES)
+    if any(is_of_tokenizer(name) for name in new):
+        names.update(filter(is_of_tokenizer, present))
     found = (name for name in present if name in names or _WEIGHTS.fullmatch(name))
     return tuple(sorted(found, key=lambda name: (name != MANIFEST, name)))
 

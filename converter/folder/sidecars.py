@@ -13,25 +13,11 @@ from typing import Any
 
 from converter.errors import ConfigError, SourceError
 from converter.folder.files import inside, read_json, stands_in, write_json
+from converter.folder.tokenizer_files import CONFIGS, OF_IMAGES, OURS, TOKENIZER_CONFIG, sidecars_in
 
-# Tokenizer and processor files, as the classes of transformers 4 and 5 name them, but for pickles. Nothing else is taken
-# along: no code, no other weights.
-SIDECARS = (
-    "added_tokens.json", "bpe.codes", "byte_maps.json", "chat_template.jinja", "chat_template.json", "dict.txt",
-    "emoji.json", "entity_vocab.json", "generation_config.json", "merges.txt", "normalizer.json",
-    "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "sentencepiece.bpe.model",
-    "sentencepiece.model", "source.spm", "special_tokens_map.json", "spiece.model", "spiece.vocab", "spm.model",
-    "spm_char.model", "target.spm", "target_vocab.json", "tekken.json", "tokenizer.json", "tokenizer.model",
-    "tokenizer_config.json", "vocab-src.json", "vocab-tgt.json", "vocab.json", "vocab.txt", "word_pronunciation.json",
-    "word_shape.json",
-)  # fmt: skip
 _NAME_OR_PATH = "_name_or_path"
-# What says which model lies there: transformers' file, and OpenCLIP's.
-CONFIGS = ("config.json", "open_clip_config.json")
 # What a config says of quantised weights, on the top or of a tower.
 QUANTISING = "quantization_config"
-OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
-_OURS = ("conversion.json", "parity.json")
 MAX_SIDECAR_BYTES = 256 * 2**20
 _BEGINNING = 200  # bytes, by which what stands in a file's place is known
 # Names of what lies beside weights and is not taken along, in a manifest and in results.
@@ -43,8 +29,16 @@ _LIKE_SIDECARS = re.compile(
 
 def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
     """Names of what ``copy_sidecars`` would copy."""
-    places = {name: sources[-1 if name in OF_IMAGES else 0] for name in SIDECARS if sources}
-    return tuple(name for name, folder in places.items() if (folder / name).is_file())
+    return tuple(path.name for path in _sidecar_paths(sources))
+
+
+def _sidecar_paths(sources: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The tokenizer files of the first of some folders and the image processor's of the last, by name. No code, no weights."""
+    if not sources:
+        return ()
+    words = [sources[0] / name for name in sidecars_in(sources[0]) if name not in OF_IMAGES]
+    pictures = [sources[-1] / name for name in OF_IMAGES if (sources[-1] / name).is_file()]
+    return tuple(sorted((*words, *pictures), key=lambda path: path.name))
 
 
 def lies_beside(source: Path) -> tuple[str, ...]:
@@ -57,7 +51,7 @@ def lies_beside(source: Path) -> tuple[str, ...]:
             tokenizer or processor is named.
     """
     folder, alone = (source, False) if source.is_dir() else (source.parent, True)
-    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in _OURS)
+    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in OURS)
     names = (f"{path.name}/" if path.is_dir() else path.name for path in seen)
     try:
         return tuple(sorted(name for name in names if not alone or _LIKE_SIDECARS.search(name)))
@@ -88,10 +82,8 @@ def copy_sidecars(
     """
     copied = []
     rewritten: tuple[str, ...] = ()
-    for name in SIDECARS if sources else ():
-        path = sources[-1 if name in OF_IMAGES else 0] / name
-        if not path.is_file():
-            continue
+    for path in _sidecar_paths(sources):
+        name = path.name
         if path.stat().st_size > MAX_SIDECAR_BYTES:
             raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, too large for such a file; remove it")
         shutil.copyfile(inside(path, path.parent), target / name)
@@ -100,7 +92,7 @@ def copy_sidecars(
         if what is not None:
             raise SourceError(f"{path}: {what}")
         copied.append(name)
-        if name == "tokenizer_config.json":
+        if name == TOKENIZER_CONFIG:
             rewritten = _mend_tokenizer_config(target / name, for_version_4)
     return tuple(copied), rewritten
 
@@ -176,14 +168,14 @@ def _mend(config: dict[str, Any]) -> list[str]:
 
 def differing(one: Path, other: Path) -> tuple[str, ...]:
     """Names of the small files that both of two checkpoint folders have, and that are not copies of one another."""
-    both = (name for name in SIDECARS if (one / name).is_file() and (other / name).is_file())
-    return tuple(name for name in both if not _is_copy(one / name, other / name))
+    theirs = frozenset(sidecars_in(other))
+    return tuple(name for name in sidecars_in(one) if name in theirs and not _is_copy(one / name, other / name))
 
 
 def _is_copy(one: Path, other: Path) -> bool:
     if filecmp.cmp(one, other, shallow=False):
         return True
-    if one.name != "tokenizer_config.json":
+    if one.name != TOKENIZER_CONFIG:
         return False
     try:
         configs = [read_json(path) for path in (one, other)]

@@ -22,7 +22,8 @@ from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.files import MAX_CONFIG_BYTES, expanded, inside
-from converter.folder.sidecars import CONFIGS, MAX_SIDECAR_BYTES, SIDECARS
+from converter.folder.sidecars import MAX_SIDECAR_BYTES
+from converter.folder.tokenizer_files import CONFIGS, SIDECARS, TOKENIZER_CONFIG, of_own_name
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, Access, HubId, hub_id, is_id
@@ -130,17 +131,30 @@ def obtain(
         raise SourceError(
             f"{wanted}: {main} names {printable(missing[0])}, which is not on the Hub; tell the model's owner"
         )
-    taken = [name for name in SIDECARS if name in snapshot.names]
-    for name in taken:
-        if snapshot.names[name] > MAX_SIDECAR_BYTES:
-            raise SourceError(
-                f"{wanted}: {name} has {snapshot.names[name]:,} bytes, too many for such a file; name another model"
-            )
-    _download(snapshot, (*taken, *weights))
+    _download(snapshot, (*_sidecars(snapshot), *weights))
     sums = {name: (snapshot.folder / name).resolve().name for name in weights}
     recorded = {name: digest for name, digest in sums.items() if _SHA256.fullmatch(digest)}
     beside = tuple(sorted(name for name in snapshot.names if not name.startswith(".")))
     return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded, beside)
+
+
+def _sidecars(snapshot: Snapshot) -> tuple[str, ...]:
+    """Names of the tokenizer and processor files of a snapshot; what the tokenizer's config names needs that fetched first."""
+    usual = tuple(name for name in SIDECARS if name in snapshot.names)
+    _check_sizes(snapshot, usual)
+    if TOKENIZER_CONFIG in usual:
+        _download(snapshot, (TOKENIZER_CONFIG,))
+    own = of_own_name(snapshot.names, snapshot.folder / TOKENIZER_CONFIG)
+    _check_sizes(snapshot, own)
+    return (*usual, *own)
+
+
+def _check_sizes(snapshot: Snapshot, names: tuple[str, ...]) -> None:
+    for name in names:
+        if snapshot.names[name] > MAX_SIDECAR_BYTES:
+            raise SourceError(
+                f"{snapshot.hub}: {name} has {snapshot.names[name]:,} bytes, too many for such a file; name another model"
+            )
 
 
 def choose(snapshot: Snapshot, framework: Wanted) -> str:

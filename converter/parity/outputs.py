@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from converter.conversion.anywhere import convert
+from converter.conversion.engine import run_conversion
+from converter.conversion.formats import default_format
 from converter.conversion.streams import check_whole
 from converter.errors import (
     ConverterError,
@@ -25,7 +26,8 @@ from converter.errors import (
 from converter.folder import manifest
 from converter.folder.files import read_json
 from converter.folder.manifest import Manifest
-from converter.folder.sidecars import SIDECARS, differing
+from converter.folder.sidecars import differing
+from converter.folder.tokenizer_files import sidecars_in
 from converter.names.configs import read_config
 from converter.names.frameworks import CANONICAL
 from converter.parity.against_flax import NO_LOSS, counted_alike, flax_options
@@ -253,7 +255,8 @@ class Outputs:
         """A checkpoint's weights as PyTorch's, for as long as this runs; positions moved where they were for OUT."""
         made = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")), "checkpoint")
         moved = framework == "flax" and self._recorded is not None and self._recorded.positions == "flax"
-        convert(path, made, CANONICAL, positions="flax" if moved else "keep", check=False)
+        options = {"format": default_format(CANONICAL), "dtype": "keep", "positions": "flax" if moved else "keep"}
+        run_conversion(None, CANONICAL, path, None, made, None, options, check=False, warn=False)
         return made
 
     def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
@@ -306,7 +309,7 @@ def all_batches(
             were named.
     """
     batches = make_batches(read_json(config_of(in_torch)), options.seed)
-    if not any((processor / name).is_file() for name in SIDECARS):
+    if not sidecars_in(processor):
         return batches, f"{processor}: {_NO_PROCESSOR}"
     try:
         return (*batches, ask_samples(worker, processor, samples, options.seconds)), ""

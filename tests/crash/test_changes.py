@@ -116,12 +116,13 @@ def test_changed_between_header_and_plan(
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
 
 
-@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "model.safetensors.index.json"])
+@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "a.tiktoken", "model.safetensors.index.json"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_small_file_changed_while_it_is_read(small: Path, tmp_path: Path, name: str, file: str) -> None:
     """Of a tokenizer half of which is new nothing would tell: it is copied, and summed as it was copied."""
     source = tmp_path / "src"
     shutil.copytree(small / "pt-shards", source)
+    (source / "a.tiktoken").write_text("YQ== 0")
     changed: list[str] = []
 
     def progress(now: str, *_: int) -> None:

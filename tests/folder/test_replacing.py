@@ -76,6 +76,9 @@ def test_what_is_ours_by_name() -> None:
     assert replaced_by(("preprocessor_config.json",), ("vocab.txt", "processor_config.json")) == (
         "processor_config.json",
     )
+    assert replaced_by(("merges.txt",), ("a.tiktoken", ".a.tiktoken")) == ("a.tiktoken",)
+    assert replaced_by(("a.tiktoken",), ("vocab.txt", "tokenizer.json", "my.words")) == ("tokenizer.json", "vocab.txt")
+    assert replaced_by(("tf_model.h5",), ("a.tiktoken", "vocab.txt")) == ()
     assert replaced_by((), ("a", "config.json", "conversion.json")) == ("conversion.json", "config.json")
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError
-from converter.folder import sidecars
+from converter.folder import sidecars, tokenizer_files
 from converter.folder.files import write_json
-from converter.folder.sidecars import SIDECARS, copy_sidecars, left_behind, lies_beside, rewrite_config
+from converter.folder.sidecars import copy_sidecars, left_behind, lies_beside, rewrite_config, sidecars_of
+from converter.folder.tokenizer_files import SIDECARS, sidecars_in
 
 
 def folders(tmp_path: Path, **content: str) -> tuple[Path, Path]:
@@ -35,6 +36,64 @@ def test_takes_tokenizer_and_processor_files_only(tmp_path: Path) -> None:
     assert copy_sidecars((source,), target, for_version_4=True) == (("tokenizer.json", "vocab.txt"), ())
     assert sorted(path.name for path in target.iterdir()) == ["tokenizer.json", "vocab.txt"]
     assert (target / "vocab.txt").read_bytes() == b"a\nb"
+
+
+def test_a_tokenizer_has_files_by_names_of_its_own(tmp_path: Path) -> None:
+    """tiktoken's, and those that the tokenizer's config names; what is not there, or named by nobody, does not go along."""
+    said = {"vocab_file": "my.words", "merges_file": "not there.txt", "special_tokens_map_file": "/home/a/x.json"}
+    source, target = folders(
+        tmp_path, my__words="a", qwen__tiktoken="YQ== 0", other__words="b", tokenizer_config__json=json.dumps(said)
+    )
+    (source / ".hidden.tiktoken").touch()
+    (source / "folder.tiktoken").mkdir()
+    taken = ("my.words", "qwen.tiktoken", "tokenizer_config.json")
+    assert sidecars_of((source,)) == taken
+    assert copy_sidecars((source,), target, for_version_4=False)[0] == taken
+    assert sorted(path.name for path in target.iterdir()) == list(taken)
+    assert (target / "my.words").read_text() == "a"
+    (target / "my.words").write_text("c")
+    assert sidecars.differing(source, target) == ("my.words",)  # a mended config is a copy
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.txt", "/etc/passwd.txt", "a/b.txt", "a\\b.txt", "..", ".env", ".ssh", "secret", "Config.json",
+        "open_clip_config.json", "conversion.json", "parity.json", "README.md", "tokenization_mine.py", "vocab.PKL",
+        "model.safetensors", "tf_model.h5", "model.safetensors.index.json", "a\n.txt", "a\u202e.txt",
+        "x" * 300 + ".txt", "\ud800.txt",
+        7, None, ["my.words"], {"a": "my.words"},
+    ],
+)  # fmt: skip
+def test_what_a_tokenizer_config_must_not_name(tmp_path: Path, name: object) -> None:
+    """Such a file stays where it is, though it is there; the config itself is copied as it is."""
+    source, target = folders(tmp_path, my__words="a", tokenizer_config__json=json.dumps({"vocab_file": name}))
+    for other in ("../secret.txt", "a/b.txt", ".env", ".ssh", "secret", "Config.json", "open_clip_config.json"):
+        (source / other).parent.mkdir(exist_ok=True)
+        (source / other).write_text("{}")
+    for other in ("conversion.json", "parity.json", "README.md", "tokenization_mine.py", "vocab.PKL", "tf_model.h5"):
+        (source / other).write_text("{}")
+    for other in ("model.safetensors", "model.safetensors.index.json", "a\\b.txt", "a\n.txt"):
+        (source / other).write_text("{}")
+    assert copy_sidecars((source,), target, for_version_4=False)[0] == ("tokenizer_config.json",)
+    assert [path.name for path in target.iterdir()] == ["tokenizer_config.json"]
+
+
+def test_a_named_file_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    source, target = folders(tmp_path, tokenizer_config__json='{"vocab_file": "my.words"}')
+    (tmp_path / "secret").write_text("password")
+    (source / "my.words").symlink_to(tmp_path / "secret")
+    with pytest.raises(CorruptCheckpoint, match=r"my\.words: a link out of its folder"):
+        copy_sidecars((source,), target, for_version_4=True)
+    assert list(target.iterdir()) == []
+
+
+def test_of_names_of_their_own_there_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.tiktoken", "b.tiktoken", "c.tiktoken"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(tokenizer_files, "MAX_OWN_NAMES", 2)
+    assert sidecars_in(tmp_path) == ("a.tiktoken", "b.tiktoken")
+    assert left_behind(lies_beside(tmp_path), sidecars_in(tmp_path)) == ("c.tiktoken",)
 
 
 def test_of_two_the_tokenizer_of_the_first_and_the_pictures_of_the_second(tmp_path: Path) -> None:
@@ -225,14 +284,14 @@ def test_every_vocabulary_of_transformers_goes_along() -> None:
 
 def test_what_lies_beside_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a folder all of it; around a single file, what seems to be of a tokenizer or processor."""
-    for name in ("model.safetensors", "config.json", "model.safetensors.index.json", "vocab.txt", "my_vocab.tiktoken"):
+    for name in ("model.safetensors", "config.json", "model.safetensors.index.json", "vocab.txt", "my_vocab.bpe2"):
         (tmp_path / name).touch()
     for name in ("README.md", "tokenization_mine.py", ".gitattributes", "conversion.json", "parity.json"):
         (tmp_path / name).touch()
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / ".git").mkdir()
     taken = {"model.safetensors", "vocab.txt"}
-    of_tokenizers = ("additional_chat_templates/", "my_vocab.tiktoken", "tokenization_mine.py")
+    of_tokenizers = ("additional_chat_templates/", "my_vocab.bpe2", "tokenization_mine.py")
     assert left_behind(lies_beside(tmp_path), taken) == ("README.md", *of_tokenizers)
     assert left_behind(lies_beside(tmp_path / "model.safetensors"), taken) == of_tokenizers
     monkeypatch.setattr(sidecars, "MAX_LEFT_BEHIND", 2)

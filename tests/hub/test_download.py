@@ -42,6 +42,18 @@ def test_only_what_is_needed(hub: Hub, published: str, tmp_path: Path) -> None:
     assert_same(load(tmp_path / "pt" / "model.safetensors"), load(FIXTURE / "model.safetensors"))
 
 
+def test_what_the_tokenizer_config_names_is_fetched_too(hub: Hub, tmp_path: Path) -> None:
+    said = {"vocab_file": "my.words", "merges_file": "modeling_evil.py", "spm_file": "not there.model"}
+    own = {"my.words": b"a", "b.tiktoken": b"Yg== 0", "other.words": b"b", "modeling_evil.py": b"raise SystemExit"}
+    hub.add(ID, {**files_of(FIXTURE), **own, "tokenizer_config.json": json.dumps(said).encode()})
+    pt2tf(ID, tmp_path / "out")
+    assert fetched(hub) == SIDECARS | {"model.safetensors", "my.words", "b.tiktoken"}
+    assert (tmp_path / "out" / "my.words").read_bytes() == b"a"
+    recorded = read_manifest(tmp_path / "out")
+    assert recorded is not None
+    assert {"my.words", "b.tiktoken"} <= set(recorded.files)
+
+
 def test_tensorflow_weights(hub: Hub, published: str, tmp_path: Path) -> None:
     tf2pt(published, tmp_path / "pt")
     assert fetched(hub) == SIDECARS | {"tf_model.h5"}
@@ -484,12 +496,13 @@ def test_a_commit_that_is_none(hub: Hub, published: str, tmp_path: Path) -> None
     ("name", "what"),
     [
         ("tokenizer.json", "such a file"),
+        ("a.tiktoken", "such a file"),
         ("config.json", "a config"),
         ("model.safetensors.index.json", "an index"),
     ],
 )
 def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None:
-    repository = hostile(hub, [name] if name.endswith(".index.json") else [])
+    repository = hostile(hub, [name] if name.endswith((".index.json", ".tiktoken")) else [])
     assert repository.siblings is not None
     for entry in repository.siblings:
         if entry["rfilename"] == name:

@@ -57,9 +57,9 @@ def test_what_is_left_behind_is_listed(tiny: Path, tmp_path: Path) -> None:
     """In the result, of a dry run too, and in the manifest; the combined tell it of both."""
     source = tmp_path / "src"
     shutil.copytree(tiny, source)
-    for name in ("vocab.txt", "qwen.tiktoken", "tokenization_qwen.py", "README.md", "pytorch_model.bin"):
+    for name in ("vocab.txt", "qwen.bpe2", "tokenization_qwen.py", "README.md", "pytorch_model.bin"):
         (source / name).touch()
-    left = ("README.md", "pytorch_model.bin", "qwen.tiktoken", "tokenization_qwen.py")
+    left = ("README.md", "pytorch_model.bin", "qwen.bpe2", "tokenization_qwen.py")
     assert converter.pt2tf(source, tmp_path / "out", dry_run=True).left_behind == left
     done = converter.pt2tf(source, tmp_path / "out")
     assert done.left_behind == left

@@ -19,14 +19,17 @@ EXACT = VerifyOptions(float64=True, atol=1e-9)
 @pytest.mark.torch
 @pytest.mark.tf
 @pytest.mark.parametrize(("out", "named"), [("tf", ""), ("open_clip", "src")])
-def test_outputs(tmp_path: Path, out: str, named: str) -> None:
+def test_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture, out: str, named: str) -> None:
     source(tmp_path / "src")
     options = {"layout": "open_clip"} if out == "open_clip" else {}
     convert(tmp_path / "src", tmp_path / "out", "pt" if options else out, **options)
+    assert any("no tokenizer lies beside the weights" in message for message in caplog.messages)
+    caplog.clear()
     found = verify(tmp_path / "out", reference=tmp_path / named if named else None, options=EXACT)
     assert {finding.part: (finding.status, finding.problems) for finding in found.findings} == dict.fromkeys(
         ("files", "weights", "outputs", "samples"), ("passed", ())
     )
+    assert caplog.messages == []  # the conversion has said what there is to know
     against = {finding.part: finding.against for finding in found.findings}
     assert against["weights"] == f"{tmp_path / 'src'}, bit for bit"
     stands = tmp_path / ("out" if options else "src")

@@ -450,7 +450,9 @@ def test_no_report_replaces_a_file_of_the_source_or_through_a_link(tmp_path: Pat
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text("{}")
     (tmp_path / "link.json").symlink_to("out/config.json")
-    for name in ("source/config.json", "source/tokenizer.json", "out/parity.json", "link.json"):
+    (tmp_path / "out" / "tokenizer_config.json").write_text('{"vocab_file": "words.txt"}')
+    (tmp_path / "out" / "words.txt").touch()
+    for name in ("source/config.json", "source/tokenizer.json", "out/parity.json", "out/words.txt", "link.json"):
         with pytest.raises(ParityError) as caught:
             check_report_path(tmp_path / name, tmp_path / "out")
         assert str(caught.value) == (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from converter.checkpoints.shards import INDEX
 from converter.errors import OptionError, ParityError, printable
 from converter.folder import manifest, proof
-from converter.folder.sidecars import SIDECARS
 from converter.folder.staging import check_place_of_file, staged_file
+from converter.folder.tokenizer_files import SIDECARS, sidecars_in
 from converter.parity.reports.html import to_page
 from converter.parity.reports.json import to_json_text
 from converter.parity.reports.junit import verification_junit
@@ -33,7 +33,7 @@ KINDS: Mapping[str, Callable[[Verification], str]] = {
 }
 
 
-_OF_CHECKPOINTS = ("config.json", manifest.NAME, proof.NAME, *SIDECARS)
+_OF_CHECKPOINTS = ("config.json", manifest.NAME, proof.NAME)
 
 
 def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
@@ -64,7 +64,8 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
 
 def _is_own(path: Path, checkpoint: Path) -> bool:
     """Whether a file is one of the checkpoint's, or of another's, such as its source."""
-    if path.name not in _OF_CHECKPOINTS and not path.name.endswith(INDEX):
+    own = (*_OF_CHECKPOINTS, *SIDECARS, *sidecars_in(path.parent))
+    if path.name not in own and not path.name.endswith(INDEX):
         return False
     return path.parent.resolve() == checkpoint.resolve() or (path.parent / "config.json").exists()
 
