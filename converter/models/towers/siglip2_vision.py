@@ -13,33 +13,14 @@ from keras import ops
 from converter.errors import ModelError, UnsupportedOption, printable
 from converter.models.attention_pooling import AttentionPooling
 from converter.models.blocks import Block
-from converter.models.inputs import as_ids, as_patches, seen
-from converter.models.parts import CompositeLayer, Dense, Embedding, Norm
-from converter.models.resize import resize_each
+from converter.models.cut_patches import PatchEmbeddings, check_shapes
+from converter.models.inputs import as_ids, as_patches
+from converter.models.parts import Norm
 from converter.models.text_tower import mask_bias
 from converter.models.towers.siglip_vision import EMBEDDINGS, siglip_block
 from converter.models.vision_tower import VisionTower
 
 Tensor = Any
-
-
-class PatchEmbeddings(CompositeLayer):
-    """Projects each patch and adds the position that it has in its image.
-
-    The positions are a square table, which is resized to the rows and columns of each image.
-    """
-
-    def __init__(self, values: int, positions: int, width: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.side, self.width = math.isqrt(positions), width
-        self.positions = self.part(EMBEDDINGS["positions"], Embedding(positions, width, std=width**-0.5))
-        self.patches = self.part(EMBEDDINGS["patches"], Dense(values, width, std=values**-0.5))
-
-    def call(self, pixel_values: Tensor, spatial_shapes: Tensor) -> Tensor:
-        """``(images, patches, values)`` and the rows and columns ``(images, 2)`` to ``(images, patches, width)``."""
-        x = self.patches(pixel_values)
-        grid = ops.reshape(ops.convert_to_tensor(self.positions.table), (self.side, self.side, self.width))
-        return ops.add(x, resize_each(grid, spatial_shapes, ops.shape(pixel_values)[1]))
 
 
 class Siglip2VisionTower(VisionTower):
@@ -67,7 +48,7 @@ class Siglip2VisionTower(VisionTower):
             )
         self.values = config.num_channels * patch**2
         block, width, root = siglip_block(config), config.hidden_size, "siglip2/vision_model"
-        self.embeddings = self.layer(f"{root}/embeddings", PatchEmbeddings, self.values, positions, width)
+        self.embeddings = self.layer(f"{root}/embeddings", PatchEmbeddings, self.values, positions, width, EMBEDDINGS)
         self.blocks = [
             self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)
             for i in range(config.num_hidden_layers)
@@ -148,20 +129,3 @@ class Siglip2VisionTower(VisionTower):
                 )
         check_shapes(others["spatial_shapes"], length)
         return {"pixel_values": patches, **others}
-
-
-def check_shapes(shapes: Tensor, length: int | None) -> None:
-    """Refuses shapes without a patch, and of more than there are, where they can be seen.
-
-    Raises:
-        ModelError: names the first image of which that holds.
-    """
-    found = seen(shapes)
-    if found is None or length is None:
-        return
-    for image, (rows, columns) in enumerate(found.tolist()):
-        if rows < 1 or columns < 1 or rows * columns > length:
-            raise ModelError(
-                f"spatial_shapes[{image}] is {rows} x {columns}; expected at least one row and one column, and at most the "
-                f"{length} patches that pixel_values has. Pass what the image processor made of the same images."
-            )
