@@ -9,7 +9,6 @@ import click
 
 from converter.cli.group import Command
 from converter.cli.printing import show
-from converter.names.layout_files import OWN
 
 if TYPE_CHECKING:
     from converter.names.listing import Supported
@@ -33,6 +32,8 @@ def towers(markdown: bool, refused: bool) -> None:
 
 def tower_lines(found: Supported) -> Iterator[str]:
     """What is supported, a line each."""
+    from converter.names.layout_files import OWN  # with it come the rules, which `--help` needs not
+
     sides = [tower.side for tower in found.towers]
     pairs = sides.count("vision") * sides.count("text")
     yield f"{sides.count('vision')} vision and {sides.count('text')} text towers, in any of {pairs:,} pairs"

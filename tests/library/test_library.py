@@ -37,6 +37,12 @@ def test_importing_loads_next_to_nothing() -> None:
     assert run(f"import sys, converter; print(sorted(sys.modules.keys() & set({unwanted!r})))") == "[]\n"
 
 
+def test_help_reads_no_rules() -> None:
+    unwanted = [*FRAMEWORKS, "numpy", "h5py", "rich", "huggingface_hub", "tomllib", "converter.names.rule_files"]
+    program = f"import sys, converter.cli; print(sorted(sys.modules.keys() & set({unwanted!r})))"
+    assert run(program) == "[]\n"
+
+
 @pytest.mark.parametrize("call", ["pt2tf", "inspect"])
 def test_using_it_loads_no_framework_and_no_command_line(tiny: Path, tmp_path: Path, call: str) -> None:
     unwanted = [*FRAMEWORKS, "click", "rich", "huggingface_hub"]
