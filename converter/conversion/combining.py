@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from converter.arguments import check_least, checked
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.formats import default_format, weights_file
 from converter.conversion.plan import Dropped
-from converter.conversion.positions import Positions, check_positions, warning
+from converter.conversion.positions import Positions, check_positions, tell_positions
 from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
@@ -33,7 +32,6 @@ from converter.names.rules import TensorRule, compile_rules
 from converter.specs import Framework, StoredTensor
 
 Array = np.ndarray[Any, Any]
-_log = logging.getLogger(__name__)
 
 
 @checked()
@@ -100,8 +98,7 @@ def combine(
             **{f"{side}_config": said.section for side, said in joined_as.items()},
         }
         config = check_config(raw)
-        if positions == "keep" and (said := warning(config.text, towers["text"].framework, target)):
-            _log.warning("%s", said)
+        tell_positions(positions, config.text, towers["text"].framework, target)
         files = [file for tower in towers.values() for file in tower.files]
         found = {f"{side}_model/{name}": (tower, name) for side, tower in towers.items() for name in tower.names}
         rules = compile_rules(config).tensors

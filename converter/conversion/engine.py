@@ -15,7 +15,7 @@ from converter.checkpoints.shards import INDEX, parse_size
 from converter.conversion.formats import choose, weights_file
 from converter.conversion.other_layouts import check_layout
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, Plan, make_plan
-from converter.conversion.positions import Positions, check_positions, warning
+from converter.conversion.positions import Positions, check_positions, tell_positions
 from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
@@ -300,9 +300,7 @@ def _warn(job: Job) -> None:
             job.source,
             job.config.cleaning,
         )
-    said = warning(job.config.text, job.plan.source, job.plan.target)
-    if said is not None and job.options.get("positions", "keep") == "keep":
-        _log.warning("%s", said)
+    tell_positions(job.options.get("positions", "keep"), job.config.text, job.plan.source, job.plan.target)
     if any(HYBRID in change for change in job.config.rewritten):
         _log.warning(
             "%s: some commits of the scripts that trained such models multiply by logit_scale itself, every class of "

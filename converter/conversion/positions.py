@@ -6,6 +6,7 @@ Source: transformers 4.57, create_position_ids_from_input_ids and FlaxVisionText
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from converter.names.expressions import integer
 from converter.names.frameworks import CANONICAL, framework_name
 from converter.names.places import prefix
 from converter.specs import Framework, StoredTensor
+
+_log = logging.getLogger(__name__)
 
 Positions = Literal["keep", "flax"]
 POSITIONS: tuple[Positions, ...] = ("keep", "flax")
@@ -92,6 +95,13 @@ def warning(text: TowerConfig, source: Framework, target: Framework) -> str | No
         "rows. Weights that were only converted to Flax must keep it. To decide, score pairs of texts and pictures that "
         "belong together with both: the right one scores higher"
     )
+
+
+def tell_positions(positions: Positions, text: TowerConfig, source: Framework, target: Framework) -> None:
+    """Warns where a table of positions was kept and equal weights give other outputs."""
+    said = warning(text, source, target) if positions == "keep" else None
+    if said is not None:
+        _log.warning("%s", said)
 
 
 def _rolled(stored: StoredTensor, rows: int) -> StoredTensor:

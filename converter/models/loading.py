@@ -19,7 +19,7 @@ from converter.arguments import checked
 from converter.conversion.engine import Conversion, write_tensors
 from converter.conversion.formats import choose
 from converter.conversion.plan import Dropped
-from converter.conversion.positions import POSITIONS, Positions, check_positions, warning
+from converter.conversion.positions import POSITIONS, Positions, check_positions, tell_positions
 from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json
@@ -113,10 +113,10 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
     held = obtain(source, None, revision, access)
     wanted = side or _side_of(read_json(config_beside(held.folder)).get("model_type"))
     options: dict[str, Any] = {name: kwargs.pop(name) for name in ("name", "add_pooling_layer") if name in kwargs}
-    moved = _moved(kwargs)
-    with open_tower(held.path, wanted, moved) as reader:
+    positions = _take_positions(kwargs)
+    with open_tower(held.path, wanted, KERAS if positions == "flax" else None) as reader:
         options |= take_dtype(kwargs, reader)
-        _tell_positions(check_tower_config(wanted, reader.config), reader.framework, moved)
+        _tell_positions(positions, check_tower_config(wanted, reader.config), reader.framework)
         config = _changed(kwargs.pop("config", None) or _from_dict(reader.config), kwargs)
         tower = build_tower(config, wanted, *args, initial="empty", **options)
         tower.build()
@@ -152,10 +152,10 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
     """
     options: dict[str, Any] = {"name": kwargs.pop("name", None)}
     revision, access = hub_arguments(source, kwargs)
-    moved = _moved(kwargs)
-    with open_tensors(source, KERAS, revision, access, moved) as reader:
+    positions = _take_positions(kwargs)
+    with open_tensors(source, KERAS, revision, access, KERAS if positions == "flax" else None) as reader:
         options |= take_dtype(kwargs, reader)
-        _tell_positions(check_config(dict(reader.config)).text, reader.framework, moved)
+        _tell_positions(positions, check_config(dict(reader.config)).text, reader.framework)
         kind = _class_for(reader.family, cls, source)
         config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
         model = kind(_changed(config, kwargs), initial="empty", **options)
@@ -280,23 +280,17 @@ def _changed(config: Any, fields: Mapping[str, Any]) -> Any:
     return config
 
 
-def _moved(arguments: dict[str, Any]) -> Framework | None:
-    """Takes ``positions`` out of the arguments: whose model shall give Flax's outputs, where a table has to be moved."""
+def _take_positions(arguments: dict[str, Any]) -> Positions:
+    """Takes ``positions`` out of the arguments, before anything is opened."""
     positions: Positions = arguments.pop("positions", "keep")
     choose("positions", positions, POSITIONS)
-    return KERAS if positions == "flax" else None
+    return positions
 
 
-def _tell_positions(text: TowerConfig, source: Framework, moved: Framework | None) -> None:
-    """Says what equal weights compute differently.
-
-    Raises:
-        TargetError: positions are to be moved of a checkpoint that is not Flax's.
-    """
-    if moved is not None:
-        check_positions("flax", source, KERAS)
-    elif said := warning(text, source, KERAS):
-        _LOG.warning("%s", said)
+def _tell_positions(positions: Positions, text: TowerConfig, source: Framework) -> None:
+    """Says what equal weights compute differently, or refuses to move positions of a checkpoint that is not Flax's."""
+    check_positions(positions, source, KERAS)
+    tell_positions(positions, text, source, KERAS)
 
 
 def _tell(source: Source, report: LoadingReport) -> None:
