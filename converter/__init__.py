@@ -165,9 +165,9 @@ class _Moved:
 
 
 def _export(model: Any, path: Any, format: str) -> None:
-    from converter.exporting.savedmodel import export_saved_model
+    from converter.exporting.of_models import export_model
 
-    export_saved_model(model, path, format)
+    export_model(model, path, format)
 
 
 sys.meta_path.append(_Moved())

@@ -1,0 +1,105 @@
+"""What an image processor does to the bytes of a picture once it has its size. Decides which processors a graph can stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ConfigError, printable
+from converter.folder.files import read_json
+
+# In this order: a folder that transformers 5 writes has the processor's numbers in the second.
+FILES = ("preprocessor_config.json", "processor_config.json")
+MAX_CHANNELS = 64
+_LARGEST = 1e30  # which float32 holds, with room for a product
+_RESCALE = 1 / 255
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """``(byte * rescale - mean) / std``, per channel.
+
+    Attributes:
+        rescale: what bytes are multiplied with; 1 where the processor does not rescale.
+        mean: one number for each channel; 0 where the processor does not normalise.
+        std: one number for each channel; 1 where it does not.
+    """
+
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def scale_and_shift(self, channels: int) -> tuple[Array, Array]:
+        """Two float32 vectors ``(channels,)``: a byte times the first plus the second is the normalised value.
+
+        Raises:
+            ConfigError: there are numbers for another count of channels.
+        """
+        if len(self.mean) not in (1, channels) or len(self.std) not in (1, channels):
+            raise ConfigError(
+                f"image_mean and image_std have {len(self.mean)} and {len(self.std)} numbers; the model takes "
+                f"{channels} channels. Use the preprocessor_config.json that belongs to the vision tower."
+            )
+        mean, std = (np.broadcast_to(np.asarray(given, np.float64), (channels,)) for given in (self.mean, self.std))
+        return (self.rescale / std).astype(np.float32), (-mean / std).astype(np.float32)
+
+    def apply(self, pixels: Array) -> Array:
+        """Bytes with channels last, as the graph normalises them: float32 of the same shape."""
+        scale, shift = self.scale_and_shift(pixels.shape[-1])
+        return pixels.astype(np.float32) * scale + shift
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in ``export.json``."""
+        return {"rescale": self.rescale, "mean": list(self.mean), "std": list(self.std)}
+
+
+def normalisation_of(folder: Path) -> Normalisation | None:
+    """What the image processor in a folder does to bytes; None where the folder has none.
+
+    Raises:
+        ConfigError: its file cannot be read, or its numbers are none that a picture can be normalised with.
+    """
+    for name in FILES:
+        if (folder / name).is_file():
+            raw = read_json(folder / name)
+            fields = raw.get("image_processor", raw if name == FILES[0] else None)
+            if isinstance(fields, Mapping):
+                return read_normalisation(fields, str(folder / name))
+    return None
+
+
+def read_normalisation(raw: Mapping[str, Any], where: str) -> Normalisation:
+    """The same of the processor's fields, which are transformers'; those that are left out have its defaults.
+
+    Raises:
+        ConfigError: a number is missing or none that a picture can be normalised with.
+    """
+    rescale = raw.get("rescale_factor", _RESCALE) if raw.get("do_rescale", True) else 1.0
+    normalises = raw.get("do_normalize", True)
+    mean = _numbers(raw.get("image_mean"), "image_mean", where) if normalises else (0.0,)
+    std = _numbers(raw.get("image_std"), "image_std", where) if normalises else (1.0,)
+    if not _is_number(rescale) or rescale <= 0:
+        raise ConfigError(f"{where}: rescale_factor is {printable(repr(rescale), 60)}; expected a number above 0")
+    if min(std) <= 0:
+        raise ConfigError(f"{where}: image_std is {list(std)}; expected numbers above 0")
+    return Normalisation(float(rescale), mean, std)
+
+
+def _numbers(value: Any, name: str, where: str) -> tuple[float, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not 0 < len(values) <= MAX_CHANNELS or not all(map(_is_number, values)):
+        raise ConfigError(
+            f"{where}: {name} is {printable(repr(value), 60)}; expected a number for each channel. Use the file that "
+            "belongs to the vision tower."
+        )
+    return tuple(float(one) for one in values)
+
+
+def _is_number(value: Any) -> bool:
+    # Of NaN and infinity it is false, too; a whole number of any length is compared as it is.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

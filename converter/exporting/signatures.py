@@ -1,0 +1,221 @@
+"""What an exported model can be asked: three signatures, the same for every format. Decides names, shapes, dtypes and axes.
+
+``encode_image`` and ``encode_text`` give unit vectors, ``similarity`` both of them and the logits. The writers trace
+``Signature.function`` over ``tensor_specs(signature.inputs)``; nothing here knows what they write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from keras import ops
+
+from converter.arguments import check_least
+from converter.errors import ModelError
+from converter.exporting.normalisation import Normalisation
+from converter.models.parts import unit
+
+Tensor = Any
+Precision = Literal["float32", "float16", "int8"]
+Pixels = Literal["float", "uint8"]
+Axis = str | int
+
+IMAGES, TEXTS, LENGTH, PATCHES = "images", "texts", "length", "patches"
+PIXELS = "pixels"
+ENCODE_IMAGE, ENCODE_TEXT, SIMILARITY = "encode_image", "encode_text", "similarity"
+IMAGE_EMBEDS, TEXT_EMBEDS = "image_embeds", "text_embeds"
+LOGITS = ("logits_per_image", "logits_per_text")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What kind of file is wanted.
+
+    Attributes:
+        precision: of the weights; what is computed in float16 is the runtime's affair.
+        pixels: ``"float"``: images as the image processor gives them; ``"uint8"``: bytes, channels last, which the
+            graph rescales and normalises itself.
+        batch: so many images, and as many texts, in every call; None: any number.
+        length: so many tokens in every text; None: any number.
+
+    Raises:
+        ArgumentError: a number is less than 1.
+    """
+
+    precision: Precision = "float32"
+    pixels: Pixels = "float"
+    batch: int | None = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least("batch", self.batch, 1)
+        check_least("length", self.length, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input of a signature.
+
+    Attributes:
+        name: ``input_ids``, ``pixel_values``, ``pixels`` or another of the model's.
+        shape: None where an axis is free.
+        dtype: ``"int64"``, ``"float32"`` or ``"uint8"``.
+        axes: ``"images"``, ``"texts"``, ``"length"`` or ``"patches"`` where an axis has a name, else its number.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output of a signature, float32; ``axes`` as of an input."""
+
+    name: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Something an exported model can be asked.
+
+    Attributes:
+        name: ``"encode_image"``, ``"encode_text"`` or ``"similarity"``.
+        inputs: in the order in which ``function`` takes them.
+        outputs: what ``function`` gives, by name.
+        function: takes a tensor per input, returns the outputs by name.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    function: Callable[..., dict[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer made.
+
+    Attributes:
+        files: every file, in the folder that the writer was given, as paths from there.
+        versions: of the packages that made them.
+        least: what runs them: ``opset`` of ONNX, ``runtime`` of LiteRT, by name.
+        operators: how often each operator is used, by file and name.
+        initializers: of ONNX, where each weight comes from: ``checkpoint`` (its name there) and ``layout``, by name.
+        dtypes: of inputs that the format cannot have as asked, by name: ids as int32, say.
+    """
+
+    files: tuple[Path, ...]
+    versions: Mapping[str, str]
+    least: Mapping[str, str | int] = field(default_factory=dict)
+    operators: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    initializers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+
+def signatures_of(
+    model: Any, options: ExportOptions | None = None, normalisation: Normalisation | None = None
+) -> tuple[Signature, ...]:
+    """The three signatures of a model with two towers.
+
+    Args:
+        model: of any family, built.
+        options: ``pixels``, ``batch`` and ``length`` count.
+        normalisation: what the image processor does to bytes; needed where ``pixels`` is ``"uint8"``.
+
+    Returns:
+        ``similarity``, ``encode_image`` and ``encode_text``. What a text consists of, the model says
+        (``serving_fields``), and what an image does, its tower (``served``).
+
+    Raises:
+        ModelError: bytes are asked for, and it is not known how to normalise them.
+    """
+    options = options or ExportOptions()
+    images, prepare = _images(model, options, normalisation)
+    texts = tuple(
+        Input(name, (options.batch, options.length), "int64", _named((options.batch, options.length), TEXTS, LENGTH))
+        for name in model.serving_fields
+    )
+    seen, read = tuple(model.vision_model.served), tuple(model.serving_fields)
+    number: Axis = options.batch or IMAGES
+    others: Axis = options.batch or TEXTS
+    width = int(getattr(model.config, "projection_dim", None) or model.vision_embed_dim)
+    vectors = {
+        IMAGE_EMBEDS: Output(IMAGE_EMBEDS, (number, width)),
+        TEXT_EMBEDS: Output(TEXT_EMBEDS, (others, width)),
+    }
+    logits = (Output(LOGITS[0], (number, others)), Output(LOGITS[1], (others, number)))
+
+    # As many arguments as there are inputs, so that a tracer names them as the signature does.
+    def similarity(*given: Tensor) -> dict[str, Tensor]:
+        text, image = given[: len(read)], prepare(given[len(read) :])
+        found = model(**dict(zip((*read, *seen), (*text, *image), strict=True)), return_dict=True)
+        return {name: found[name] for name in (*LOGITS, IMAGE_EMBEDS, TEXT_EMBEDS)}
+
+    def encode_image(*given: Tensor) -> dict[str, Tensor]:
+        return {IMAGE_EMBEDS: unit(model.get_image_features(**dict(zip(seen, prepare(given), strict=True))))}
+
+    def encode_text(*given: Tensor) -> dict[str, Tensor]:
+        return {TEXT_EMBEDS: unit(model.get_text_features(**dict(zip(read, given, strict=True))))}
+
+    return (
+        Signature(SIMILARITY, (*texts, *images), (*logits, *vectors.values()), similarity),
+        Signature(ENCODE_IMAGE, images, (vectors[IMAGE_EMBEDS],), encode_image),
+        Signature(ENCODE_TEXT, texts, (vectors[TEXT_EMBEDS],), encode_text),
+    )
+
+
+def tensor_specs(inputs: Sequence[Input]) -> list[Any]:
+    """TensorFlow's description of some inputs, for tracing."""
+    import tensorflow as tf
+
+    return [tf.TensorSpec(given.shape, given.dtype, name=given.name) for given in inputs]
+
+
+def _named(shape: Sequence[int | None], *names: str) -> tuple[Axis, ...]:
+    """The axes of a shape: the number where there is one, else the name, of which there is one for each axis in front."""
+    padded = (*names, *("" for _ in range(len(shape) - len(names))))
+    return tuple(name if size is None else size for size, name in zip(shape, padded, strict=True))
+
+
+def _images(
+    model: Any, options: ExportOptions, normalisation: Normalisation | None
+) -> tuple[tuple[Input, ...], Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]]:
+    """What an image consists of, and what makes the tower's inputs of it."""
+    inputs = []
+    for name, (shape, dtype) in model.vision_model.served.items():
+        fixed = (options.batch, *shape[1:])
+        inputs.append(Input(name, fixed, dtype, _named(fixed, IMAGES, PATCHES)))
+    if options.pixels == "float":
+        return tuple(inputs), lambda given: given
+    if normalisation is None:
+        raise ModelError(
+            "pixels='uint8' needs the numbers of the image processor. Put preprocessor_config.json beside the weights."
+        )
+    first, *rest = inputs
+    made, prepare = _bytes(first, model.config.vision_config, normalisation)
+    return (made, *rest), lambda given: (prepare(given[0]), *given[1:])
+
+
+def _bytes(pixels: Input, config: Any, normalisation: Normalisation) -> tuple[Input, Callable[[Tensor], Tensor]]:
+    """Pictures as bytes, channels last: ``(images, height, width, channels)``, or ``(images, patches, values)`` of SigLIP 2.
+
+    ``x * scale + shift`` with one number each per channel, in float32, is what the processor's two steps come to; they
+    round apart from one another by 1e-7 of the value.
+    """
+    channels = config.num_channels
+    scale, shift = (ops.convert_to_tensor(values) for values in normalisation.scale_and_shift(channels))
+    if len(pixels.shape) == 3:  # a patch is rows, columns and channels, in this order
+        times = (pixels.shape[2] or channels) // channels
+        scale, shift = ops.tile(scale, times), ops.tile(shift, times)
+        made = Input(PIXELS, pixels.shape, "uint8", pixels.axes)
+        return made, lambda given: ops.cast(given, "float32") * scale + shift
+    count, _, height, width = pixels.shape
+    shape = (count, height, width, channels)
+    made = Input(PIXELS, shape, "uint8", _named(shape, IMAGES))
+    return made, lambda given: ops.transpose(ops.cast(given, "float32") * scale + shift, (0, 3, 1, 2))
