@@ -1,10 +1,12 @@
-"""Compares PyTorch on a GPU with our towers on the JAX backend on the same GPU, all pairs of towers, tap by tap.
+"""Compares PyTorch on a GPU with our towers on the JAX backend on the same GPU, layer by layer.
 
-    python benchmarks/gpu_parity.py --json parity.json
-    python benchmarks/gpu_parity.py --device cpu --pairs clip_vision_model+bert --no-large
+    python benchmarks/gpu_parity.py --json parity.json --budget 150 --jobs 6
+    python benchmarks/gpu_parity.py --device cpu --pairs clip_vision_model+bert siglip2 --no-large
 
-Needs torch, transformers, keras and JAX, no TensorFlow. Each framework runs in a process of its own, in full float32:
-TF32 is off in PyTorch, and JAX multiplies with precision "highest". Exit status 1 where a pair is not equal.
+By default every tower runs once, in a tiny pair, and every other family, and a pair of clip-italian's size; `--all` takes
+every pair. Needs torch, transformers, keras and JAX, no TensorFlow. Each framework runs in a process of its own, in full
+float32: TF32 is off in PyTorch, and JAX multiplies with precision "highest". The JSON file is written after every pair.
+Exit status 1 where a pair is not equal, 3 where the budget ended before the last.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from converter.errors import ParityError  # noqa: E402
+from converter.names.families import families, joined  # noqa: E402
 from converter.names.rule_files import supported  # noqa: E402
 from converter.parity.compare import compare_runs  # noqa: E402
 from converter.parity.comparison import ParityReport, Tolerance  # noqa: E402
@@ -74,6 +80,13 @@ class Outcome:
 def supported_pairs() -> tuple[str, ...]:
     """Every pair of tower types."""
     return tuple(f"{one}+{other}" for one in supported("vision") for other in supported("text"))
+
+
+def covering_pairs() -> tuple[str, ...]:
+    """Pairs in which every tower stands at least once."""
+    vision, text = supported("vision"), supported("text")
+    longest = max(len(vision), len(text))
+    return tuple(f"{vision[i % len(vision)]}+{text[i % len(text)]}" for i in range(longest))
 
 
 def make_models(
@@ -129,8 +142,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--backend", default="jax", choices=("jax", "tensorflow"))
     parser.add_argument(
-        "--pairs", nargs="*", help="such as clip_vision_model+bert; default: every pair that is supported"
+        "--pairs", nargs="*", help="such as clip_vision_model+bert or siglip2; default: every tower and family once"
     )
+    parser.add_argument("--all", action="store_true", help="every pair, and every other family")
     parser.add_argument(
         "--no-large", dest="large", action="store_false", help="leave out the pair of clip-italian's size"
     )
@@ -140,7 +154,38 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rtol", type=float, default=0.0)
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--reference-device", help="another device for PyTorch alone")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no pair is begun")
+    parser.add_argument("--jobs", type=int, default=1, help="pairs that run side by side")
     return parser.parse_args()
+
+
+def asked_pairs(asked: argparse.Namespace) -> tuple[str, ...]:
+    """What to run, the other families among the first: a budget may end before the last."""
+    if asked.pairs is not None:
+        return tuple(asked.pairs)
+    others = tuple(name for name in families() if name != joined().model_type)
+    return (*others, *(supported_pairs() if asked.all else covering_pairs()))
+
+
+def run_in_turn(
+    asked: argparse.Namespace, waiting: queue.Queue[tuple[str, Path]], done: queue.Queue[Outcome | None], end: float
+) -> None:
+    """Two processes that run one pair after the other, until none is left or the time is up."""
+    # eager returns attention maps; sdpa alone is exact in float64
+    attention, dtype = ("sdpa", "float64") if asked.float64 else ("eager", "float32")
+    maps = not asked.float64
+    reference = ReferenceOptions(asked.reference_device or asked.device, dtype, attention, attentions=maps, loss=True)
+    candidate = CandidateOptions(asked.backend, asked.device, dtype, attentions=maps, loss=True)
+    try:
+        with start_reference() as torch_worker, start_candidate(candidate) as keras_worker:
+            workers = {"reference": (torch_worker, asdict(reference)), "candidate": (keras_worker, asdict(candidate))}
+            while time.perf_counter() < end:
+                pair, source = waiting.get_nowait()
+                done.put(run_pair(pair, source, workers, asked.seed, Tolerance(asked.atol, asked.rtol)))
+    except queue.Empty:
+        pass
+    finally:
+        done.put(None)
 
 
 def main() -> int:
@@ -148,43 +193,66 @@ def main() -> int:
     asked = parse()
     start = time.perf_counter()
     tolerance = Tolerance(asked.atol, asked.rtol)
-    dtype = "float64" if asked.float64 else "float32"
-    # eager returns attention maps; sdpa alone is exact in float64
-    attention = "sdpa" if asked.float64 else "eager"
-    maps = not asked.float64
-    device = asked.reference_device or asked.device
-    reference = ReferenceOptions(device, dtype, attention, attentions=maps, loss=True)
-    candidate = CandidateOptions(asked.backend, asked.device, dtype, attentions=maps, loss=True)
-    pairs = supported_pairs() if asked.pairs is None else asked.pairs
-    outcomes = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        start_reference() as torch_worker,
-        start_candidate(candidate) as keras_worker,
-    ):
-        workers = {"reference": (torch_worker, asdict(reference)), "candidate": (keras_worker, asdict(candidate))}
+    pairs = asked_pairs(asked)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         print(f"{'greatest absolute difference':<38} {'  '.join(f'{name:>12}' for name in COLUMNS)}")
-        for pair, source in make_models(Path(folder), pairs, asked.large, asked.seed):
-            outcomes.append(run_pair(pair, source, workers, asked.seed, tolerance))
-            print_row(outcomes[-1])
-    return finish(outcomes, tolerance, asked.json, time.perf_counter() - start)
+        waiting: queue.Queue[tuple[str, Path]] = queue.Queue()
+        done: queue.Queue[Outcome | None] = queue.Queue()
+        made = make_models(Path(folder), pairs, asked.large, asked.seed)
+        for model in (*made[len(pairs) :], *made[: len(pairs)]):  # the large one first: it takes longest
+            waiting.put(model)
+        threads = [
+            threading.Thread(target=run_in_turn, args=(asked, waiting, done, start + asked.budget))
+            for _ in range(min(asked.jobs, len(made)))
+        ]
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+        left = len(threads)
+        while left:
+            outcome = done.get()
+            if outcome is None:
+                left -= 1
+                continue
+            outcomes.append(outcome)
+            print_row(outcome)
+            write(outcomes, len(made), tolerance, asked.json, time.perf_counter() - start)
+    return finish(outcomes, len(made), tolerance, time.perf_counter() - start)
 
 
-def finish(outcomes: Sequence[Outcome], tolerance: Tolerance, out: Path | None, seconds: float) -> int:
-    """Prints what ran where, writes the JSON file and returns the exit status."""
+def runs_of(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """What ran where, of the first pair that was compared; its folder's name and its own seconds are none of it."""
     report = next((outcome.report for outcome in outcomes if outcome.report is not None), None)
     runs = {} if report is None else {"reference": dict(report.reference), "candidate": dict(report.candidate)}
-    for side, metadata in runs.items():
+    own = ("source", "config_sha256", "seconds", "peak_memory", "left_out", "inner")
+    return {side: {name: told for name, told in found.items() if name not in own} for side, found in runs.items()}
+
+
+def write(outcomes: Sequence[Outcome], wanted: int, tolerance: Tolerance, out: Path | None, seconds: float) -> None:
+    """Writes what is known so far, if a file was named."""
+    if out is None:
+        return
+    found = {
+        "tolerance": asdict(tolerance), "seconds": seconds, "runs": runs_of(outcomes), "wanted": wanted,
+        "passed": sum(outcome.passed for outcome in outcomes), "pairs": len(outcomes),
+        "outcomes": [outcome.to_json() for outcome in outcomes],
+    }  # fmt: skip
+    fresh = out.with_name(out.name + ".part")
+    fresh.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
+    fresh.replace(out)
+
+
+def finish(outcomes: Sequence[Outcome], wanted: int, tolerance: Tolerance, seconds: float) -> int:
+    """Prints what ran where and returns the exit status."""
+    for side, metadata in runs_of(outcomes).items():
         print(f"{side}  {described_run(metadata)}")
     passed = sum(outcome.passed for outcome in outcomes)
-    print(f"{passed} of {len(outcomes)} pairs equal within {tolerance}, {seconds:.0f} s")
-    if out is not None:
-        found = {
-            "tolerance": asdict(tolerance), "seconds": seconds, "runs": runs, "passed": passed, "pairs": len(outcomes),
-            "outcomes": [outcome.to_json() for outcome in outcomes],
-        }  # fmt: skip
-        out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", "utf-8")
-    return 0 if outcomes and passed == len(outcomes) else 1
+    unseen = f", {wanted - len(outcomes)} not begun in time" if len(outcomes) < wanted else ""
+    print(f"{passed} of {len(outcomes)} pairs equal within {tolerance}{unseen}, {seconds:.0f} s")
+    if passed < len(outcomes) or not outcomes:
+        return 1
+    return 3 if unseen else 0
 
 
 if __name__ == "__main__":

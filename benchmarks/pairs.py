@@ -1,6 +1,6 @@
-"""Makes dual encoders with random weights: one tiny pair per two tower types, and one of clip-italian's size.
+"""Makes models with random weights: a tiny pair per two tower types, tiny ones of other families, one of clip-italian's size.
 
-    python benchmarks/pairs.py OUT [--pairs vit+bert ...] [--large]
+    python benchmarks/pairs.py OUT [--pairs vit+bert siglip2 ...] [--large]
 
 Sizes are those of fixtures/towers.toml, pairwise different, so that a swapped axis cannot hide; no weight has its initial
 value, LayerNorm included.
@@ -10,14 +10,17 @@ Imports PyTorch: run it in a process of its own.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import math
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     CONFIG_MAPPING,
     BertModel,
@@ -27,15 +30,22 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-_TOWERS = tomllib.loads((Path(__file__).parents[1] / "fixtures" / "towers.toml").read_text("utf-8"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+FAMILIES: Any = importlib.import_module("tests.models.families").FAMILIES
+_TOWERS = tomllib.loads((ROOT / "fixtures" / "towers.toml").read_text("utf-8"))
 VISION, TEXT = ({t: tower["config"] for t, tower in _TOWERS[side].items()} for side in ("vision", "text"))
 ALL_PAIRS = tuple(f"{vision}+{text}" for vision in VISION for text in TEXT)
+OTHER_FAMILIES = tuple(family for family in FAMILIES if family != "vision-text-dual-encoder")
 LARGE = "clip-italian size"
 REAL = "ViT-B/32 + all-MiniLM-L6-v2"
 
 
-def tiny_config(pair: str) -> VisionTextDualEncoderConfig:
-    """The config of a tiny pair, for example ``"vit+bert"``."""
+def tiny_config(pair: str) -> Any:
+    """The config of a tiny pair, for example ``"vit+bert"``, or of a tiny model of another family, ``"siglip2"``."""
+    if pair in OTHER_FAMILIES:
+        return FAMILIES[pair].make()
     vision, text = pair.split("+")
     return _config(CONFIG_MAPPING[vision](**VISION[vision]), CONFIG_MAPPING[text](**TEXT[text]), 26)
 
@@ -51,7 +61,7 @@ def _config(vision: Any, text: Any, projection: int) -> VisionTextDualEncoderCon
     return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=projection)
 
 
-def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, spread: float | None = None) -> None:
+def write_model(config: Any, out: Path, seed: int, spread: float | None = None) -> None:
     """Writes a model whose every weight is drawn anew.
 
     Args:
@@ -62,7 +72,7 @@ def write_model(config: VisionTextDualEncoderConfig, out: Path, seed: int, sprea
             one is as wide as what goes in, whatever the tower's width. Vectors (biases, norms) are spread by 0.1 around
             their initial value.
     """
-    model = VisionTextDualEncoderModel(config)
+    model = getattr(transformers, FAMILIES[config.model_type].torch)(config)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -100,7 +110,7 @@ def main() -> None:
     """Writes the models asked for, one folder each, and a list of them on standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--pairs", nargs="*", choices=ALL_PAIRS, default=ALL_PAIRS)
+    parser.add_argument("--pairs", nargs="*", choices=(*ALL_PAIRS, *OTHER_FAMILIES), default=ALL_PAIRS)
     parser.add_argument("--large", action="store_true", help=f"one of {LARGE} as well (800 MB)")
     parser.add_argument("--real", action="store_true", help=f"one of {REAL} as well (430 MB)")
     parser.add_argument("--seed", type=int, default=0)
