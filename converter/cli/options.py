@@ -78,6 +78,7 @@ conversion_options = _all_of(
     overwrite_option,
     click.option("--dry-run", is_flag=True, help="Print the plan and write nothing."),
     click.option("--no-check", is_flag=True, help="Do not re-open OUT and compare it bit for bit."),
+    click.option("--sha256", is_flag=True, help="Record the sha256 of every file, beside its BLAKE3 sum."),
 )
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from converter.arguments import checked
-from converter.conversion.engine import Config, Conversion, run_conversion
+from converter.conversion.engine import Config, Conversion, run_conversion, sums_asked
 from converter.conversion.formats import choose, default_format
 from converter.conversion.plan import Dtype, Names
 from converter.conversion.positions import Positions
@@ -34,6 +34,7 @@ def convert(
     max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
+    sha256: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -61,6 +62,7 @@ def convert(
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
+        sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
         progress: called with a stage's name, bytes done and bytes in all.
 
@@ -84,4 +86,7 @@ def convert(
         **({"layout": layout} if layout != OWN else {}),
         "max_shard_size": max_shard_size,
     }
-    return run_conversion(None, to, source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    sums = sums_asked(sha256, check)
+    return run_conversion(
+        None, to, source, revision, Path(out), config, options, overwrite, check, dry_run, progress, sums=sums
+    )

@@ -19,7 +19,8 @@ from converter.conversion.positions import Positions, check_positions, tell_posi
 from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
-from converter.folder.files import FileRecord, Identity, expanded
+from converter.folder.files import Identity, expanded
+from converter.folder.records import SUMS, USUAL, FileRecord
 from converter.folder.replacing import outlook, settle
 from converter.folder.sidecars import lies_beside, sidecars_of
 from converter.folder.staging import check_out, explained
@@ -63,7 +64,7 @@ class Conversion:
         config_unknown: fields of config.json that are not known here; they were kept.
         left_behind: names of what lies beside the source's weights and is not taken along; folders end with a slash. Of a
             single weights file, those that seem to be of a tokenizer or processor.
-        files: every file of ``out`` but the manifest, with sha256 if ``checked``.
+        files: every file of ``out`` but the manifest, with its BLAKE3 sum if ``checked``, and sha256 if that was asked for.
         replaced: files of an ``out`` that was there that were replaced, or with ``dry_run`` and ``overwrite`` would be.
         kept: how many files and folders in it stay as they are.
         checked: whether the output was compared with the source bit for bit.
@@ -130,6 +131,7 @@ def pt2tf(
     max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
+    sha256: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -149,6 +151,7 @@ def pt2tf(
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
+        sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
         progress: called with a stage's name, bytes done and bytes in all.
 
@@ -160,8 +163,20 @@ def pt2tf(
     """
     moved = {"positions": positions} if positions != "keep" else {}
     options = {"format": format, "dtype": dtype, **moved, "max_shard_size": max_shard_size}
+    sums = sums_asked(sha256, check)
     return run_conversion(
-        ("pt", "flax"), "tf", source, revision, Path(out), config, options, overwrite, check, dry_run, progress
+        ("pt", "flax"),
+        "tf",
+        source,
+        revision,
+        Path(out),
+        config,
+        options,
+        overwrite,
+        check,
+        dry_run,
+        progress,
+        sums=sums,
     )
 
 
@@ -178,6 +193,7 @@ def tf2pt(
     max_shard_size: str | int | None = None,
     overwrite: bool = False,
     check: bool = True,
+    sha256: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -196,6 +212,7 @@ def tf2pt(
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
+        sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
         progress: called with a stage's name, bytes done and bytes in all.
 
@@ -206,7 +223,23 @@ def tf2pt(
         ConverterError: see ``converter.errors``; nothing was written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
-    return run_conversion("tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress)
+    sums = sums_asked(sha256, check)
+    return run_conversion(
+        "tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress, sums=sums
+    )
+
+
+def sums_asked(sha256: bool, check: bool) -> tuple[str, ...]:
+    """The kinds of sums to record.
+
+    Raises:
+        TargetError: no sums are taken without the check.
+    """
+    if sha256 and not check:
+        raise TargetError(
+            "sha256 is recorded while the output is checked; leave out --no-check (in Python check=False)"
+        )
+    return tuple(SUMS) if sha256 else USUAL
 
 
 def run_conversion(
@@ -222,6 +255,7 @@ def run_conversion(
     dry_run: bool = False,
     progress: Progress | None = None,
     warn: bool = True,
+    sums: tuple[str, ...] = USUAL,
 ) -> Conversion:
     """Converts a checkpoint of one of some frameworks, as ``pt2tf`` does.
 
@@ -238,6 +272,7 @@ def run_conversion(
         dry_run: plan only.
         progress: called with a stage's name, bytes done and bytes in all.
         warn: say what has to be known of the output; whoever reads it in the same breath knows.
+        sums: kinds of sums to record of every file, if ``check``.
     """
     if config is not None and not isinstance(config, Mapping):
         # where it lay would say more of a machine than of a checkpoint
@@ -252,7 +287,7 @@ def run_conversion(
         with opened(source, framework, revision) as held:
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
             sidecars = (held.folder,) if held.folder else ()
-            job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin)
+            job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin, sums=sums)
             if warn:
                 _warn(job)
             _log_plan(job)

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from converter.conversion.other_layouts import write_config, write_processor
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
-from converter.folder.files import FileRecord, file_record, hash_file, identity, write_json
+from converter.folder.files import identity, write_json
 from converter.folder.manifest import TensorRecord
+from converter.folder.records import SUMS, USUAL, FileRecord, file_record, hash_file
 from converter.folder.replacing import outlook
 from converter.folder.sidecars import copy_sidecars, left_behind, rewrite_config
 from converter.folder.staging import explained, staged
@@ -71,6 +73,7 @@ class Job:
         made_new: weights drawn at random, for the manifest.
         beside: names of what lies beside the source's weights.
         origin: what is known of a source on the Hub; None for others.
+        sums: kinds of sums to record of every file, where the output is checked.
     """
 
     source: Path
@@ -87,6 +90,7 @@ class Job:
     made_new: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     origin: Obtained | None = None
+    sums: tuple[str, ...] = USUAL
 
     @property
     def direction(self) -> str:
@@ -152,7 +156,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
             config_name, rewritten = write_config(staging, job.config, job.plan.table.layout), ()
         tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
-        record = hash_file if check else file_record
+        record = partial(hash_file, kinds=job.sums) if check else file_record
         weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, config_name))
         files = tuple(hashes.get(staging / name) or record(staging / name) for name in (*weights, config_name, *copied))
         source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
@@ -201,10 +205,19 @@ def _check_room(job: Job, needed: int, staging: Path) -> None:
         )
 
 
+def _sum_of_the_hub(job: Job, file: Path) -> str | None:
+    return job.origin.sha256.get(file.name) if job.origin else None
+
+
+def _sums_of_source(job: Job, file: Path) -> tuple[str, ...]:
+    """The kinds of sums to take of a file of the source: the Hub's, too, where that has one to compare with."""
+    return job.sums if _sum_of_the_hub(job, file) is None else tuple(SUMS)
+
+
 def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecord:
     """A file of the source; where the Hub has recorded its sha256, that must be what was read."""
     record = hashed or file_record(file)
-    recorded = job.origin.sha256.get(file.name) if job.origin else None
+    recorded = _sum_of_the_hub(job, file)
     if recorded is not None and record.sha256 not in (None, recorded):
         raise CorruptCheckpoint(
             f"{file}: its sha256 differs from the Hub's; remove it from the cache and convert again"
@@ -359,7 +372,8 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
         for name, value in job.plan.restored.items():
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
                 raise CheckError(f"{name}: the file differs from the data written to it; convert again")
-        hashed = (*job.checkpoint.files, *written.files)
+        hashed = dict.fromkeys(written.files, job.sums)
+        hashed |= {file: _sums_of_source(job, file) for file in job.checkpoint.files}
         extra = sum(file.stat().st_size for file in hashed)
         return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
 

@@ -1,15 +1,13 @@
-"""Single files: what they hold as JSON, what they are, and whether they lie where they seem to."""
+"""Single files: what they hold as JSON, and whether they lie where they seem to."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,23 +16,9 @@ from converter.errors import ConfigError, CorruptCheckpoint, SourceError, printa
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
 MAX_CONFIG_BYTES = 8 * 2**20
 MAX_CONFIG_DEPTH = 50
-_HASH_BYTES = 2**20
 # What changes when a file is replaced or written to: inode, size and time of change.
 Identity = tuple[int, int, int]
 AnyPath = TypeVar("AnyPath")
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file as it was read or written. ``sha256`` is None where it was not asked for."""
-
-    name: str
-    size: int
-    sha256: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
-        return {"name": self.name, "size": self.size, **({"sha256": self.sha256} if self.sha256 else {})}
 
 
 def expanded(path: AnyPath) -> AnyPath | Path:
@@ -133,22 +117,6 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Half a surrogate pair, which JSON can say and UTF-8 cannot, is written as JSON escapes it.
     return text.encode("utf-8", "backslashreplace")
-
-
-def hash_file(path: Path) -> FileRecord:
-    """Takes size and sha256 of a file."""
-    digest, size = hashlib.sha256(), 0
-    buffer = bytearray(_HASH_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-            size += count
-    return FileRecord(path.name, size, digest.hexdigest())
-
-
-def file_record(path: Path) -> FileRecord:
-    """Takes the size of a file only."""
-    return FileRecord(path.name, path.stat().st_size)
 
 
 def inside(path: Path, folder: Path) -> Path:

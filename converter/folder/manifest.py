@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConfigError, SourceError, printable
-from converter.folder.files import FileRecord, inside, read_json
+from converter.folder.files import inside, read_json
+from converter.folder.records import SUMS, FileRecord
 from converter.specs import FRAMEWORKS, Framework, is_file_name
 
 NAME = "conversion.json"
-FORMAT = 1
+FORMAT = 2
+# Format 1, of version 0.1, has sha256 as the sum of a file; in 2 it is BLAKE3, with sha256 where that was asked for.
+READABLE = (1, 2)
 MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -83,12 +86,12 @@ class Manifest:
         target_framework: whose checkpoint was made.
         source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
         source_files: names of its weights files.
-        source_sums: size and sha256 (or None) of each of these, by name.
+        source_sums: what was recorded of each of these, by name.
         hub: id of the source on the Hub; None for others.
         commit: of the source on the Hub.
         dtype: what floats were asked to become.
         positions: ``"flax"`` where a table of positions was moved; ``"keep"`` otherwise.
-        files: size and sha256 (or None) of each file, by name.
+        files: what was recorded of each file, by name.
         tensors: dtype and canonical hash of each tensor, by nested PyTorch name.
     """
 
@@ -100,9 +103,9 @@ class Manifest:
     hub: str | None
     commit: str | None
     dtype: str
-    files: Mapping[str, tuple[int, str | None]]
+    files: Mapping[str, FileRecord]
     tensors: Mapping[str, tuple[str, str]]
-    source_sums: Mapping[str, tuple[int | None, str | None]]
+    source_sums: Mapping[str, FileRecord]
     positions: str = "keep"
 
 
@@ -120,12 +123,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     except ConfigError as error:
         raise SourceError(str(error)) from None
     try:
-        if raw["format"] != FORMAT:
+        if raw["format"] not in READABLE:
             raise ValueError(f"format {raw['format']!r}")
         ends = str(raw["direction"]).split("2")
         if len(ends) != 2 or not set(ends) <= set(FRAMEWORKS):
             raise ValueError(f"direction {raw['direction']!r}")
-        files = {_file_name(item["name"]): (int(item["size"]), _hash(item.get("sha256"))) for item in raw["files"]}
+        files = {_file_name(item["name"]): _file_record(item) for item in raw["files"]}
         tensors = {
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
         }
@@ -142,15 +145,17 @@ def read_manifest(folder: Path) -> Manifest | None:
             positions="flax" if raw["options"].get("positions") == "flax" else "keep",
             files=files,
             tensors=tensors,
-            source_sums={
-                _file_name(item["name"]): (int(item["size"]) if "size" in item else None, _hash(item.get("sha256")))
-                for item in source["files"]
-            },
+            source_sums={item["name"]: _file_record(item) for item in source["files"] if "size" in item},
         )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(
             f"{path}: not a manifest of this version ({printable(str(error), 80)}); convert again"
         ) from None
+
+
+def _file_record(item: Mapping[str, Any]) -> FileRecord:
+    sums = {kind: _hash(item.get(kind)) for kind in SUMS}
+    return FileRecord(_file_name(item["name"]), int(item["size"]), **sums)
 
 
 def _file_name(name: Any) -> str:

@@ -1,7 +1,7 @@
 """``parity.json``: what verifying a checkpoint found, bound to its manifest, so that it can be shown before publishing.
 
 It counts for one ``conversion.json`` only, whose sha256 it holds, and for the files as they were: of those that the
-manifest has no sha256 of (``--no-check``) it holds the sums itself.
+manifest has no sum of (``--no-check``) it holds the sums itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 
 from converter.errors import ConfigError, TargetError, printable
 from converter.folder import manifest
-from converter.folder.files import hash_file, read_json, write_json
+from converter.folder.files import read_json, write_json
 from converter.folder.manifest import version
+from converter.folder.records import SUMS, hash_file
 from converter.folder.staging import staged_file
 
 NAME = "parity.json"
-FORMAT = 1
+FORMAT = 2
+# By format, of which 1 is version 0.1's, the kind of the sums in ``files``.
+_SUMMED_BY = {1: "sha256", 2: "blake3"}
 _OF_FINDINGS = ("part", "status", "compared")
 MAX_BYTES = 16 * 2**20
 
@@ -68,7 +71,7 @@ def _record_of(folder: Path, verification: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "verified_by": f"dual-encoder-converter {version()}",
         "manifest_sha256": _manifest_sum(folder),
-        "files": {name: hash_file(folder / name).sha256 for name in _unhashed(folder)},
+        "files": {name: _sum(folder / name, FORMAT) for name in _unhashed(folder)},
         "passed": verification["passed"],
         # Not what it was compared with, which is a path of this machine.
         "findings": [{name: finding[name] for name in _OF_FINDINGS} for finding in verification["findings"]],
@@ -99,12 +102,12 @@ def read_proof(folder: Path) -> Proof | str:
         return f"no {NAME}"
     try:
         raw = read_json(path, MAX_BYTES)
-        if raw.get("format") != FORMAT:
+        if raw.get("format") not in tuple(_SUMMED_BY):
             return f"{NAME} was written by another version"
         if raw["manifest_sha256"] != _manifest_sum(folder):
             return f"{NAME} belongs to another {manifest.NAME}"
         for name in _unhashed(folder):
-            if hash_file(folder / name).sha256 != raw["files"].get(name):
+            if _sum(folder / name, raw["format"]) != raw["files"].get(name):
                 return f"{printable(name)} differs from the file that {NAME} describes"
         findings = tuple(dict(finding) for finding in raw["findings"])
         statuses = {str(finding["part"]): finding["status"] for finding in findings}
@@ -119,6 +122,11 @@ def read_proof(folder: Path) -> Proof | str:
     return Proof(True, str(raw.get("verified_by", "")), findings, report)
 
 
+def _sum(path: Path, written_in: int) -> str:
+    kind = _SUMMED_BY[written_in]
+    return hash_file(path, (kind,)).sums[kind]
+
+
 def _manifest_sum(folder: Path) -> str:
     path = folder / manifest.NAME
     try:
@@ -129,4 +137,4 @@ def _manifest_sum(folder: Path) -> str:
 
 def _unhashed(folder: Path) -> list[str]:
     files = read_json(folder / manifest.NAME, MAX_BYTES)["files"]
-    return [name for item in files if "sha256" not in item and Path(name := item["name"]).name == name]
+    return [name for item in files if not SUMS.keys() & item.keys() and Path(name := item["name"]).name == name]

@@ -15,8 +15,8 @@ from converter.checkpoints.hdf5 import CONTAINER as SINGLE_H5
 from converter.conversion.streams import TensorReader, open_tensors
 from converter.errors import ConverterError, NoReference, is_refused, listed, printable
 from converter.folder import manifest
-from converter.folder.files import hash_file
 from converter.folder.manifest import Manifest
+from converter.folder.records import SUMS, differing_sum
 from converter.names.frameworks import CANONICAL
 from converter.parity.finding import Finding, Status
 from converter.parity.sums import WeightsSum, canonical_hashes, for_each, sum_of
@@ -34,28 +34,37 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
         return Finding("files", "not checked", problems=(f"no {manifest.NAME}",))
     problems: list[str] = []
     unread: list[str] = []
-    for name, (size, digest) in recorded.files.items():
+    for name, record in recorded.files.items():
         path = folder / name
         try:
             if path.is_symlink():
                 problems.append(f"{printable(name)} is a link; replace it with a copy of the file it points to")
             elif not path.is_file():
                 problems.append(f"{printable(name)} is missing")
-            elif path.stat().st_size != size:
-                problems.append(f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {size:,}")
-            elif digest is not None and hash_file(path).sha256 != digest:
-                problems.append(f"{printable(name)} has a sha256 that differs from the manifest")
+            elif path.stat().st_size != record.size:
+                problems.append(
+                    f"{printable(name)} has {path.stat().st_size:,} bytes, the manifest says {record.size:,}"
+                )
+            elif (kind := differing_sum(path, record)) is not None:
+                problems.append(f"{printable(name)} has a {SUMS[kind]} sum that differs from the manifest")
         except OSError as error:
             unread.append(f"{printable(name)} cannot be read: {error.strerror}")
     known = {*recorded.files, manifest.NAME}
     added = [path.name for path in folder.iterdir() if path.name not in known and path.suffix in _WEIGHT_SUFFIXES]
     if added:
         problems.append(f"weights that the manifest does not list: {listed(sorted(added))}")
-    has_sums = all(digest is not None for _, digest in recorded.files.values())
-    against = "sizes and sha256" if has_sums else "sizes only, as --no-check computed no sha256"
+    against = _what_is_compared(recorded)
     status: Status = "failed" if problems or not recorded.files else "not checked" if unread else "passed"
     compared, said = len(recorded.files) - len(unread), (*problems, *unread)
     return Finding("files", status, compared, f"the manifest, {against}", said, required=bool(unread))
+
+
+def _what_is_compared(recorded: Manifest) -> str:
+    if not all(record.sums for record in recorded.files.values()):
+        return "sizes only, as --no-check computed no sums"
+    kinds = [SUMS[kind] for kind in SUMS if any(kind in record.sums for record in recorded.files.values())]
+    first, last = ", ".join(("sizes", *kinds[:-1])), kinds[-1:]
+    return " and ".join((first, *last))
 
 
 def verify_weights(

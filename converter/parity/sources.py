@@ -8,8 +8,9 @@ from pathlib import Path
 
 from converter.checkpoints.detect import held, read_header
 from converter.errors import ConverterError
-from converter.folder.files import hash_file, inside
+from converter.folder.files import inside
 from converter.folder.manifest import Manifest
+from converter.folder.records import differing_sum
 from converter.hub.download import cached
 from converter.names.configs import config_beside
 
@@ -72,13 +73,13 @@ def places(folder: Path, recorded: Manifest) -> tuple[Path, ...]:
 def _is_same(path: Path, recorded: Manifest) -> bool:
     """Whether what lies there has the weights files that were converted, byte for byte where their sums are known."""
     home = path if path.is_dir() else path.parent
-    if not recorded.source_sums:
+    if not recorded.source_sums or set(recorded.source_sums) != set(recorded.source_files):
         return False
-    for name, (size, digest) in recorded.source_sums.items():
+    for name, record in recorded.source_sums.items():
         file = home / name
-        if not file.is_file() or file.stat().st_size != size:
+        if not file.is_file() or file.stat().st_size != record.size:
             return False
-        if digest is not None and hash_file(file).sha256 != digest:
+        if differing_sum(file, record) is not None:
             return False
     return True
 

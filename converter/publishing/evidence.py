@@ -13,9 +13,10 @@ from typing import Any
 
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
-from converter.folder.files import hash_file, json_bytes, read_json
+from converter.folder.files import json_bytes, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
+from converter.folder.records import SUMS, hash_file
 from converter.folder.replacing import settle
 from converter.hub.ids import COMMIT, is_id
 from converter.names.families import JOINED, Family, family, is_family
@@ -147,7 +148,7 @@ def _without_paths(folder: Path, recorded: Manifest, raw: Mapping[str, Any], pro
 
 def _is_summed(raw: Mapping[str, Any]) -> bool:
     files = raw["source"]["files"]
-    return bool(files) and all(item.get("sha256") for item in files)
+    return bool(files) and all(any(item.get(kind) for kind in SUMS) for item in files)
 
 
 def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
@@ -155,7 +156,7 @@ def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
         return f"{recorded.hub}@{recorded.commit}"
     files = raw["source"]["files"]
     if not _is_summed(raw):
-        files = {name: hash_file(folder / name).sha256 for name in recorded.files}
+        files = {name: hash_file(folder / name, ("sha256",)).sha256 for name in recorded.files}
     return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 

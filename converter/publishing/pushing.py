@@ -20,7 +20,8 @@ from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
-from converter.folder.files import expanded, hash_file
+from converter.folder.files import expanded
+from converter.folder.records import hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
 from converter.hub.ids import HubId, check_repository, check_revision
@@ -302,7 +303,9 @@ def _compare(evidence: Evidence, name: str, there: Any) -> Change:
     lfs = getattr(there, "lfs", None)
     if lfs is not None:
         digest = lfs["sha256"] if isinstance(lfs, Mapping) else lfs.sha256
-        same = (hash_file(path).sha256 if instead is None else hashlib.sha256(instead).hexdigest()) == digest
+        same = (
+            hash_file(path, ("sha256",)).sha256 if instead is None else hashlib.sha256(instead).hexdigest()
+        ) == digest
     else:
         with path.open("rb") if instead is None else io.BytesIO(instead) as file:
             same = there.blob_id is not None and _git_name(file, size) == there.blob_id

@@ -13,21 +13,20 @@ import blake3
 import numpy as np
 
 from converter.errors import CheckError
-from converter.folder.files import FileRecord, hash_file
 from converter.folder.manifest import TensorRecord
+from converter.folder.records import FileRecord, hash_file
 from converter.specs import StoredTensor
 from converter.tensors.casts import DTYPES
 from converter.tensors.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, kept, read_rows
 
 Array = np.ndarray[Any, Any]
-_HASH_BYTES = 2**20
 _COMPARED = 2**16
 
 
 def check_moves(
     files: Files,
     moves: Iterable[Move],
-    hashed: Iterable[Path],
+    hashed: Mapping[Path, tuple[str, ...]],
     advance: Callable[[int], None],
 ) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
     """Compares every tensor of a finished conversion with its source, and hashes tensors and files.
@@ -35,7 +34,7 @@ def check_moves(
     Args:
         files: with every source and target opened for reading.
         moves: source and target of every tensor; the target as its container's reader found it.
-        hashed: files to hash.
+        hashed: files to hash, each with the kinds of sums to take.
         advance: told how many bytes were dealt with.
 
     Raises:
@@ -46,7 +45,7 @@ def check_moves(
 
     def hash_task(path: Path) -> Callable[[], int]:
         def run() -> int:
-            records[path] = hash_file(path)
+            records[path] = hash_file(path, hashed[path])
             return records[path].size
 
         return run

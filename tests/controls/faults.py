@@ -6,7 +6,6 @@ config is written into the output, whose manifest is then made to have the new f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import blake3
 import numpy as np
 
 from converter import pt2tf
@@ -157,7 +157,7 @@ def rewrite_manifest(out: Path, source: Path) -> None:
     manifest["source"]["path"] = os.path.relpath(source, out)
     for item in manifest["files"]:
         data = (out / item["name"]).read_bytes()
-        item |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        item |= {"size": len(data), "blake3": blake3.blake3(data).hexdigest()}
     path.write_text(json.dumps(manifest, indent=2), "utf-8")
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.folder.manifest import version
+from converter.errors import TargetError
+from converter.folder.manifest import read_manifest, version
+from converter.parity.files_and_weights import verify_files
 from converter.publishing.evidence import option_words
 from tests.tiny import FIXTURE, Arrays, load, write_tiny
 
@@ -23,7 +25,11 @@ def manifest(folder: Path) -> Any:
 
 
 def record(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"name": path.name, "size": path.stat().st_size, "blake3": blake3.blake3(path.read_bytes()).hexdigest()}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def canonical(tensors: Arrays) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def test_everything_in_it(tmp_path: Path) -> None:
     found = manifest(out)
     assert found.pop("tensors") == canonical(load(FIXTURE / "model.safetensors"))
     assert found == {
-        "format": 1,
+        "format": 2,
         "made_by": f"dual-encoder-converter {version()}",
         "direction": "pt2tf",
         "source": {"path": "../../src", "files": [record(FIXTURE / "model.safetensors")]},
@@ -69,6 +75,45 @@ def test_everything_in_it(tmp_path: Path) -> None:
             )
         ],
     }  # fmt: skip
+
+
+def test_sha256_stands_beside_it_where_that_is_asked_for(tmp_path: Path) -> None:
+    result = pt2tf(FIXTURE, tmp_path / "out", sha256=True)
+    found = manifest(tmp_path / "out")
+    (source,) = found["source"]["files"]
+    assert source == record(FIXTURE / "model.safetensors") | {"sha256": sha256(FIXTURE / "model.safetensors")}
+    assert len(found["files"]) == 5
+    for item in found["files"]:
+        assert item == record(tmp_path / "out" / item["name"]) | {"sha256": sha256(tmp_path / "out" / item["name"])}
+    assert [item.to_json() for item in result.files] == found["files"]
+    verified = verify_files(tmp_path / "out", read_manifest(tmp_path / "out"))
+    assert (verified.status, verified.against) == ("passed", "the manifest, sizes, BLAKE3 and sha256")
+    with pytest.raises(TargetError) as caught:
+        pt2tf(FIXTURE, tmp_path / "other", sha256=True, check=False)
+    assert str(caught.value) == (
+        "sha256 is recorded while the output is checked; leave out --no-check (in Python check=False)"
+    )
+
+
+@pytest.mark.parametrize("kind", ["blake3", "sha256"])
+def test_either_sum_tells_a_changed_file(tmp_path: Path, kind: str) -> None:
+    """Format 1, of version 0.1, has sha256 alone; what it says counts as before."""
+    out = pt2tf(FIXTURE, tmp_path / "out", sha256=True).out
+    found = manifest(out)
+    for item in (*found["files"], *found["source"]["files"]):
+        del item["sha256" if kind == "blake3" else "blake3"]
+    found["format"] = {"blake3": 2, "sha256": 1}[kind]
+    (out / "conversion.json").write_text(json.dumps(found), "utf-8")
+    assert verify_files(out, read_manifest(out)).status == "passed"
+    with (out / "tf_model.h5").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    said = {"blake3": "BLAKE3", "sha256": "sha256"}[kind]
+    assert verify_files(out, read_manifest(out)).problems == (
+        f"tf_model.h5 has a {said} sum that differs from the manifest",
+    )
 
 
 def test_a_config_from_elsewhere_is_in_it_by_name_alone(tmp_path: Path) -> None:

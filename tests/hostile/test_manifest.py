@@ -38,7 +38,7 @@ def file(**changes: Any) -> dict[str, Any]:
 
 # What is changed in a sound manifest, and what is said of it.
 LIES: dict[str, tuple[dict[str, Any], str]] = {
-    "another format": ({"format": 2}, "format 2"),
+    "another format": ({"format": 3}, "format 3"),
     "a path upwards": (file(name="../config.json"), "file name '../config.json'"),
     "an absolute path": (file(name="/etc/passwd"), "file name '/etc/passwd'"),
     "a name with a zero": (file(name="x\0"), r"file name 'x\x00'"),
@@ -47,6 +47,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "a file that is none": ({"files": [None]}, "'NoneType' object is not subscriptable"),
     "a size of text": (file(size="many"), "invalid literal for int() with base 10: 'many'"),
     "a short hash": (file(sha256="00"), "a hash of another length"),
+    "a short hash of the new kind": (file(blake3="00"), "a hash of another length"),
     "a hash that is a list": (file(sha256=["0"] * 64), "a hash of another length"),
     "a tensor without a hash": ({"tensors": {"x": {"dtype": "float32"}}}, "'blake3'"),
     "tensors that are a list": ({"tensors": ["x"]}, "'list' object has no attribute 'items'"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import blake3
 import pytest
 from safetensors.numpy import load as load_bytes
 
@@ -536,6 +538,9 @@ def test_what_the_hub_has_recorded_is_compared(hub: Hub, published: str, tmp_pat
     pt2tf(ID, tmp_path / "one")
     blob = _blob(tmp_path, "model.safetensors").resolve()
     content = bytearray(blob.read_bytes())
+    (source,) = manifest(tmp_path / "one")["source"]["files"]
+    assert source["sha256"] == hashlib.sha256(content).hexdigest()
+    assert source["blake3"] == blake3.blake3(content).hexdigest()
     content[-1] ^= 1
     blob.write_bytes(content)
     with pytest.raises(SourceError, match="its sha256 differs from the Hub's"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
@@ -433,7 +434,7 @@ def test_not_verified(hub: Hub, out: Path) -> None:
         ({"report": None}, "parity.json records a failed verification"),
         ({"report": {**record["report"], "passed": False}}, "parity.json records a failed verification"),
         ({"manifest_sha256": "0" * 64}, "parity.json belongs to another conversion.json"),
-        ({"format": 2}, "parity.json was written by another version"),
+        ({"format": 3}, "parity.json was written by another version"),
         ({"findings": record["findings"][:2]}, "parity.json does not record that files, weights and outputs passed"),
         ({"findings": 7}, "parity.json was not written by `convert verify` ('int' object is not iterable)"),
     ):
@@ -469,16 +470,25 @@ def test_not_what_the_manifest_says(hub: Hub, out: Path) -> None:
     content[-1] ^= 1
     (out / "tf_model.h5").write_bytes(content)
     assert refused(hub, out) == (
-        f"{out}: does not match its conversion.json: tf_model.h5 has a sha256 that differs from the manifest; convert "
-        "again, or push it anyway with --allow-unverified"
+        f"{out}: does not match its conversion.json: tf_model.h5 has a BLAKE3 sum that differs from the manifest; "
+        "convert again, or push it anyway with --allow-unverified"
     )
 
 
-def test_unchecked_files_are_held_to_what_was_verified(hub: Hub, published: str, token: str, tmp_path: Path) -> None:
-    """A manifest of --no-check has sizes only; parity.json has the sums."""
+@pytest.mark.parametrize("written_in", [1, 2])
+def test_unchecked_files_are_held_to_what_was_verified(
+    hub: Hub, published: str, token: str, tmp_path: Path, written_in: int
+) -> None:
+    """A manifest of --no-check has sizes only; parity.json has the sums, those of format 1 sha256's."""
     folder = tmp_path / "unchecked"
     pt2tf(published, folder, check=False)
     write_proof(folder, verification(folder).to_json())
+    if written_in == 1:
+        record = json.loads((folder / "parity.json").read_text())
+        sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["files"]}
+        assert len(sums) == 5
+        assert sums != record["files"]
+        (folder / "parity.json").write_text(json.dumps(record | {"format": 1, "files": sums}))
     push(folder, f"{USER}/one")
     content = bytearray((folder / "tf_model.h5").read_bytes())
     content[-1] ^= 1

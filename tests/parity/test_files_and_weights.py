@@ -16,8 +16,9 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.errors import SourceError, unreadable
-from converter.folder.files import hash_file
+from converter.folder import records
 from converter.folder.manifest import read_manifest
+from converter.folder.records import hash_file
 from converter.parity import files_and_weights as verification
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import Finding, status_of
@@ -48,7 +49,7 @@ def weights(out: Path, reference: Path | None = None) -> Finding:
 
 
 def change(out: Path, name: str, how: Callable[[np.ndarray[Any, Any]], None]) -> None:
-    """Changes a tensor of a tf_model.h5 and makes the manifest's sha256 fit, so that only the weights can tell."""
+    """Changes a tensor of a tf_model.h5 and makes the manifest's sum fit, so that only the weights can tell."""
     with h5py.File(out / "tf_model.h5", "r+") as file:
         group = "top_level_model_weights" if name == "logit_scale" else name.split("/")[0]
         dataset = file[f"{group}/{ROOT}/{name}:0"]
@@ -58,7 +59,7 @@ def change(out: Path, name: str, how: Callable[[np.ndarray[Any, Any]], None]) ->
     text = (out / "conversion.json").read_text()
     manifest = json.loads(text)
     for record in manifest["files"]:
-        record["sha256"] = hash_file(out / record["name"]).sha256
+        record["blake3"] = hash_file(out / record["name"]).blake3
     (out / "conversion.json").write_text(json.dumps(manifest))
 
 
@@ -67,7 +68,7 @@ def test_a_conversion_passes_in_both_directions(out, source, tmp_path):
         if folder != out:
             tf2pt(out, folder)
         files = verify_files(folder, read_manifest(folder))
-        assert (files.status, files.compared, files.against) == ("passed", 5, "the manifest, sizes and sha256")
+        assert (files.status, files.compared, files.against) == ("passed", 5, "the manifest, sizes and BLAKE3")
         found = weights(folder)
         assert (found.status, found.compared, found.problems) == ("passed", 97, ())
 
@@ -100,15 +101,15 @@ def test_a_file_of_another_size_is_not_said_to_have_had_no_sum(out):
     size = config.stat().st_size
     config.write_text(config.read_text() + " ")
     found = verify_files(out, read_manifest(out))
-    assert (found.status, found.against) == ("failed", "the manifest, sizes and sha256")
+    assert (found.status, found.against) == ("failed", "the manifest, sizes and BLAKE3")
     assert found.problems == (f"config.json has {size + 1:,} bytes, the manifest says {size:,}",)
 
 
 def test_a_file_that_cannot_be_read(out, monkeypatch):
-    def refuse(path):
+    def refuse(path, kinds):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(verification, "hash_file", refuse)
+    monkeypatch.setattr(records, "hash_file", refuse)
     found = verify_files(out, read_manifest(out))
     assert (found.status, len(found.problems), found.compared) == ("not checked", 5, 0)
     assert found.problems[0] == "tf_model.h5 cannot be read: Permission denied"
@@ -217,7 +218,7 @@ def test_files_that_changed_went_or_came(out):
     found = verify_files(out, read_manifest(out))
     assert found.status == "failed"
     assert found.problems == (
-        "tf_model.h5 has a sha256 that differs from the manifest",
+        "tf_model.h5 has a BLAKE3 sum that differs from the manifest",
         "tokenizer.json is missing",
         "weights that the manifest does not list: model.safetensors",
     )
@@ -228,7 +229,7 @@ def test_files_that_changed_went_or_came(out):
     [
         "[]",
         "{}",
-        '{"format": 2}',
+        '{"format": 3}',
         '{"format": 1, "files": [{"name": "../x", "size": 1}], "tensors": {}, "direction": "pt2tf"}',
         '{"format": 1, "files": [{"name": "x", "size": "many"}], "tensors": {}}',
         '{"format": 1, "files": 3}',

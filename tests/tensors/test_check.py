@@ -16,10 +16,12 @@ from converter import pt2tf, tf2pt
 from converter.checkpoints import detect
 from converter.conversion import writing
 from converter.errors import CheckError
-from converter.folder.files import file_record, hash_file
+from converter.folder.records import FileRecord, differing_sum, file_record, hash_file
 from converter.tensors.check import same_bits
 from tests.tiny import load, write_tiny
 
+# Of a million times "abc", as the program b3sum gives it.
+BLAKE3_OF_ABC = "62c096dd4d880e7174619f69ea9cf098ba30598b2bb9d77d339c7f7466ca7c20"
 LARGE = "text_model/bert/embeddings/word_embeddings/weight"
 
 
@@ -177,7 +179,12 @@ def test_bits_not_values() -> None:
 def test_hashes_of_files(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"abc" * 10**6)
-    record = hash_file(path)
-    assert (record.name, record.size, record.sha256) == ("x", 3_000_000, hashlib.sha256(path.read_bytes()).hexdigest())
+    digests = {"blake3": BLAKE3_OF_ABC, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert hash_file(path).to_json() == {"name": "x", "size": 3_000_000, "blake3": BLAKE3_OF_ABC}
+    assert hash_file(path, digests).to_json() == {"name": "x", "size": 3_000_000, **digests}
     assert file_record(path).to_json() == {"name": "x", "size": 3_000_000}
+    for kind, digest in digests.items():
+        assert differing_sum(path, FileRecord("x", 0, **{kind: digest})) is None
+        assert differing_sum(path, FileRecord("x", 0, **digests | {kind: "0" * 64})) == kind
+    assert differing_sum(path, FileRecord("x", 0)) is None
     assert blake3.blake3(b"").hexdigest() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
