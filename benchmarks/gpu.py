@@ -85,7 +85,7 @@ class Steps:
     def parity(self) -> None:
         """Every tower and family, tiny, and one pair of clip-italian's size, layer by layer."""
         file, asked = self.scratch / "parity.json", self.asked
-        share = asked.budget * 0.4
+        share = asked.budget * (0.4 if "speed" in asked.steps else 0.75)
         size = ["--no-large", "--pairs", "clip_vision_model+bert", "siglip2"] if asked.small else []
         command = [str(ROOT / "benchmarks" / "gpu_parity.py"), "--device", asked.device, "--json", str(file), *size]
         self.run(*command, "--budget", str(share), "--jobs", str(asked.jobs), seconds=share + 60)

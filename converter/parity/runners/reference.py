@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ ENVIRONMENT = {
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 # What tells the process that Flax is wanted where its environment has it.
 _WANTED = "PARITY_FLAX"
+# What transformers imports where it is installed, and what imports SciPy in turn.
+_ON_SCIPY = ("sklearn", "librosa", "bitsandbytes")
 
 
 def start_reference(python: Path | None = None, log: Path | None = None, flax: bool = False) -> Worker:
@@ -115,11 +118,18 @@ def _load_flax() -> Answer:
     return _answering(flax_model.answer, flax=True)
 
 
+def _spared() -> tuple[str, ...]:
+    """SciPy, which transformers imports for the losses of object detection and which takes half a second to import.
+
+    Not where it also imports a package that cannot do without.
+    """
+    return () if any(map(find_spec, _ON_SCIPY)) else ("scipy",)
+
+
 def _load() -> Answer:
     if os.environ.get(_WANTED) == "1" and _has_flax():
         return _load_flax()
-    # SciPy is none: transformers imports it for the losses of object detection, which takes half a second.
-    hide("tensorflow", "tf_keras", "keras", "jax", "flax", "scipy")
+    hide("tensorflow", "tf_keras", "keras", "jax", "flax", *_spared())
     remember_models()
     from converter.parity.runners import torch_model
 
