@@ -51,10 +51,12 @@ class Patches(Part):
         rows, columns = pixels.shape[2] // patch_height, pixels.shape[3] // patch_width
         if (rows * patch_height, columns * patch_width) != tuple(pixels.shape[2:]):
             pixels = pixels[:, :, : rows * patch_height, : columns * patch_width]
+        # Four axes at most, as accelerators of LiteRT have it: a row of a patch is one number of its row of patches.
+        x = ops.transpose(pixels, (0, 2, 3, 1))
+        x = ops.reshape(x, (-1, patch_height, columns, patch_width * self.channels))
+        x = ops.transpose(x, (0, 2, 1, 3))
         # The batch is named: with -1, a graph would read an image of another size as several.
-        x = ops.reshape(pixels, (ops.shape(pixels)[0], self.channels, rows, patch_height, columns, patch_width))
-        x = ops.transpose(x, (0, 2, 4, 3, 5, 1))
-        x = ops.reshape(x, (-1, rows * columns, patch_height * patch_width * self.channels))
+        x = ops.reshape(x, (ops.shape(pixels)[0], rows * columns, patch_height * patch_width * self.channels))
         x = ops.matmul(x, ops.reshape(self.kernel, (-1, self.width)))
         return x if self.bias is None else ops.add(x, self.bias)
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from converter.models.portable import is_portable
 from converter.models.remat import rematerialized
 
 Tensor = Any
@@ -38,6 +39,16 @@ def as_dtype(x: Tensor, dtype: str) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """``(n, width)`` with each row scaled to length 1."""
     return in_float32(lambda x: x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), x)
+
+
+def rows_of(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows of ``(rows, width)``: ids of any shape to ``(..., width)``."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.take(table, ids, axis=0)
+    import tensorflow as tf
+
+    # ``ops.take`` would count a negative id from the end, so that a server or a device gave numbers for it.
+    return tf.gather(ops.convert_to_tensor(table), ids)
 
 
 def empty(shape: Sequence[int], dtype: str) -> Tensor:
@@ -140,8 +151,8 @@ class Embedding(Part):
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids of any shape to ``(..., width)``."""
-        rows = ops.take(self.table, ids, axis=0)
-        if self.padding is None:
+        rows = rows_of(self.table, ids)
+        if self.padding is None or is_portable():
             return rows
         return ops.where(ops.expand_dims(ops.equal(ids, self.padding), -1), ops.stop_gradient(rows), rows)
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from converter.models.masks import lowest
 from converter.models.parts import Dropout, in_float32
-from converter.models.text_tower import lowest
 
 Tensor = Any
 
@@ -41,38 +41,38 @@ def sliding_attention(
 
     def by_head(dense: Any) -> Tensor:
         y = dense(x)
-        return ops.transpose(ops.reshape(y, (batch, length, heads, y.shape[-1] // heads)), (0, 2, 1, 3))
+        return ops.reshape(y, (batch, length, heads, y.shape[-1] // heads))
 
     query, key, value = by_head(parts.query), by_head(parts.key), by_head(parts.value)
     head = query.shape[-1]
-    query = ops.reshape(padded(query, 0, rest), (batch, heads, chunks, reach, head))
+    # Chunks lie along the batch, so that nothing has more than four axes.
+    query = ops.transpose(ops.reshape(padded(query, 0, rest), (-1, reach, heads, head)), (0, 2, 1, 3))
     key, value = (with_neighbours(y, chunks, reach, rest) for y in (key, value))
-    keep = ops.cast(keep, query.dtype)[:, None, :, None]
-    asks = ops.reshape(padded(keep, 0, rest), (batch, 1, chunks, reach, 1))
-    answers = ops.swapaxes(with_neighbours(keep, chunks, reach, rest), -1, -2)
+    keep = ops.expand_dims(ops.cast(keep, query.dtype), (2, 3))
+    asks = ops.reshape(padded(keep, 0, rest), (-1, 1, reach, 1))
+    answers = ops.reshape(with_neighbours(keep, chunks, reach, rest), (-1, 1, 1, 3 * reach))
     seen = answers * ops.cast(band(reach), query.dtype)
-    scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 3, 1)))
     weights = in_float32(lambda y: softmax_where(y * head**-0.5, seen), scores)
     weights = drop(weights * asks, training)
-    mixed = ops.reshape(ops.matmul(weights, value), (batch, heads, chunks * reach, head))[:, :, :length]
-    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (batch, length, heads * head))
-    return parts.out(mixed), around(weights, reach, (batch, heads, chunks * reach))[:, :, :length]
+    mixed = ops.transpose(ops.matmul(weights, ops.transpose(value, (0, 2, 1, 3))), (0, 2, 1, 3))
+    mixed = ops.reshape(mixed, (batch, chunks * reach, heads * head))[:, :length]
+    return parts.out(mixed), around(weights, reach, batch, chunks)[:, :, :length]
 
 
 def padded(x: Tensor, before: Any, behind: Any) -> Tensor:
-    """``(batch, heads, length, n)`` with zeros before and behind it."""
-    batch, heads, _, width = ops.shape(x)
-    zeros = [ops.zeros((batch, heads, count, width), dtype=x.dtype) for count in (before, behind)]
-    return ops.concatenate([zeros[0], x, zeros[1]], axis=2)
+    """``(batch, length, heads, n)`` with zeros before and behind it."""
+    batch, _, heads, width = ops.shape(x)
+    zeros = [ops.zeros((batch, count, heads, width), dtype=x.dtype) for count in (before, behind)]
+    return ops.concatenate([zeros[0], x, zeros[1]], axis=1)
 
 
 def with_neighbours(x: Tensor, chunks: Any, reach: int, rest: Any) -> Tensor:
-    """``(batch, heads, length, n)`` to ``(batch, heads, chunks, 3 * reach, n)``: each chunk between those beside it."""
-    batch, heads, _, width = ops.shape(x)
+    """``(batch, length, heads, n)`` to ``(batch * chunks, 3 * reach, heads, n)``: each chunk between those beside it."""
+    _, _, heads, width = x.shape
     x, whole = padded(x, reach, reach + rest), chunks * reach
-    beside = [x[:, :, first : first + whole] for first in (0, reach, 2 * reach)]
-    shape = (batch, heads, chunks, reach, width)
-    return ops.concatenate([ops.reshape(part, shape) for part in beside], axis=3)
+    beside = [x[:, first : first + whole] for first in (0, reach, 2 * reach)]
+    return ops.concatenate([ops.reshape(part, (-1, reach, heads, width)) for part in beside], axis=1)
 
 
 def band(reach: int) -> np.ndarray[Any, Any]:
@@ -86,11 +86,12 @@ def softmax_where(scores: Tensor, seen: Tensor) -> Tensor:
     return ops.softmax(scores + (1.0 - ops.cast(seen, scores.dtype)) * lowest(scores.dtype), axis=-1)
 
 
-def around(weights: Tensor, reach: int, shape: tuple[Any, Any, Any]) -> Tensor:
-    """Weights ``(batch, heads, chunks, reach, 3 * reach)`` to ``(*shape, 2 * reach + 1)``: those of the band alone."""
+def around(weights: Tensor, reach: int, batch: Any, chunks: Any) -> Tensor:
+    """Weights ``(batch * chunks, heads, reach, 3 * reach)`` to ``(batch, heads, length, 2 * reach + 1)``: the band alone."""
     # Row r starts at r: with one more number to a row it would start a number earlier, so that all rows start at 0.
-    batch, heads, chunks = ops.shape(weights)[:3]
-    flat = ops.reshape(weights, (batch, heads, chunks, 3 * reach * reach))
-    flat = ops.concatenate([flat, ops.zeros((batch, heads, chunks, reach), dtype=flat.dtype)], axis=-1)
-    rows = ops.reshape(flat, (batch, heads, chunks, reach, 3 * reach + 1))
-    return ops.reshape(rows[..., : 2 * reach + 1], (*shape, 2 * reach + 1))
+    rows, heads = ops.shape(weights)[0], weights.shape[1]
+    flat = ops.reshape(weights, (rows, heads, 3 * reach * reach))
+    flat = ops.concatenate([flat, ops.zeros((rows, heads, reach), dtype=flat.dtype)], axis=-1)
+    shifted = ops.reshape(flat, (rows, heads, reach, 3 * reach + 1))[..., : 2 * reach + 1]
+    by_chunk = ops.transpose(ops.reshape(shifted, (batch, chunks, heads, reach, 2 * reach + 1)), (0, 2, 1, 3, 4))
+    return ops.reshape(by_chunk, (batch, heads, chunks * reach, 2 * reach + 1))

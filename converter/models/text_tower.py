@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import keras
-from keras import ops
-
 from converter.errors import ModelError
 from converter.models.embeddings import after_padding, consecutive
 from converter.models.inputs import as_ids, check_range, seen
+from converter.models.masks import mask_bias
 from converter.models.tower import Tower
 
 Tensor = Any
@@ -121,15 +119,3 @@ class TextTower(Tower):
                 f"input_ids has {length} tokens in a row; this text tower has positions for {limit} "
                 f"(max_position_embeddings = {self.config.max_position_embeddings}). Truncate when tokenizing."
             )
-
-
-def mask_bias(mask: Tensor, dtype: Any) -> Tensor:
-    """``(batch, length)`` of 1 and 0 to ``(batch, 1, 1, length)`` of 0 and the lowest finite number of ``dtype``."""
-    keep = ops.cast(mask, dtype)[:, None, None, :]
-    return (1.0 - keep) * lowest(dtype)
-
-
-def lowest(dtype: Any) -> float:
-    """The lowest finite number that every float of this width can hold."""
-    width = {"float16": -65504.0, "float64": -1.7976931348623157e308}
-    return width.get(keras.backend.standardize_dtype(dtype), -3.3895313892515355e38)

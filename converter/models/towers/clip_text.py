@@ -9,8 +9,9 @@ from keras import ops
 from converter.errors import UnsupportedOption
 from converter.models.blocks import Block
 from converter.models.embeddings import TextEmbeddings, TextSpec
+from converter.models.masks import lowest
 from converter.models.parts import Norm
-from converter.models.text_tower import TextTower, lowest
+from converter.models.text_tower import TextTower
 from converter.models.towers.clip_vision import clip_block
 
 Tensor = Any
@@ -51,11 +52,9 @@ class CLIPTextTower(TextTower):
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor | None:
         """Each token sees itself and what came before, but for padding."""
         places = ops.arange(ops.shape(input_ids)[1], dtype="int32")
-        visible = ops.expand_dims(places, 0) <= ops.expand_dims(places, 1)
-        if attention_mask is None:
-            visible = visible[None, None]
-        else:
-            visible = ops.logical_and(visible[None, None], ops.cast(attention_mask, "bool")[:, None, None, :])
+        visible = ops.expand_dims(ops.expand_dims(places, 0) <= ops.expand_dims(places, 1), (0, 1))
+        if attention_mask is not None:
+            visible = ops.logical_and(visible, ops.expand_dims(ops.cast(attention_mask, "bool"), (1, 2)))
         return (1.0 - ops.cast(visible, dtype)) * lowest(dtype)
 
     def ends(self, input_ids: Tensor) -> Tensor:
@@ -70,4 +69,4 @@ class CLIPTextTower(TextTower):
         """Normalised hidden states, and the one at the end-of-text token; the first of a text without any, as in PyTorch."""
         x = self.norm(x)
         place = ops.cast(ops.argmax(self.ends(input_ids), axis=-1), "int32")
-        return x, ops.squeeze(ops.take_along_axis(x, place[:, None, None], axis=1), 1)
+        return x, ops.squeeze(ops.take_along_axis(x, ops.expand_dims(place, (1, 2)), axis=1), 1)

@@ -15,8 +15,8 @@ from converter.models.attention_pooling import AttentionPooling
 from converter.models.blocks import Block
 from converter.models.cut_patches import PatchEmbeddings, check_shapes
 from converter.models.inputs import as_ids, as_patches
+from converter.models.masks import mask_bias
 from converter.models.parts import Norm
-from converter.models.text_tower import mask_bias
 from converter.models.towers.siglip_vision import EMBEDDINGS, siglip_block
 from converter.models.vision_tower import VisionTower
 

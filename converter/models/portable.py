@@ -1,0 +1,29 @@
+"""Whether a graph is being made for small runtimes (LiteRT, GPUs and NPUs behind it), which have fewer operators."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+_portable: ContextVar[bool] = ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Within it a model computes the same with operators that all runtimes have, where that costs time elsewhere.
+
+    Masks stay in the range of float16, in which such a runtime may compute whatever the file says: the lowest float32 would be
+    minus infinity there, which times 0 is no number. Texts of padding alone are then not what they are in PyTorch, where
+    each of their positions counts the same. Nothing is kept from training, since nothing is trained.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether this is within ``portable``."""
+    return _portable.get()
