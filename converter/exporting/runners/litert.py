@@ -1,0 +1,188 @@
+"""A .tflite file in LiteRT, in a process of its own: a file that is not sound may end it.
+
+``python -m converter.exporting.runners.litert`` is that process. Requests, as ``converter.parity.runners.serving`` has them:
+
+- ``{"open": path, "threads": n}`` gives ``signatures`` (by name ``inputs`` and ``outputs``, each by name ``shape``, null
+  where an axis is free, and ``dtype``), ``operators``, ``axes``, ``runtime`` (the least one) and ``versions``;
+- ``{"run": signature, "inputs": file, "outputs": file}`` reads and writes safetensors files;
+- ``{"time": signature, "inputs": file, "runs": n}`` gives ``milliseconds``, the median of so many runs after one more.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import mmap
+import statistics
+import struct
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import ParityError, listed, printable, unreadable
+from converter.parity.runners.isolation import Worker
+from converter.parity.runners.serving import hide, serve
+from converter.system.processes import limit_memory, mapped_memory
+
+Array = np.ndarray[Any, Any]
+NEEDS = "pip install 'dual-encoder-converter[litert]'"
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "1"}
+MAX_WORKING_BYTES = 8 * 2**30
+
+
+def start_litert(python: Path | None = None, log: Path | None = None) -> Worker:
+    """Starts a process for LiteRT.
+
+    Args:
+        python: interpreter of an environment with ai-edge-litert; by default this one.
+        log: where its output is kept.
+    """
+    return Worker("LiteRT", "converter.exporting.runners.litert", ENVIRONMENT, python, log)
+
+
+class Session:
+    """The file that is open, and what is asked of it."""
+
+    def __init__(self) -> None:
+        self.runners: dict[str, Any] = {}
+        self.path = ""
+        self.heard = ""
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answers one request.
+
+        Raises:
+            ParityError: the file or the inputs are refused, by us or by LiteRT.
+        """
+        if "open" in request:
+            return self.open(Path(request["open"]), int(request.get("threads", 1)))
+        if "run" in request:
+            from safetensors.numpy import save_file
+
+            save_file(self.run(request["run"], read_inputs(request)), request["outputs"])
+            return {}
+        return {"milliseconds": self.time(request["time"], read_inputs(request), int(request["runs"]))}
+
+    def open(self, path: Path, threads: int) -> dict[str, Any]:
+        """Opens a file in place of the one before it, and says what is in it."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        from converter.exporting.litert_graph import read_graph
+
+        self.runners, self.path, self.heard = {}, path.name, ""
+        data = _mapped(path)
+        limit_memory(MAX_WORKING_BYTES + 4 * len(data), mapped_memory())
+        interpreter = self._asked(lambda: Interpreter(model_path=str(path), num_threads=threads), "cannot be opened")
+        names = self._asked(interpreter.get_signature_list, "cannot be opened")
+        self.runners = {
+            name: self._asked(partial(interpreter.get_signature_runner, name), "cannot be opened") for name in names
+        }
+        try:
+            graph = read_graph(data)
+        except (struct.error, LookupError, ValueError, TypeError, AttributeError):
+            raise ParityError(f"{self.path}: damaged; export again") from None
+        return {
+            "signatures": {
+                name: {
+                    "inputs": {key: _described(one) for key, one in runner.get_input_details().items()},
+                    "outputs": {key: _described(one) for key, one in runner.get_output_details().items()},
+                }
+                for name, runner in self.runners.items()
+            },
+            "operators": graph.operators,
+            "axes": graph.axes,
+            "runtime": graph.least,
+            "versions": {"ai-edge-litert": importlib.metadata.version("ai-edge-litert")},
+        }
+
+    def run(self, signature: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs a signature; every shape must be one that the file says it takes, and every id one that its dtype can hold.
+
+        Raises:
+            ParityError: an input is missing, not known, or of another shape; or LiteRT fails.
+        """
+        runner = self.runners.get(signature)
+        if runner is None:
+            raise ParityError(
+                f"{self.path}: has no signature {printable(signature)!r}, but {listed(list(self.runners))}"
+            )
+        details = runner.get_input_details()
+        if inputs.keys() != details.keys():
+            raise ParityError(f"{self.path}: {signature} takes {listed(sorted(details))}; got {listed(sorted(inputs))}")
+        given = {name: self._fitting(name, array, details[name]) for name, array in inputs.items()}
+        found = self._asked(lambda: runner(**given), f"{signature} failed")
+        return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+    def time(self, signature: str, inputs: Mapping[str, Array], runs: int) -> float:
+        """Milliseconds of one run, the median of so many."""
+        self.run(signature, inputs)
+        taken = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            self.run(signature, inputs)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken) * 1e3
+
+    def _fitting(self, name: str, array: Array, detail: Mapping[str, Any]) -> Array:
+        wanted = _described(detail)
+        # LiteRT resizes whatever it is given, and may give numbers for what the file is not for.
+        fits = len(array.shape) == len(wanted["shape"]) and all(
+            size in (None, found) for size, found in zip(wanted["shape"], array.shape, strict=True)
+        )
+        if not fits:
+            raise ParityError(f"{self.path}: {name} has shape {list(array.shape)}; expected {wanted['shape']}")
+        cast = array.astype(wanted["dtype"])
+        if array.dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise ParityError(f"{self.path}: {name} holds numbers that {wanted['dtype']} cannot; expected ids")
+        return cast
+
+    def _asked(self, call: Callable[[], Any], said: str) -> Any:
+        try:
+            return call()
+        except (ValueError, RuntimeError) as error:
+            # LiteRT says again whatever it has said of the file before.
+            heard, self.heard = self.heard, str(error)
+            raise ParityError(f"{self.path}: {said}: {printable(self.heard.removeprefix(heard), 300)}") from None
+
+
+def read_inputs(request: Mapping[str, Any]) -> dict[str, Array]:
+    """The inputs of a request, by name."""
+    from safetensors.numpy import load_file
+
+    found: dict[str, Array] = load_file(request["inputs"])
+    return found
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    from converter.exporting.litert_graph import MARK
+
+    try:
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:  # nothing can be mapped of an empty file
+        raise ParityError(f"{path.name}: empty; export again") from None
+    except OSError as error:
+        raise ParityError(unreadable(path, error)) from None
+    if data[4:8] != MARK:
+        raise ParityError(f"{path.name}: not a LiteRT file; export again")
+    return data
+
+
+def _described(detail: Mapping[str, Any]) -> dict[str, Any]:
+    # A scalar has neither; a file whose shapes are all known has no signature of them.
+    shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
+    return {"shape": [None if size < 0 else int(size) for size in shape], "dtype": np.dtype(detail["dtype"]).name}
+
+
+def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    hide("tensorflow", "tf_keras", "keras", "torch", "jax", "flax", "transformers")
+    import ai_edge_litert.interpreter  # noqa: F401 -- whether it is there
+
+    return Session().answer
+
+
+if __name__ == "__main__":
+    serve(_load, NEEDS)
