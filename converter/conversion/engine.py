@@ -21,7 +21,7 @@ from converter.conversion.writing import Job, Progress, Written, not_taken, writ
 from converter.errors import ConfigError, TargetError
 from converter.folder.files import Identity, expanded
 from converter.folder.records import SUMS, USUAL, FileRecord
-from converter.folder.replacing import outlook, settle
+from converter.folder.replacing import check_replaced, outlook, settle
 from converter.folder.sidecars import lies_beside, sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
@@ -302,6 +302,8 @@ def run_conversion(
 def _foreseen(job: Job, overwrite: bool) -> Written:
     """What is known of a job that is not carried out: what it would replace."""
     copied = sidecars_of(job.sidecars)
+    if overwrite:
+        check_replaced(job.out, copied)
     replaced, kept = outlook(job.out, copied) if overwrite else ((), 0)
     return Written(replaced=replaced, kept=kept, left_behind=not_taken(job, copied))
 

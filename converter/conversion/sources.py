@@ -87,5 +87,8 @@ def opened(source: Source, framework: Wanted, revision: str | None = None) -> It
 def small_files(seen: Mapping[Path, Identity]) -> Mapping[Path, Identity]:
     """Of a folder's files, what is read beside the weights: config.json, tokenizer and processor files, an index."""
     folders = {path.parent for path in seen}
-    read = {*CONFIGS, *SIDECARS, *(name for folder in folders for name in sidecars_in(folder))}
-    return {path: known for path, known in seen.items() if path.name in read or path.name.endswith(INDEX)}
+    named = {folder / name for folder in folders for name in sidecars_in(folder)}
+    read = {*CONFIGS, *SIDECARS}
+    return {
+        path: known for path, known in seen.items() if path in named or path.name in read or path.name.endswith(INDEX)
+    }

@@ -26,8 +26,8 @@ from converter.folder import manifest
 from converter.folder.files import identity, write_json
 from converter.folder.manifest import TensorRecord
 from converter.folder.records import SUMS, USUAL, FileRecord, file_record, hash_file
-from converter.folder.replacing import outlook
-from converter.folder.sidecars import copy_sidecars, left_behind, rewrite_config
+from converter.folder.replacing import check_replaced, outlook
+from converter.folder.sidecars import copy_sidecars, left_behind, rewrite_config, sidecars_of
 from converter.folder.staging import explained, staged
 from converter.hub.download import Obtained
 from converter.names.buffers import Array, holds
@@ -140,6 +140,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         ConverterError: nothing was written then.
     """
     with explained(job.out), staged(job.out, overwrite) as staging, _unchanged(job):
+        check_replaced(job.out, sidecars_of(job.sidecars))  # now, not when all is written
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
         _check_room(job, needed, staging)
         moves, logit_scale, overflowed = _write_weights(job, staging, check)
@@ -157,8 +158,12 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         tensors, hashes = _check(staging, job, moves) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = partial(hash_file, kinds=job.sums) if check else file_record
-        weights = sorted(path.name for path in staging.iterdir() if path.name not in (*copied, config_name))
-        files = tuple(hashes.get(staging / name) or record(staging / name) for name in (*weights, config_name, *copied))
+        written_here = (path.name for path in staging.iterdir() if path.is_file())
+        weights = sorted(name for name in written_here if name not in (*copied, config_name))
+        files = tuple(
+            hashes.get(staging / name) or replace(record(staging / name), name=name)
+            for name in (*weights, config_name, *copied)
+        )
         source_files = tuple(_source_record(job, file, hashes.get(file)) for file in job.checkpoint.files)
         rewritten = (*job.config.rewritten, *rewritten, *mended)
         replaced, kept = outlook(job.out, [file.name for file in files])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError, printable, unreadable
+from converter.folder.chat_templates import names_in
 
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
 MAX_CONFIG_BYTES = 8 * 2**20
@@ -154,6 +155,11 @@ def _leads_in_a_circle(path: Path) -> bool:
     return False
 
 
+def is_link(folder: Path, name: str) -> bool:
+    """Whether a file of a folder is a link, or lies in one."""
+    return any((folder / part).is_symlink() for part in (name, Path(name).parts[0]))
+
+
 def identity(path: Path) -> Identity:
     """The identity of a file as it is now."""
     held = path.stat()
@@ -161,9 +167,10 @@ def identity(path: Path) -> Identity:
 
 
 def identities(source: Path) -> Mapping[Path, Identity]:
-    """Identities of a folder's files, or of those beside a file, taken before any header is read."""
+    """Identities of a folder's files, or of those beside a file, taken before any header is read; chat templates too."""
     folder = source if source.is_dir() else source.parent
     try:
-        return {path: identity(path) for path in folder.iterdir() if path.is_file()}
+        files = (folder / name for name in names_in(folder, follow=True))
+        return {path: identity(path) for path in files if path.is_file()}
     except OSError:  # a folder that may not be listed, or files that come and go
         return {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ConfigError, SourceError, printable
+from converter.folder.chat_templates import is_chat_template
 from converter.folder.files import inside, read_json
 from converter.folder.records import SUMS, FileRecord
 from converter.specs import FRAMEWORKS, Framework, is_file_name
@@ -128,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         ends = str(raw["direction"]).split("2")
         if len(ends) != 2 or not set(ends) <= set(FRAMEWORKS):
             raise ValueError(f"direction {raw['direction']!r}")
-        files = {_file_name(item["name"]): _file_record(item) for item in raw["files"]}
+        files = {item["name"]: _file_record(item, _own_file_name) for item in raw["files"]}
         tensors = {
             str(name): (str(item["dtype"]), _hash(item["blake3"]) or "") for name, item in raw["tensors"].items()
         }
@@ -145,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             positions="flax" if raw["options"].get("positions") == "flax" else "keep",
             files=files,
             tensors=tensors,
-            source_sums={item["name"]: _file_record(item) for item in source["files"] if "size" in item},
+            source_sums={item["name"]: _file_record(item, _file_name) for item in source["files"] if "size" in item},
         )
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise SourceError(
@@ -153,15 +154,19 @@ def read_manifest(folder: Path) -> Manifest | None:
         ) from None
 
 
-def _file_record(item: Mapping[str, Any]) -> FileRecord:
+def _file_record(item: Mapping[str, Any], name_of: Callable[[Any], str]) -> FileRecord:
     sums = {kind: _hash(item.get(kind)) for kind in SUMS}
-    return FileRecord(_file_name(item["name"]), int(item["size"]), **sums)
+    return FileRecord(name_of(item["name"]), int(item["size"]), **sums)
 
 
 def _file_name(name: Any) -> str:
     if not is_file_name(name):
         raise ValueError(f"file name {name!r}")
     return str(name)
+
+
+def _own_file_name(name: Any) -> str:
+    return str(name) if is_chat_template(name) else _file_name(name)
 
 
 def _hash(value: Any) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from converter.errors import ConfigError, TargetError, printable
 from converter.folder import manifest
+from converter.folder.chat_templates import is_chat_template
 from converter.folder.files import read_json, write_json
 from converter.folder.manifest import version
 from converter.folder.records import SUMS, hash_file
@@ -137,4 +138,5 @@ def _manifest_sum(folder: Path) -> str:
 
 def _unhashed(folder: Path) -> list[str]:
     files = read_json(folder / manifest.NAME, MAX_BYTES)["files"]
-    return [name for item in files if not SUMS.keys() & item.keys() and Path(name := item["name"]).name == name]
+    names = [item["name"] for item in files if not SUMS.keys() & item.keys()]
+    return [name for name in names if Path(name).name == name or is_chat_template(name)]

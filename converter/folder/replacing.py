@@ -4,7 +4,8 @@ Meanwhile the folder holds ``.conversion-journal``: the new files that are not i
 those that were, and ``.journal.json``, which says what is which. Files are only ever renamed, so that no full disk stops
 it. The manifest goes first and comes last: with it the new checkpoint is whole. Of a run that died the next command on
 the folder puts the old files back, or takes them away if the new manifest is there. This covers the death of the
-process, not of the machine's power.
+process, not of the machine's power. No folder is moved: that of chat templates is made where new ones come and there is
+none, and goes where the last of what was in it were old ones.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import ConfigError, TargetError
+from converter.folder.chat_templates import FOLDER as TEMPLATES
+from converter.folder.chat_templates import is_chat_template, names_in
 from converter.folder.files import read_json, write_json
 from converter.folder.manifest import NAME as MANIFEST
 from converter.folder.tokenizer_files import OF_IMAGES, is_of_tokenizer
@@ -47,12 +50,14 @@ class _Journal:
         path: of the journal.
         old: names that are taken out of the folder.
         new: names that are put into it.
+        made: whether the folder of chat templates in it is made for new ones.
     """
 
     folder: Path
     path: Path
     old: tuple[str, ...]
     new: tuple[str, ...]
+    made: bool
 
     @property
     def put_aside(self) -> Path:
@@ -71,7 +76,7 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
     Args:
         new: names of what is written. Those of a tokenizer, or of an image processor, replace all that there are of one:
             two of them must not be mixed. Where there are none of them, those that are there stay.
-        present: names of what is in the folder.
+        present: names of what is in the folder, as ``names_in`` gives them.
 
     Returns:
         Weights of either framework, which new ones would hide or be hidden by, config, manifest, the proof of other
@@ -90,17 +95,22 @@ def outlook(folder: Path, new: Collection[str]) -> tuple[tuple[str, ...], int]:
     """Says what a conversion into a folder replaces, and how many files and folders in it stay; nothing of a fresh one."""
     if not folder.is_dir():
         return (), 0
-    present = _names(folder)
+    present = names_in(folder)
     old = replaced_by(new, present)
     return old, len(present) - len(old)
 
 
 def check_replaced(folder: Path, names: Collection[str]) -> None:
-    """Refuses to replace a folder by a file.
+    """Refuses to replace a folder by a file, or a file or a link by the folder of chat templates.
 
     Raises:
-        TargetError: one of the names is a folder's.
+        TargetError: one of the names is a folder's, or lies in what is none.
     """
+    place = folder / TEMPLATES
+    if any(map(is_chat_template, names)) and (place.is_symlink() or (place.exists() and not place.is_dir())):
+        raise TargetError(
+            f"{place}: not a folder, but new chat templates belong in one; move it, or choose another OUT"
+        )
     for name in names:
         path = folder / name
         if path.is_dir() and not path.is_symlink():
@@ -121,15 +131,14 @@ def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
         OSError: nothing was replaced then.
         TargetError: what is there cannot be replaced, or not be put back.
     """
-    new = tuple(sorted(_names(staging), key=lambda name: (name == MANIFEST, name)))
-    old = replaced_by(new, _names(folder))
-    check_replaced(folder, old)
-    (staging / _REPLACED).mkdir()
-    write_json(
-        staging / _LIST,
-        {"format": FORMAT, "inode": staging.stat().st_ino, "replaced": list(old), "new": list(new)},
-    )
-    journal = _Journal(folder, folder / NAME, old, new)
+    new = tuple(sorted(names_in(staging), key=lambda name: (name == MANIFEST, name)))
+    old = replaced_by(new, names_in(folder))
+    check_replaced(folder, (*old, *new))
+    made = any(map(is_chat_template, new)) and not (folder / TEMPLATES).is_dir()
+    (staging / _REPLACED / (TEMPLATES if any(map(is_chat_template, old)) else "")).mkdir(parents=True)
+    raw = {"format": FORMAT, "inode": staging.stat().st_ino, "replaced": list(old), "new": list(new), "made": made}
+    write_json(staging / _LIST, raw)
+    journal = _Journal(folder, folder / NAME, old, new, made)
     with reserved(journal.path):
         try:
             staging.rename(journal.path)
@@ -137,6 +146,7 @@ def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
                 (folder / name).rename(journal.put_aside / name)
             for name in new:
                 _move(journal.path / name, folder / name)
+            _leave_no_empty(journal)
             journal.path.rename(staging)
         except BaseException as reason:  # a signal that comes after any of these calls, too
             if os.path.lexists(journal.path / _LIST) and not staging.exists():
@@ -197,14 +207,14 @@ def _held(path: Path) -> Iterator[None]:
 
 def _read(folder: Path, path: Path) -> _Journal | None:
     """Reads a journal; None if nothing is left of it. It may come from a stranger, with the folder that it lies in."""
-    if not os.path.lexists(path / _LIST) and not _names(path):
+    if not os.path.lexists(path / _LIST) and not any(path.iterdir()):
         path.rmdir()
         return None
     strange = TargetError(
         f"{folder}: interrupted while its files were being replaced, and copied from elsewhere, so {NAME} is ignored; "
         f"move the files in {NAME}/{_REPLACED} back by hand, then delete {NAME}"
     )
-    if (path / _LIST).is_symlink() or (path / _REPLACED).is_symlink():
+    if any((path / part).is_symlink() for part in (_LIST, _REPLACED, TEMPLATES, f"{_REPLACED}/{TEMPLATES}")):
         raise strange
     try:
         raw = read_json(path / _LIST, MAX_JOURNAL_BYTES)
@@ -216,15 +226,11 @@ def _read(folder: Path, path: Path) -> _Journal | None:
     for held in names:
         if not isinstance(held, list) or not all(_is_replaceable(name) for name in held):
             raise strange
-    return _Journal(folder, path, tuple(names[0] or ()), tuple(names[1] or ()))
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return _Journal(folder, path, tuple(names[0] or ()), tuple(names[1] or ()), raw.get("made") is True)
 
 
 def _is_replaceable(name: object) -> bool:
-    return isinstance(name, str) and is_file_name(name) and not name.startswith(".")
+    return is_chat_template(name) or (isinstance(name, str) and is_file_name(name) and not name.startswith("."))
 
 
 def _end(journal: _Journal) -> None:
@@ -234,6 +240,7 @@ def _end(journal: _Journal) -> None:
         TargetError: something else lies where an old file belongs.
         OSError: the system refuses; the journal stays.
     """
+    check_replaced(journal.folder, [name for name in (*journal.old, *journal.new) if is_chat_template(name)])
     if not journal.is_done:
         for name in journal.new:
             if not os.path.lexists(journal.path / name) and os.path.lexists(journal.folder / name):
@@ -242,21 +249,31 @@ def _end(journal: _Journal) -> None:
         for name in reversed(journal.old):
             if os.path.lexists(journal.put_aside / name):
                 _move(journal.put_aside / name, journal.folder / name)
+    _leave_no_empty(journal)
     # The last of the new ones first: whoever dies after that is seen to be done.
     for name in reversed(journal.new):
         (journal.path / name).unlink(missing_ok=True)
     for name in journal.old:
         (journal.put_aside / name).unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        journal.put_aside.rmdir()
+    for place in (journal.put_aside / TEMPLATES, journal.put_aside, journal.path / TEMPLATES):
+        with contextlib.suppress(FileNotFoundError):
+            place.rmdir()
     (journal.path / _LIST).unlink(missing_ok=True)
     journal.path.rmdir()
+
+
+def _leave_no_empty(journal: _Journal) -> None:
+    """Takes away the folder of chat templates that was made for nothing, or held old ones alone."""
+    if journal.made or any(map(is_chat_template, journal.old)):
+        with contextlib.suppress(OSError):  # something is in it, or it is not there
+            (journal.folder / TEMPLATES).rmdir()
 
 
 def _move(path: Path, place: Path) -> None:
     """Renames a file to a name that nothing bears; what somebody else has put there meanwhile is kept."""
     if os.path.lexists(place):
         raise TargetError(f"{place}: another process put it there meanwhile; move it away and run this again")
+    place.parent.mkdir(exist_ok=True)
     path.rename(place)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConfigError, SourceError
+from converter.folder.chat_templates import MAX_CHAT_TEMPLATE_BYTES, is_chat_template, names_in
 from converter.folder.files import inside, read_json, stands_in, write_json
 from converter.folder.tokenizer_files import CONFIGS, OF_IMAGES, OURS, TOKENIZER_CONFIG, sidecars_in
 
@@ -29,20 +30,31 @@ _LIKE_SIDECARS = re.compile(
 
 def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
     """Names of what ``copy_sidecars`` would copy."""
-    return tuple(path.name for path in _sidecar_paths(sources))
+    return tuple(name for name, _ in _named_sidecars(sources))
 
 
-def _sidecar_paths(sources: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The tokenizer files of the first of some folders and the image processor's of the last, by name. No code, no weights."""
+def _named_sidecars(sources: tuple[Path, ...]) -> tuple[tuple[str, Path], ...]:
+    """The tokenizer files of the first of some folders and the image processor's of the last. No code, no weights.
+
+    Returns:
+        Each one's name and its folder, by name.
+    """
     if not sources:
         return ()
-    words = [sources[0] / name for name in sidecars_in(sources[0]) if name not in OF_IMAGES]
-    pictures = [sources[-1] / name for name in OF_IMAGES if (sources[-1] / name).is_file()]
-    return tuple(sorted((*words, *pictures), key=lambda path: path.name))
+    words = [(name, sources[0]) for name in sidecars_in(sources[0]) if name not in OF_IMAGES]
+    pictures = [(name, sources[-1]) for name in OF_IMAGES if (sources[-1] / name).is_file()]
+    return tuple(sorted((*words, *pictures), key=lambda found: found[0]))
+
+
+def most_bytes(name: str) -> int:
+    """How large a file that is taken along may be."""
+    return MAX_CHAT_TEMPLATE_BYTES if is_chat_template(name) else MAX_SIDECAR_BYTES
 
 
 def lies_beside(source: Path) -> tuple[str, ...]:
     """Names of what lies beside weights, folders with a slash; neither hidden files nor what this program has written.
+
+    Of the folder of chat templates, what lies in it.
 
     None of a folder that may not be listed, whose files can be read all the same.
 
@@ -51,12 +63,16 @@ def lies_beside(source: Path) -> tuple[str, ...]:
             tokenizer or processor is named.
     """
     folder, alone = (source, False) if source.is_dir() else (source.parent, True)
-    seen = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in OURS)
-    names = (f"{path.name}/" if path.is_dir() else path.name for path in seen)
     try:
+        seen = [name for name in names_in(folder, follow=True) if not _is_hidden(name) and name not in OURS]
+        names = (f"{name}/" if (folder / name).is_dir() else name for name in seen)
         return tuple(sorted(name for name in names if not alone or _LIKE_SIDECARS.search(name)))
     except OSError:
         return ()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.split("/")[-1].startswith(".")
 
 
 def left_behind(beside: Collection[str], taken: Collection[str]) -> tuple[str, ...]:
@@ -82,11 +98,12 @@ def copy_sidecars(
     """
     copied = []
     rewritten: tuple[str, ...] = ()
-    for path in _sidecar_paths(sources):
-        name = path.name
-        if path.stat().st_size > MAX_SIDECAR_BYTES:
-            raise SourceError(f"{path}: larger than {MAX_SIDECAR_BYTES:,} bytes, too large for such a file; remove it")
-        shutil.copyfile(inside(path, path.parent), target / name)
+    for name, folder in _named_sidecars(sources):
+        path, most = folder / name, most_bytes(name)
+        if path.stat().st_size > most:
+            raise SourceError(f"{path}: larger than {most:,} bytes, too large for such a file; remove it")
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(inside(path, folder), target / name)
         with (target / name).open("rb") as file:
             what = stands_in(file.read(_BEGINNING))
         if what is not None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converter.errors import SourceError, TargetError, quoted, unreadable
+from converter.folder.chat_templates import FOLDER as TEMPLATES
 from converter.folder.replacing import check_replaced, outlook, replace_files, settle
 from converter.system.locks import FolderLock
 from converter.system.renaming import rename_to_fresh
@@ -285,9 +286,13 @@ class _Claim:
 
 def _remove(staging: Path) -> None:
     """Removes a staging folder. Where no more files may be open one must do, and shutil.rmtree needs more."""
-    with contextlib.suppress(OSError):
-        for path in staging.iterdir():
-            path.unlink()
+    for folder in (staging / TEMPLATES, staging):
+        with contextlib.suppress(OSError):
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink()
     shutil.rmtree(staging, ignore_errors=True)
     with contextlib.suppress(OSError):
         staging.rmdir()

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from converter.errors import ConfigError
+from converter.folder.chat_templates import chat_templates_in, is_chat_template
 from converter.folder.files import read_json
 from converter.specs import is_file_name
 
@@ -46,7 +47,7 @@ def sidecars_in(folder: Path) -> tuple[str, ...]:
     except OSError:
         present = []
     names = {*SIDECARS, *of_own_name(present, folder / TOKENIZER_CONFIG)}
-    return tuple(sorted(name for name in names if (folder / name).is_file()))
+    return tuple(sorted((*(name for name in names if (folder / name).is_file()), *chat_templates_in(folder))))
 
 
 def of_own_name(present: Collection[str], config: Path) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ def of_own_name(present: Collection[str], config: Path) -> tuple[str, ...]:
 
 def is_of_tokenizer(name: str) -> bool:
     """Whether a file is a tokenizer's, by its name alone."""
-    return (name in SIDECARS and name not in OF_IMAGES) or _is_tiktoken(name)
+    return (name in SIDECARS and name not in OF_IMAGES) or _is_tiktoken(name) or is_chat_template(name)
 
 
 def _is_tiktoken(name: str) -> bool:

@@ -21,8 +21,9 @@ from typing import Any
 from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
+from converter.folder.chat_templates import FOLDER, taken_of
 from converter.folder.files import MAX_CONFIG_BYTES, expanded, inside
-from converter.folder.sidecars import MAX_SIDECAR_BYTES
+from converter.folder.sidecars import most_bytes
 from converter.folder.tokenizer_files import CONFIGS, SIDECARS, TOKENIZER_CONFIG, of_own_name
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
@@ -140,7 +141,7 @@ def obtain(
 
 def _sidecars(snapshot: Snapshot) -> tuple[str, ...]:
     """Names of the tokenizer and processor files of a snapshot; what the tokenizer's config names needs that fetched first."""
-    usual = tuple(name for name in SIDECARS if name in snapshot.names)
+    usual = (*(name for name in SIDECARS if name in snapshot.names), *taken_of(snapshot.names))
     _check_sizes(snapshot, usual)
     if TOKENIZER_CONFIG in usual:
         _download(snapshot, (TOKENIZER_CONFIG,))
@@ -151,7 +152,7 @@ def _sidecars(snapshot: Snapshot) -> tuple[str, ...]:
 
 def _check_sizes(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     for name in names:
-        if snapshot.names[name] > MAX_SIDECAR_BYTES:
+        if snapshot.names[name] > most_bytes(name):
             raise SourceError(
                 f"{snapshot.hub}: {name} has {snapshot.names[name]:,} bytes, too many for such a file; name another model"
             )
@@ -225,15 +226,16 @@ def _in_module(root: Snapshot, names: Mapping[str, int], path: Path) -> Snapshot
 
 
 def _within(names: Mapping[str, int], folder: str) -> dict[str, int]:
-    """Of a repository's files those in one of its folders, by their names there; deeper ones are left out."""
+    """Of a repository's files those in one of its folders, by their names there; of deeper ones, chat templates alone."""
     inner = {name.removeprefix(folder): size for name, size in names.items() if name.startswith(folder)}
-    return {name: size for name, size in inner.items() if "/" not in name}
+    return {name: size for name, size in inner.items() if "/" not in name.removeprefix(f"{FOLDER}/")}
 
 
 def _files_in(folder: Path, within: str) -> dict[str, int]:
-    """Sizes of the files of (a folder of) a snapshot in the cache, and of those one folder below, as the Hub lists them."""
+    """Sizes of the files of (a folder of) a snapshot in the cache, and of those in models' folders, as the Hub lists them."""
     inner = folder / within
-    found = (path for path in (*inner.glob("*"), *inner.glob("*/*")) if path.is_file())
+    below = ("*", "*/*", f"*/{FOLDER}/*")
+    found = (path for pattern in below for path in inner.glob(pattern) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
 
 

@@ -15,6 +15,7 @@ from converter.checkpoints.hdf5 import CONTAINER as SINGLE_H5
 from converter.conversion.streams import TensorReader, open_tensors
 from converter.errors import ConverterError, NoReference, is_refused, listed, printable
 from converter.folder import manifest
+from converter.folder.files import is_link
 from converter.folder.manifest import Manifest
 from converter.folder.records import SUMS, differing_sum
 from converter.names.frameworks import CANONICAL
@@ -37,7 +38,7 @@ def verify_files(folder: Path, recorded: Manifest | None) -> Finding:
     for name, record in recorded.files.items():
         path = folder / name
         try:
-            if path.is_symlink():
+            if is_link(folder, name):
                 problems.append(f"{printable(name)} is a link; replace it with a copy of the file it points to")
             elif not path.is_file():
                 problems.append(f"{printable(name)} is missing")

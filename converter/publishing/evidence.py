@@ -13,7 +13,7 @@ from typing import Any
 
 from converter.errors import SourceError, TargetError, printable
 from converter.folder import manifest, proof
-from converter.folder.files import json_bytes, read_json
+from converter.folder.files import is_link, json_bytes, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.proof import Proof, read_proof
 from converter.folder.records import SUMS, hash_file
@@ -110,7 +110,7 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
         )
     names = [*recorded.files, manifest.NAME, *(() if isinstance(held, str) else (proof.NAME,))]
     for name in names:
-        if not (folder / name).is_file() or (folder / name).is_symlink():
+        if not (folder / name).is_file() or is_link(folder, name):
             raise TargetError(f"{folder / name}: not a file; convert again")
         if name == "README.md":
             raise TargetError(f"{folder}: {manifest.NAME} lists a README.md, which no conversion writes; convert again")

@@ -244,7 +244,7 @@ def open_files(source: str, pictures: list[str], texts: list[str], out: str) -> 
     processor = transformers.VisionTextDualEncoderProcessor.from_pretrained(source)
     images = [Image.open(path).convert("RGB") for path in pictures]
     np.savez(out, **processor(text=texts, images=images, return_tensors="np", padding=True))
-    return {"how": how, "config": config}
+    return {"how": how, "config": config, "templates": transformers.AutoTokenizer.from_pretrained(source).chat_template}
 
 
 def save_fresh(source: str, out: str) -> dict[str, Any]:

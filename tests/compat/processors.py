@@ -7,6 +7,8 @@ from typing import Any
 
 import transformers
 
+from tests.compat.towers import TEMPLATES
+
 WORDS = ("un", "gatto", "nero", "mare")
 LETTERS = "abcdefghilmnopqrstuvz"
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
@@ -81,6 +83,7 @@ def save(out: str, tokenizer: str, image: str, size: int, apart: bool) -> None:
         apart: each on its own.
     """
     text, images = TOKENIZERS[tokenizer](), IMAGE_PROCESSORS[image](size)
+    text.chat_template = TEMPLATES
     if apart:
         text.save_pretrained(out)
         images.save_pretrained(out)

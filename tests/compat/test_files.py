@@ -12,7 +12,7 @@ import pytest
 
 from converter import pt2tf
 from tests.compat.conftest import Peer, PeerError
-from tests.compat.towers import VISION
+from tests.compat.towers import TEMPLATES, VISION
 
 pytestmark = pytest.mark.compat
 
@@ -61,11 +61,12 @@ def test_files_saved_by_5_open_in_the_peer_after_pt2tf(
     opened = peer("open_files", source=target, out=tmp_path / "opened.npz", **request)
     assert opened["how"] == CLASSES | {"AutoTokenizer": tokenizer_class, "AutoImageProcessor": image_class}
     assert same_arrays(tmp_path / "saved.npz", tmp_path / "opened.npz")
+    again = current("open_files", source=target, out=tmp_path / "again.npz", **request)
+    assert [held["templates"] for held in (saved, opened, again)] == [TEMPLATES] * 3
     for side in ("vision_config", "text_config"):
         stated = json.loads((source / "config.json").read_text(encoding="utf-8"))[side]
         assert {name: opened["config"][side][name] for name in stated} == stated
         assert saved["config"][side].items() >= stated.items()
-    current("open_files", source=target, out=tmp_path / "again.npz", **request)
     assert same_arrays(tmp_path / "saved.npz", tmp_path / "again.npz")
 
 

@@ -8,6 +8,8 @@ from tests.towers import IN_TENSORFLOW_4, TOWERS
 
 Configs = dict[str, dict[str, Any]]
 
+# Chat templates of a tokenizer: the first is saved beside its vocabulary, the others in a folder.
+TEMPLATES = {"default": "{{ messages }}", "rag": "{{ documents }}", "tool_use": "{{ tools }} è"}
 ALL_VISION: Configs = {t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == "vision"}
 ALL_TEXT: Configs = {t: dict(tower.config) for t, tower in TOWERS.items() if tower.side == "text"}
 # What transformers 4.57.6 can have in a dual encoder in TensorFlow; it can have all in PyTorch.

@@ -173,8 +173,12 @@ def test_tokenizer_of_the_text_and_image_processor_of_the_vision_checkpoint(tmp_
         (vision / name).write_text('{"of": "vision"}', "utf-8")
     for name in ("vocab.txt", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         (text / name).write_text('{"of": "text"}', "utf-8")
+    for folder in (vision, text):
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates" / f"{folder.name}.jinja").touch()
     combine(vision, text, tmp_path / "out")
     small = {path.name: path for path in (tmp_path / "out").iterdir() if "safetensors" not in path.name}
+    assert [path.name for path in small.pop("additional_chat_templates").iterdir()] == ["text.jinja"]
     assert sorted(small) == [
         "config.json", "conversion.json", "preprocessor_config.json", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip

@@ -67,6 +67,8 @@ def write_sources(folder: Path, large: bool = True) -> Path:
     source = write_checkpoint(folder / "pt", config, tensors_of(config))
     (source / "tokenizer_config.json").write_text("{}")
     (source / "vocab.txt").write_text("one\ntwo\n")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("{{ messages }}")
     shard = SHARD if large else "40KB"
     pt2tf(source, folder / "tf")
     pt2tf(source, folder / "tf-shards", max_shard_size=shard)

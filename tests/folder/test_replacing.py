@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from converter.checkpoints.detect import WEIGHTS
 from converter.conversion.streams import open_tensors
 from converter.errors import ConverterError, TargetError
 from converter.folder import replacing
-from converter.folder.replacing import NAME, replaced_by, settle
+from converter.folder.replacing import NAME, outlook, replaced_by, settle
 from converter.folder.staging import staged
 from tests.crash.sources import content
 from tests.tiny import write_tiny
@@ -38,7 +40,29 @@ NEW = {
     "vocab.txt": "new words",
     "conversion.json": "new manifest",
 }
-AFTER = NEW | {"preprocessor_config.json": "old pictures"} | FOREIGN
+PICTURES = "preprocessor_config.json"
+AFTER = NEW | {PICTURES: "old pictures"} | FOREIGN
+
+
+# Old chat templates, new ones, and what else lies in their folder before: it is made, kept, or taken away.
+TEMPLATES = "additional_chat_templates"
+OF_TEMPLATES = {
+    "no templates": ({}, {}, {}),
+    "templates for templates": ({"rag": "old"}, {"rag": "new", "tool": "new"}, {"README.md": "mine"}),
+    "templates for none": ({}, {"rag": "new"}, {}),
+    "templates beside files of others": ({}, {"rag": "new"}, {"README.md": "mine", "old/x.jinja": "mine"}),
+    "none for templates": ({"rag": "old", "tool": "old"}, {}, {}),
+    "none for templates beside files of others": ({"rag": "old"}, {}, {".x.jinja": "mine"}),
+}
+
+
+def with_templates(name: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """What is old, what is new and what is foreign, chat templates among them."""
+    old, new = (
+        {f"{TEMPLATES}/{template}.jinja": text for template, text in held.items()} for held in OF_TEMPLATES[name][:2]
+    )
+    beside = {f"{TEMPLATES}/{file}": text for file, text in OF_TEMPLATES[name][2].items()}
+    return OLD | old, NEW | new, FOREIGN | beside
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -52,17 +76,23 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def replace(out: Path) -> None:
+def replace(out: Path, new: dict[str, str] = NEW) -> None:
     with staged(out, True) as staging:
-        write(staging, NEW)
+        write(staging, new)
 
 
-def test_what_is_replaced_and_what_stays(tmp_path: Path) -> None:
-    out = write(tmp_path / "out", OLD | FOREIGN)
-    inodes = {name: (out / name).stat().st_ino for name in [".git", "notes", *FOREIGN]}
-    replace(out)
-    assert texts(out) == AFTER
+@pytest.mark.parametrize("name", OF_TEMPLATES)
+def test_what_is_replaced_and_what_stays(tmp_path: Path, name: str) -> None:
+    old, new, others = with_templates(name)
+    out = write(tmp_path / "out", old | others)
+    inodes = {name: (out / name).stat().st_ino for name in [".git", "notes", *others]}
+    there = outlook(out, new)
+    replace(out, new)
+    assert there == (tuple(sorted(old.keys() - {PICTURES}, key=lambda name: (name != "conversion.json", name))),
+                     len({name.partition("/")[0] for name in FOREIGN}) + len(others) - len(FOREIGN) + 1)  # fmt: skip
+    assert texts(out) == new | {PICTURES: "old pictures"} | others
     assert {name: (out / name).stat().st_ino for name in inodes} == inodes
+    assert (out / TEMPLATES).exists() == any(name.startswith(TEMPLATES) for name in texts(out))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -79,6 +109,9 @@ def test_what_is_ours_by_name() -> None:
     assert replaced_by(("merges.txt",), ("a.tiktoken", ".a.tiktoken")) == ("a.tiktoken",)
     assert replaced_by(("a.tiktoken",), ("vocab.txt", "tokenizer.json", "my.words")) == ("tokenizer.json", "vocab.txt")
     assert replaced_by(("tf_model.h5",), ("a.tiktoken", "vocab.txt")) == ()
+    template, *others = (f"{TEMPLATES}/{name}" for name in ("x.jinja", ".x.jinja", "x.txt", "a/x.jinja"))
+    for new, gone in ((("vocab.txt",), (template,)), (("tf_model.h5",), ())):
+        assert replaced_by(new, (template, *others, TEMPLATES, "x.jinja", f"old/{template}")) == gone
     assert replaced_by((), ("a", "config.json", "conversion.json")) == ("conversion.json", "config.json")
 
 
@@ -86,7 +119,12 @@ class Died(BaseException):
     """Stands for the death of the process: nothing of ours runs after it."""
 
 
-def dying(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callable[[], None]:
+CALLS = ("rename", "unlink", "rmdir")
+
+
+def dying(
+    monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool, calls: tuple[str, ...] = CALLS
+) -> Callable[[], None]:
     """Lets the process die at one of its renames or unlinks, before or right after it; gives what brings it to life again."""
     seen = 0
     patched = pytest.MonkeyPatch()
@@ -108,7 +146,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callabl
 
         patched.setattr(Path, name, call)
 
-    for name in ("rename", "unlink", "rmdir"):
+    for name in calls:
         patch(name)
     patched.setattr(shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.undo()
@@ -138,6 +176,88 @@ def test_death_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
     replace(out)
     assert texts(out) == AFTER
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def dies(out: Path, act: Callable[[], object], step: int, *, after: bool) -> bool:
+    """Whether an act dies at a step, that of making a folder counted, or had come to its end."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        live = dying(monkeypatch, step, after=after, calls=(*CALLS, "mkdir"))
+        try:
+            act()
+        except Died:
+            return True
+        finally:
+            live()
+    return False
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("name", OF_TEMPLATES)
+def test_death_at_every_step_of_chat_templates(tmp_path: Path, name: str, after: bool) -> None:
+    """It is the old files up to some step and the new ones from then on; their folder is there where something is in it."""
+    old, new, others = with_templates(name)
+    before, done = old | others, new | {PICTURES: "old pictures"} | others
+    ends = []
+    for step in range(1, 100):
+        out = write(tmp_path / str(step) / "out", before)
+        if not dies(out, lambda: replace(out, new), step, after=after):  # noqa: B023 - called at once
+            break
+        for act in (settle, lambda folder: replace(folder, new)):
+            assert {name: text for name, text in texts(out).items() if name in others} == others
+            act(out)
+            ends.append(texts(out))
+            assert (out / TEMPLATES).exists() == any(name.startswith(TEMPLATES) for name in texts(out))
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert step > len(old) + len(new)
+    assert ends[1::2] == [done] * (step - 1)
+    assert [end == done for end in ends[::2]] == sorted(end == done for end in ends[::2])
+    assert all(end in (before, done) for end in ends)
+    assert ends[0] == before
+    assert ends[-2] == done
+
+
+@pytest.mark.parametrize("name", OF_TEMPLATES)
+def test_death_while_chat_templates_are_put_right(tmp_path: Path, name: str) -> None:
+    old, new, others = with_templates(name)
+    noise = random.Random(name)
+    for turn in range(60):
+        out = write(tmp_path / str(turn) / "out", old | others)
+        dies(out, lambda: replace(out, new), noise.randint(8, 30), after=noise.random() < 0.5)  # noqa: B023
+        for _ in range(2):
+            dies(out, lambda: settle(out), noise.randint(1, 20), after=noise.random() < 0.5)  # noqa: B023
+            assert {name: text for name, text in texts(out).items() if name in others} == others
+        settle(out)
+        assert texts(out) in (old | others, new | {PICTURES: "old pictures"} | others)
+        assert (out / TEMPLATES).exists() == any(name.startswith(TEMPLATES) for name in texts(out))
+        assert not (out / NAME).exists()
+
+
+@pytest.mark.parametrize("call", ["rename", "mkdir"])
+@pytest.mark.parametrize("name", OF_TEMPLATES)
+def test_a_disk_that_fills_while_chat_templates_are_replaced(tmp_path: Path, name: str, call: str) -> None:
+    """What had been replaced is put back at once, a folder that was made for new ones taken away."""
+    old, new, others = with_templates(name)
+    out = write(tmp_path / "out", old | others)
+    before, real, failed = content(out), getattr(Path, call), 0
+    for step in range(1, 100):
+        seen = 0
+
+        def full(self: Path, *arguments: object, **options: object) -> object:
+            nonlocal seen
+            seen += 1
+            if seen == step:  # noqa: B023
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(self, *arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patched, contextlib.suppress(OSError, TargetError):
+            patched.setattr(Path, call, full)
+            replace(out, new)
+        if texts(out) == new | {PICTURES: "old pictures"} | others:
+            break
+        failed += 1
+        assert content(out) == before
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert failed >= (len(old) + len(new) if call == "rename" else 2)
 
 
 @pytest.mark.parametrize("again", range(1, 30))
@@ -308,8 +428,13 @@ def test_a_folder_that_was_moved_meanwhile(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("key", ["replaced", "new"])
 @pytest.mark.parametrize(
-    "names", [["../notes.txt"], ["/etc/passwd"], [".git"], ["a/b"], [""], [".."], [7], "config.json", None, {"a": 1}]
-)
+    "names",
+    [
+        ["../notes.txt"], ["/etc/passwd"], [".git"], ["a/b"], [""], [".."], [7], "config.json", None, {"a": 1},
+        [f"{TEMPLATES}/../notes.jinja"], [f"{TEMPLATES}/x.txt"], [f"{TEMPLATES}/.x.jinja"], [f"{TEMPLATES}/"],
+        [f"notes/{TEMPLATES}/x.jinja"], ["notes/x.jinja"],
+    ],
+)  # fmt: skip
 def test_names_that_lead_elsewhere(tmp_path: Path, key: str, names: object) -> None:
     out = write(tmp_path / "out", FOREIGN)
     journal(out, **{key: names})
@@ -334,10 +459,12 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path, text: str | None) -> None
     assert refused(out) == strange(out)
 
 
-@pytest.mark.parametrize("name", [".journal.json", ".replaced"])
+@pytest.mark.parametrize("name", [".journal.json", ".replaced", TEMPLATES, f".replaced/{TEMPLATES}"])
 def test_links_in_a_journal(tmp_path: Path, name: str) -> None:
     out = write(tmp_path / "out", FOREIGN)
     journal(out)
+    for folder in (TEMPLATES, f".replaced/{TEMPLATES}"):
+        (out / NAME / folder).mkdir()
     moved = (out / NAME / name).rename(tmp_path / "there")
     (out / NAME / name).symlink_to(moved)
     assert refused(out) == strange(out)
@@ -359,6 +486,25 @@ def test_a_folder_is_never_moved(tmp_path: Path) -> None:
     journal(out, new=["notes", "conversion.json"])
     (out / NAME / "conversion.json").touch()
     assert refused(out) == f"{out / 'notes'}: a folder in the place of a file; move it, or choose another OUT"
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to nowhere"])
+def test_what_is_no_folder_of_chat_templates(tmp_path: Path, kind: str) -> None:
+    """Neither a conversion nor a journal writes there."""
+    out = write(tmp_path / "out", OLD | FOREIGN)
+    if kind == "file":
+        (out / TEMPLATES).write_text("mine")
+    else:
+        (tmp_path / "there").mkdir()
+        (out / TEMPLATES).symlink_to(tmp_path / ("there" if kind == "link" else "nowhere"))
+    before = content(tmp_path)
+    said = f"{out / TEMPLATES}: not a folder, but new chat templates belong in one; move it, or choose another OUT"
+    with pytest.raises(TargetError) as caught:
+        replace(out, NEW | {f"{TEMPLATES}/x.jinja": "new"})
+    assert (str(caught.value), content(tmp_path)) == (said, before)
+    journal(out, replaced=[f"{TEMPLATES}/x.jinja"], new=["conversion.json"])
+    write(out / NAME / ".replaced", {f"{TEMPLATES}/x.jinja": "a stranger's"})
+    assert refused(out) == said
 
 
 def test_what_was_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

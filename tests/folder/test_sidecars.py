@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.errors import ConfigError, CorruptCheckpoint, SourceError
-from converter.folder import sidecars, tokenizer_files
+from converter.folder import chat_templates, sidecars, tokenizer_files
 from converter.folder.files import write_json
 from converter.folder.sidecars import copy_sidecars, left_behind, lies_beside, rewrite_config, sidecars_of
 from converter.folder.tokenizer_files import SIDECARS, sidecars_in
@@ -53,6 +53,77 @@ def test_a_tokenizer_has_files_by_names_of_its_own(tmp_path: Path) -> None:
     assert (target / "my.words").read_text() == "a"
     (target / "my.words").write_text("c")
     assert sidecars.differing(source, target) == ("my.words",)  # a mended config is a copy
+
+
+TEMPLATES = "additional_chat_templates"
+
+
+def with_templates(folder: Path, *names: str) -> tuple[str, ...]:
+    """Puts files into the folder of chat templates; gives their names as a manifest has them."""
+    (folder / TEMPLATES).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / TEMPLATES / name).write_text(f"{{{{ messages }}}} {name!r}", "utf-8")
+    return tuple(f"{TEMPLATES}/{name}" for name in names)
+
+
+def test_a_tokenizer_has_chat_templates_in_a_folder(tmp_path: Path) -> None:
+    """Plain files by the names that transformers looks for; what else lies there, or as a folder is called so, stays."""
+    source, target = folders(tmp_path, vocab__txt="a", chat_template__jinja="one")
+    taken = with_templates(source, "größe.jinja", "rag.jinja", "tool use.jinja")
+    others = with_templates(source, "README.md", "x.JINJA", "a\\b.jinja", "a\n.jinja", "a\u202e.jinja")
+    with_templates(source, ".hidden.jinja", "._rag.jinja")
+    (source / TEMPLATES / "folder.jinja").mkdir()
+    (source / TEMPLATES / "old").mkdir()
+    (source / TEMPLATES / "old" / "x.jinja").touch()
+    copied = tuple(sorted((*taken, "chat_template.jinja", "vocab.txt")))
+    assert sidecars_of((source,)) == copied
+    assert copy_sidecars((source,), target, for_version_4=True) == (copied, ())
+    assert {path.name: path.read_text("utf-8") for path in (target / TEMPLATES).iterdir()} == {
+        name: f"{{{{ messages }}}} {name!r}" for name in ("größe.jinja", "rag.jinja", "tool use.jinja")
+    }
+    left = {*others, f"{TEMPLATES}/folder.jinja/", f"{TEMPLATES}/old/"}
+    assert set(left_behind(lies_beside(source), copied)) == left
+    assert sidecars.differing(source, target) == ()
+    (target / taken[1]).write_text("other")
+    assert sidecars.differing(source, target) == (taken[1],)
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nowhere", "loop", "empty"])
+def test_what_is_no_folder_of_chat_templates(tmp_path: Path, kind: str) -> None:
+    source, target = folders(tmp_path, vocab__txt="a")
+    if kind in ("file", "empty"):
+        (source / TEMPLATES).touch() if kind == "file" else (source / TEMPLATES).mkdir()
+    else:
+        (source / TEMPLATES).symlink_to(TEMPLATES if kind == "loop" else "nowhere")
+    assert copy_sidecars((source,), target, for_version_4=True)[0] == ("vocab.txt",)
+    left = f"{TEMPLATES}/" if kind == "empty" else TEMPLATES
+    assert left_behind(lies_beside(source), ("vocab.txt",)) == (left,)
+
+
+@pytest.mark.parametrize("what", [TEMPLATES, f"{TEMPLATES}/rag.jinja"])
+def test_chat_templates_that_are_a_link_out_of_the_folder(tmp_path: Path, what: str) -> None:
+    source, target = folders(tmp_path)
+    with_templates(source, "rag.jinja")
+    moved = (source / what).rename(tmp_path / "secret")
+    (source / what).symlink_to(moved)
+    secret = moved if moved.is_file() else moved / "rag.jinja"
+    with pytest.raises(CorruptCheckpoint) as caught:
+        copy_sidecars((source,), target, for_version_4=True)
+    assert str(caught.value) == (
+        f"{source / TEMPLATES / 'rag.jinja'}: a link out of its folder, to {secret}; copy the file itself into the folder"
+    )
+
+
+def test_chat_templates_are_few_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = folders(tmp_path)
+    taken = with_templates(source, "a.jinja", "b.jinja", "c.jinja")
+    monkeypatch.setattr(chat_templates, "MAX_CHAT_TEMPLATES", 2)
+    assert sidecars_in(source) == taken[:2]
+    assert left_behind(lies_beside(source), sidecars_in(source)) == taken[2:]
+    monkeypatch.setattr(sidecars, "MAX_CHAT_TEMPLATE_BYTES", 10)
+    with pytest.raises(SourceError) as caught:
+        copy_sidecars((source,), target, for_version_4=True)
+    assert str(caught.value) == f"{source / taken[0]}: larger than 10 bytes, too large for such a file; remove it"
 
 
 @pytest.mark.parametrize(
@@ -188,15 +259,17 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
     assert list(target.iterdir()) == []
 
 
-def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path) -> None:
-    blobs, source, target = (tmp_path / name for name in ("m/blobs", "m/snapshots/0123", "target"))
-    for folder in (blobs, source, target):
+@pytest.mark.parametrize("module", ["", "0_CLIPModel"])
+def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path, module: str) -> None:
+    blobs, source, target = (tmp_path / name for name in ("m/blobs", f"m/snapshots/0123/{module}", "target"))
+    for folder in (blobs, source / TEMPLATES, target):
         folder.mkdir(parents=True)
     (blobs / "abc").write_text("vocabulary")
-    (source / "vocab.txt").symlink_to("../../blobs/abc")
-    assert copy_sidecars((source,), target, for_version_4=False) == (("vocab.txt",), ())
-    assert (target / "vocab.txt").read_text() == "vocabulary"
-    assert not (target / "vocab.txt").is_symlink()
+    for name in ("vocab.txt", f"{TEMPLATES}/x.jinja"):
+        (source / name).symlink_to(blobs / "abc")
+        assert name in copy_sidecars((source,), target, for_version_4=False)[0]
+        assert (target / name).read_text() == "vocabulary"
+        assert not (target / name).is_symlink()
 
 
 def test_what_no_longer_is_quantised_is_not_said_to_be() -> None:
@@ -288,14 +361,14 @@ def test_what_lies_beside_weights_is_named(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).touch()
     for name in ("README.md", "tokenization_mine.py", ".gitattributes", "conversion.json", "parity.json"):
         (tmp_path / name).touch()
-    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / TEMPLATES).mkdir()
     (tmp_path / ".git").mkdir()
     taken = {"model.safetensors", "vocab.txt"}
-    of_tokenizers = ("additional_chat_templates/", "my_vocab.bpe2", "tokenization_mine.py")
+    of_tokenizers = (f"{TEMPLATES}/", "my_vocab.bpe2", "tokenization_mine.py")
     assert left_behind(lies_beside(tmp_path), taken) == ("README.md", *of_tokenizers)
     assert left_behind(lies_beside(tmp_path / "model.safetensors"), taken) == of_tokenizers
     monkeypatch.setattr(sidecars, "MAX_LEFT_BEHIND", 2)
-    assert left_behind(lies_beside(tmp_path), taken) == ("README.md", "additional_chat_templates/")
+    assert left_behind(lies_beside(tmp_path), taken) == ("README.md", f"{TEMPLATES}/")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,14 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "another format": ({"format": 3}, "format 3"),
     "a path upwards": (file(name="../config.json"), "file name '../config.json'"),
     "an absolute path": (file(name="/etc/passwd"), "file name '/etc/passwd'"),
+    "chat templates upwards": (
+        file(name="additional_chat_templates/../../x.jinja"),
+        "file name 'additional_chat_templates/../../x.jinja'",
+    ),
+    "a file beside chat templates": (
+        file(name="additional_chat_templates/x.py"),
+        "file name 'additional_chat_templates/x.py'",
+    ),
     "a name with a zero": (file(name="x\0"), r"file name 'x\x00'"),
     "a name of a megabyte": (file(name="x" * 2**20), "file name 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxx"),
     "a name that is a number": (file(name=7), "file name 7"),

@@ -48,6 +48,18 @@ def test_what_a_link_leads_to_is_not_published(out: Path) -> None:
         gather(out, allow_unverified=False)
 
 
+def test_chat_templates_that_a_link_leads_to_are_not_published(out: Path) -> None:
+    (out.parent / "secret").mkdir()
+    (out.parent / "secret" / "x.jinja").write_text("password")
+    (out / "additional_chat_templates").symlink_to("../secret")
+    manifest = json.loads((out / "conversion.json").read_text())
+    listed = {"name": "additional_chat_templates/x.jinja", "size": 8}
+    change(out / "conversion.json", files=[*manifest["files"], listed])
+    with pytest.raises(TargetError) as caught:
+        gather(out, allow_unverified=True)
+    assert str(caught.value) == f"{out / 'additional_chat_templates' / 'x.jinja'}: not a file; convert again"
+
+
 def test_files_outside_the_folder_are_not_published(out: Path) -> None:
     (out.parent / "secret").write_text("password")
     change(out / "conversion.json", files=[{"name": "../secret", "size": 8}])

@@ -19,8 +19,9 @@ ID = "org/clip-tiny"
 
 
 def files_of(folder: Path, *names: str) -> dict[str, bytes]:
-    """Files of a folder by name; all of them if none is named."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not names or path.name in names}
+    """Files of a folder, and of those in it, by name; all of them if none is named."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not names or name in names}
 
 
 def set_constants(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:

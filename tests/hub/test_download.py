@@ -26,6 +26,9 @@ from tests.tiny import FIXTURE, assert_same, config_of, load, tensors_of, write_
 SIDECARS = {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 
 
+TEMPLATES = "additional_chat_templates"
+
+
 def manifest(out: Path) -> Any:
     return json.loads((out / "conversion.json").read_text("utf-8"))
 
@@ -54,6 +57,23 @@ def test_what_the_tokenizer_config_names_is_fetched_too(hub: Hub, tmp_path: Path
     recorded = read_manifest(tmp_path / "out")
     assert recorded is not None
     assert {"my.words", "b.tiktoken"} <= set(recorded.files)
+
+
+def test_chat_templates_are_fetched_too(hub: Hub, tmp_path: Path, offline: Any) -> None:
+    """From the network, and what lies in the cache afterwards; nothing else of their folder, or of one that is like it."""
+    templates = {f"{TEMPLATES}/rag.jinja": b"rag", f"{TEMPLATES}/tool use.jinja": b"tool"}
+    others = {f"{TEMPLATES}/README.md": b"x", f"{TEMPLATES}/old/a.jinja": b"x", f"old/{TEMPLATES}/a.jinja": b"x"}
+    hub.add(ID, {**files_of(FIXTURE), **templates, **others})
+    for turn in ("far", "near"):
+        done = pt2tf(ID, tmp_path / turn)
+        assert {name: (tmp_path / turn / name).read_bytes() for name in templates} == templates
+        assert {path.name for path in (tmp_path / turn / TEMPLATES).iterdir()} == {"rag.jinja", "tool use.jinja"}
+        recorded = read_manifest(tmp_path / turn)
+        assert recorded is not None
+        assert set(templates) <= set(recorded.files)
+        assert done.left_behind == ((f"{TEMPLATES}/README.md",) if turn == "far" else ())
+        offline()
+    assert fetched(hub) == SIDECARS | {"model.safetensors", "rag.jinja", "tool%20use.jinja"}
 
 
 def test_tensorflow_weights(hub: Hub, published: str, tmp_path: Path) -> None:
@@ -459,6 +479,9 @@ def hostile(hub: Hub, names: list[str]) -> Repository:
 
 def test_names_that_lead_elsewhere_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
     hostile(hub, ["../../evil", "/etc/passwd", "a/../../b", "tokenizer.json\0", "conversion.json", "\x1b[31m"])
+    listed = hub.repositories[ID].siblings
+    for name in ("../x.jinja", "a/x.jinja", "..\\x.jinja", "\x1b[31m.jinja", ".x.jinja", "x.py", "x" * 300 + ".jinja"):
+        listed += [{"rfilename": f"{TEMPLATES}/{name}", "size": 10}]
     pt2tf(ID, tmp_path / "out")
     assert fetched(hub) == SIDECARS | {"model.safetensors"}
 
@@ -499,12 +522,13 @@ def test_a_commit_that_is_none(hub: Hub, published: str, tmp_path: Path) -> None
     [
         ("tokenizer.json", "such a file"),
         ("a.tiktoken", "such a file"),
+        (f"{TEMPLATES}/a.jinja", "such a file"),
         ("config.json", "a config"),
         ("model.safetensors.index.json", "an index"),
     ],
 )
 def test_files_too_large(hub: Hub, tmp_path: Path, name: str, what: str) -> None:
-    repository = hostile(hub, [name] if name.endswith((".index.json", ".tiktoken")) else [])
+    repository = hostile(hub, [name] if name.endswith((".index.json", ".tiktoken", ".jinja")) else [])
     assert repository.siblings is not None
     for entry in repository.siblings:
         if entry["rfilename"] == name:

@@ -129,6 +129,14 @@ def test_without_a_network(hub: Hub, within: str, folder: Path, tmp_path: Path, 
     assert manifests[0] == manifests[1]
 
 
+def test_chat_templates_in_a_folder(hub: Hub, folder: Path, tmp_path: Path, offline: Any) -> None:
+    hub.add(WITHIN, in_a_folder(files_of(folder) | {"additional_chat_templates/rag.jinja": b"rag"}))
+    for turn in ("far", "near"):
+        pt2tf(WITHIN, tmp_path / turn)
+        assert (tmp_path / turn / "additional_chat_templates" / "rag.jinja").read_bytes() == b"rag"
+        offline()
+
+
 def test_a_network_that_goes_away(hub: Hub, within: str, tmp_path: Path) -> None:
     pt2tf(within, tmp_path / "one")
     hub.fail("GET /api/models", Answer(503))

@@ -79,7 +79,8 @@ def token(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def out(hub: Hub, published: str, token: str, tmp_path: Path) -> Path:
-    """The model on the Hub converted to TensorFlow, and verified."""
+    """The model on the Hub converted to TensorFlow, and verified; its tokenizer has a second chat template."""
+    hub.repositories[ID].commit({"additional_chat_templates/rag.jinja": b"{{ messages }}"})
     pt2tf(published, tmp_path / "tf")
     write_proof(tmp_path / "tf", verification(tmp_path / "tf").to_json())
     hub.requests.clear()

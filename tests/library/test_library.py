@@ -76,6 +76,47 @@ def test_what_is_left_behind_is_listed(tiny: Path, tmp_path: Path) -> None:
     assert converter.tf2pt(tmp_path / "out", tmp_path / "back").left_behind == ()
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_chat_templates_go_along_everywhere(tiny: Path, tmp_path: Path, check: bool) -> None:
+    """In a dry run too, which says what it would replace; once there are none any more, those that were there go."""
+    name, source, out = "additional_chat_templates/rag.jinja", tmp_path / "src", tmp_path / "out"
+    shutil.copytree(tiny, source)
+    (source / name).parent.mkdir()
+    (source / name).write_text("rag")
+    made = converter.pt2tf(source, tmp_path / "tf", check=check).out
+    for target in ("flax", "tf", "pt"):
+        done = converter.convert(made, tmp_path / target / "again", to=target, check=check)
+        made = done.out
+        assert {file.name: file.size for file in done.files}[name] == 3
+        assert (made / name).read_text() == "rag"
+        assert converter.verify(made, weights_only=True).passed
+    converter.pt2tf(source, out)
+    (out / "additional_chat_templates" / "notes.txt").write_text("mine")
+    for again in (source, tiny):
+        told = converter.pt2tf(again, out, overwrite=True, dry_run=True)
+        done = converter.pt2tf(again, out, overwrite=True, check=check)
+        assert name in told.replaced
+        assert set(told.replaced) <= set(done.replaced)
+        assert (told.left_behind, told.kept, done.left_behind, done.kept) == ((), 1, (), 1)
+        assert (out / name).exists() == (again == source)
+        assert (out / "additional_chat_templates" / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_where_chat_templates_belong(tiny: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "src", tmp_path / "out"
+    shutil.copytree(tiny, source)
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("rag")
+    out.mkdir()
+    (out / "additional_chat_templates").write_text("mine")
+    for dry_run in (True, False):
+        with pytest.raises(
+            converter.ConverterError, match="additional_chat_templates: not a folder, but new chat templ"
+        ):
+            converter.pt2tf(source, out, overwrite=True, dry_run=dry_run)
+        assert [path.name for path in out.iterdir()] == ["additional_chat_templates"]
+
+
 def test_names_are_listed_once_and_sorted() -> None:
     assert converter.__all__ == sorted(set(converter.__all__))
     assert {"pt2tf", "tf2pt", "inspect", "ConverterError", "tf_to_pt_weight_rename"} <= set(converter.__all__)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,30 @@ def test_a_config_without_the_trained_scale_is_found(out):
     (out / "config.json").write_text(json.dumps(config | {"logit_scale_init_value": 2.6592}))
     assert verify_files(out, read_manifest(out)).problems[0].startswith("config.json has ")
     assert weights(out).problems[0].startswith("config.json: logit_scale_init_value is 2.6592, the trained")
+
+
+def test_chat_templates_that_changed_went_or_are_linked(source, tmp_path):
+    folder = source / "additional_chat_templates"
+    folder.mkdir()
+    for name in ("a", "b", "c", "d"):
+        (folder / f"{name}.jinja").write_text(name)
+    out = pt2tf(source, tmp_path / "out").out
+    names = [f"additional_chat_templates/{name}.jinja" for name in ("a", "b", "c", "d")]
+    assert verify_files(out, read_manifest(out)).status == "passed"
+    for name in names:
+        assert read_manifest(out).files[name] == replace(hash_file(source / name), name=name)
+    (out / names[0]).write_text("x")
+    (out / names[1]).unlink()
+    (out / names[2]).rename(tmp_path / "c")
+    (out / names[2]).symlink_to(tmp_path / "c")
+    assert verify_files(out, read_manifest(out)).problems == (
+        f"{names[0]} has a BLAKE3 sum that differs from the manifest",
+        f"{names[1]} is missing",
+        f"{names[2]} is a link; replace it with a copy of the file it points to",
+    )
+    moved = (out / "additional_chat_templates").rename(tmp_path / "elsewhere")
+    (out / "additional_chat_templates").symlink_to(moved)
+    assert len(verify_files(out, read_manifest(out)).problems) == 4
 
 
 def test_files_that_changed_went_or_came(out):
