@@ -68,12 +68,14 @@ class Outcome:
         return self.report is not None and self.report.passed
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with the worst batch of every tap."""
+        """A JSON object with the greatest difference in every layer's output, and more of each where the pair is not equal."""
         found: dict[str, Any] = {"pair": self.pair, "passed": self.passed, "error": self.error, "seconds": self.seconds}
         if self.report is not None:
             whole = self.report.to_json()
             found |= {name: whole[name] for name in ("verdict", "compared", "left_out", "problems", "first_failure")}
-            found["taps"] = {tap.name: tap.to_json() for tap in self.report.worst}
+            found["taps"] = {
+                tap.name: tap.greatest_absolute if self.passed else tap.to_json() for tap in self.report.worst
+            }
         return found
 
 
