@@ -49,6 +49,13 @@ def test_answers_come_one_after_the_other(worker: Worker) -> None:
         assert answer["peak_memory"] > 1_000_000
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="about what Linux says of a process")
+def test_the_peak_of_memory_is_not_the_callers() -> None:
+    held = bytearray(b"1") * 600_000_000
+    with start() as worker:
+        assert worker.ask({"do": "echo", "value": len(held)}, QUICK)["peak_memory"] < 300_000_000
+
+
 def test_two_workers_run_at_the_same_time() -> None:
     with start() as one, start() as other:
         for number, each in enumerate((one, other)):
