@@ -52,6 +52,46 @@ def test_a_circle_is_found(graph: grimp.ImportGraph, importer: str, imported: st
         graph.remove_import(importer=importer, imported=imported)
 
 
+# What some conversions need, and a plain one would wait for: together more than the tensors of a small model take.
+SLOW = {
+    "concurrent.futures", "email", "hashlib", "importlib.metadata", "importlib.resources", "ml_dtypes", "multiprocessing",
+    "secrets", "socket", "ssl", "subprocess", "tempfile", "zipfile",
+}  # fmt: skip
+READERS = {f"converter.checkpoints.{name}" for name in ("flax", "hdf5", "tensor_bundle", "torch_legacy", "torch_zip")}
+ASKED = """
+import sys
+before = {*sys.modules}
+from converter.cli import cli
+cli(sys.argv[1:], standalone_mode=False)
+print(*(sys.modules.keys() - before))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--format", "safetensors"], set[str]()),
+        (["--format", "safetensors", "--no-check"], set[str]()),
+        (["--format", "h5"], {"h5py", "converter.checkpoints.hdf5", "subprocess"}),  # the last by h5py
+    ],
+    ids=["safetensors", "safetensors, unchecked", "h5"],
+)
+def test_a_conversion_imports_what_it_uses(arguments: list[str], needed: set[str], tmp_path: Path) -> None:
+    command = ["pt2tf", "-q", *arguments, str(ROOT / "fixtures" / "clip-bert-tiny"), str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", ASKED, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").is_dir()
+    found = set(done.stdout.split())
+    assert found & READERS == needed & READERS
+    assert found & SLOW == needed & SLOW
+    ours = {"click", "numpy", "blake3", "converter", "rename_rules", "h5py"}
+    tops = {name.partition(".")[0] for name in found if not name.startswith("_")} - {
+        *sys.stdlib_module_names,
+        "cython_runtime",
+    }
+    assert tops == ours - {"h5py"} | needed & {"h5py"}
+
+
 @pytest.mark.parametrize("first", ["", "import tensorflow; "])
 def test_triton_is_imported_before_tensorflow(first: str, tmp_path: Path) -> None:
     """After it, the triton that comes with PyTorch for CUDA ends the process; then it is left alone."""

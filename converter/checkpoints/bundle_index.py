@@ -22,6 +22,7 @@ from converter.specs import MAX_AXES, Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES
 from converter.tensors.crc32c import crc32c, masked
 
+SAVED_MODEL = "saved_model.pb"
 INDEX = ".index"
 # 50,000 tensors with long names, and as many again of an optimizer.
 MAX_TABLE_BYTES = 16 * 2**20

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from converter.checkpoints.bundle_index import INDEX, is_index
-from converter.checkpoints.tensor_bundle import SAVED_MODEL
+from converter.checkpoints.bundle_index import INDEX, SAVED_MODEL, is_index
 from converter.errors import SourceError, UnsupportedContainer, listed, printable, quoted
 from converter.folder.files import inside
 from converter.specs import is_file_name

@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from converter.checkpoints import (
-    bundle_index,
-    bundles,
-    flax,
-    foreign,
-    hdf5,
-    kinds,
-    modules,
-    safetensors,
-    shards,
-    tensor_bundle,
-    torch_legacy,
-    torch_zip,
-)
+from converter.checkpoints import bundle_index, bundles, kinds, modules, shards
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
 from converter.folder.files import inside
@@ -125,38 +112,63 @@ def read_header(path: Path) -> Checkpoint:
         return shards.read_index(path, lambda shard: read_header(inside(shard, path.parent)))
     with reading(path), path.open("rb") as file:
         head = file.read(32)
-    if head.startswith(b"\x89HDF\r\n\x1a\n") or (path.suffix in (".h5", ".hdf5") and hdf5.is_hdf5(path)):
-        return hdf5.read_header(path)
-    # Before the pickles: a header of 640 bytes begins with 80 02, as they do.
-    if head[4:9] == b"\0\0\0\0{":
-        return safetensors.read_header(path)
-    if head.startswith(b"PK\x03\x04") and path.suffix != ".keras":
-        return torch_zip.read_header(path)
-    if head.startswith(b"\x80") and torch_legacy.MAGIC in head:
-        if isinstance(path, RemoteFile):
-            raise UnsupportedContainer(
-                f"{path}: a PyTorch pickle from before torch 1.6, whose header cannot be read remotely; download it "
-                "and name its folder"
-            )
-        return torch_legacy.read_header(path)
-    if path.suffix == bundle_index.INDEX and not isinstance(path, RemoteFile) and bundle_index.is_index(path):
-        return tensor_bundle.read_header(path)
+    if (read := _reader_of(path, head)) is not None:
+        return read(path)
     if head.startswith(b"version https://git-lfs"):
         raise CorruptCheckpoint(f"{path}: a Git LFS pointer, not the weights; run `git lfs pull` in its repository")
     if not head:
         raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
     if (text := kinds.page_or_text(head)) is not None and path.suffix not in _OWN_TEXT:
         raise CorruptCheckpoint(f"{path}: {text}")
+    from converter.checkpoints import foreign
+
     if (what := foreign.kind_of(path.name, head)) is not None:
         raise UnsupportedContainer(f"{path}: {what}")
     if path.suffix == ".msgpack" and head:
+        from converter.checkpoints import flax
+
         return flax.read_header(path)
     for matches, what in _UNREAD:
         if matches(path, head):
             raise UnsupportedContainer(f"{path}: {what}")
     if path.suffix == ".safetensors":
+        from converter.checkpoints import safetensors
+
         return safetensors.read_header(path)
     raise UnsupportedContainer(f"{path}: an unknown kind of weights file; name one of these: {_KNOWN}")
+
+
+def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint] | None:
+    """What reads a file, by its first bytes; imported only then, for h5py alone takes 20 ms."""
+    if head.startswith(b"\x89HDF\r\n\x1a\n") or path.suffix in (".h5", ".hdf5"):
+        from converter.checkpoints import hdf5
+
+        if head.startswith(b"\x89HDF\r\n\x1a\n") or hdf5.is_hdf5(path):
+            return hdf5.read_header
+    # Before the pickles: a header of 640 bytes begins with 80 02, as they do.
+    if head[4:9] == b"\0\0\0\0{":
+        from converter.checkpoints import safetensors
+
+        return safetensors.read_header
+    if head.startswith(b"PK\x03\x04") and path.suffix != ".keras":
+        from converter.checkpoints import torch_zip
+
+        return torch_zip.read_header
+    if head.startswith(b"\x80"):
+        from converter.checkpoints import torch_legacy
+
+        if torch_legacy.MAGIC in head:
+            if isinstance(path, RemoteFile):
+                raise UnsupportedContainer(
+                    f"{path}: a PyTorch pickle from before torch 1.6, whose header cannot be read remotely; download "
+                    "it and name its folder"
+                )
+            return torch_legacy.read_header
+    if path.suffix == bundle_index.INDEX and not isinstance(path, RemoteFile) and bundle_index.is_index(path):
+        from converter.checkpoints import tensor_bundle
+
+        return tensor_bundle.read_header
+    return None
 
 
 def _from_folder(folder: Path, framework: Wanted) -> Checkpoint:
@@ -192,6 +204,8 @@ def _nothing_found(folder: Path, framework: Wanted) -> Exception:
     found = kinds.recognised(folder, levels=0) or _by_another_name(folder, listing, framework)
     found = found or kinds.lone_shards(folder, present) or kinds.with_weights(folder, _holds_weights)
     found = found or kinds.recognised(folder) or bundles.lone_data(listing)
+    from converter.checkpoints import foreign
+
     if found is None and (held_there := foreign.among(listing, kinds.is_state)) is not None:
         found = UnsupportedContainer(f"{held_there[0]}: {held_there[1]}")
     return (

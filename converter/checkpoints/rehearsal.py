@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -114,6 +113,8 @@ def _run(path: Path, read: Read, outlet: int, mapped: int | None) -> None:
 
 def _started(path: Path, read: Read) -> tuple[str | None, str] | None:
     """As ``_forked``, of a child that imports the reader anew; None where it does not get as far as that."""
+    import subprocess  # 2 ms, for systems without fork alone
+
     command = [sys.executable, "-c", _PROGRAM, read.__module__, read.__qualname__, str(path), str(MAX_SECONDS)]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     try:

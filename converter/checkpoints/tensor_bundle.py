@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from converter.checkpoints import object_graph
-from converter.checkpoints.bundle_index import Entry, check_sum, read_index, read_text
+from converter.checkpoints.bundle_index import SAVED_MODEL, Entry, check_sum, read_index, read_text
 from converter.checkpoints.hdf5 import strip_scope
 from converter.checkpoints.wire import UnsoundMessage
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import MAX_NAME_CHARACTERS, Checkpoint
 from converter.tensors.casts import DTYPES, FLOATS
 
-SAVED_MODEL = "saved_model.pb"
 # What Keras calls the state of a layer that draws, dropout say.
 _SEEDS = "seed_generator_state"
 

@@ -22,7 +22,8 @@ from converter.conversion.writing import Progress
 from converter.errors import ConfigError, UnsupportedTower
 from converter.folder.files import expanded, identities, identity
 from converter.folder.staging import check_out, explained
-from converter.hub.download import Obtained, obtain
+from converter.hub.obtained import Obtained
+from converter.hub.obtaining import obtain
 from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
 from converter.names.expressions import truth
 from converter.names.families import joined

@@ -17,7 +17,8 @@ from converter.errors import SourceError
 from converter.folder.files import Identity, identities, identity
 from converter.folder.sidecars import lies_beside
 from converter.folder.tokenizer_files import CONFIGS, SIDECARS, sidecars_in
-from converter.hub.download import Obtained, obtain
+from converter.hub.obtained import Obtained
+from converter.hub.obtaining import obtain
 from converter.names.frameworks import CANONICAL, among, command, framework_name
 from converter.specs import Checkpoint, Wanted
 

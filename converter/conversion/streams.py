@@ -18,8 +18,8 @@ from converter.conversion.positions import Positions
 from converter.conversion.tower_plan import plan_tower
 from converter.errors import SourceError, printable, reading
 from converter.folder.files import read_json
-from converter.hub.download import obtain
 from converter.hub.ids import Access
+from converter.hub.obtaining import obtain
 from converter.names.buffers import holds
 from converter.names.configs import check_config, check_tower_config, config_beside, read_config, tower_section
 from converter.names.dialects import normalise

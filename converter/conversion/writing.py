@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from converter.checkpoints import flax, hdf5, safetensors, shards, torch_zip
+from converter.checkpoints import shards
 from converter.checkpoints.detect import model_folder, read_header
+from converter.checkpoints.writers import seal, write_header
 from converter.conversion.other_layouts import write_config, write_processor
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
@@ -29,7 +30,7 @@ from converter.folder.records import SUMS, USUAL, FileRecord, file_record, hash_
 from converter.folder.replacing import check_replaced, outlook
 from converter.folder.sidecars import copy_sidecars, left_behind, rewrite_config, sidecars_of
 from converter.folder.staging import explained, staged
-from converter.hub.download import Obtained
+from converter.hub.obtained import Obtained
 from converter.names.buffers import Array, holds
 from converter.names.configs import TwoTowerConfig
 from converter.names.frameworks import direction, frameworks
@@ -251,8 +252,7 @@ def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], fl
         for name, value in job.plan.restored.items():
             files.write(extent_of(placed[name]), 0, np.ascontiguousarray(value))
     for path in sorted({extent_of(target).path for target in placed.values()}):
-        if path.suffix == ".bin":
-            torch_zip.seal(path, THREADS)
+        seal(path, THREADS)
     return moves, logit_scale, overflowed
 
 
@@ -283,14 +283,7 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
     root = job.config.family.root_scope
     placed: dict[str, StoredTensor] = {}
     for name, tensors in files.items():
-        if name.endswith(".h5"):
-            placed |= hdf5.write_header(staging / name, tensors, None if len(files) > 1 else root)
-        elif name.endswith(".bin"):
-            placed |= torch_zip.write_header(staging / name, tensors)
-        elif name.endswith(".msgpack"):
-            placed |= flax.write_header(staging / name, tensors)
-        else:
-            placed |= safetensors.write_header(staging / name, tensors, plan.target)
+        placed |= write_header(staging / name, tensors, plan.target, None if len(files) > 1 else root)
     if len(files) > 1:
         shards.write_index(staging / f"{job.weights}.index.json", files, plan.target, root)
     return placed

@@ -16,7 +16,7 @@ from converter.errors import ConfigError, TargetError, printable
 from converter.folder import manifest
 from converter.folder.chat_templates import is_chat_template
 from converter.folder.files import read_json, write_json
-from converter.folder.manifest import version
+from converter.folder.manifest import VERSION
 from converter.folder.records import SUMS, hash_file
 from converter.folder.staging import staged_file
 
@@ -70,7 +70,7 @@ def write_proof(folder: Path, verification: Mapping[str, Any]) -> Path:
 def _record_of(folder: Path, verification: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "verified_by": f"dual-encoder-converter {version()}",
+        "verified_by": f"dual-encoder-converter {VERSION}",
         "manifest_sha256": _manifest_sum(folder),
         "files": {name: _sum(folder / name, FORMAT) for name in _unhashed(folder)},
         "passed": verification["passed"],

@@ -6,7 +6,6 @@ sha256, which the Hub keeps and version 0.1 took.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,7 @@ def hash_file(path: Path, kinds: Iterable[str] = USUAL) -> FileRecord:
         path: the file.
         kinds: of ``SUMS``.
     """
-    digests, size = {kind: blake3.blake3() if kind == "blake3" else hashlib.sha256() for kind in kinds}, 0
+    digests, size = {kind: _digest(kind) for kind in kinds}, 0
     buffer = bytearray(_HASH_BYTES)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
@@ -55,6 +54,14 @@ def hash_file(path: Path, kinds: Iterable[str] = USUAL) -> FileRecord:
                 digest.update(memoryview(buffer)[:count])
             size += count
     return FileRecord(path.name, size, **{kind: digest.hexdigest() for kind, digest in digests.items()})
+
+
+def _digest(kind: str) -> Any:
+    if kind == "blake3":
+        return blake3.blake3()
+    import hashlib  # which loads OpenSSL
+
+    return hashlib.sha256()
 
 
 def file_record(path: Path) -> FileRecord:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -237,7 +236,7 @@ class _Staging:
         self._lock = FolderLock()
 
     def _name(self) -> Path:
-        return self._out.with_name(f".{self._out.name}{_MARK}{secrets.token_hex(6)}")
+        return self._out.with_name(f".{self._out.name}{_MARK}{os.urandom(6).hex()}")
 
     def make(self) -> None:
         """Makes and locks it; if a sweeper took it in between, another, for it may not be the only sweeper."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import logging
-import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.chat_templates import FOLDER, taken_of
-from converter.folder.files import MAX_CONFIG_BYTES, expanded, inside
+from converter.folder.files import MAX_CONFIG_BYTES
+from converter.folder.manifest import VERSION
 from converter.folder.sidecars import most_bytes
 from converter.folder.tokenizer_files import CONFIGS, SIDECARS, TOKENIZER_CONFIG, of_own_name
 from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
-from converter.hub.ids import COMMIT, Access, HubId, hub_id, is_id
+from converter.hub.ids import COMMIT, Access, HubId, is_id
+from converter.hub.obtained import Obtained
 from converter.hub.ranges import remote_file
 from converter.names.frameworks import CANONICAL
 from converter.names.layout_files import layout_file, layout_of_weights
@@ -40,38 +41,6 @@ _WAITS = (1.0, 3.0)
 # What an HTTP header can hold; clients complain of others by printing the token.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Obtained:
-    """A source on this disk.
-
-    Attributes:
-        path: the path that was given, of a folder with a modules.json the one that it leads to; or the weights file of
-            a snapshot in the cache.
-        label: what messages and results call it: the path, or ``id@revision`` as it was given.
-        hub: the id; None for a path.
-        commit: of the Hub; None for a path.
-        sha256: by name of a file, the sum that the Hub has recorded of it; empty for a path.
-        beside: names of the files that the Hub lists beside the weights; empty for a path.
-    """
-
-    path: Path
-    label: str
-    hub: str | None = None
-    commit: str | None = None
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    beside: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        """Where config.json lies."""
-        return self.path if self.path.is_dir() else self.path.parent
-
-    @property
-    def pinned(self) -> str:
-        """The source by what does not change: ``id@commit``, or the path."""
-        return self.label if self.hub is None else f"{self.hub}@{self.commit}"
 
 
 @dataclass(frozen=True)
@@ -100,30 +69,17 @@ class Snapshot:
         return self.unreached is not None
 
 
-def obtain(
-    source: str | os.PathLike[str],
-    framework: Wanted,
-    revision: str | None = None,
-    access: Access = Access(),  # noqa: B008 - frozen
-) -> Obtained:
-    """Gives a source as files on this disk, downloading what is needed of it.
+def obtain_from_hub(wanted: HubId, framework: Wanted) -> Obtained:
+    """Gives a model on the Hub as files on this disk, downloading what is needed of it.
 
     Args:
-        source: a path, or the id of a model on the Hub, ``id@revision`` too.
+        wanted: the model, and how the Hub is asked for it.
         framework: whose weights are wanted; None takes what there is.
-        revision: branch, tag or commit of an id.
-        access: how the Hub is asked.
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
         SourceError: no weights that could be used.
     """
-    source = expanded(source)
-    wanted = hub_id(source, revision)
-    if wanted is None:
-        path = Path(source)
-        return Obtained(model_folder(inside(path / access.within, path) if access.within else path), os.fspath(source))
-    wanted = replace(wanted, access=access)
     snapshot = find_snapshot(wanted)
     main = choose(snapshot, framework)
     weights = (main, *_shards(snapshot, main)) if main.endswith(shards.INDEX) else (main,)
@@ -442,13 +398,11 @@ def hub_api(access: Access = Access()) -> Any:  # noqa: B008 - frozen
     """
     from huggingface_hub import HfApi
 
-    from converter.folder.manifest import version
-
     if not isinstance(access.token, str):
         token()
     elif not _TOKEN.fullmatch(access.token):
         raise HubError("token= holds characters that no token has; copy it again, or leave it out and set HF_TOKEN")
-    return HfApi(token=access.token, library_name="dual-encoder-converter", library_version=version())
+    return HfApi(token=access.token, library_name="dual-encoder-converter", library_version=VERSION)
 
 
 def token() -> str | None:

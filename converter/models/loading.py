@@ -23,7 +23,7 @@ from converter.conversion.positions import POSITIONS, Positions, check_positions
 from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json
-from converter.hub.download import obtain
+from converter.hub.obtaining import obtain
 from converter.models.asking import hub_arguments
 from converter.models.assigning import assign, stored
 from converter.models.dtypes import AUTO, DTYPE_NAMES, take_dtype

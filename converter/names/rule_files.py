@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+import rename_rules
+
 Side = Literal["vision", "text"]
+_FOLDER = Path(rename_rules.__path__[0])  # importlib.resources takes 8 ms to be imported
 SIDES: tuple[Side, Side] = ("vision", "text")
 
 
@@ -60,9 +63,9 @@ def supported(side: Side) -> tuple[str, ...]:
 
 
 def _stems(folder: str) -> Iterator[str]:
-    names = (entry.name for entry in importlib.resources.files("rename_rules").joinpath(folder).iterdir())
+    names = (entry.name for entry in (_FOLDER / folder).iterdir())
     yield from sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def _text(path: str) -> str:
-    return importlib.resources.files("rename_rules").joinpath(f"{path}.toml").read_text("utf-8")
+    return (_FOLDER / f"{path}.toml").read_text("utf-8")

@@ -21,8 +21,8 @@ from converter.folder.files import expanded
 from converter.folder.manifest import Manifest, read_manifest
 from converter.folder.proof import write_proof
 from converter.folder.replacing import settle
-from converter.hub.download import obtain
 from converter.hub.ids import hub_id
+from converter.hub.obtaining import obtain
 from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights

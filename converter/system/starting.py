@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from pathlib import Path
 
-PACKAGES = (Path(__file__).resolve().parents[1], Path(str(importlib.resources.files("rename_rules"))).resolve())
+import rename_rules
+
+PACKAGES = (Path(__file__).resolve().parents[1], Path(rename_rules.__path__[0]).resolve())
 # Loads this very package and its rules, whatever interpreter runs it, without adding the folder they lie in to the path:
 # that folder may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
 LOAD = f"""

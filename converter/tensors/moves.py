@@ -11,7 +11,6 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -291,6 +290,7 @@ def in_parallel(
     """
     pending = iter(tasks)
     lock, stop = threading.Lock(), threading.Event()
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
@@ -302,17 +302,24 @@ def in_parallel(
                 done = task()
                 with lock:
                     advance(done)
-        except BaseException:
+        except BaseException as error:
             stop.set()
-            raise
+            errors.append(error)
 
-    with ThreadPoolExecutor(threads) as pool:
-        workers = [pool.submit(work) for _ in range(threads)]
-        try:
-            for worker in workers:
-                worker.result()
-        finally:
-            stop.set()
+    workers: list[threading.Thread] = []
+    try:
+        for _ in range(threads):
+            worker = threading.Thread(target=work, name="move")
+            worker.start()
+            workers.append(worker)
+        for worker in workers:
+            worker.join()
+    finally:  # also when this thread is interrupted
+        stop.set()
+        for worker in workers:
+            worker.join()
+    if errors:
+        raise errors[0]
 
 
 def extent_of(tensor: StoredTensor) -> Extent:

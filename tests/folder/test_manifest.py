@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from converter import pt2tf, tf2pt
 from converter.errors import TargetError
-from converter.folder.manifest import read_manifest, version
+from converter.folder.manifest import VERSION, read_manifest
 from converter.parity.files_and_weights import verify_files
 from converter.publishing.evidence import option_words
 from tests.tiny import FIXTURE, Arrays, load, write_tiny
@@ -52,7 +53,7 @@ def test_everything_in_it(tmp_path: Path) -> None:
     assert found.pop("tensors") == canonical(load(FIXTURE / "model.safetensors"))
     assert found == {
         "format": 2,
-        "made_by": f"dual-encoder-converter {version()}",
+        "made_by": f"dual-encoder-converter {VERSION}",
         "direction": "pt2tf",
         "source": {"path": "../../src", "files": [record(FIXTURE / "model.safetensors")]},
         "options": {"format": "h5", "dtype": "keep", "max_shard_size": None},
@@ -114,6 +115,11 @@ def test_either_sum_tells_a_changed_file(tmp_path: Path, kind: str) -> None:
     assert verify_files(out, read_manifest(out)).problems == (
         f"tf_model.h5 has a {said} sum that differs from the manifest",
     )
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == VERSION
 
 
 def test_a_config_from_elsewhere_is_in_it_by_name_alone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from converter import convert, inspect, pt2tf, push, tf2pt
 from converter.errors import HubError, SourceError, TargetError
-from converter.folder.manifest import version
+from converter.folder.manifest import VERSION
 from converter.folder.proof import read_proof, write_proof
 from converter.hub.explained import UPLOADED, explained
 from converter.names.families import JOINED, family
@@ -121,7 +121,7 @@ def test_the_card(hub: Hub, out: Path) -> None:
         == f"""{BEGIN}
 ## TensorFlow weights
 
-Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter {version()}`.
+Converted from [`{ID}`](https://huggingface.co/{ID}) at commit `{commit}` by `dual-encoder-converter {VERSION}`.
 
 All tensors match the source bit for bit, and all layer outputs are within tolerance: 18 values, 3 layer outputs of \
 1 batches, atol 0.0001, rtol 0 (pt\\|evil, float32, cpu (reference) against pt\\|evil, float32, cpu (candidate)). \

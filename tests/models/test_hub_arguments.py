@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from converter.errors import ConverterError, ModelError, SourceError
-from converter.hub.download import obtain
 from converter.hub.ids import Access
+from converter.hub.obtaining import obtain
 from converter.models.asking import hub_arguments
 from tests.hub.conftest import ID, cache, fetched, files_of, hub, offline, published  # noqa: F401 - fixtures
 from tests.hub.loopback import TOKEN, Hub
