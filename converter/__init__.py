@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from converter.conversion.engine import Conversion, pt2tf, tf2pt
     from converter.conversion.inspection import CheckpointInfo, inspect
     from converter.errors import ConverterError
+    from converter.exporting.export import export
+    from converter.exporting.results import Export, ExportVerification
+    from converter.exporting.verifying import verify_export
     from converter.models.auto import AutoTwoTower
     from converter.models.families.altclip import TFAltCLIPModel
     from converter.models.families.chinese_clip import TFChineseCLIPModel
@@ -44,6 +47,8 @@ _HOMES = {
     "CheckpointInfo": "converter.conversion.inspection",
     "Conversion": "converter.conversion.engine",
     "ConverterError": "converter.errors",
+    "Export": "converter.exporting.results",
+    "ExportVerification": "converter.exporting.results",
     "Publication": "converter.publishing.pushing",
     "Supported": "converter.names.listing",
     "SupportedFamily": "converter.names.listing",
@@ -60,12 +65,14 @@ _HOMES = {
     "VerifyOptions": "converter.parity.options",
     "combine": "converter.conversion.combining",
     "convert": "converter.conversion.anywhere",
+    "export": "converter.exporting.export",
     "inspect": "converter.conversion.inspection",
     "pt2tf": "converter.conversion.engine",
     "push": "converter.publishing.pushing",
     "record_reference": "converter.parity.verify",
     "tf2pt": "converter.conversion.engine",
     "verify": "converter.parity.verify",
+    "verify_export": "converter.exporting.verifying",
     "tf_to_pt_weight_rename": "converter.names.scopes",
     "towers": "converter.names.listing",
 }
@@ -75,6 +82,8 @@ __all__ = [
     "CheckpointInfo",
     "Conversion",
     "ConverterError",
+    "Export",
+    "ExportVerification",
     "Publication",
     "Supported",
     "SupportedFamily",
@@ -91,6 +100,7 @@ __all__ = [
     "VerifyOptions",
     "combine",
     "convert",
+    "export",
     "inspect",
     "pt2tf",
     "push",
@@ -99,6 +109,7 @@ __all__ = [
     "tf_to_pt_weight_rename",
     "towers",
     "verify",
+    "verify_export",
 ]
 
 

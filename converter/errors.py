@@ -14,11 +14,13 @@
     |-- TargetError             the output cannot be written where it was asked for
     |-- CheckError              the written file is not the source, bit for bit
     |-- ModelError              a model was asked for something it cannot do
+    |-- ExportError             a file for another runtime does not do what the model does, or cannot be run
     `-- ParityError             a comparison could not be carried out
         |-- OptionError             an option makes no sense, or contradicts another
         |-- NoReference             there is nothing to compare with
         `-- WorkerError             the environment is at fault: a process failed, crashed, hung or ran out of memory
-            `-- MissingPackage          a package is not installed
+            |-- MissingPackage          a package is not installed
+            `-- WorkerCrash             the process ended by a signal such as SIGSEGV or SIGABRT
 
 A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1, of an
 OptionError 2; of ``verify``, whose 1 says that the checkpoint differs, 3.
@@ -93,6 +95,10 @@ class ModelError(ConverterError, ValueError):
     """A model was asked for something it cannot do."""
 
 
+class ExportError(ConverterError):
+    """A file for another runtime cannot be run there, or does not do what the model does that it was made of."""
+
+
 class ParityError(ConverterError):
     """A comparison could not be carried out, or had nothing to compare."""
 
@@ -111,6 +117,10 @@ class WorkerError(ParityError):
 
 class MissingPackage(WorkerError):
     """A model could not be run because a package is not installed; the message says what to install."""
+
+
+class WorkerCrash(WorkerError):
+    """The process ended by a signal that its own code caused; of a file that somebody made, that may be on purpose."""
 
 
 def unreadable(where: Path | str, error: OSError) -> str:

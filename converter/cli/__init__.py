@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from converter.cli import conversions, listing, publishing, verifying
+from converter.cli import conversions, exporting, listing, publishing, verifying
 from converter.cli.group import Group
 from converter.cli.signals import run
 
@@ -34,6 +34,7 @@ for _command in (
     listing.towers,
     verifying.verify,
     verifying.reference,
+    exporting.export,
     publishing.push,
 ):
     cli.add_command(_command)

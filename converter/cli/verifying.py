@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from converter.cli.voice import is_verbose
 from converter.errors import ConverterError
 
 EQUAL, DIFFERENT, NOT_CHECKED = 0, 1, 3
+EXPORTED = "export.json"  # as converter.exporting.manifest calls it
 _COLOURS = {EQUAL: "green", DIFFERENT: "red", NOT_CHECKED: "yellow"}
 _STATUSES = {"passed": EQUAL, "failed": DIFFERENT, "not checked": NOT_CHECKED}
 
@@ -67,6 +68,8 @@ def verify(
 ) -> None:
     """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output.
 
+    Of a folder that `convert export` made, every file is run in its own runtime and compared with its golden file.
+
     Exit status: 0 equal, 1 different, 2 wrong usage, 3 not checked.
     """
     from converter.parity.options import VerifyOptions
@@ -74,6 +77,8 @@ def verify(
     from converter.parity.reports.terminal import verification_text
     from converter.parity.verify import verify as check
 
+    if (Path(out) / EXPORTED).is_file():
+        _verify_export(out, reference, weights_only, reports, options)
     for path in reports:
         check_report_path(path, Path(out))
     with stages("files") as progress:
@@ -95,6 +100,25 @@ def verify(
         if status != DIFFERENT:  # which is the worse news of the two
             raise
         print_refusal(type(error).__name__, str(error), error.next_step, status, as_json=False)
+    sys.exit(status)
+
+
+def _verify_export(
+    out: str, reference: str | None, weights_only: bool, reports: tuple[Path, ...], options: dict[str, Any]
+) -> NoReturn:
+    """The same of what `convert export` made, by its export.json and the golden file beside it."""
+    from converter.errors import OptionError
+    from converter.exporting.reports import verification_lines
+    from converter.exporting.verifying import verify_export
+
+    if reference is not None or weights_only or reports:
+        raise OptionError(
+            f"{out}: an export is verified by its own golden file; leave --reference, --weights-only and --report out"
+        )
+    with stages("files") as progress:
+        found = verify_export(out, seconds=options["seconds"], progress=progress)
+    status = _STATUSES[found.status]
+    show(found, verification_lines(found), _COLOURS[status])
     sys.exit(status)
 
 

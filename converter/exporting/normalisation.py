@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +17,8 @@ FILES = ("preprocessor_config.json", "processor_config.json")
 MAX_CHANNELS = 64
 _LARGEST = 1e30  # which float32 holds, with room for a product
 _RESCALE = 1 / 255
+# How far from a whole number a byte may be found, by the rounding of float32 values.
+_NEAR = 0.02
 Array = np.ndarray[Any, Any]
 
 
@@ -53,9 +55,33 @@ class Normalisation:
         scale, shift = self.scale_and_shift(pixels.shape[-1])
         return pixels.astype(np.float32) * scale + shift
 
+    def exact(self, pixels: Array) -> Array:
+        """Bytes with channels last, as the processor normalises them: its own steps, in float64, rounded once to float32."""
+        values = pixels.astype(np.float64) * self.rescale
+        return np.asarray((values - np.array(self.mean)) / np.array(self.std), np.float32)
+
+    def bytes_of(self, values: Array) -> Array | None:
+        """The bytes, channels last, of which ``exact`` gives such values; None where there are none."""
+        found = (values.astype(np.float64) * np.array(self.std) + np.array(self.mean)) / self.rescale
+        nearest = np.clip(np.rint(found), 0, 255)
+        return nearest.astype(np.uint8) if np.abs(found - nearest).max(initial=0) < _NEAR else None
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``export.json``."""
         return {"rescale": self.rescale, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, raw: Any, where: str = "normalisation") -> Self:
+        """Of what ``to_json`` gives, checked.
+
+        Raises:
+            ConfigError: it is not that.
+        """
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"{where} is {printable(repr(raw), 60)}; expected rescale, mean and std")
+        named = {"rescale_factor": raw.get("rescale"), "image_mean": raw.get("mean"), "image_std": raw.get("std")}
+        found = read_normalisation(named, where)
+        return cls(found.rescale, found.mean, found.std)
 
 
 def normalisation_of(folder: Path) -> Normalisation | None:

@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
 
 from converter.errors import ModelError
-from converter.exporting.savedmodel import write_saved_model
 from converter.exporting.signatures import signatures_of
+from converter.exporting.targets import TARGETS
 from converter.folder.files import expanded
+
+_OF_KERAS: Mapping[str, str] = MappingProxyType({"tf_saved_model": "savedmodel"})
 
 
 def export_model(model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
-    """Writes a model with two towers as a SavedModel with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
+    """Writes a model with two towers with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
 
-    Ids are int64, as tokenizers give them, and pixel values float32; the number of images, of texts and of tokens is
-    free, and images and texts may differ in number.
+    Pixel values are float32 and ids int64, as tokenizers give them (in LiteRT int32); the number of images, of texts and of
+    tokens is free, and images and texts may differ in number.
 
     Args:
         model: of any family.
-        path: folder to make.
-        format: ``"tf_saved_model"`` or ``"savedmodel"``.
+        path: to make: a folder, of LiteRT a file that ends in ``.tflite``.
+        format: ``"savedmodel"`` (Keras' ``"tf_saved_model"``) or ``"litert"``.
 
     Raises:
         ModelError: another format, or another backend than TensorFlow.
     """
-    if format not in ("tf_saved_model", "savedmodel"):
+    name = _OF_KERAS.get(format, format)
+    if name not in TARGETS:
         raise ModelError(
-            f"export cannot write {format!r}; expected 'tf_saved_model'. Leave format= out to get a SavedModel."
+            f"export cannot write {format!r}; expected {' or '.join(map(repr, (*TARGETS, *_OF_KERAS)))}. "
+            "Leave format= out to get a SavedModel."
         )
+    target, place = TARGETS[name], Path(expanded(path))
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
-            f"export writes a SavedModel with TensorFlow; the Keras backend is {keras.backend.backend()}. "
+            f"export writes a {target.label} with TensorFlow; the Keras backend is {keras.backend.backend()}. "
             "Save with save_pretrained, and export in a process with KERAS_BACKEND=tensorflow."
         )
+    if name == "litert" and place.suffix != ".tflite":
+        raise ModelError(f"{place}: the name of a LiteRT file ends in .tflite; choose another name")
     model.build()
-    write_saved_model(model, signatures_of(model), expanded(path))
+    target.write_to(place, model, signatures_of(model), "float32")

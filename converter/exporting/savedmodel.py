@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from converter.exporting.signatures import Signature, Written, tensor_specs
+from converter.exporting.signatures import Precision, Signature, Written, tensor_specs
+
+
+def write(model: Any, signatures: Sequence[Signature], folder: Path, precision: Precision) -> Written:
+    """As the other writers are called: float32 only, and the files as paths from where the folder lies."""
+    del precision
+    written = write_saved_model(model, signatures, folder)
+    return replace(written, files=tuple(Path(folder.name, file) for file in written.files))
 
 
 def write_saved_model(model: Any, signatures: Sequence[Signature], folder: str | os.PathLike[str]) -> Written:

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from keras import ops
 
-from converter.arguments import check_least
 from converter.errors import ModelError
 from converter.exporting.normalisation import Normalisation
+from converter.exporting.options import ExportOptions as ExportOptions
+from converter.exporting.options import Precision as Precision
 from converter.models.parts import unit
 
 Tensor = Any
-Precision = Literal["float32", "float16", "int8"]
-Pixels = Literal["float", "uint8"]
 Axis = str | int
 
 IMAGES, TEXTS, LENGTH, PATCHES = "images", "texts", "length", "patches"
@@ -28,31 +27,6 @@ PIXELS = "pixels"
 ENCODE_IMAGE, ENCODE_TEXT, SIMILARITY = "encode_image", "encode_text", "similarity"
 IMAGE_EMBEDS, TEXT_EMBEDS = "image_embeds", "text_embeds"
 LOGITS = ("logits_per_image", "logits_per_text")
-
-
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """What kind of file is wanted.
-
-    Attributes:
-        precision: of the weights; what is computed in float16 is the runtime's affair.
-        pixels: ``"float"``: images as the image processor gives them; ``"uint8"``: bytes, channels last, which the
-            graph rescales and normalises itself.
-        batch: so many images, and as many texts, in every call; None: any number.
-        length: so many tokens in every text; None: any number.
-
-    Raises:
-        ArgumentError: a number is less than 1.
-    """
-
-    precision: Precision = "float32"
-    pixels: Pixels = "float"
-    batch: int | None = None
-    length: int | None = None
-
-    def __post_init__(self) -> None:
-        check_least("batch", self.batch, 1)
-        check_least("length", self.length, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Vocabulary:
         positions: how many position embeddings there are.
         longest: the longest sequence that the positions allow.
         pads_left: whether outputs are defined where the padding is on the left.
+        reach: as ``longest``, however long that is.
     """
 
     size: int
@@ -43,6 +44,7 @@ class Vocabulary:
     positions: int
     longest: int
     pads_left: bool = True
+    reach: int = 0
 
 
 def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
@@ -72,13 +74,14 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
         pad = next((token for token in (pad, 0, 1) if token != end), pad)
     pads_left = pads_left and model_type not in rules.get("padded_right", ())
     within = tuple(sorted(token for token in special if token < size))
-    longest = min(MAX_SEQUENCE, positions - (counted_from + 1 if rules.get("positions_after_padding") else 0))
+    reach = positions - (counted_from + 1 if rules.get("positions_after_padding") else 0)
+    longest = min(MAX_SEQUENCE, reach)
     if len(within) == size or longest < 1:
         raise ParityError(
             f"text_config: a vocabulary of {size} and {positions} positions leave no room for a test text; correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in (defaults or fields) else 0
-    return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left)
+    return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left, reach)
 
 
 def _end_of_text(eos: int | None, size: int, literal: bool) -> tuple[int, bool]:

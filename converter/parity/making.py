@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from converter.errors import ParityError
 from converter.parity.batches import Batch
 from converter.parity.inputs import Vocabulary, image_shape, patch_side, read_vocabulary
 from converter.parity.taps import Array
@@ -48,6 +49,38 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
         _shortest(draw, text, images),
         _longest(draw, text, images),
     )
+
+
+def make_batches_of(
+    config: Mapping[str, Any], *, count: int | None = None, length: int | None = None, seed: int = 0
+) -> tuple[Batch, ...]:
+    """Makes three batches for a model whose shapes are fixed, of the kinds that it can be given.
+
+    Args:
+        config: a dual encoder's config.json.
+        count: of images and of texts in each batch; None: 3 and 2, 1 and 3, 1 and 1.
+        length: of each text; None: three lengths.
+        seed: as ``make_batches`` has it.
+
+    Returns:
+        Batches with ragged masks, with full masks, and with one position that counts.
+
+    Raises:
+        ParityError: as ``make_batches``; or the positions do not reach so far.
+    """
+    draw = np.random.Generator(np.random.PCG64(seed))
+    text, images = read_vocabulary(config), _Images(image_shape(config), patch_side(config))
+    if length is not None and length > text.longest:
+        raise ParityError(f"texts of {length} tokens; the model takes {text.longest} at most. Choose a smaller length.")
+    made = []
+    for kind, numbers, usual in (("ragged", (3, 2), 11), ("full", (1, 3), 9), ("shortest", (1, 1), 2)):
+        size = length or min(text.longest, usual)
+        pictures, texts = (count or number for number in numbers)
+        lengths = {"ragged": [max(1, size - 3 * row) for row in range(texts)], "full": [size] * texts}
+        ids, mask = _texts(draw, text, lengths.get(kind, [1] * texts), size)
+        title = f"{kind} masks, {pictures} images, {texts} texts of {size}"
+        made.append(Batch(title, {**_noise(draw, pictures, images), "input_ids": ids, "attention_mask": mask}))
+    return tuple(made)
 
 
 def _ragged(draw: np.random.Generator, text: Vocabulary, images: _Images, length: int) -> Batch:
@@ -137,7 +170,7 @@ def _noise(draw: np.random.Generator, count: int, images: _Images, *, masked: bo
     side = height // images.patch
     half, length = max(1, side // 2), side * side
     wide, tall, strip = (half, length // half), (max(1, length * 3 // 4 // half), half), (1, half)
-    shapes = np.array([wide, tall, strip][:count], np.int64)
+    shapes = np.array([(wide, tall, strip)[row % 3] for row in range(count)], np.int64)
     # Noise in the patches that do not count, too: nothing may come of it.
     patches = draw.standard_normal((count, length, channels * images.patch**2), dtype=np.float32)
     mask = (np.arange(length) < shapes.prod(axis=1, keepdims=True)).astype(np.int64)

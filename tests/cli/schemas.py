@@ -19,6 +19,7 @@ RESULTS = {
     "verify": "report",
     "reference": "recording",
     "push": "publication",
+    "export": "export",
     "towers": "towers",
 }
 

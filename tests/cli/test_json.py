@@ -104,7 +104,7 @@ def test_a_recording(convert: Convert, made: Path) -> None:
 def test_every_command_has_a_schema() -> None:
     assert sorted(RESULTS) == COMMANDS
     names = {path.name.removesuffix(".schema.json") for path in DOCS.glob("*.schema.json")}
-    assert names == {*RESULTS.values(), "error"}
+    assert names == {*RESULTS.values(), "error", "export-verification"}
     for name in names:
         assert schema(name)["properties"]["format"]["const"] == 1
         with pytest.raises(jsonschema.ValidationError):
@@ -143,6 +143,7 @@ REFUSED = {
     "verify": ("./none",),
     "reference": ("./none", "-o", "golden.safetensors"),
     "push": ("./none", "me/it"),
+    "export": ("./none", "out"),
 }
 
 

@@ -73,7 +73,14 @@ def test_wrong_words(call: Callable[[Path], Any], said: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-SOURCES = {"convert": FIXTURE, "pt2tf": FIXTURE, "inspect": FIXTURE, "record_reference": FIXTURE, "tf2pt": EXPECTED}
+SOURCES = {
+    "convert": FIXTURE,
+    "pt2tf": FIXTURE,
+    "inspect": FIXTURE,
+    "record_reference": FIXTURE,
+    "tf2pt": EXPECTED,
+    "export": FIXTURE,
+}
 OTHERS = {
     "vision": FIXTURE,
     "text": FIXTURE,
@@ -92,6 +99,7 @@ def test_every_parameter_of_every_function(name: str, tmp_path: Path, monkeypatc
     function = getattr(converter, name)
     hints = wrong.hints_of(function)
     right = {"source": SOURCES.get(name), "out": tmp_path / "out.safetensors", **OTHERS}
+    right |= {"to": "savedmodel"} if name == "export" else {}
     given = {parameter: value for parameter, value in right.items() if parameter in hints}
     tried = list(wrong.cases(function))
     assert {parameter for parameter, _, _ in tried} == set(hints)

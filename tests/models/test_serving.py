@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from converter.errors import ModelError
+from converter.exporting.targets import TARGETS
 from converter.models import AutoTwoTower
 from tests.models import reference
 from tests.models.conftest import Case, make_case
@@ -70,9 +71,10 @@ def test_a_process_without_us_gives_the_same(name: str, tmp_path: Path) -> None:
 
 def test_another_format_is_refused(one: Case, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        one.keras.export(tmp_path / "out", format="onnx")
+        one.keras.export(tmp_path / "out", format="torch")
     assert str(caught.value) == (
-        "export cannot write 'onnx'; expected 'tf_saved_model'. Leave format= out to get a SavedModel."
+        f"export cannot write 'torch'; expected {' or '.join(map(repr, TARGETS))} or 'tf_saved_model'. "
+        "Leave format= out to get a SavedModel."
     )
     assert not (tmp_path / "out").exists()
 

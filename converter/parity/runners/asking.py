@@ -58,7 +58,7 @@ def write_request(folder: Path, source: Path, batches: Sequence[Batch], options:
     return {"source": str(source), "inputs": str(inputs), "out": str(out), "options": options}
 
 
-def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) -> Batch:
+def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float, longest: int | None = None) -> Batch:
     """Has a reference worker put texts and pictures through a folder's tokenizer and image processor.
 
     Args:
@@ -66,6 +66,7 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
         folder: a checkpoint with its tokenizer and processor files.
         samples: what to put through them.
         seconds: time limit.
+        longest: how many tokens a text may have; None: as many as model and tokenizer allow.
 
     Raises:
         ParityError: there is no processor that can be loaded, or what it makes is not for the folder's model.
@@ -77,6 +78,7 @@ def ask_samples(worker: Worker, folder: Path, samples: Samples, seconds: float) 
             "title": samples.title,
             "texts": list(samples.texts),
             "pictures": [str(path) for path in samples.pictures],
+            "longest": longest,
             "out": str(out),
         }
         worker.ask(request, seconds)

@@ -19,12 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from converter.errors import MissingPackage, OptionError, ParityError, WorkerError, printable
+from converter.errors import MissingPackage, OptionError, ParityError, WorkerCrash, WorkerError, printable
 from converter.system.starting import LOAD
 
 LOG_LINES = 20
 _FATAL = "Fatal Python error"
 _POLL = 0.02
+_KILLED = 9  # SIGKILL, which Windows does not name
 _START = """
 import os, runpy, threading, time
 caller = os.getppid()
@@ -133,7 +134,7 @@ class Worker:
         Raises:
             ParityError: it refused.
             MissingPackage: a package that it needs is not installed.
-            WorkerError: it failed, crashed, ran out of memory or did not answer in time (then it is ended).
+            WorkerError: it failed, ran out of memory or did not answer in time (then it is ended); WorkerCrash: it crashed.
         """
         reply, self._waiting = self._waiting, None
         if reply is None:
@@ -142,7 +143,9 @@ class Worker:
         while not reply.exists():
             status = self._process.poll()
             if status is not None and not reply.exists():
-                raise WorkerError(f"{self.name}: {self._ended_for or _how_it_ended(status)}{self._log_tail()}")
+                crashed = status < 0 and status != -_KILLED and not self._ended_for
+                kind = WorkerCrash if crashed else WorkerError
+                raise kind(f"{self.name}: {self._ended_for or _how_it_ended(status)}{self._log_tail()}")
             if time.monotonic() > deadline:
                 self.end()
                 self._ended_for = (

@@ -29,7 +29,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``processor``, a folder with tokenizer and processor files; ``title``, ``texts``, ``pictures``
-            (paths) and ``out``, the file to write.
+            (paths), ``longest`` (tokens of a text, or None) and ``out``, the file to write.
 
     Raises:
         ParityError: the folder has no processor that can be loaded, or what it makes is not for the folder's model.
@@ -42,8 +42,9 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     tokenizer = _load(AutoTokenizer, "tokenizer", folder)
     processor = _load(AutoImageProcessor, "image processor", folder)
+    longest = min(read_vocabulary(config).longest, request.get("longest") or read_vocabulary(config).longest)
     made = {
-        **_tokenized(tokenizer, request["texts"], read_vocabulary(config).longest),
+        **_tokenized(tokenizer, request["texts"], longest),
         **_processed(processor, [Path(path) for path in request["pictures"]]),
     }
     write_recording(Recording({}, (sample_batch(request["title"], made, config),)), Path(request["out"]))

@@ -1,0 +1,36 @@
+"""What kind of file a person wants. No framework is imported for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from converter.arguments import check_least
+
+Precision = Literal["float32", "float16", "int8"]
+Pixels = Literal["float", "uint8"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What kind of file is wanted.
+
+    Attributes:
+        precision: of the weights; what is computed in float16 is the runtime's affair.
+        pixels: ``"float"``: images as the image processor gives them; ``"uint8"``: bytes, channels last, which the
+            graph rescales and normalises itself.
+        batch: so many images, and as many texts, in every call; None: any number.
+        length: so many tokens in every text; None: any number.
+
+    Raises:
+        ArgumentError: a number is less than 1.
+    """
+
+    precision: Precision = "float32"
+    pixels: Pixels = "float"
+    batch: int | None = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_least("batch", self.batch, 1)
+        check_least("length", self.length, 1)

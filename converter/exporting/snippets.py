@@ -1,0 +1,82 @@
+"""How each format is loaded, in the languages of its runtimes: short programs for a card. Those in Python are run in a test."""
+
+from __future__ import annotations
+
+from string import Template
+
+from converter.exporting.results import Export, ExportedFile
+from converter.exporting.targets import TARGETS
+
+_SAVED_MODEL = {
+    "python": """
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load("saved_model")
+images = np.zeros($image_shape, "$image_dtype")
+print(model.signatures["encode_image"]($image=tf.constant(images))["image_embeds"].numpy().shape)
+""",
+    "cpp": """
+#include <tensorflow/cc/saved_model/loader.h>
+
+tensorflow::SavedModelBundleLite bundle;
+TF_CHECK_OK(tensorflow::LoadSavedModel({}, {}, "saved_model", {"serve"}, &bundle));
+const auto& call = bundle.GetSignatures().at("encode_image");
+std::vector<tensorflow::Tensor> outputs;
+TF_CHECK_OK(bundle.GetSession()->Run({{call.inputs().at("$image").name(), images}},
+                                     {call.outputs().at("image_embeds").name()}, {}, &outputs));
+""",
+}
+_LITERT = {
+    "python": """
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+model = Interpreter("$file")
+images = np.zeros($image_shape, "$image_dtype")
+print(model.get_signature_runner("encode_image")($image=images)["image_embeds"].shape)
+""",
+    "kotlin": """
+import org.tensorflow.lite.Interpreter
+
+val model = Interpreter(java.io.File("$file"))
+val embeddings = arrayOf(FloatArray($width))
+model.runSignature(mapOf("$image" to images), mapOf("image_embeds" to embeddings), "encode_image")
+""",
+    "cpp": """
+#include "tensorflow/lite/core/interpreter_builder.h"
+#include "tensorflow/lite/core/kernels/register.h"
+#include "tensorflow/lite/core/model_builder.h"
+
+auto file = tflite::FlatBufferModel::BuildFromFile("$file");
+tflite::ops::builtin::BuiltinOpResolver operators;
+std::unique_ptr<tflite::Interpreter> model;
+tflite::InterpreterBuilder(*file, operators)(&model);
+auto* call = model->GetSignatureRunner("encode_image");
+call->ResizeInputTensor("$image", {$sizes});
+call->AllocateTensors();
+std::copy(images.begin(), images.end(), call->input_tensor("$image")->data.$member);
+call->Invoke();
+const float* embeddings = call->output_tensor("image_embeds")->data.f;
+""",
+}
+SNIPPETS: dict[str, dict[str, str]] = {"savedmodel": _SAVED_MODEL, "litert": _LITERT}
+
+
+def snippets(found: Export, one: ExportedFile) -> dict[str, str]:
+    """Programs by language; empty for a format of which none is told.
+
+    Those in Python run in the export's folder as they stand. They encode one picture, or as many as a static shape has.
+    """
+    image = one.signatures["encode_image"]["inputs"][0]
+    shape = tuple(1 if size is None else size for size in image["shape"])
+    words = {
+        "image": image["name"],
+        "image_shape": str(shape),
+        "image_dtype": image["dtype"],
+        "sizes": ", ".join(map(str, shape)),
+        "member": "uint8" if image["dtype"] == "uint8" else "f",
+        "file": TARGETS[one.format].places(found.options.precision)[0],
+        "width": str(one.signatures["encode_image"]["outputs"][0]["axes"][-1]),
+    }
+    return {name: Template(text).substitute(words) for name, text in SNIPPETS.get(one.format, {}).items()}

@@ -1,0 +1,99 @@
+"""What there is to export to: a row for each format. Decides what its files are called and which modules write and run them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from converter.exporting.options import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A format.
+
+    Attributes:
+        name: as ``--to`` takes it.
+        label: for people.
+        writer: ``"module:function"``, imported in the process that writes; called with the model, its signatures, the
+            path of ``place`` (of several, the export's folder) and the precision, it returns a ``Written`` whose paths
+            are from the export's folder.
+        runner: module of the process that runs the files.
+        place: what the runner opens, by precision: a file or folder of the export, or several by signature.
+        precisions: that it can have.
+        memory: peak of writing, in multiples of the float32 weights; measured with ViT-B/32 and BERT-base.
+        weights: ``"module:function"`` that compares the file's weights with the checkpoint's, bit for bit, where the
+            format keeps them by name: called with the path of ``place``, what ``export.json`` says of the files, and the
+            checkpoint, it returns problems and how many were compared.
+    """
+
+    name: str
+    label: str
+    writer: str
+    runner: str
+    place: Mapping[Precision, str | Mapping[str, str]]
+    memory: float
+    weights: str | None = None
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What its weights may be."""
+        return tuple(self.place)
+
+    def places(self, precision: Precision) -> tuple[str, ...]:
+        """Every file and folder that the runner opens."""
+        place = self.place[precision]
+        return (place,) if isinstance(place, str) else tuple(place.values())
+
+    def opened(self, folder: Path, precision: Precision) -> str | dict[str, str]:
+        """The same for a request to the runner: full paths."""
+        place = self.place[precision]
+        return str(folder / place) if isinstance(place, str) else {key: str(folder / one) for key, one in place.items()}
+
+    def shown(self, precision: Precision) -> str:
+        """What messages call it."""
+        return Path(self.places(precision)[-1]).name
+
+    def write(self, model: Any, signatures: Sequence[Any], folder: Path, precision: Precision) -> Any:
+        """Has the writer make the files in a folder; paths of ``Written.files`` are from there."""
+        place = self.place[precision]
+        return self.write_to(folder / place if isinstance(place, str) else folder, model, signatures, precision)
+
+    def write_to(self, path: Path, model: Any, signatures: Sequence[Any], precision: Precision) -> Any:
+        """The same at a path of one's own, as ``writer`` takes it."""
+        return _imported(self.writer)(model, signatures, path, precision)
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        target.name: target
+        for target in (
+            Target(
+                name="savedmodel",
+                label="SavedModel",
+                writer="converter.exporting.savedmodel:write",
+                runner="converter.exporting.runners.savedmodel",
+                place={"float32": "saved_model"},
+                memory=3.0,
+            ),
+            Target(
+                name="litert",
+                label="LiteRT",
+                writer="converter.exporting.litert:write_litert",
+                runner="converter.exporting.runners.litert",
+                place={"float32": "model.tflite", "float16": "model_fp16.tflite", "int8": "model_int8.tflite"},
+                memory=9.0,
+            ),
+        )
+    }
+)

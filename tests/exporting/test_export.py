@@ -1,0 +1,226 @@
+"""An export: what is in it, that it verifies again without the source, and that what is not the model is never left."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from converter.errors import ExportError, OptionError, TargetError
+from converter.exporting import running
+from converter.exporting.checking import figures
+from converter.exporting.export import export
+from converter.exporting.manifest import SHA256, read_export
+from converter.exporting.results import Export
+from converter.exporting.snippets import snippets
+from converter.exporting.targets import TARGETS
+from converter.exporting.verifying import verify_export
+from converter.folder.records import hash_file
+from tests.cli.conftest import Convert
+from tests.cli.conftest import convert as convert  # a fixture
+from tests.cli.schemas import validated
+from tests.exporting.conftest import FIXTURE, edited
+
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("about TensorFlow's graphs", allow_module_level=True)
+
+
+@pytest.fixture
+def copy(made: Export, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made.folder, tmp_path / "app"))
+
+
+def test_what_is_in_it(made: Export) -> None:
+    text = (made.folder / "export.json").read_text("utf-8")
+    assert validated(text, "export") == json.loads(json.dumps(made.to_json()))
+    assert str(made.folder.parent) not in text and str(FIXTURE.parent) not in text
+    recorded = read_export(made.folder)
+    assert {file.path: file.sha256 for file in recorded.files} == {
+        path.relative_to(made.folder).as_posix(): hash_file(path, SHA256).sha256
+        for path in made.folder.rglob("*")
+        if path.is_file() and path.name != "export.json"
+    }
+    assert made.source["files"][0]["sha256"] == hash_file(FIXTURE / "model.safetensors", SHA256).sha256
+    assert made.limits == {
+        "vocabulary": 137, "longest_text": 64, "channels": 3, "image_size": [40, 40], "patch_size": None,
+    }  # fmt: skip
+    for name in ("tokenizer.json", "processor_config.json", "config.json"):
+        assert (made.folder / name).is_file()
+
+
+def test_what_was_compared(made: Export) -> None:
+    """All of both embeddings and of the logits, but for the one batch that has positions of its own."""
+    with safe_open(made.folder / "reference.safetensors", "numpy") as file:
+        names = list(file.keys())
+        lengths = {file.get_slice(name).get_shape()[1] for name in names if name.endswith("input_ids")}
+        counts = {file.get_slice(name).get_shape()[0] for name in names if name.endswith("pixel_values")}
+    assert len(lengths) >= 3 and len(counts) == 3
+    for one in made.exported:
+        assert one.check.given == {"similarity": 4, "encode_image": 5, "encode_text": 4}
+        assert {name: list(why.values()) for name, why in one.check.not_given.items()} == {
+            name: ["position_ids is no input"] for name in ("similarity", "encode_text")
+        }
+        assert len(one.check.figures) == 6
+        for figure in one.check.figures:
+            assert figure.problem == "" and 0 < (figure.greatest or 0) <= (figure.allowed or 0) <= 1e-3
+            assert figure.compared > 10
+        assert set(one.check.milliseconds) == {"image of 1", "image of 8", "text of 1", "text of 8"}
+
+
+def test_wrong_inputs_are_refused_or_said_not_to_be(made: Export) -> None:
+    kinds = {"id past the vocabulary", "negative id", "empty batch", "text too long"}
+    card = (made.folder / "README.md").read_text("utf-8")
+    for one in made.exported:
+        assert one.wrong_inputs.keys() == kinds
+        assert one.wrong_inputs["text too long"] == one.wrong_inputs["id past the vocabulary"] == "refused"
+        for kind, answer in one.wrong_inputs.items():
+            assert f"{TARGETS[one.format].label}: {answer}" in next(
+                line for line in card.splitlines() if f"`{kind}`" in line
+            )
+
+
+def test_python_of_the_card(made: Export, tmp_path: Path) -> None:
+    """As it stands in the card, in a process without this package, in the export's folder."""
+    card = (made.folder / "README.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == sum("python" in snippets(made, one) for one in made.exported) > 0
+    for block in blocks:
+        program = "import sys; sys.modules['converter'] = None\n" + block
+        run = subprocess.run(
+            [sys.executable, "-c", program], cwd=made.folder, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.split("\n")[0] == "(1, 28)"
+
+
+def test_verified_again(convert: Convert, copy: Path) -> None:
+    run = convert("verify", copy, "--json")
+    found = validated(run.out, "export-verification")
+    assert (run.status, found["status"], found["passed"]) == (0, "passed", True)
+    assert [finding["part"] for finding in found["findings"]] == ["files", *(f"outputs of {name}" for name in TARGETS)]
+    assert all(finding["compared"] > 5 for finding in found["findings"])
+
+
+def test_a_file_that_changed_is_not_run(convert: Convert, copy: Path) -> None:
+    with (copy / "saved_model" / "saved_model.pb").open("ab") as file:
+        file.write(b" ")
+    run = convert("verify", copy)
+    assert run.status == 1
+    assert "saved_model/saved_model.pb: sha256 differs from export.json." in run.out
+    assert "not run, since saved_model/saved_model.pb differ" in run.out
+
+
+def test_a_file_that_is_no_model_fails(copy: Path) -> None:
+    """Even where export.json has its sum: the runtime's own words."""
+    file = copy / "saved_model" / "saved_model.pb"
+    file.write_bytes(b"\xff" * 500)
+
+    def change(raw: dict) -> None:
+        (record,) = (one for one in raw["exports"][0]["files"] if one["name"] == "saved_model/saved_model.pb")
+        record.update(size=500, sha256=hash_file(file, SHA256).sha256)
+
+    edited(copy, change)
+    found = verify_export(copy)
+    assert found.status == "failed"
+    assert "cannot be opened" in found.findings[1].problems[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "status", "said"),
+    [
+        ("tests.exporting.crashing", "failed", "crashed with SIGABRT"),
+        ("tests.exporting.lacking", "not checked", "cannot be started"),
+    ],
+    ids=["the runtime crashes", "the runtime is missing"],
+)
+def test_a_runtime_that_does_not_answer(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, module: str, status: str, said: str
+) -> None:
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setattr(running, "ENVIRONMENT", {**running.ENVIRONMENT, "PYTHONPATH": root})
+    for target in TARGETS.values():
+        monkeypatch.setattr(type(target), "runner", property(lambda _: module))
+    found = verify_export(copy)
+    assert found.status == status
+    assert all(said in finding.problems[0] for finding in found.findings[1:])
+
+
+def test_nothing_is_left_of_what_is_not_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "EMBEDDINGS_ATOL", 1e-12)
+    with pytest.raises(ExportError) as caught:
+        export(FIXTURE, tmp_path / "deep" / "app")
+    lines = str(caught.value).splitlines()
+    assert lines[-1] == "Nothing was written: the files are not the model."
+    assert re.fullmatch(r"saved_model: encode_image: image_embeds: max abs diff \S+, allowed 1e-12", lines[2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_in_fixed_shapes_by_a_golden_file(made: Export, tmp_path: Path) -> None:
+    """PyTorch is not asked: its interpreter is one that there is not. Pictures of noise are no bytes."""
+    nobody = {"reference": made.folder / "reference.safetensors", "reference_python": tmp_path / "none"}
+    found = export(FIXTURE, tmp_path / "golden", length=None, **nobody)  # type: ignore[arg-type]
+    assert found.reference == made.reference
+    with pytest.raises(
+        ExportError, match="similarity was not compared: no batch can be given to it .its pictures are no"
+    ):
+        export(FIXTURE, tmp_path / "bytes", pixels="uint8", **nobody)  # type: ignore[arg-type]
+    static = export(FIXTURE, tmp_path / "static", pixels="uint8", batch=2, length=8)
+    (one,) = static.exported
+    assert one.check.given == {"similarity": 3, "encode_image": 3, "encode_text": 3} and not one.check.not_given
+    assert one.signatures["encode_image"]["inputs"][0]["shape"] == [2, 40, 40, 3]
+    assert verify_export(static.folder).passed
+
+    def swap(raw: dict) -> None:
+        raw["normalisation"]["mean"], raw["normalisation"]["std"] = (
+            raw["normalisation"][key] for key in ("std", "mean")
+        )
+
+    edited(static.folder, swap)
+    found_again = verify_export(static.folder)
+    assert found_again.status == "failed" and "pictures are no bytes" in found_again.findings[1].problems[0]
+
+
+def test_real_pictures_and_texts_are_judged(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "pictures", samples)
+    (samples / "texts.txt").write_text("una croce verde\nun cerchio rosso\ndue strisce nere\n", "utf-8")
+    found = export(FIXTURE, tmp_path / "app", samples=samples, pixels="uint8")
+    kept = {quality.side: quality for quality in found.exported[0].check.quality}
+    assert kept.keys() == {"image", "text"} and kept["text"].count == 3
+    assert all(quality.cosine_min > 0.999999 and quality.top1 in (None, 1.0) for quality in kept.values())
+
+
+def test_an_existing_folder_is_refused(made: Export, convert: Convert) -> None:
+    with pytest.raises(TargetError, match="exists already"):
+        export(FIXTURE, made.folder)
+    run = convert("export", FIXTURE, made.folder, "--json")
+    assert validated(run.out, "error")["error"]["exit_status"] == run.status == 1
+
+
+def test_the_page(made: Export) -> None:
+    from converter.exporting.reports import export_lines, export_page
+
+    page = export_page(made)
+    assert all(f"<td>{name}</td>" in page for name in TARGETS) and "max abs diff" in page and "<script" not in page
+    lines = list(export_lines(made, verbose=True))
+    assert lines[0].endswith("float32: every file was run and is the model") and lines[-1].startswith(
+        "next: convert verify"
+    )
+    assert np.char.count(lines, "encode_image").sum() >= len(TARGETS)
+
+
+def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="texts and images to 'convert reference'"):
+        golden = tmp_path / "g.safetensors"
+        golden.touch()
+        export(FIXTURE, tmp_path / "app", samples=tmp_path, reference=golden)
