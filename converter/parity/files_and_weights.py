@@ -143,7 +143,7 @@ def _against_source(ours: TensorReader, theirs: TensorReader, recorded: Manifest
             return
         one, other = ours.read(name), cast(theirs.read(name), asked)
         if one.shape != other.shape or not same_bits(one, np.ascontiguousarray(other)):
-            problems[name] = f"{name} differs{_where(one, other)}"
+            problems[name] = f"{name} differs{where_they_differ(one, other)}"
 
     for_each(ours, compare)
     return [problems[name] for name in ours.names if name in problems]
@@ -171,7 +171,8 @@ def _asked(stored: str, recorded: Manifest | None, has_bfloat16: bool) -> str:
     return wanted if has_bfloat16 or wanted != "bfloat16" else "float32"
 
 
-def _where(one: Array, other: Array) -> str:
+def where_they_differ(one: Array, other: Array) -> str:
+    """How two arrays of one dtype differ, in words that follow ``differs``; ``other`` is what should be."""
     if one.shape != other.shape:
         return f": its shape is {one.shape}, the source's {other.shape}"
     ours, theirs = one.reshape(-1), other.reshape(-1)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 NAMES = (
     "safetensors", "archive", "hdf5", "bundle", "graph", "flax", "index", "modules", "config", "open_clip",
-    "manifest", "golden",
+    "manifest", "golden", "onnx",
 )  # fmt: skip
 _PROGRESS = re.compile(r"#(\d+)\s.*?cov: (\d+) ft: (\d+)(?: corp: (\d+))?")
 _MOST_FOUND = 20

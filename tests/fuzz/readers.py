@@ -21,6 +21,7 @@ from converter.checkpoints.wire import UnsoundMessage
 from converter.conversion.other_layouts import theirs_of
 from converter.conversion.plan import make_plan
 from converter.errors import ConverterError, CorruptCheckpoint
+from converter.exporting.onnx_file import read_onnx
 from converter.folder.files import json_bytes
 from converter.folder.manifest import read_manifest
 from converter.names.configs import TwoTowerConfig, check_config, read_config
@@ -292,6 +293,21 @@ def _read_golden(path: Path) -> None:
         assert np.isfinite(batch.inputs["pixel_values"]).all()
 
 
+def _read_onnx(path: Path) -> None:
+    found = read_onnx(path)
+    beside = path.with_name("weights.safetensors")
+    for value in (*found.inputs, *found.outputs):
+        assert all(isinstance(axis, str) or axis >= 0 for axis in value.axes)
+    assert all(count > 0 for count in found.operators.values())
+    _check_extents(Checkpoint("tf", "weights", found.weights, (beside,)), beside)
+
+
+def _prepare_onnx(folder: Path) -> None:
+    """Weights as the seeds have them, and a link that leads out."""
+    (folder / "weights.safetensors").write_bytes(bytes(64))
+    (folder / "out").symlink_to("/etc/passwd")
+
+
 def _check_extents(checkpoint: Checkpoint, path: Path) -> None:
     """Every tensor has a dtype and sizes, and as many bytes as these ask for, inside its file."""
     size = path.stat().st_size
@@ -348,4 +364,5 @@ READERS: dict[str, Reader] = {
     "open_clip": Reader("open_clip_config.json", seeds.open_clip_configs, mutators.mutate_json, _read_open_clip),
     "manifest": Reader("conversion.json", seeds.manifests, mutators.mutate_json, _read_manifest, _prepare_manifest),
     "golden": Reader("golden.safetensors", seeds.golden_files, mutators.mutate_safetensors, _read_golden),
+    "onnx": Reader("model.onnx", seeds.onnx_files, mutators.mutate_bytes, _read_onnx, _prepare_onnx),
 }

@@ -17,6 +17,7 @@ from converter.parity.runners.golden import write_recording
 from tests import bundles
 from tests.archives import Call, Named, dump, ordered, storage, tensor
 from tests.compat.towers import ALL_TEXT, ALL_VISION, FAMILIES
+from tests.exporting import onnx_bytes
 from tests.flax_files import chunked, nest, pack
 from tests.fuzz.mutators import write_entries
 from tests.hdf5_files import write_h5
@@ -349,3 +350,13 @@ def golden_files() -> Iterator[bytes]:
 def small_archive() -> bytes:
     """The first archive: tensors ``a`` and ``b``."""
     return next(archives())
+
+
+def onnx_files() -> Iterator[bytes]:
+    """Weights beside the file and inside it, a body, and operators of other domains."""
+    held = onnx_bytes.tensor("w", 1, (2, 3), onnx_bytes.external("weights.safetensors", 8, 24))
+    inside = onnx_bytes.tensor("c", 7, (2,), [(9, bytes(16))])
+    loop = onnx_bytes.node("Loop", [(6, [(1, onnx_bytes.node("Add")), (5, inside)])])
+    yield onnx_bytes.model([held, inside], (1, loop), (1, onnx_bytes.node("Gelu", domain="com.microsoft")))
+    yield onnx_bytes.model([onnx_bytes.tensor("w", 10, (), onnx_bytes.external("weights.safetensors", 0, ""))])
+    yield onnx_bytes.model([])
