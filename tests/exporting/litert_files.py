@@ -22,9 +22,18 @@ SECONDS = 120
 FREE = ExportOptions()
 
 
-def write(case: Case, file: Path, options: ExportOptions = FREE, normalisation: Normalisation | None = None) -> Written:
+def write(
+    case: Case,
+    file: Path,
+    options: ExportOptions = FREE,
+    normalisation: Normalisation | None = None,
+    only: str | None = None,
+) -> Written:
+    """Writes a file of all signatures, or to save time of one."""
     case.keras.build()
-    return write_litert(case.keras, signatures_of(case.keras, options, normalisation), file, options.precision)
+    signatures = signatures_of(case.keras, options, normalisation)
+    chosen = [signature for signature in signatures if only in (None, signature.name)]
+    return write_litert(case.keras, chosen, file, options.precision)
 
 
 def opened(worker: Worker, file: Path) -> dict[str, Any]:

@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import mmap
 import statistics
 import struct
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Session:
 
     def __init__(self) -> None:
         self.runners: dict[str, Any] = {}
+        self.inputs: dict[str, dict[str, dict[str, Any]]] = {}
         self.path = ""
         self.heard = ""
 
@@ -75,23 +76,14 @@ class Session:
         self.runners, self.path, self.heard = {}, path.name, ""
         data = _mapped(path)
         limit_memory(MAX_WORKING_BYTES + 4 * len(data), mapped_memory())
-        interpreter = self._asked(lambda: Interpreter(model_path=str(path), num_threads=threads), "cannot be opened")
-        names = self._asked(interpreter.get_signature_list, "cannot be opened")
-        self.runners = {
-            name: self._asked(partial(interpreter.get_signature_runner, name), "cannot be opened") for name in names
-        }
-        try:
+        with self._refusing("cannot be opened"):
+            interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self.runners = {name: interpreter.get_signature_runner(name) for name in interpreter.get_signature_list()}
+            self.inputs = {name: _described(runner.get_input_details()) for name, runner in self.runners.items()}
+            outputs = {name: _described(runner.get_output_details()) for name, runner in self.runners.items()}
             graph = read_graph(data)
-        except (struct.error, LookupError, ValueError, TypeError, AttributeError):
-            raise ParityError(f"{self.path}: damaged; export again") from None
         return {
-            "signatures": {
-                name: {
-                    "inputs": {key: _described(one) for key, one in runner.get_input_details().items()},
-                    "outputs": {key: _described(one) for key, one in runner.get_output_details().items()},
-                }
-                for name, runner in self.runners.items()
-            },
+            "signatures": {name: {"inputs": self.inputs[name], "outputs": outputs[name]} for name in self.runners},
             "operators": graph.operators,
             "axes": graph.axes,
             "runtime": graph.least,
@@ -109,11 +101,12 @@ class Session:
             raise ParityError(
                 f"{self.path}: has no signature {printable(signature)!r}, but {listed(list(self.runners))}"
             )
-        details = runner.get_input_details()
-        if inputs.keys() != details.keys():
-            raise ParityError(f"{self.path}: {signature} takes {listed(sorted(details))}; got {listed(sorted(inputs))}")
-        given = {name: self._fitting(name, array, details[name]) for name, array in inputs.items()}
-        found = self._asked(lambda: runner(**given), f"{signature} failed")
+        takes = self.inputs[signature]
+        if inputs.keys() != takes.keys():
+            raise ParityError(f"{self.path}: {signature} takes {listed(sorted(takes))}; got {listed(sorted(inputs))}")
+        given = {name: self._fitting(name, array, takes[name]) for name, array in inputs.items()}
+        with self._refusing(f"{signature} failed"):
+            found = runner(**given)
         return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
     def time(self, signature: str, inputs: Mapping[str, Array], runs: int) -> float:
@@ -126,8 +119,7 @@ class Session:
             taken.append(time.perf_counter() - start)
         return statistics.median(taken) * 1e3
 
-    def _fitting(self, name: str, array: Array, detail: Mapping[str, Any]) -> Array:
-        wanted = _described(detail)
+    def _fitting(self, name: str, array: Array, wanted: Mapping[str, Any]) -> Array:
         # LiteRT resizes whatever it is given, and may give numbers for what the file is not for.
         fits = len(array.shape) == len(wanted["shape"]) and all(
             size in (None, found) for size, found in zip(wanted["shape"], array.shape, strict=True)
@@ -139,10 +131,11 @@ class Session:
             raise ParityError(f"{self.path}: {name} holds numbers that {wanted['dtype']} cannot; expected ids")
         return cast
 
-    def _asked(self, call: Callable[[], Any], said: str) -> Any:
+    @contextlib.contextmanager
+    def _refusing(self, said: str) -> Iterator[None]:
         try:
-            return call()
-        except (ValueError, RuntimeError) as error:
+            yield
+        except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, struct.error) as error:
             # LiteRT says again whatever it has said of the file before.
             heard, self.heard = self.heard, str(error)
             raise ParityError(f"{self.path}: {said}: {printable(self.heard.removeprefix(heard), 300)}") from None
@@ -171,10 +164,18 @@ def _mapped(path: Path) -> mmap.mmap:
     return data
 
 
-def _described(detail: Mapping[str, Any]) -> dict[str, Any]:
+def _described(details: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     # A scalar has neither; a file whose shapes are all known has no signature of them.
-    shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
-    return {"shape": [None if size < 0 else int(size) for size in shape], "dtype": np.dtype(detail["dtype"]).name}
+    shapes = {
+        key: one["shape_signature"] if len(one["shape_signature"]) else one["shape"] for key, one in details.items()
+    }
+    return {
+        key: {
+            "shape": [None if size < 0 else int(size) for size in shape],
+            "dtype": np.dtype(details[key]["dtype"]).name,
+        }
+        for key, shape in shapes.items()
+    }
 
 
 def _load() -> Callable[[dict[str, Any]], dict[str, Any]]:
