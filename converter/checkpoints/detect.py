@@ -7,7 +7,15 @@ from pathlib import Path
 
 from converter.checkpoints import bundle_index, bundles, kinds, modules, shards
 from converter.checkpoints.remote import RemoteFile
-from converter.errors import CorruptCheckpoint, SourceError, UnsupportedContainer, WrongFramework, listed, reading
+from converter.errors import (
+    CorruptCheckpoint,
+    SourceError,
+    UnsupportedContainer,
+    WrongFramework,
+    listed,
+    quoted,
+    reading,
+)
 from converter.folder.files import inside
 from converter.folder.replacing import settle
 from converter.folder.tokenizer_files import CONFIGS
@@ -119,6 +127,9 @@ def read_header(path: Path) -> Checkpoint:
     if not head:
         raise CorruptCheckpoint(f"{path}: an empty file; download or save it again")
     if (text := kinds.page_or_text(head)) is not None and path.suffix not in _OWN_TEXT:
+        like = path.name.lower().endswith((*LIKE_WEIGHTS, ".safetensors"))
+        if not like and not isinstance(path, RemoteFile) and held(path.parent):
+            raise SourceError(f"{path}: not weights, but a file beside them; name the folder, {quoted(path.parent)}")
         raise CorruptCheckpoint(f"{path}: {text}")
     from converter.checkpoints import foreign
 

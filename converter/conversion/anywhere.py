@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from converter.arguments import checked
 from converter.conversion.engine import Config, Conversion, run_conversion, sums_asked
@@ -13,6 +12,7 @@ from converter.conversion.positions import Positions
 from converter.conversion.sources import Source
 from converter.conversion.writing import Progress
 from converter.errors import TargetError
+from converter.folder.files import out_folder
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.names.layout_files import OWN
 from converter.specs import Framework
@@ -88,5 +88,5 @@ def convert(
     }
     sums = sums_asked(sha256, check)
     return run_conversion(
-        None, to, source, revision, Path(out), config, options, overwrite, check, dry_run, progress, sums=sums
+        None, to, source, revision, out_folder(out), config, options, overwrite, check, dry_run, progress, sums=sums
     )

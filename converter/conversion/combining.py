@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
 from converter.errors import ConfigError, UnsupportedTower
-from converter.folder.files import expanded, identities, identity
+from converter.folder.files import expanded, identities, identity, out_folder
 from converter.folder.staging import check_out, explained
 from converter.hub.obtained import Obtained
 from converter.hub.obtaining import obtain
@@ -76,7 +75,7 @@ def combine(
     """
     check_least("projection_dim", projection_dim, 1)
     check_least("seed", seed, 0)
-    vision, text, out = expanded(vision), expanded(text), Path(expanded(out))
+    vision, text, out = expanded(vision), expanded(text), out_folder(out)
     weights_file(target, format or default_format(target))
     check_out(out, None, overwrite)  # before anything is downloaded
     family = joined()

@@ -19,7 +19,7 @@ from converter.conversion.positions import Positions, check_positions, tell_posi
 from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
-from converter.folder.files import Identity, expanded
+from converter.folder.files import Identity, expanded, out_folder
 from converter.folder.records import SUMS, USUAL, FileRecord
 from converter.folder.replacing import check_replaced, outlook, settle
 from converter.folder.sidecars import lies_beside, sidecars_of
@@ -169,7 +169,7 @@ def pt2tf(
         "tf",
         source,
         revision,
-        Path(out),
+        out_folder(out),
         config,
         options,
         overwrite,
@@ -225,7 +225,7 @@ def tf2pt(
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
     sums = sums_asked(sha256, check)
     return run_conversion(
-        "tf", "pt", source, revision, Path(out), config, options, overwrite, check, dry_run, progress, sums=sums
+        "tf", "pt", source, revision, out_folder(out), config, options, overwrite, check, dry_run, progress, sums=sums
     )
 
 
@@ -278,7 +278,7 @@ def run_conversion(
         # where it lay would say more of a machine than of a checkpoint
         config = expanded(config)
         options = {**options, "config": Path(config).name}
-    source, out = expanded(source), Path(expanded(out))
+    source, out = expanded(source), out_folder(out)
     with explained(out):
         if dry_run and overwrite and out.is_dir():
             settle(out)
@@ -413,7 +413,7 @@ def write_tensors(
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     said = replace(check_config(config), processor=processor)
-    job = _plan_job(target, Path(label), Path(expanded(out)), held, said, options, progress)
+    job = _plan_job(target, Path(label), out_folder(out), held, said, options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     beside = tuple(name for folder in sidecars for name in lies_beside(folder) if name not in _names(before))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {}, beside=beside)

@@ -14,6 +14,27 @@ from converter.names.rules import TensorRule
 from converter.specs import Checkpoint
 
 _ADAPTED = re.compile(r"(^|\.)(base_layer|lora_\w+|modules_to_save|original_module)(\.|$)")
+# Parameters that a weight is computed from while the model runs, what made them, and what ends it, as torch 2 has it.
+_COMPUTED = {
+    r"\.parametrizations\.weight\.": (
+        "a weight is computed from others (torch.nn.utils.parametrize)",
+        "[torch.nn.utils.parametrize.remove_parametrizations(m, 'weight') for m in model.modules() if "
+        "torch.nn.utils.parametrize.is_parametrized(m, 'weight')]",
+    ),
+    r"\.weight_mask$": (
+        "a weight is pruned (torch.nn.utils.prune)",
+        "import torch.nn.utils.prune; "
+        "[torch.nn.utils.prune.remove(m, 'weight') for m in model.modules() if hasattr(m, 'weight_mask')]",
+    ),
+    r"\.weight_u$": (
+        "a weight is computed from others (spectral_norm)",
+        "[torch.nn.utils.remove_spectral_norm(m) for m in model.modules() if hasattr(m, 'weight_u')]",
+    ),
+    r"\.weight_g$": (
+        "a weight is computed from others (weight_norm)",
+        "[torch.nn.utils.remove_weight_norm(m) for m in model.modules() if hasattr(m, 'weight_g')]",
+    ),
+}
 _SHOWN_ROOTS = 4
 _FEW = 6
 
@@ -51,6 +72,9 @@ def _way_out(
         )
     if is_quantised(surplus):
         return QUANTISED
+    for marks, (what, call) in _COMPUTED.items():
+        if any(re.search(marks, name) for name in surplus):
+            return f"{what}; put the result in its place and save again: {call}"
     if (way := way_of_missing(missing, surplus, expected)) is not None:
         return way
     separator = frameworks()[checkpoint.framework].separator

@@ -40,6 +40,17 @@ def expanded(path: AnyPath) -> AnyPath | Path:
         raise SourceError(f"{text}: no such home folder; write the full path, or put ./ before the name") from None
 
 
+def out_folder(out: str | os.PathLike[str]) -> Path:
+    """The folder to write, by a path that ends in its name: ``.``, ``..`` and what ends so are what they stand for.
+
+    May be asked again: ``./~x``, which as a path is ``~x``, is given back in full.
+    """
+    path = Path(expanded(out))
+    if str(path).startswith("~"):
+        return path.absolute()
+    return path.resolve() if os.fspath(out) and path.name in ("", "..") else path
+
+
 def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Reads a JSON object from a file of at most ``limit`` bytes."""
     value = _read(path, limit)

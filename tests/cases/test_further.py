@@ -80,6 +80,7 @@ RENAMED: dict[str, Callable[[str], str]] = {
     "net.model.clip_model.": prefixed("net.model.clip_model."),
     "deepspeed_engine. module.": prefixed("deepspeed_engine.module."),
     "ema_model.": prefixed("ema_model."),
+    "_module.": lambda name: name.replace("_model.", "_model._module.", 1),
     "module. _fsdp_wrapped_module.": lambda name: name.replace("_model.", "_model.module._fsdp_wrapped_module.", 1),
 }
 

@@ -99,6 +99,45 @@ def test_one_of_two_models(source: Path, tmp_path: Path) -> None:
     assert python(message.partition("the one that you want: ")[2], held, tmp_path / "out").tensors == len(WEIGHTS)
 
 
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model card.md"])
+def test_a_file_beside_the_weights(source: Path, tmp_path: Path, name: str) -> None:
+    if name != "config.json":
+        (source / name).write_text("some words, one a line\n")
+    message = said("pt2tf", source / name, tmp_path / "out")
+    assert message.startswith(f"{source / name}: not weights, but a file beside them; name the folder, ")
+    run(f"convert pt2tf {message.rpartition(', ')[2]} OUT", OUT=tmp_path / "out")
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it has in two ways
+@pytest.mark.parametrize("kind", ["parametrize", "prune", "weight_norm", "spectral_norm"])
+def test_weights_that_are_computed_from_others(source: Path, tmp_path: Path, kind: str) -> None:
+    import torch
+    import torch.nn.utils.prune
+    from torch import nn
+
+    model = nn.ModuleDict({"text_projection": nn.Linear(*WEIGHTS["text_projection.weight"].shape[::-1], bias=False)})
+    {
+        "parametrize": nn.utils.parametrizations.weight_norm,
+        "prune": lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3),
+        "weight_norm": nn.utils.weight_norm,
+        "spectral_norm": nn.utils.spectral_norm,
+    }[kind](model["text_projection"])
+
+    def save() -> None:
+        weights = {**WEIGHTS, **{name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}}
+        if "text_projection.weight" not in model.state_dict():
+            del weights["text_projection.weight"]
+        save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, source / "model.safetensors")
+
+    save()
+    message = said("pt2tf", source, tmp_path / "out")
+    step = message.partition("; put the result in its place and save again: ")[2]
+    exec(step, {"model": model, "torch": torch})
+    save()
+    run("convert pt2tf SRC OUT", SRC=source, OUT=tmp_path / "out")
+
+
 def test_links_that_lead_nowhere(source: Path, tmp_path: Path) -> None:
     """A snapshot in the cache of the Hub, copied without what its links lead to."""
     snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"

@@ -129,6 +129,14 @@ def test_a_tilde_is_the_home_folder(convert: Convert, here: Path, monkeypatch: p
         "convert: ~nobody-of-that-name/tf: no such home folder; write the full path, or put ./ before the name\n",
     )
     assert sorted(path.name for path in here.iterdir()) == ["home", "src"]
+    monkeypatch.delenv("HOME")
+    for name in ("./~", "./~mine"):  # which is how to say that it is meant as it stands there
+        for words in (["pt2tf", "src"], ["to", "tf", "src"], ["combine", "src", "src"]):
+            assert convert(*words, name, *(["--overwrite"] if (here / name).exists() else [])).status == 0
+        assert convert("inspect", name).status == 0
+        assert convert("pt2tf", name, f"{name}2").status == 0
+        assert convert("verify", f"{name}2", "--weights-only").status == 0
+    assert sorted(path.name for path in here.iterdir()) == ["home", "src", "~", "~2", "~mine", "~mine2"]
 
 
 @pytest.mark.parametrize(("name", "command"), [("pt", "pt2tf"), ("tf", "tf2pt")])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from converter import pt2tf, verify
 from converter.errors import TargetError
+from converter.folder.files import out_folder
 from converter.folder.staging import check_out
+from tests.tiny import FIXTURE
 
 
 def refusal(out: Path, source: Path | None = None, overwrite: bool = False) -> str:
@@ -90,11 +94,25 @@ def test_a_name_that_begins_alike_is_apart(tmp_path: Path) -> None:
     check_out(tmp_path / "src-tf", tmp_path / "src", False)
 
 
-@pytest.mark.parametrize("name", [".", "..", "/"])
-def test_a_folder_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert refusal(Path(name), overwrite=True) == f"{name}: not a folder name; choose one, such as out"
+@pytest.mark.parametrize("name", ["", "/"])
+def test_a_folder_without_a_name(name: str) -> None:
+    assert refusal(out_folder(name), overwrite=True) == f"{Path(name)}: not a folder name; choose one, such as out"
+
+
+@pytest.mark.parametrize("name", [".", "./", "..", "sub/..", "../here", "sub/../../here/."])
+def test_the_folder_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As ``save_pretrained(".")`` of transformers takes it; what else is there stays."""
+    source, here = Path(shutil.copytree(FIXTURE, tmp_path / "src")), tmp_path / "place" / "here"
+    (here / "sub").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    out = here.parent if name == ".." else here
+    assert pt2tf(source, name, overwrite=True).out.resolve() == out
+    assert verify(out, weights_only=True).passed
+    assert Path.cwd() == here
+    assert (here / "sub").is_dir()
+    assert [path.name for path in here.parent.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(TargetError, match="exists already; choose another folder"):
+        pt2tf(source, name)
 
 
 def test_where_a_file_system_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
