@@ -148,7 +148,7 @@ def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: s
     for name, dtype, shape in tensors:
         groups.setdefault(name.split("/")[0] if "/" in name else TOP_LEVEL, []).append((name, dtype, shape))
     groups.setdefault(TOP_LEVEL, [])  # there in what transformers 4.x writes, empty or not
-    placed = {}
+    placed, lists = {}, _properties()
     with _create(path) as file:
         layers = [group for group in groups if group != TOP_LEVEL]
         _write_names(file, "layer_names", layers)
@@ -159,14 +159,15 @@ def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: s
             group = file.create_group(group_name)
             _write_names(group, "weight_names", [f"{root}/{name}:0" for name, _, _ in members])
             for name, dtype, shape in members:
-                placed[name] = _allocate(path, group, f"{root}/{name}:0", name, dtype, shape)
+                placed[name] = _allocate(path, group, f"{root}/{name}:0", name, dtype, shape, lists)
     return placed
 
 
 def _write_shard(path: Path, tensors: list[tuple[str, str, Shape]]) -> dict[str, StoredTensor]:
+    lists = _properties()
     with _create(path) as file:
         _write_names(file, "layer_names", [f"{name}:0" for name, _, _ in tensors])
-        return {name: _allocate(path, file, f"{name}:0", name, dtype, shape) for name, dtype, shape in tensors}
+        return {name: _allocate(path, file, f"{name}:0", name, dtype, shape, lists) for name, dtype, shape in tensors}
 
 
 def strip_scope(name: str) -> str:
@@ -309,34 +310,37 @@ def _write_names(holder: h5py.Group, attribute: str, names: list[str]) -> None:
 
 
 def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> StoredTensor:
-    dataset = file[where]
-    properties = dataset.id.get_create_plist()
-    if properties.get_external_count() or dataset.is_virtual:
+    # Not by h5py.Dataset, which takes five times as long: some checkpoints have tens of thousands of them.
+    opened = h5py.h5d.open(file.id, where.encode())
+    properties, space, kind = opened.get_create_plist(), opened.get_space(), opened.get_type()
+    layout = properties.get_layout()
+    if properties.get_external_count() or layout == h5py.h5d.VIRTUAL:
         raise _corrupt(path, f"{printable(where)} keeps its data in another file")
     codes = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
-    dtype = dataset.dtype.newbyteorder("<").name if dataset.dtype.kind in "fiu" else str(dataset.dtype)
-    if dtype not in DTYPES or dataset.shape is None or len(dataset.shape) > MAX_AXES:
+    read_as = kind.dtype
+    dtype = read_as.newbyteorder("<").name if read_as.kind in "fiu" else str(read_as)
+    shape = space.get_simple_extent_dims()
+    if dtype not in DTYPES or space.get_simple_extent_type() == h5py.h5s.NULL or len(shape) > MAX_AXES:
         raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
-    shape = tuple(dataset.shape)
     nbytes = math.prod(shape) * DTYPES[dtype]
     try:
         check_filters(codes)
-        if dataset.chunks:
-            check_chunks(dataset, codes, size)
+        if layout == h5py.h5d.CHUNKED:
+            check_chunks(h5py.Dataset(opened), codes, size)
     except UnsoundChunks as error:
         raise _corrupt(path, f"{printable(where)} {error}") from None
-    stored = dataset.id.get_storage_size()
-    if dataset.chunks is None and stored not in (0, dataset.size * dataset.id.get_type().get_size()):
+    stored = opened.get_storage_size()
+    if layout != h5py.h5d.CHUNKED and stored not in (0, math.prod(shape) * kind.get_size()):
         raise _corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
-    # Not by dataset.dtype: h5py calls a stored bfloat16 float32, which is what it reads it as.
-    as_stored = dataset.id.get_type().equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
-    contiguous = properties.get_layout() == h5py.h5d.CONTIGUOUS and as_stored
-    offset = dataset.id.get_offset() if contiguous and nbytes else 0
+    # Not by read_as: h5py calls a stored bfloat16 float32, which is what it reads it as.
+    as_stored = kind.equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
+    contiguous = layout == h5py.h5d.CONTIGUOUS and as_stored
+    offset = opened.get_offset() if contiguous and nbytes else 0
     if contiguous and offset is not None:
         if offset + nbytes > size:
             raise _corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
         return StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
-    return StoredTensor(name, dtype, shape, None, _row_reader(path, dataset, codes, where, dtype))
+    return StoredTensor(name, dtype, shape, None, _row_reader(path, h5py.Dataset(opened), codes, where, dtype))
 
 
 def _row_reader(path: Path, dataset: h5py.Dataset, codes: list[int], where: str, dtype: str) -> Any:
@@ -354,8 +358,8 @@ def _row_reader(path: Path, dataset: h5py.Dataset, codes: list[int], where: str,
     return read_rows
 
 
-def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, shape: Shape) -> StoredTensor:
-    """Creates a contiguous dataset whose space is allocated at once and never filled, and says where it lies."""
+def _properties() -> tuple[Any, Any]:
+    """Of every dataset that is written, and of the link to it: contiguous, its space allocated at once and never filled."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -363,9 +367,16 @@ def _allocate(path: Path, group: h5py.Group, where: str, name: str, dtype: str, 
     properties.set_obj_track_times(False)  # the same input gives the same file, whenever
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
+    return properties, links
+
+
+def _allocate(
+    path: Path, group: h5py.Group, where: str, name: str, dtype: str, shape: Shape, lists: tuple[Any, Any]
+) -> StoredTensor:
+    """Creates a dataset with the property lists of ``_properties``, and says where it lies."""
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     datatype = h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
-    dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, properties, links)
+    dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, *lists)
     return StoredTensor(
         name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
     )

@@ -1,11 +1,13 @@
-"""Which module writes a weights file, by its name. Each is imported when it is needed: h5py alone takes 20 ms."""
+"""Which module writes a weights file, by its name, and reads it back. Each is imported when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from converter.specs import Framework, Shape, StoredTensor
+from converter.checkpoints import shards
+from converter.checkpoints.detect import read_header
+from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 
 
 def write_header(
@@ -50,3 +52,17 @@ def seal(path: Path, threads: int) -> None:
         from converter.checkpoints import torch_zip
 
         torch_zip.seal(path, threads)
+
+
+def read_back(path: Path) -> Checkpoint:
+    """Reads the header of a file, or of the index of files, that this process has just written.
+
+    HDF5 is not tried in a child first, which takes as long again: nobody else writes to a staging folder.
+    """
+    if shards.is_index(path.name):
+        return shards.read_index(path, lambda shard: read_back(shard))
+    if path.name.endswith(".h5"):
+        from converter.checkpoints import hdf5
+
+        return hdf5.read_here(path)
+    return read_header(path)

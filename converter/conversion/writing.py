@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from converter.checkpoints import shards
-from converter.checkpoints.detect import model_folder, read_header
-from converter.checkpoints.writers import seal, write_header
+from converter.checkpoints.detect import model_folder
+from converter.checkpoints.writers import read_back, seal, write_header
 from converter.conversion.other_layouts import write_config, write_processor
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
@@ -351,7 +351,7 @@ def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra
 def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
     """Re-opens the written file by its reader and compares it with the source."""
     index = staging / f"{job.weights}.index.json"
-    written = read_header(index if index.exists() else staging / job.weights)
+    written = read_back(index if index.exists() else staging / job.weights)
     table = job.plan.table
     names = {name for name, _, _ in job.plan.named}
     if written.framework != job.plan.target or set(written.tensors) != names:

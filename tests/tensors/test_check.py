@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from converter import pt2tf, tf2pt
-from converter.checkpoints import detect
+from converter.checkpoints import writers
 from converter.conversion import writing
 from converter.errors import CheckError
 from converter.folder.records import FileRecord, differing_sum, file_record, hash_file
@@ -27,13 +27,13 @@ LARGE = "text_model/bert/embeddings/word_embeddings/weight"
 
 def spoil(monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]) -> None:
     """Damages the written weights before they are opened again."""
-    real = detect.read_header
+    real = writers.read_back
 
     def read(path: Path) -> Any:
         damage(path)
         return real(path)
 
-    monkeypatch.setattr(writing, "read_header", read)
+    monkeypatch.setattr(writing, "read_back", read)
 
 
 def offsets(path: Path) -> dict[str, tuple[int, int]]:
