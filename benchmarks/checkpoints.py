@@ -148,6 +148,65 @@ SIZES = {
         SMALL_BERT,
         512,
     ),
+    # How the cost grows: 97 MB, 1.0 GB, and 16 GB in shards of at most 2 GB.
+    "0.1gb": Size(
+        {
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "image_size": 224,
+            "patch_size": 32,
+        },
+        {
+            "vocab_size": 30000,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "max_position_embeddings": 512,
+        },
+        512,
+    ),
+    "1gb": Size(
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 16,
+            "image_size": 224,
+            "patch_size": 32,
+        },
+        {
+            "vocab_size": 50000,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 512,
+        },
+        512,
+    ),
+    "16gb": Size(
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "image_size": 224,
+            "patch_size": 32,
+        },
+        {
+            "vocab_size": 180000,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 512,
+        },
+        512,
+        2 * 10**9,
+    ),
     # For trying the benchmark out: 97 KB in shards.
     "tiny": Size(
         {

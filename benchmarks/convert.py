@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ MANY = 10_000  # tensors, from which on the time is theirs and not the start's o
 CASES = ("h5", "bin", "tf-safetensors", "flax", "help", "peer")
 # The same in OpenCLIP's layout, which has full CLIP models alone.
 OPEN_CLIP = "open_clip"
+# One direction, on all cores and on one: how the cost grows with the size.
+GROWTH = "growth"
 # Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
 SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "clip-italian": (4, 8, CASES),
@@ -37,8 +39,18 @@ SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "4gb": (3, 6, ("h5",)),
     "20000-tensors": (None, None, ("h5", "bin", "tf-safetensors", "help")),
     "tiny": (None, None, CASES[:-1]),
+    "0.1gb": (None, None, (GROWTH,)),
+    "1gb": (None, None, (GROWTH,)),
+    "16gb": (None, None, (GROWTH,)),
 }
-SHARD = {"4gb": "1GB", "tiny": "30KB"}
+GROWING = ("0.1gb", "1gb", "16gb")
+SHARD = {"4gb": "1GB", "16gb": "2GB", "tiny": "30KB"}
+# Bytes that the disk must have free: source and output, and some for whatever else it is for.
+ROOM = {"16gb": 42 * 10**9, "4gb": 20 * 10**9}
+# An installed package is compiled; the first round, which is thrown away, does it here.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,7 @@ class Case:
         seconds: how many seconds it may take; None: no bound.
         peak_mb: how much memory it may take; None: no bound.
         rounds: how many of the rounds it takes part in; None: all.
+        evicted: a folder whose files are taken out of the page cache first; None: they stay.
     """
 
     name: str
@@ -64,6 +77,7 @@ class Case:
     seconds: float | None = None
     peak_mb: float | None = None
     rounds: int | None = None
+    evicted: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ CONVERSIONS = (
     Conversion("bin", "pt2tf", "bin", "h5", "pt2tf from .bin"),
     Conversion("tf-safetensors", "tf2pt", "tf-safetensors", "safetensors", "tf2pt from TF safetensors"),
     Conversion(OPEN_CLIP, "pt2tf", OPEN_CLIP, "h5", "pt2tf from OpenCLIP"),
+    Conversion(GROWTH, "pt2tf", "pt", "h5", "pt2tf"),
     Conversion("flax", "to tf", "flax", "h5", "flax2tf"),
     Conversion("flax", "to pt", "flax", "safetensors", "flax2pt"),
     Conversion("flax", "to flax", "pt", "msgpack", "pt2flax"),
@@ -104,25 +119,31 @@ class Run:
 def main() -> None:
     """Times every size in turn."""
     parser = argparse.ArgumentParser(description="Times conversions against cp and transformers 4.57.6.")
-    sizes = ["clip-italian", "clip-vit-b-32", "20000-tensors", "4gb"]
+    sizes = ["clip-italian", "clip-vit-b-32", "20000-tensors", "4gb", *GROWING]
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=sizes, metavar="SIZE", help=", ".join(SIZES))
     parser.add_argument(
         "--cases",
         nargs="+",
-        choices=(*CASES, OPEN_CLIP),
+        choices=(*CASES, OPEN_CLIP, GROWTH),
         metavar="CASE",
-        help=f"{', '.join((*CASES, OPEN_CLIP))}; default: by size",
+        help=f"{', '.join((*CASES, OPEN_CLIP, GROWTH))}; default: by size",
     )
     parser.add_argument("--runs", type=int, default=9, help="timed rounds")
     parser.add_argument("--peer-runs", type=int, default=3, help="how many of them transformers takes part in")
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "data", help="where the checkpoints go")
+    parser.add_argument("--cold", action="store_true", help="time conversions with the source out of the cache, too")
     parser.add_argument("--keep", action="store_true", help="do not remove the checkpoints afterwards")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="where the JSON goes")
     options = parser.parse_args()
     for size in options.sizes:
         folder = options.folder.absolute() / size
+        if (lacking := lacks_room(size, options.folder)) is not None:
+            print(f"{size}: left out: {lacking}\n", flush=True)
+            continue
         try:
-            report = run_size(size, folder, options.cases or SIZES[size][2], options.runs, options.peer_runs)
+            report = run_size(
+                size, folder, options.cases or SIZES[size][2], options.runs, options.peer_runs, options.cold
+            )
         finally:
             if not options.keep:
                 remove(folder)
@@ -132,16 +153,52 @@ def main() -> None:
         print(f"\nwritten to {path}\n", flush=True)
 
 
-def run_size(size: str, folder: Path, wanted: Sequence[str], rounds: int, peer_rounds: int) -> dict[str, Any]:
+def lacks_room(size: str, folder: Path) -> str | None:
+    """Why a size is not run on this disk; None where it is."""
+    while not folder.exists():
+        folder = folder.parent
+    free, needed = shutil.disk_usage(folder).free, ROOM.get(size, 0)
+    return f"it needs {needed / 1e9:.0f} GB of disk, {free / 1e9:.0f} GB are free" if free < needed else None
+
+
+def run_size(
+    size: str, folder: Path, wanted: Sequence[str], rounds: int, peer_rounds: int, cold: bool = False
+) -> dict[str, Any]:
     """Makes the checkpoints of one size if need be, runs the rounds, prints the table and gives the report."""
     counts = prepare(size, folder, wanted)
-    cases = make_cases(size, folder, wanted, peer_rounds)
+    cases = make_cases(size, folder, wanted, peer_rounds, cold)
     runs = measure(cases, rounds)
     rows = [summarise(case, runs, counts["tensors"]) for case in cases]
+    for row in rows:
+        row["s_per_gb"] = row["median_s"] / counts["bytes"] * 1e9
     what = f"{counts['tensors']:,} tensors, {counts['bytes'] / 1e6:,.1f} MB"
     print(f"{size}: {what}, median of {rounds} (transformers: {peer_rounds})\n")
     print(table(rows))
-    return {"size": size, **counts, "machine": machine(), "cases": rows}
+    least = limit(folder, counts["bytes"])
+    print(limit_lines(least, rows))
+    return {"size": size, **counts, "machine": machine(), "cases": rows, "limit": least}
+
+
+def limit(folder: Path, nbytes: int) -> dict[str, Any]:
+    """What ``limit.py`` computes of this machine, for so many bytes."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "limit.py"), str(nbytes / 1e6), "--folder", str(folder)]
+    answer = subprocess.run(
+        [*command, "--sample", str(min(max(nbytes, 10**7), 4 * 10**8))],
+        check=True, capture_output=True, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def limit_lines(least: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of the table that say what could be reached, and where the time of a core would go."""
+    yardstick = next((row["median_s"] for row in rows if row["name"] == "cp pt"), None)
+    lines = []
+    for name, seconds in (("limit --no-check", least["unchecked_s"]), ("limit", least["checked_s"])):
+        ratio = "" if yardstick is None else f"{seconds / yardstick:.1f}"
+        lines.append(f"| {name} | {seconds:.2f} |  |  |  | {ratio} |  |  |  |")
+    steps = ", ".join(f"{step['step']} {step['cpu_s']:.2f}" for step in least["steps"])
+    return "\n".join([*lines, "", f"Seconds of a core: start {least['rates']['start']:.2f}, {steps}"])
 
 
 def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
@@ -172,14 +229,27 @@ def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def make_cases(size: str, folder: Path, wanted: Sequence[str], peer_rounds: int) -> list[Case]:
+def make_cases(size: str, folder: Path, wanted: Sequence[str], peer_rounds: int, cold: bool = False) -> list[Case]:
     """Lists what is timed, every source's `cp` before its conversions."""
     cases: dict[str, Case] = {}
     for conversion in CONVERSIONS:
         if conversion.part in wanted:
             yardstick = Case(f"cp {conversion.source}", ("cp", "-r", str(folder / conversion.source)), folder / "out")
             cases.setdefault(yardstick.name, yardstick)
-            cases |= {case.name: case for case in conversion_cases(size, folder, conversion, yardstick.name)}
+            ways = conversion_cases(size, folder, conversion, yardstick.name)
+            cases |= {case.name: case for case in ways}
+            if conversion.part == GROWTH and (pin := shutil.which("taskset")) is not None:
+                alone = [
+                    replace(case, name=f"{case.name}, one core", command=(pin, "-c", "0", *case.command))
+                    for case in ways
+                ]
+                cases |= {case.name: case for case in alone}
+            if cold:
+                for case in (yardstick, *ways):
+                    name, against = f"{case.name}, cold", case.against and f"{case.against}, cold"
+                    cases[name] = replace(
+                        case, name=name, against=against, at_most=None, evicted=folder / conversion.source
+                    )
     if "help" in wanted:
         cases["help"] = Case("convert --help", (*CONVERT, "--help"), seconds=0.15)
     python = os.environ.get("COMPAT_PYTHON")
@@ -227,8 +297,10 @@ def time_one(case: Case) -> Run:
         remove(case.out)
         command.append(str(case.out))
     os.sync()
+    if case.evicted is not None:
+        evict(case.evicted)
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=ENVIRONMENT)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -237,6 +309,13 @@ def time_one(case: Case) -> Run:
     if case.out is not None:
         remove(case.out)
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+
+
+def evict(folder: Path) -> None:
+    """Takes the files of a folder out of the page cache, where the system lets a program say so."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def remove(path: Path) -> None:

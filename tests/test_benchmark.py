@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import verify
-from benchmarks.convert import SIZES, Case, Run, summarise, table
+from benchmarks.convert import ROOM, SIZES, Case, Run, lacks_room, summarise, table
 from benchmarks.convert import make_cases as cases_of
+from benchmarks.limit import limit
 
 ROOT = Path(__file__).resolve().parents[1]
 CONVERSIONS = [
@@ -42,6 +43,8 @@ def test_it_times_every_container(tmp_path: Path) -> None:
         assert (row["times_cp"] is None) == name.startswith("cp ")
         assert 1 < row["peak_mb"] < 200
         assert f"| {name} | {row['median_s']:.2f} |" in answer.stdout
+    assert f"| limit | {report['limit']['checked_s']:.2f} |" in answer.stdout
+    assert 0 < report["limit"]["unchecked_s"] < report["limit"]["checked_s"]
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -85,7 +88,30 @@ def test_bounds_are_those_of_the_size(tmp_path: Path) -> None:
         "4gb": {"pt2tf --no-check": 3, "pt2tf": 6, "tf2pt --no-check": 3, "tf2pt": 6},
         "20000-tensors": {},
         "tiny": {},
+        "0.1gb": {}, "1gb": {}, "16gb": {},
     }  # fmt: skip
+
+
+def test_the_limit_follows_from_the_rates() -> None:
+    """1 GB: 0.25 read, 0.1 moved and 0.5 written; the check sums 3 times at 0.5 s, reads again and moves twice."""
+    rates = {"read": 4e9, "write": 2e9, "copy": 10e9, "blake3": 2e9, "start": 0.1}
+    one, many = limit(rates, 1e9, 1), limit(rates, 1e9, 64)
+    assert one["unchecked_s"] == pytest.approx(0.1 + 0.25 + 0.1 + 0.5)
+    assert one["checked_s"] == pytest.approx(0.1 + 0.85 + 3 * 0.5 + 0.25 + 2 * 0.1)
+    assert many["unchecked_s"] == many["checked_s"] == pytest.approx(0.1 + 0.5)  # one thread writes to a file
+
+
+def test_how_the_cost_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {case.name: case for case in cases_of("1gb", tmp_path, SIZES["1gb"][2], 0, cold=True)}
+    ways = {"pt2tf", "pt2tf --no-check"}
+    assert {name for name in cases if not name.endswith("core")} == {
+        name for way in (*ways, "cp pt") for name in (way, f"{way}, cold")
+    }
+    assert cases["pt2tf, cold"].against == "cp pt, cold"
+    assert cases["pt2tf, cold"].evicted == tmp_path / "pt"
+    assert lacks_room("1gb", tmp_path) is None
+    monkeypatch.setitem(ROOM, "1gb", 10**18)
+    assert str(lacks_room("1gb", tmp_path / "not" / "there")).startswith("it needs 1000000000 GB of disk, ")
 
 
 def test_the_cost_per_tensor_is_told_where_there_are_many() -> None:

@@ -1,0 +1,133 @@
+"""What no converter on this machine could be faster than: `python benchmarks/limit.py MEGABYTES --folder FOLDER`.
+
+Measures single rates, each the fastest of some runs: reading what is cached, writing a fresh file, copying in memory,
+BLAKE3, and starting Python with what a conversion cannot do without. The bound is the time that these rates need for the
+work that a conversion has, in which every byte passes once where it has to pass, on all cores without a pause. Writing
+to one file is the exception: the system lets one thread at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+
+PIECE = 2**20  # bytes; both sides of a copy stay in the second-level cache
+SAMPLE = 400 * 10**6  # bytes that a rate is measured over
+RUNS = 5
+RESOLUTION = 0.01  # seconds; what os.times counts in
+START = "import numpy, h5py, blake3, click"
+# What happens to the bytes of the weights, in order: a name for people, the rate that it goes at, and whether it is part
+# of the check.
+STEPS = (
+    ("read the source", "read", False),
+    ("transpose", "copy", False),
+    ("write", "write", False),
+    ("sum the source", "blake3", True),
+    ("read the output again", "read", True),
+    ("sum the output", "blake3", True),
+    ("transpose back", "copy", True),
+    ("compare", "copy", True),
+    ("hash the tensors", "blake3", True),
+)
+
+
+def main() -> None:
+    """Prints rates and bounds as JSON."""
+    parser = argparse.ArgumentParser(description="Computes the bound of a conversion from this machine's rates.")
+    parser.add_argument("megabytes", type=float, help="of the weights")
+    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk that is written to")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="bytes to measure a rate over")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        rates = measure(Path(folder) / "sample", options.sample)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    print(json.dumps(limit(rates, options.megabytes * 1e6, cores), indent=2))
+
+
+def limit(rates: Mapping[str, float], nbytes: float, cores: int) -> dict[str, Any]:
+    """The bounds of a conversion.
+
+    Args:
+        rates: bytes per second of ``read``, ``write``, ``copy`` and ``blake3``; seconds of ``start``.
+        nbytes: of the weights.
+        cores: how many there are.
+
+    Returns:
+        The rates, the seconds of one core that each step takes, and the least seconds without and with the check.
+    """
+    steps = [{"step": name, "cpu_s": nbytes / rates[rate], "of_the_check": late} for name, rate, late in STEPS]
+
+    def least(checked: bool) -> float:
+        work = sum(nbytes / rates[rate] for _, rate, late in STEPS if checked or not late)
+        return rates["start"] + max(work / cores, nbytes / rates["write"])
+
+    return {
+        "bytes": nbytes,
+        "cores": cores,
+        "rates": dict(rates),
+        "steps": steps,
+        "unchecked_s": least(False),
+        "checked_s": least(True),
+    }
+
+
+def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
+    """The rates of this machine.
+
+    Args:
+        path: of a file to write, which must not exist.
+        sample: how many bytes to measure over.
+    """
+    piece, other = np.random.default_rng(0).bytes(PIECE), np.empty(PIECE, np.uint8)
+    held = np.frombuffer(piece, np.uint8)
+    count = max(1, sample // PIECE)
+
+    def write() -> None:
+        path.unlink(missing_ok=True)
+        with path.open("wb", buffering=0) as file:
+            for _ in range(count):
+                file.write(piece)
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(other.data):
+                pass
+
+    def copy() -> None:
+        for _ in range(count):
+            np.copyto(other, held)
+
+    def hashed() -> None:
+        for _ in range(count):
+            blake3.blake3(piece).digest()
+
+    def start() -> None:
+        subprocess.run([sys.executable, "-c", START], check=True)
+
+    work = {"write": write, "read": read, "copy": copy, "blake3": hashed}
+    return {**{name: count * PIECE / fastest(do) for name, do in work.items()}, "start": fastest(start)}
+
+
+def fastest(do: Callable[[], None]) -> float:
+    """Seconds of a core of the fastest of some runs, children included: what else the machine does falls away."""
+    seconds = []
+    for _ in range(RUNS):
+        begin = os.times()
+        do()
+        end = os.times()
+        seconds.append(sum(end[:4]) - sum(begin[:4]))
+    return max(min(seconds), RESOLUTION)
+
+
+if __name__ == "__main__":
+    main()
