@@ -205,7 +205,8 @@ def _needs(targets: Sequence[Target], nbytes: int, options: ExportOptions) -> Ne
     each = nbytes * _BYTES[options.precision] / 4
     # beside a file that is not float32 lies, for a while, one that is: its time is told, too
     beside = nbytes if options.precision != "float32" else 0
-    return Needs(round(memory), round(1.02 * len(targets) * each + beside))
+    scratch = max(target.scratch for target in targets) * nbytes
+    return Needs(round(memory), round(1.02 * len(targets) * each + beside + scratch))
 
 
 def _check_room(out: Path, needs: Needs) -> None:

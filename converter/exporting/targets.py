@@ -26,6 +26,7 @@ class Target:
         place: what the runner opens, by precision: a file or folder of the export, or several by signature.
         precisions: that it can have.
         memory: peak of writing, in multiples of the float32 weights; measured with ViT-B/32 and BERT-base.
+        scratch: disk that writing takes besides the files, in the same multiples.
         weights: ``"module:function"`` that compares the file's weights with the checkpoint's, bit for bit, where the
             format keeps them by name: called with the path of ``place``, what ``export.json`` says of the files, and the
             checkpoint, it returns problems and how many were compared.
@@ -38,6 +39,7 @@ class Target:
     place: Mapping[Precision, str | Mapping[str, str]]
     memory: float
     weights: str | None = None
+    scratch: float = 0.0
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -91,6 +93,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                 label="LiteRT",
                 writer="converter.exporting.litert:write_litert",
                 runner="converter.exporting.runners.litert",
+                scratch=1.0,  # a SavedModel, which its converter reads
                 place={"float32": "model.tflite", "float16": "model_fp16.tflite", "int8": "model_int8.tflite"},
                 memory=9.0,
             ),
