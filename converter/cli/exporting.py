@@ -16,7 +16,7 @@ from converter.cli.voice import is_quiet, is_verbose, wants_json
 from converter.errors import printable
 
 # As converter.exporting.targets has them, which --help need not import.
-FORMATS = ("savedmodel", "litert")
+FORMATS = ("savedmodel", "litert", "onnx")
 
 
 @click.command(

@@ -27,7 +27,7 @@ def export_model(model: Any, path: str | os.PathLike[str], format: str = "tf_sav
     Args:
         model: of any family.
         path: to make: a folder, of LiteRT a file that ends in ``.tflite``.
-        format: ``"savedmodel"`` (Keras' ``"tf_saved_model"``) or ``"litert"``.
+        format: ``"savedmodel"`` (Keras' ``"tf_saved_model"``), ``"litert"`` or ``"onnx"``.
 
     Raises:
         ModelError: another format, or another backend than TensorFlow.

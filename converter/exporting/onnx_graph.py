@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from converter.errors import MissingPackage
+from converter.errors import MissingPackage, TargetError
 from converter.exporting.onnx_precision import halved, quantised
 from converter.exporting.onnx_rewrite import simplified, sorted_nodes
 from converter.exporting.onnx_weights import SUFFIXES, Weight, key_of, weights_name, write_weights
@@ -93,6 +93,7 @@ def write_onnx(
     Raises:
         MissingPackage: tf2onnx or onnx is not installed.
         ModelError: a weight is not finite in the precision that is asked for.
+        TargetError: there is such an export already.
     """
     return write_traced(trace(model, signatures, progress), folder, precision)
 
@@ -111,7 +112,9 @@ def trace(model: Any, signatures: Sequence[Signature], progress: Callable[[str],
 def write_traced(traced: Traced, folder: Path, precision: Precision = "float32") -> Written:
     """Writes traced graphs and their weights in one precision; see ``write_onnx``."""
     home = folder / FOLDER
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
+    if (home / weights_name(precision)).exists():
+        raise TargetError(f"{home / weights_name(precision)} exists already; choose another folder")
     graphs, weights = _in_precision(traced, precision)
     stored = write_weights(home / weights_name(precision), weights)
     files, operators = [], {}
@@ -183,6 +186,9 @@ def _graph(signature: Signature, variables: Mapping[str, Any]) -> Proto:
     traced = tf.function(function, input_signature=given, autograph=False)
     graph, _ = tf2onnx.convert.from_function(traced, input_signature=given, opset=OPSET)
     _rename(graph, {f"{_WEIGHT}{number}": key_of(name) for number, name in enumerate(variables)})
+    known = {*(given.name for given in signature.inputs), *map(key_of, variables)}
+    if captured := [given.name for given in graph.graph.input if given.name not in known]:
+        raise ValueError(f"{signature.name}: {captured} are tensors from outside the graph; make them NumPy's")
     _name_axes(graph, signature)
     return simplified(graph)
 
@@ -197,8 +203,8 @@ def _rename(graph: Proto, names: Mapping[str, str]) -> None:
                 used.add(names[name])
     kept = []
     for given in graph.graph.input:
-        given.name = names.get(given.name, given.name)
-        if given.name in used or not given.name.endswith(":0"):
+        if given.name not in names or names[given.name] in used:
+            given.name = names.get(given.name, given.name)
             kept.append(given)
     _replace(graph.graph.input, kept)
 

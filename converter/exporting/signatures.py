@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from converter.errors import ModelError
@@ -184,10 +185,11 @@ def _bytes(pixels: Input, config: Any, normalisation: Normalisation) -> tuple[In
     round apart from one another by 1e-7 of the value.
     """
     channels = config.num_channels
-    scale, shift = (ops.convert_to_tensor(values) for values in normalisation.scale_and_shift(channels))
+    # NumPy's: a tensor that is made here would be an input of the graph, which not every converter fills.
+    scale, shift = normalisation.scale_and_shift(channels)
     if len(pixels.shape) == 3:  # a patch is rows, columns and channels, in this order
         times = (pixels.shape[2] or channels) // channels
-        scale, shift = ops.tile(scale, times), ops.tile(shift, times)
+        scale, shift = np.tile(scale, times), np.tile(shift, times)
         made = Input(PIXELS, pixels.shape, "uint8", pixels.axes)
         return made, lambda given: ops.cast(given, "float32") * scale + shift
     count, _, height, width = pixels.shape

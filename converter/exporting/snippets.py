@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from string import Template
 
+from converter.exporting.onnx_weights import SUFFIXES
 from converter.exporting.results import Export, ExportedFile
 from converter.exporting.targets import TARGETS
 
@@ -60,7 +62,36 @@ call->Invoke();
 const float* embeddings = call->output_tensor("image_embeds")->data.f;
 """,
 }
-SNIPPETS: dict[str, dict[str, str]] = {"savedmodel": _SAVED_MODEL, "litert": _LITERT}
+_ONNX = {
+    "python": """
+import numpy as np
+import onnxruntime
+
+model = onnxruntime.InferenceSession("$file", providers=["CPUExecutionProvider"])
+images = np.zeros($image_shape, "$image_dtype")
+print(model.run(["image_embeds"], {"$image": images})[0].shape)
+""",
+    "javascript": """
+// onnxruntime-node; in a browser onnxruntime-web, with the file of weights named:
+// { externalData: [{ path: "$weights", data: "onnx/$weights" }] }
+import { InferenceSession, Tensor } from "onnxruntime-node";
+
+const model = await InferenceSession.create("$file");
+const images = new Tensor("$image_dtype", new $array($numbers), [$sizes]);
+console.log((await model.run({ $image: images })).image_embeds.dims);
+""",
+    "cpp": """
+#include <onnxruntime_cxx_api.h>
+
+Ort::Env environment;
+Ort::Session model(environment, "$file", Ort::SessionOptions{});
+const char* inputs[] = {"$image"};
+const char* outputs[] = {"image_embeds"};
+auto made = model.Run(Ort::RunOptions{}, inputs, &images, 1, outputs, 1);
+const float* embeddings = made[0].GetTensorData<float>();
+""",
+}
+SNIPPETS: dict[str, dict[str, str]] = {"savedmodel": _SAVED_MODEL, "litert": _LITERT, "onnx": _ONNX}
 
 
 def snippets(found: Export, one: ExportedFile) -> dict[str, str]:
@@ -70,13 +101,17 @@ def snippets(found: Export, one: ExportedFile) -> dict[str, str]:
     """
     image = one.signatures["encode_image"]["inputs"][0]
     shape = tuple(1 if size is None else size for size in image["shape"])
+    precision = found.options.precision
     words = {
         "image": image["name"],
         "image_shape": str(shape),
         "image_dtype": image["dtype"],
         "sizes": ", ".join(map(str, shape)),
         "member": "uint8" if image["dtype"] == "uint8" else "f",
-        "file": TARGETS[one.format].places(found.options.precision)[0],
+        "file": TARGETS[one.format].places(precision)[0],
+        "weights": f"weights{SUFFIXES[precision]}.safetensors",
+        "array": "Uint8Array" if image["dtype"] == "uint8" else "Float32Array",
+        "numbers": str(math.prod(shape)),
         "width": str(one.signatures["encode_image"]["outputs"][0]["axes"][-1]),
     }
     return {name: Template(text).substitute(words) for name, text in SNIPPETS.get(one.format, {}).items()}

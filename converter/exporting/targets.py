@@ -76,6 +76,8 @@ def _imported(name: str) -> Callable[..., Any]:
     return found
 
 
+_GRAPHS = {"encode_image": "vision_model", "encode_text": "text_model", "similarity": "model"}
+_ENDS: dict[Precision, str] = {"float32": "", "float16": "_fp16", "int8": "_int8"}
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         target.name: target
@@ -96,6 +98,18 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
                 scratch=1.0,  # a SavedModel, which its converter reads
                 place={"float32": "model.tflite", "float16": "model_fp16.tflite", "int8": "model_int8.tflite"},
                 memory=9.0,
+            ),
+            Target(
+                name="onnx",
+                label="ONNX",
+                writer="converter.exporting.onnx_graph:write_onnx",
+                runner="converter.exporting.runners.onnx",
+                place={
+                    precision: {name: f"onnx/{file}{end}.onnx" for name, file in _GRAPHS.items()}
+                    for precision, end in _ENDS.items()
+                },
+                memory=4.0,
+                weights="converter.exporting.onnx_check:check_weights",
             ),
         )
     }

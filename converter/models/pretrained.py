@@ -126,14 +126,15 @@ class Pretrained:
 
     @checked()
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
-        """Writes a SavedModel, or a file for LiteRT, with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
+        """Writes ``similarity``, ``encode_image`` and ``encode_text`` as a SavedModel, or for LiteRT or ONNX.
 
         Ids are int64, as tokenizers give them, and pixel values float32; the number of images, of texts and of tokens is
         free, and images and texts may differ in number. Nothing is verified: ``converter.export`` does that.
 
         Args:
             filepath: folder to make; of LiteRT a file that ends in ``.tflite``.
-            format: ``"tf_saved_model"`` (or ``"savedmodel"``), whose default signature is ``similarity``; or ``"litert"``.
+            format: ``"tf_saved_model"`` (or ``"savedmodel"``), whose default signature is ``similarity``; ``"litert"`` or
+                ``"onnx"``.
             **kwargs: ``verbose`` is accepted for compatibility, ignored; the signatures are what they are.
 
         Raises:

@@ -1,15 +1,14 @@
 """A runtime that aborts when it opens a file, as LiteRT does over a bad one."""
 
 import os
-from pathlib import Path
+from typing import Any
 
-from converter.exporting.runners.answering import answering
 from converter.parity.runners.serving import serve
 
 
-def _open(path: Path, threads: int | None, precision: str) -> None:
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     os.abort()
 
 
 if __name__ == "__main__":
-    serve(lambda: answering(_open), "")  # type: ignore[arg-type]
+    serve(lambda: _answer, "")
