@@ -134,7 +134,7 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 def inside(path: Path, folder: Path) -> Path:
     """Gives back ``path`` if what it leads to lies in ``folder``, following links.
 
-    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up, from a folder in it three; that is
+    A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up, from the folders in it more; that is
     accepted too.
 
     Raises:
@@ -150,9 +150,7 @@ def inside(path: Path, folder: Path) -> Path:
         )
     if real.is_relative_to(home):
         return path
-    if home.parent.parent.name == "snapshots":
-        home = home.parent
-    if home.parent.name == "snapshots" and real.parent == home.parent.parent / "blobs":
+    if any(real.parent == outer.parent / "blobs" for outer in home.parents if outer.name == "snapshots"):
         return path
     raise CorruptCheckpoint(f"{path}: a link out of its folder, to {real}; copy the file itself into the folder")
 

@@ -259,7 +259,7 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
     assert list(target.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["", "0_CLIPModel"])
+@pytest.mark.parametrize("module", ["", "0_CLIPModel", "deep/er/still"])
 def test_a_snapshot_of_the_hub_links_to_its_blobs(tmp_path: Path, module: str) -> None:
     blobs, source, target = (tmp_path / name for name in ("m/blobs", f"m/snapshots/0123/{module}", "target"))
     for folder in (blobs, source / TEMPLATES, target):

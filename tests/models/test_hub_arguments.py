@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from converter.checkpoints.detect import open_source
 from converter.errors import ConverterError, ModelError, SourceError
 from converter.hub.ids import Access
 from converter.hub.obtaining import obtain
 from converter.models.asking import hub_arguments
+from converter.names.configs import config_beside
 from tests.hub.conftest import ID, cache, fetched, files_of, hub, offline, published  # noqa: F401 - fixtures
 from tests.hub.loopback import TOKEN, Hub
 from tests.tiny import FIXTURE
@@ -55,6 +57,9 @@ def test_subfolder_on_the_hub(hub: Hub, offline: Any, cache: Path) -> None:  # n
     assert held.path.read_bytes() == (FIXTURE / "model.safetensors").read_bytes()
     offline()
     assert obtain(ID, None, None, Access(subfolder="deep/er")).path == held.path
+    checkpoint, folder = open_source(held.path, None)  # its files are links to the blobs, four levels up
+    checkpoint.close()
+    assert config_beside(folder, checkpoint.files).is_file()
     with pytest.raises(ConverterError, match="nor complete in the Hub"):
         obtain(ID, None, None, Access(subfolder="other"))
 
