@@ -56,17 +56,18 @@ class Layout:
         """Moves a block of PyTorch rows ``(rows, ...)`` to this layout ``(..., rows)``; matrices as ``transpose``."""
         if self.axes is None:
             return rows if self.flat_shape is None else rows.reshape(self.flat_shape)
-        if len(self.axes) == 2:
-            return transpose(rows, make)
-        return np.ascontiguousarray(rows.transpose(self.axes))
+        turned = transpose(rows.reshape(len(rows), math.prod(rows.shape[1:])), make).reshape(*rows.shape[1:], len(rows))
+        # What is left to move are whole runs of PyTorch's first axis; of matrices, nothing.
+        return np.ascontiguousarray(turned.transpose(*(axis - 1 for axis in self.axes[:-1]), -1))
 
     def to_pt(self, columns: Array, make: Make | None = None) -> Array:
         """Moves a block of columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``from_pt``."""
         if self.axes is None:
             return columns if self.flat_shape is None else columns.reshape(())
-        if len(self.axes) == 2:
-            return transpose(columns, make)
-        return np.ascontiguousarray(columns.transpose(tuple(int(axis) for axis in np.argsort(self.axes))))
+        inner = np.argsort(self.axes[:-1])
+        runs = np.ascontiguousarray(columns.transpose(*(int(axis) for axis in inner), -1))
+        turned = transpose(runs.reshape(math.prod(runs.shape[:-1]), runs.shape[-1]), make)
+        return turned.reshape(runs.shape[-1], *runs.shape[:-1])
 
 
 def transpose(matrix: Array, make: Make | None = None) -> Array:
