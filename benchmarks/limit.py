@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,10 @@ from typing import Any
 import blake3
 import numpy as np
 
-PIECE = 2**20  # bytes; both sides of a copy stay in the second-level cache
+PIECE = 2**20  # bytes
+COPIED = 64 * 2**20  # bytes; beyond the second-level cache, as matrices that are transposed lie
 SAMPLE = 400 * 10**6  # bytes that a rate is measured over
 RUNS = 5
-RESOLUTION = 0.01  # seconds; what os.times counts in
 START = "import numpy, h5py, blake3, click"
 # What happens to the bytes of the weights, in order: a name for people, the rate that it goes at, and whether it is part
 # of the check.
@@ -89,8 +90,8 @@ def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
         sample: how many bytes to measure over.
     """
     piece, other = np.random.default_rng(0).bytes(PIECE), np.empty(PIECE, np.uint8)
-    held = np.frombuffer(piece, np.uint8)
     count = max(1, sample // PIECE)
+    held, into = np.zeros(min(COPIED, count * PIECE), np.uint8), np.ones(min(COPIED, count * PIECE), np.uint8)
 
     def write() -> None:
         path.unlink(missing_ok=True)
@@ -104,8 +105,8 @@ def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
                 pass
 
     def copy() -> None:
-        for _ in range(count):
-            np.copyto(other, held)
+        for _ in range(count * PIECE // len(held)):
+            np.copyto(into, held)
 
     def hashed() -> None:
         for _ in range(count):
@@ -114,19 +115,26 @@ def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
     def start() -> None:
         subprocess.run([sys.executable, "-c", START], check=True)
 
-    work = {"write": write, "read": read, "copy": copy, "blake3": hashed}
-    return {**{name: count * PIECE / fastest(do) for name, do in work.items()}, "start": fastest(start)}
+    copied = count * PIECE // len(held) * len(held)
+    work = {"write": (write, count * PIECE), "read": (read, count * PIECE), "copy": (copy, copied)}
+    work["blake3"] = hashed, count * PIECE
+    return {**{name: nbytes / fastest(do) for name, (do, nbytes) in work.items()}, "start": fastest(start)}
 
 
 def fastest(do: Callable[[], None]) -> float:
     """Seconds of a core of the fastest of some runs, children included: what else the machine does falls away."""
     seconds = []
     for _ in range(RUNS):
-        begin = os.times()
+        begin = cpu_seconds()
         do()
-        end = os.times()
-        seconds.append(sum(end[:4]) - sum(begin[:4]))
-    return max(min(seconds), RESOLUTION)
+        seconds.append(cpu_seconds() - begin)
+    return min(seconds)
+
+
+def cpu_seconds() -> float:
+    """What this process and its children have used of the cores so far."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 if __name__ == "__main__":
