@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from converter.exporting.export import export
     from converter.exporting.results import Export, ExportVerification
     from converter.exporting.verifying import verify_export
+    from converter.fleets.driving import fleet
+    from converter.fleets.results import Fleet, FleetTask
+    from converter.fleets.running import FleetProgress
+    from converter.fleets.status import fleet_status
     from converter.models.auto import AutoTwoTower
     from converter.models.families.altclip import TFAltCLIPModel
     from converter.models.families.chinese_clip import TFChineseCLIPModel
@@ -49,6 +53,9 @@ _HOMES = {
     "ConverterError": "converter.errors",
     "Export": "converter.exporting.results",
     "ExportVerification": "converter.exporting.results",
+    "Fleet": "converter.fleets.results",
+    "FleetProgress": "converter.fleets.running",
+    "FleetTask": "converter.fleets.results",
     "Publication": "converter.publishing.pushing",
     "Supported": "converter.names.listing",
     "SupportedFamily": "converter.names.listing",
@@ -66,6 +73,8 @@ _HOMES = {
     "combine": "converter.conversion.combining",
     "convert": "converter.conversion.anywhere",
     "export": "converter.exporting.export",
+    "fleet": "converter.fleets.driving",
+    "fleet_status": "converter.fleets.status",
     "inspect": "converter.conversion.inspection",
     "pt2tf": "converter.conversion.engine",
     "push": "converter.publishing.pushing",
@@ -84,6 +93,9 @@ __all__ = [
     "ConverterError",
     "Export",
     "ExportVerification",
+    "Fleet",
+    "FleetProgress",
+    "FleetTask",
     "Publication",
     "Supported",
     "SupportedFamily",
@@ -101,6 +113,8 @@ __all__ = [
     "combine",
     "convert",
     "export",
+    "fleet",
+    "fleet_status",
     "inspect",
     "pt2tf",
     "push",

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from converter.cli import conversions, exporting, listing, publishing, verifying
+from converter.cli import conversions, exporting, fleets, listing, publishing, verifying
 from converter.cli.group import Group
 from converter.cli.signals import run
 
@@ -30,6 +30,7 @@ for _command in (
     conversions.tf2pt,
     conversions.to,
     conversions.combine,
+    fleets.fleet,
     conversions.inspect,
     listing.towers,
     verifying.verify,

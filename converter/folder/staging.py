@@ -116,7 +116,7 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
             if overwrite:
                 with contextlib.suppress(FileNotFoundError):
                     claim.take()
-            _sweep(out)
+            sweep(out)
             staging.make()
         except OSError as error:
             raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
@@ -169,7 +169,7 @@ def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     staging = _Staging(path)
     try:
-        _sweep(path)
+        sweep(path)
         staging.make()
         fresh = staging.path / path.name
         yield fresh
@@ -297,7 +297,7 @@ def _remove(staging: Path) -> None:
         staging.rmdir()
 
 
-def _sweep(out: Path) -> None:
+def sweep(out: Path) -> None:
     """Removes what dead runs into the same place left behind: their folders are no longer locked."""
     for leftover in sorted(out.parent.glob(f".{_escaped(out.name)}{_MARK}*")):
         if not _OURS.fullmatch(leftover.name.removeprefix(f".{out.name}")) or leftover.is_symlink():

@@ -42,6 +42,7 @@ from converter.parity.runners.asking import ask_run, ask_samples, run_together
 from converter.parity.runners.candidate import start_candidate
 from converter.parity.runners.golden import Recording, config_of, read_recording
 from converter.parity.runners.isolation import Worker
+from converter.parity.runners.kept import Models
 from converter.parity.runners.reference import runs_flax, start_reference
 from converter.parity.samples import Samples, is_of_samples
 from converter.parity.sources import config_of_source
@@ -79,6 +80,7 @@ class Outputs:
         options: VerifyOptions,
         no_reference: str = NO_REFERENCE,
         recorded: Manifest | None = None,
+        models: Models | None = None,
     ) -> None:
         """Takes what to compare.
 
@@ -89,13 +91,14 @@ class Outputs:
             options: how.
             no_reference: why there is neither, and what to do, for the finding.
             recorded: the folder's manifest.
+            models: workers that are kept for further checkpoints; None for a pair of its own.
 
         Raises:
             OptionError: tolerances, device or samples make no sense.
         """
         self._folder, self._source, self._golden, self._options = folder, source, golden, options
         self._no_reference = no_reference
-        self._recorded = recorded
+        self._recorded, self._models = recorded, models
         self._tolerance = Tolerance(options.atol, options.rtol)
         self._samples = options.samples
         if golden is not None and self._samples.given:
@@ -111,6 +114,10 @@ class Outputs:
         if self._golden is None and self._source is not None:
             python = self._options.reference_python
             self._wants_flax = python is not None and _is_flax(self._source)
+            if self._models is not None:
+                asked = self._options.candidate(self._options.reference.dtype)
+                self._workers = (self._models.reference(python, self._wants_flax), self._models.candidate(asked))
+                return self
             reference = self._stack.enter_context(start_reference(python, flax=self._wants_flax))
             try:
                 candidate = start_candidate(self._options.candidate(self._options.reference.dtype))
@@ -214,7 +221,7 @@ class Outputs:
 
     def _dismiss(self) -> None:
         """Ends both processes: nothing more is asked of them, and to give memory back takes a while."""
-        for worker in self._workers or ():
+        for worker in self._workers or () if self._models is None else ():
             worker.dismiss()
 
     def _run_flax(self, reference: Worker, candidate: Worker, source: Path) -> _Ran:

@@ -31,6 +31,7 @@ from converter.parity.options import VerifyOptions
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
 from converter.parity.runners.asking import ask_run
 from converter.parity.runners.golden import Recording, check_recording_path, config_of, write_recording
+from converter.parity.runners.kept import Models
 from converter.parity.runners.reference import start_reference
 from converter.parity.sources import config_of_source, find_source, places
 from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
@@ -111,13 +112,35 @@ def verify(
     Raises:
         ConverterError: there is no checkpoint to verify, or an option makes no sense.
     """
+    return verify_with(
+        None,
+        folder,
+        reference=reference,
+        weights_only=weights_only,
+        options=options,
+        progress=progress,
+        record=record,
+    )
+
+
+def verify_with(
+    models: Models | None,
+    folder: str | os.PathLike[str],
+    *,
+    reference: str | os.PathLike[str] | None = None,
+    weights_only: bool = False,
+    options: VerifyOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    record: bool = False,
+) -> Verification:
+    """As ``verify``, with workers that are kept for further checkpoints where ``models`` are given."""
     folder, options, reference = Path(expanded(folder)), options or VerifyOptions(), expanded(reference)
     with reading(folder):
         recorded = _recorded(folder)
         given = _given(reference, recorded)
         golden = given if given is not None and _is_golden(given) else None
         source, reason = _source(folder, recorded, None if golden else given)
-    outputs = Outputs(folder, source, golden, options, reason, recorded)
+    outputs = Outputs(folder, source, golden, options, reason, recorded, models)
     findings: list[Finding] = []
     report: ParityReport | None = None
     began = time.perf_counter()

@@ -15,6 +15,7 @@ RESULTS = {
     "tf2pt": "conversion",
     "to": "conversion",
     "combine": "conversion",
+    "fleet": "fleet",
     "inspect": "inspection",
     "verify": "report",
     "reference": "recording",

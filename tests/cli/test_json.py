@@ -104,7 +104,7 @@ def test_a_recording(convert: Convert, made: Path) -> None:
 def test_every_command_has_a_schema() -> None:
     assert sorted(RESULTS) == COMMANDS
     names = {path.name.removesuffix(".schema.json") for path in DOCS.glob("*.schema.json")}
-    assert names == {*RESULTS.values(), "error", "export-verification"}
+    assert names == {*RESULTS.values(), "error", "export-verification", "ledger"}
     for name in names:
         assert schema(name)["properties"]["format"]["const"] == 1
         with pytest.raises(jsonschema.ValidationError):
@@ -139,6 +139,7 @@ REFUSED = {
     "tf2pt": ("src", "out"),
     "to": ("tf", "./none", "out"),
     "combine": ("./none", "./none", "out"),
+    "fleet": ("./none", "out"),
     "inspect": ("./none",),
     "verify": ("./none",),
     "reference": ("./none", "-o", "golden.safetensors"),
@@ -151,7 +152,7 @@ REFUSED = {
 def test_a_refusal(convert: Convert, here: Path, command: str) -> None:
     run = convert(command, *REFUSED[command], "--json")
     error = validated(run.out, "error")["error"]
-    assert error["exit_status"] == run.status == (3 if command == "verify" else 1)
+    assert error["exit_status"] == run.status == {"verify": 3, "fleet": 2}.get(command, 1)
     assert issubclass(getattr(errors, error["kind"]), ConverterError)
     assert run.err == f"convert: {error['message']}\n"
     assert error["next"]

@@ -17,14 +17,16 @@ from tests.docs.pages import ROOT
 
 # A name leaves this list, or changes, with a new major version only.
 STABLE = [
-    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Export", "ExportVerification", "Publication", "Supported",
+    "AutoTwoTower", "CheckpointInfo", "Conversion", "ConverterError", "Export", "ExportVerification", "Fleet",
+    "FleetProgress", "FleetTask", "Publication", "Supported",
     "SupportedFamily", "SupportedFormat", "SupportedTower",
     "TFAltCLIPModel", "TFCLIPModel", "TFChineseCLIPModel", "TFMetaClip2Model", "TFSiglip2Model", "TFSiglipModel",
-    "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "convert", "export", "inspect", "pt2tf", "push",
-    "record_reference", "tf2pt", "tf_to_pt_weight_rename", "towers", "verify", "verify_export",
+    "TFVisionTextDualEncoderModel", "Verification", "VerifyOptions", "combine", "convert", "export", "fleet", "fleet_status",
+    "inspect", "pt2tf", "push", "record_reference", "tf2pt", "tf_to_pt_weight_rename", "towers", "verify", "verify_export",
 ]  # fmt: skip
 FUNCTIONS = [
-    "combine", "convert", "export", "inspect", "pt2tf", "push", "record_reference", "tf2pt", "verify", "verify_export",
+    "combine", "convert", "export", "fleet", "fleet_status", "inspect", "pt2tf", "push", "record_reference",
+    "tf2pt", "verify", "verify_export",
 ]  # fmt: skip
 PAGE = ROOT / "docs" / "api.md"
 

@@ -35,7 +35,7 @@ def test_the_core_is_installed_where_no_framework_is_needed() -> None:
         "pip install '.[tf]'", "pip install '.[tf,torch]'",
     }  # fmt: skip
     core = [one for one in to_run() if one.install == CORE]
-    assert {one.page for one in core} == {"README.md", "docs/scripting.md"}
+    assert {one.page for one in core} == {"README.md", "docs/fleets.md", "docs/scripting.md"}
     assert not any(re.search(OF_FRAMEWORKS, one.text, re.MULTILINE) for one in core if one.language == "python")
 
 

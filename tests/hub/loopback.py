@@ -147,6 +147,16 @@ def _described(file: File) -> dict[str, Any]:
     return described
 
 
+def _models(hub: Hub, request: Request) -> Answer:
+    """Models of an author, one a page."""
+    author, after = request.query["author"][0], int(request.query.get("cursor", ["0"])[0])
+    ids = sorted(name for name in hub.repositories if name.startswith(f"{author}/"))
+    link = f'<{hub.endpoint}/api/models?author={author}&cursor={after + 1}>; rel="next"'
+    more = {"Link": link} if ids[after + 1 :] else {}
+    told = [{"_id": name, "id": name, "modelId": name} for name in ids[after : after + 1]]
+    return _json(told, **more)
+
+
 def _model_info(hub: Hub, request: Request, repo: str, revision: str = "main") -> Answer:
     found = _found(hub, request, repo, revision)
     if isinstance(found, Answer):
@@ -387,6 +397,7 @@ def _edit(hub: Hub, request: Request, repo: str, num: str) -> Answer:
 
 _ID = r"/?((?:[\w.-]+/)?[\w.-]+)"
 _ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
+    ("GET", r"/api/models", _models),
     ("GET", rf"/api/models{_ID}", _model_info),
     ("GET", rf"/api/models{_ID}/revision/([^/]+)", _model_info),
     ("GET", rf"/api/models{_ID}/tree/([^/]+)", _tree),

@@ -87,6 +87,7 @@ OTHERS = {
     "folder": EXPECTED,
     "repository": "me/it",
     "to": "tf",
+    "sources": FIXTURE,
     "tf_weight": "text_model.a.b",
 }
 FUNCTIONS = [name for name in converter.__all__ if name.islower()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,15 @@ def without_places(found: Verification) -> Verification:
     shorter = _shorter(found.places)
     changed: Verification = _replaced(found, sorted(shorter.items(), key=lambda item: -len(item[0])))
     return changed
+
+
+_FOLDERS = re.compile(r"(?<![\w.:/~-])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"()]+)+(?=[/\\])[/\\]")
+
+
+def without_folders(text: str, places: tuple[Path, ...]) -> str:
+    """A message in words that may leave this machine: of a file elsewhere than in ``places`` only its name is left."""
+    shorter = sorted(_shorter(places).items(), key=lambda item: -len(item[0]))
+    return _FOLDERS.sub("", str(_replaced(text, shorter)))
 
 
 def _shorter(places: tuple[Path, ...]) -> dict[str, str]:

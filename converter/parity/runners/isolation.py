@@ -103,6 +103,11 @@ class Worker:
     ) -> None:
         self.close()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked for something: it runs, and nothing is under way."""
+        return self._process.poll() is None and self._waiting is None
+
     def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Sends a request and waits for its answer, as ``send`` and ``receive`` do."""
         self.send(request)

@@ -1,0 +1,98 @@
+"""The command that converts many checkpoints, and looks at how far that is: fleet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.cli.fleet_progress import fleet_table
+from converter.cli.group import WRONG_USAGE, Command
+from converter.cli.printing import show
+from converter.cli.voice import is_verbose
+from converter.errors import quoted
+
+if TYPE_CHECKING:
+    from converter.fleets.results import Fleet
+
+_STATUSES = {"done": 0, "failed": 1, "not checked": 3}
+_COLOURS = {"done": "green", "failed": "red", "not checked": "yellow"}
+_SHOWN = 20
+
+
+class Many(Command):
+    """What is wrong with one checkpoint is 1, so that what is wrong with the list or with OUTDIR is another status."""
+
+    refused = WRONG_USAGE
+
+
+@click.command(
+    cls=Many,
+    short_help="Convert many checkpoints, resumable.",
+    epilog="Example: convert fleet models.txt converted/ --to tf --workers 4",
+)
+@click.argument("sources", metavar="LIST")
+@click.argument("out", metavar="OUTDIR", type=click.Path(readable=False))
+@click.option(
+    "--to", type=click.Choice(["tf", "pt", "flax"]), default="tf", show_default=True, help="Framework to convert to."
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["weights", "outputs", "none"]),
+    default="weights",
+    show_default=True,
+    help="Verify files and weights, every layer's output too, or leave it at the conversion's own check.",
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Checkpoints at a time. Default: one a processor.")
+@click.option("--deadline", default=3600.0, show_default=True, metavar="SECONDS", help="Seconds that one may take.")
+@click.option("--memory", default="8GB", show_default=True, metavar="SIZE", help="Memory that one may take (Linux).")
+@click.option("--dry-run", is_flag=True, help="Read headers only, and show what would be converted.")
+@click.option("--retry", type=click.Choice(["failed"]), help="Try again what failed in an earlier run.")
+@click.option(
+    "--stop-after-failures", type=click.IntRange(1), metavar="N", help="End after N failures; leave the rest for later."
+)
+def fleet(sources: str, out: str, **options: Any) -> None:
+    """Convert all checkpoints of LIST, each into a folder of its own in OUTDIR.
+
+    LIST is a file (a source per line, CSV, or JSON Lines), a folder of checkpoints, hub:AUTHOR, or - for standard
+    input. The same command again does what is left. `convert fleet status OUTDIR` tells how far a fleet is.
+
+    Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 some not checked.
+    """
+    if sources == "status":
+        from converter.fleets.status import fleet_status
+
+        found = fleet_status(out)
+    else:
+        from converter.fleets.driving import fleet as convert_all
+
+        with fleet_table() as progress:
+            found = convert_all(sources, out, progress=progress, **options)
+    show(found, fleet_lines(found, "" if sources in ("-", "status") else sources), _COLOURS[found.status])
+    sys.exit(_STATUSES[found.status])
+
+
+def fleet_lines(found: Fleet, sources: str = "") -> Iterator[str]:
+    """What became of a fleet: how many of each state, then those that need somebody; of which list, where it can be named."""
+    counts = ", ".join(f"{count:,} {state}" for state, count in found.counts.items())
+    yield f"{len(found.tasks):,} checkpoints to {found.to}: {counts}"
+    if found.stopped:
+        yield f"  {found.stopped}"
+    if found.alive:
+        yield "  a run is under way"
+    if found.estimated_seconds is not None:
+        total = sum(task.nbytes for task in found.tasks)
+        yield f"  {total:,} bytes, some {found.estimated_seconds:,.0f} s of one worker"
+    told = [task for task in found.tasks if task.state in ("failed", "not checked", "convertible") and task.name]
+    shown = told if is_verbose() else told[:_SHOWN]
+    width = max((len(task.name) for task in shown), default=0)
+    for task in shown:
+        figures = "" if task.estimated_seconds is None else f"{task.nbytes:,} bytes, {task.estimated_seconds:.1f} s"
+        yield f"  {task.state:<11}  {task.name:<{width}}  {task.error or figures}".rstrip()
+    if len(shown) < len(told):
+        yield f"  and {len(told) - len(shown):,} more; --verbose shows all"
+    if sources and not found.dry_run and any(task.state == "failed" for task in found.tasks):
+        again = f"{quoted(sources)} {quoted(found.out)} --to {found.to} --verify {found.verify}"
+        yield f"next: convert fleet {again} --retry failed"

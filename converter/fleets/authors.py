@@ -1,0 +1,29 @@
+"""The models of an author, as the Hub lists them."""
+
+from __future__ import annotations
+
+import itertools
+
+from converter.errors import OptionError, printable
+from converter.hub.download import hub_api
+from converter.hub.explained import explained
+from converter.hub.ids import is_id
+
+
+def models_of(author: str, limit: int) -> tuple[str, ...]:
+    """Ids of an author's models, in alphabetical order.
+
+    Args:
+        author: a user or an organisation.
+        limit: how many to ask for at most.
+
+    Raises:
+        OptionError: it cannot be the name of one.
+        HubError: the Hub refuses, or cannot be reached.
+    """
+    if "/" in author or not is_id(author):
+        raise OptionError(f"hub:{printable(author, 60)}: not the name of an author on the Hub; write hub:NAME")
+    with explained(author):
+        found = [str(model.id) for model in itertools.islice(hub_api().list_models(author=author), limit)]
+    # What a Hub answers is what a stranger says: ids of this author, and nothing else.
+    return tuple(sorted({name for name in found if name.startswith(f"{author}/") and is_id(name)}))

@@ -1,0 +1,233 @@
+"""What is done with one checkpoint: converted, unless that was done before, and verified. No exception leaves it.
+
+It is the same wherever it runs. Question and answer are JSON, so that a process, or a machine, may lie between.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from converter.conversion.anywhere import convert
+from converter.conversion.formats import default_format
+from converter.conversion.inspection import inspect
+from converter.errors import ConverterError, SourceError, TargetError, listed, printable
+from converter.folder import manifest
+from converter.folder.files import expanded, read_json
+from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from converter.folder.records import differing_sum
+from converter.hub.download import find_snapshot
+from converter.hub.ids import HubId, hub_id
+from converter.names.frameworks import CANONICAL
+from converter.parity.files_and_weights import verify_files
+from converter.parity.options import VerifyOptions
+from converter.parity.reports.files import write_report
+from converter.parity.reports.places import without_folders
+from converter.parity.runners.kept import Models
+from converter.parity.verify import Verification, verify_with
+
+MAX_FOLDER_FILES = 10_000
+_MOST_SAID = 4_000
+# What a verification says, the least first.
+_THOROUGH = ("", "none", "weights", "outputs")
+_REPORT_IT = "report it with the worker's traceback"
+
+
+def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[str, Any]:
+    """Converts, or inspects, one checkpoint.
+
+    Args:
+        asked: ``do`` is ``"convert"`` or ``"inspect"``; ``source``, ``hub`` and ``revision`` as a task has them; ``out``,
+            ``to``, ``options`` and ``verify`` as a conversion takes them; ``report`` is the page to write; ``known`` is
+            what the ledger has of it; ``again`` says to repeat what failed.
+        models: that outputs are compared with.
+
+    Returns:
+        Fields of an ``Attempt``; ``unchanged`` alone where nothing is left to do.
+    """
+    began = time.perf_counter()
+    try:
+        found = _inspected(asked) if asked["do"] == "inspect" else _converted(asked, models)
+    except ConverterError as error:
+        found = _failed(asked, str(error), error.next_step)
+    except MemoryError:
+        found = _failed(asked, "memory ran out; use a machine with more memory, or fewer workers")
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        found = _failed(asked, f"a bug: {type(error).__name__}: {error}; {_REPORT_IT}")
+    return {"seconds": time.perf_counter() - began, **found}
+
+
+def identity_of(source: Path) -> str:
+    """A sum of names, sizes and times of the files of a folder, or of those beside a file; empty where there are too many."""
+    home = source if source.is_dir() else source.parent
+    said = []
+    try:
+        with os.scandir(home) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    held = entry.stat()
+                    said.append(f"{entry.name}\0{held.st_size}\0{held.st_mtime_ns}")
+                if len(said) > MAX_FOLDER_FILES:
+                    return ""
+    except OSError:
+        return ""
+    text = "\n".join([source.name, *sorted(said)])
+    return blake3.blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def manifest_sum(out: Path) -> str:
+    """BLAKE3 of the manifest of a folder; empty where there is none that could be one of ours."""
+    path = out / manifest.NAME
+    try:
+        if out.is_symlink() or path.is_symlink() or path.stat().st_size > MAX_MANIFEST_BYTES:
+            return ""
+        return blake3.blake3(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a conversion of it would be; of a model on the Hub from its headers, which are all that is fetched."""
+    source, wanted = _source(asked)
+    info = inspect(source, revision=asked["revision"])
+    if info.problem is not None:
+        raise SourceError(info.problem)
+    if wanted is None:
+        convert(source, asked["out"], asked["to"], overwrite=True, dry_run=True, **asked["options"])
+    return {"state": "convertible", "nbytes": info.nbytes, "commit": info.commit or ""}
+
+
+def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any]:
+    source, wanted = _source(asked)
+    out, known = Path(asked["out"]), asked["known"] or {}
+    identity = "" if wanted else identity_of(Path(source))
+    if known.get("state") == "failed" and not asked["again"] and known["identity"] in ("", identity):
+        return {"unchanged": True}
+    commit = _commit(wanted, known) if wanted else ""
+    same = bool(known) and (identity or commit) == (known["identity"] or known["commit"]) != ""
+    here = manifest_sum(out)
+    ours = bool(here) and here == known.get("manifest")
+    if (
+        same
+        and ours
+        and known["state"] == "done"
+        and _THOROUGH.index(known["verify"]) >= _THOROUGH.index(asked["verify"])
+    ):
+        return {"unchanged": True}
+    noted: dict[str, Any] = {"identity": identity, "commit": commit, "verify": asked["verify"]}
+    made = _made_before(out, source, wanted, commit, asked) if here and known.get("verdict") != "failed" else None
+    if made is None:
+        if os.path.lexists(out) and not ours:
+            raise TargetError(
+                f"{out}: exists already, and was not made of this source; move it away, or give OUT another name"
+            )
+        result = convert(
+            source, out, asked["to"], revision=asked["revision"], overwrite=ours, check=True, **asked["options"]
+        )
+        noted |= {"commit": result.commit or "", "nbytes": result.nbytes}
+        noted["hashes"] = {file.name: file.blake3 or "" for file in result.files}
+    else:
+        noted["hashes"] = {name: record.blake3 or "" for name, record in made.files.items()}
+        noted["nbytes"] = sum(record.size for record in made.files.values())
+        noted["commit"] = made.commit or ""
+    noted["manifest"] = manifest_sum(out)
+    if asked["verify"] == "none":
+        return {"state": "done", **noted}
+    return noted | _verified(asked, out, models)
+
+
+def _source(asked: Mapping[str, Any]) -> tuple[str | Path, HubId | None]:
+    """The source as a conversion takes it, and the id where it is one."""
+    if asked["hub"] is False:
+        return Path(asked["source"]), None
+    source = expanded(asked["source"])
+    wanted = hub_id(source, asked["revision"])
+    if asked["hub"] and wanted is None:
+        raise SourceError(f"{source}: a folder here bears the name of the model; run this in another folder")
+    return source, wanted
+
+
+def _commit(wanted: HubId, known: Mapping[str, Any]) -> str:
+    """The commit that the Hub has now, where that says whether anything is left to do."""
+    return find_snapshot(wanted).commit if known.get("commit") else ""
+
+
+def _made_before(
+    out: Path, source: str | Path, wanted: HubId | None, commit: str, asked: Mapping[str, Any]
+) -> Manifest | None:
+    """The manifest of an OUT that was made of this very source, as is asked for now: by a run that was killed after it."""
+    recorded = read_manifest(out)
+    if recorded is None or recorded.target_framework != asked["to"] or not recorded.tensors:
+        return None
+    given = {"format": default_format(asked["to"]), "dtype": "keep", **asked["options"]}
+    if asked["to"] == CANONICAL:
+        given.setdefault("names", "v4")
+    said = read_json(out / manifest.NAME, MAX_MANIFEST_BYTES)["options"]
+    plain = {name: value for name, value in said.items() if value is not None}
+    if {k: str(v) for k, v in plain.items()} != {k: v for k, v in given.items() if (k, v) not in _SILENT}:
+        return None
+    if wanted is not None:
+        return (
+            recorded
+            if recorded.hub == wanted.id and recorded.commit == (commit or find_snapshot(wanted).commit)
+            else None
+        )
+    home = Path(source) if Path(source).is_dir() else Path(source).parent
+    if recorded.hub is not None or not recorded.source_sums:
+        return None
+    for name, record in recorded.source_sums.items():
+        file = home / name
+        if not record.sums or not file.is_file() or file.stat().st_size != record.size or differing_sum(file, record):
+            return None
+    return recorded if verify_files(out, recorded).status == "passed" else None
+
+
+# What a manifest does not say, as it is meant anyway.
+_SILENT = (("positions", "keep"), ("layout", "transformers"))
+
+
+def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dict[str, Any]:
+    """What verifying says of it, which is written as a page beside the ledger."""
+    weights_only = asked["verify"] == "weights"
+    options = VerifyOptions() if asked.get("seconds") is None else VerifyOptions(seconds=asked["seconds"])
+    found = verify_with(None if weights_only else models, out, weights_only=weights_only, options=options)
+    report = Path(asked["report"])
+    report.parent.mkdir(exist_ok=True)
+    write_report(_named(found, asked), report)
+    states = {"passed": "done", "failed": "failed", "not checked": "not checked"}
+    problems = [problem for finding in found.findings if finding.status != "passed" for problem in finding.problems]
+    said = {"state": states[found.status], "verdict": found.status, "report": asked["report_name"]}
+    if found.status == "passed":
+        return said
+    word = "does NOT match its source" if found.status == "failed" else "not checked"
+    return said | _error(asked, f"{word}: {listed(problems, 2)}; see its report")
+
+
+def _named(found: Verification, asked: Mapping[str, Any]) -> Verification:
+    return replace(found, places=(*found.places, Path(asked["out"]), Path(asked["source"])))
+
+
+def _failed(asked: Mapping[str, Any], message: str, following: str = "") -> dict[str, Any]:
+    source = Path(str(asked["source"]))
+    identity = identity_of(source) if asked["hub"] is not True and source.exists() else ""
+    known = {"identity": identity, "manifest": manifest_sum(Path(asked["out"]))}
+    # Of an OUT that is not ours nothing is kept that would make it seem so.
+    known["manifest"] = known["manifest"] if known["manifest"] == (asked["known"] or {}).get("manifest") else ""
+    return {"state": "failed", **known, **_error(asked, message, following)}
+
+
+def _error(asked: Mapping[str, Any], message: str, following: str = "") -> dict[str, str]:
+    """An error in words that may leave this machine."""
+    places = [Path(str(asked["source"])), Path(str(asked["out"])), Path(str(asked["out"])).parent]
+    said = printable(without_folders(message, tuple(places)), _MOST_SAID)
+    step = without_folders(following, tuple(places)) or ConverterError(said).next_step
+    return {"error": said, "next": printable(step, _MOST_SAID)}

@@ -1,0 +1,126 @@
+"""``fleet``: reads the list and the ledger, and has one run go over what is left. It reads no checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.arguments import checked
+from converter.checkpoints.shards import parse_size
+from converter.conversion.formats import choose
+from converter.errors import OptionError, SourceError, TargetError
+from converter.fleets.holding import Held
+from converter.fleets.ledger import History, Ledger, read_history
+from converter.fleets.lists import read_tasks
+from converter.fleets.out_names import named
+from converter.fleets.pool import MAX_WORKERS
+from converter.fleets.publishing import check_free, write_pages
+from converter.fleets.results import Fleet
+from converter.fleets.running import Bounds, Run, now
+from converter.folder.files import expanded
+from converter.folder.manifest import VERSION
+from converter.names.frameworks import frameworks
+from converter.specs import Framework
+from converter.system.processes import processors
+
+
+@checked()
+def fleet(
+    sources: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    to: Framework = "tf",
+    verify: Literal["weights", "outputs", "none"] = "weights",
+    workers: int | None = None,
+    deadline: float = 3600.0,
+    memory: str | int = "8GB",
+    retry: Literal["failed"] | None = None,
+    stop_after_failures: int | None = None,
+    dry_run: bool = False,
+    progress: Callable[..., Any] | None = None,
+) -> Fleet:
+    """Converts many checkpoints, each in a process of its own, and goes on where an earlier run ended.
+
+    Args:
+        sources: path of a list (text with a source per line, CSV with a header, or JSON Lines), of a folder of checkpoints,
+            ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
+        out: folder for all of them, with the ledger ``fleet.jsonl``; made where it does not exist. What is not ours in
+            it stays.
+        to: ``"pt"``, ``"tf"`` or ``"flax"``.
+        verify: ``"weights"`` for files and weights bit for bit, ``"outputs"`` for every layer's output as well,
+            ``"none"`` for the check that each conversion makes of itself alone.
+        workers: how many checkpoints at a time; None for one a processor, of outputs one for two.
+        deadline: seconds that one may take.
+        memory: that its process may take for itself, for example ``"8GB"``; it is ended beyond that (Linux).
+        retry: ``"failed"`` to try again what failed in an earlier run.
+        stop_after_failures: end after so many failures, and leave the rest to another run.
+        dry_run: look at headers only; nothing is written.
+        progress: called with a ``FleetProgress`` whenever one has ended, and some times a second meanwhile.
+
+    Returns:
+        What became of each; ``fleet.json`` and ``fleet.html`` in ``out`` say the same.
+
+    Raises:
+        ConverterError: the list makes no sense, or ``out`` cannot be used. What is wrong with one checkpoint is no
+            exception: it is in the result.
+    """
+    choose("to", to, tuple(frameworks()))
+    _check_numbers(workers, deadline, stop_after_failures)
+    most = workers or max(1, processors() // (2 if verify == "outputs" else 1))
+    bounds = Bounds(min(most, MAX_WORKERS), deadline, _memory(memory), stop_after_failures, retry == "failed")
+    out = Path(expanded(out))
+    tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, out)
+    if dry_run:
+        history = _history(out, to) if out.is_dir() else History()
+        run = Run(out, to, verify, named(tasks, history.names), history, bounds, progress)
+        return run.carry_out("inspect", None)
+    _make(out)
+    under_way: list[str] = []
+    with Held(out, lambda: tuple(under_way)) as held:
+        history = _history(out, to)
+        tasks = named(tasks, history.names)
+        ledger = Ledger(out)
+        try:
+            ledger.begin(to, verify, len(tasks), f"dual-encoder-converter {VERSION}", now())
+            run = Run(out, to, verify, tasks, history, bounds, progress, held, under_way)
+            found = run.carry_out("convert", ledger)
+            write_pages(found)
+            return found
+        finally:
+            ledger.close()
+
+
+def _history(out: Path, to: Framework) -> History:
+    history = read_history(out)
+    if history is None:
+        check_free(out)
+        return History()
+    if history.to not in (None, to):
+        raise SourceError(f"{out}: holds a fleet that was converted to {history.to}; choose another folder for {to}")
+    return history
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from None
+
+
+def _check_numbers(workers: int | None, deadline: float, failures: int | None) -> None:
+    for name, value in (("workers", workers), ("stop_after_failures", failures)):
+        if value is not None and value < 1:
+            raise OptionError(f"{name} is {value}; expected 1 or more")
+    if workers is not None and workers > MAX_WORKERS:
+        raise OptionError(f"workers is {workers}; expected {MAX_WORKERS} or fewer")
+    if not 0 < deadline < 10**9:
+        raise OptionError(f"deadline is {deadline}; give a number of seconds above 0")
+
+
+def _memory(memory: str | int) -> int:
+    try:
+        return parse_size(memory) or 0
+    except TargetError:
+        raise OptionError(f"memory is {memory!r}; give a size such as 8GB or 500MB") from None

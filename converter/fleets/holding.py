@@ -1,0 +1,210 @@
+"""One run at a time has OUTDIR: a file with its owner and a heartbeat, which any machine that sees the folder can judge.
+
+The lock is taken over where its process has ended for certain, or where its heart has not beaten for ``SECONDS_TO_EXPIRE``
+by the clock of the file system, which is the same for all. ``flock`` on the folder, for a moment, keeps two from judging
+at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from converter.errors import TargetError
+from converter.system.locks import FolderLock
+from converter.system.others import began, is_gone, this_machine
+
+NAME = "fleet.lock"
+SECONDS_TO_EXPIRE = 60.0
+SECONDS_PER_BEAT = 2.0
+MAX_LOCK_BYTES = 64 * 2**10
+_MOST_RUNNING = 256
+_OURS = re.compile(rf"\.{re.escape(NAME)}-[0-9a-f]{{12}}")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a folder.
+
+    Attributes:
+        owner: a word that only it knows.
+        machine: a sum of where it runs.
+        process: its number there.
+        since: when the process began.
+        age: seconds since its heart beat.
+        running: names of the OUTs that are being made.
+    """
+
+    owner: str
+    machine: str
+    process: int
+    since: str | None
+    age: float
+    running: tuple[str, ...] = ()
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether another run may have the folder."""
+        ended = self.machine == this_machine() and is_gone(self.process, self.since)
+        return ended or self.age > SECONDS_TO_EXPIRE
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who has a folder; None where nobody does.
+
+    Raises:
+        TargetError: there is a file by that name which is no lock.
+    """
+    path = folder / NAME
+    try:
+        if not os.path.lexists(path):
+            return None
+        said = _read(path) if path.is_file() and not path.is_symlink() else None
+        age = _now(folder) - path.lstat().st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TargetError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
+    if said is None:
+        raise TargetError(f"{path}: not the lock of a fleet; choose another folder, or move that file away")
+    number, running = said.get("process"), said.get("running")
+    process = number if isinstance(number, int) and 0 < number < 2**31 else 0
+    return Holder(
+        owner=said["owner"],
+        machine=str(said.get("machine", "")) if process else "",
+        process=process,
+        since=said["since"] if isinstance(said.get("since"), str) else None,
+        age=age,
+        running=tuple(map(str, running[:_MOST_RUNNING])) if isinstance(running, list) else (),
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    with path.open("rb") as file:
+        text = file.read(MAX_LOCK_BYTES + 1)
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(text) if len(text) <= MAX_LOCK_BYTES else None
+        if isinstance(said, dict) and isinstance(said.get("owner"), str) and said["owner"]:
+            return said
+    return None
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system, which may be another machine's; this one's where it may not be asked."""
+    probe = folder / f".{NAME}-{secrets.token_hex(6)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+class Held:
+    """The lock of a folder, for as long as the context lasts."""
+
+    def __init__(self, folder: Path, running: Callable[[], Sequence[str]] = tuple) -> None:
+        """Takes what is needed.
+
+        Args:
+            folder: OUTDIR, which is there.
+            running: gives the names of what is being made.
+        """
+        self._folder, self._path, self._running = folder, folder / NAME, running
+        self._owner = secrets.token_hex(16)
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self.is_lost = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._take()
+            self._heart.start()
+        except BaseException:  # also of a signal that comes in between
+            self._give_back()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+
+    def _take(self) -> None:
+        lock = FolderLock()
+        try:
+            lock.take(self._folder, wait=True)
+            try:
+                held = holder_of(self._folder)
+                if held is not None and not held.has_expired:
+                    raise TargetError(_refusal(self._folder, held))
+                self._sweep()
+                self._write()
+            finally:
+                lock.give_back()
+        except OSError as error:
+            raise TargetError(f"{self._folder}: cannot be locked: {error.strerror}; choose another folder") from None
+
+    def _give_back(self) -> None:
+        self._ended.set()
+        if self._heart.ident is not None:
+            self._heart.join()
+        with contextlib.suppress(OSError, TargetError):
+            held = holder_of(self._folder)
+            if held is not None and held.owner == self._owner:
+                self._path.unlink()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(SECONDS_PER_BEAT):
+            try:
+                held = holder_of(self._folder)
+                if held is None or held.owner != self._owner:
+                    self.is_lost = True
+                    return
+                self._write()
+            except (OSError, TargetError):  # a file system that is away for a moment: the next one tells
+                continue
+
+    def _sweep(self) -> None:
+        """Removes what runs that were killed in the middle of a heartbeat have left."""
+        for path in self._folder.glob(f".{NAME}-*"):
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        said: dict[str, Any] = {
+            "format": 1,
+            "owner": self._owner,
+            "machine": this_machine(),
+            "process": os.getpid(),
+            "since": began(os.getpid()),
+            "running": list(self._running())[:_MOST_RUNNING],
+        }
+        fresh = self._path.with_name(f".{NAME}-{secrets.token_hex(6)}")
+        try:
+            fresh.write_text(json.dumps(said), "utf-8")
+            fresh.replace(self._path)
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+
+
+def _refusal(folder: Path, held: Holder) -> str:
+    where = f"process {held.process} of this machine" if held.machine == this_machine() else "another machine"
+    left = max(1, round(SECONDS_TO_EXPIRE - held.age))
+    return (
+        f"{folder}: another run is converting into it ({where}, alive {max(0, round(held.age))} s ago); wait until it "
+        f"ends, or {left} s if it has died"
+    )

@@ -1,0 +1,214 @@
+"""One run over a list: hands tasks to workers, notes what comes of each, says how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from converter.errors import ConverterError, TargetError
+from converter.fleets.holding import Held
+from converter.fleets.ledger import Attempt, History, Ledger, report_of
+from converter.fleets.pool import Ended, Pool
+from converter.fleets.results import Fleet, FleetTask, estimated, in_order, of_attempt
+from converter.fleets.tasks import Task
+from converter.folder.staging import sweep
+from converter.specs import Framework
+
+Said = Callable[["FleetProgress"], None]
+
+
+@dataclass(frozen=True)
+class FleetProgress:
+    """How far a run is.
+
+    Attributes:
+        total: checkpoints of the list.
+        ended: those with an outcome, of this run or an earlier one.
+        failed: those of them that failed.
+        running: names of those under way.
+        nbytes: of the weights that this run has written.
+        seconds: since it began.
+        last: what ended last; None in the beginning.
+    """
+
+    total: int
+    ended: int
+    failed: int
+    running: tuple[str, ...]
+    nbytes: int
+    seconds: float
+    last: FleetTask | None
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return self.nbytes / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take if it goes on like this; None where nobody can tell."""
+        return self.seconds / self.ended * (self.total - self.ended) if self.ended else None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What bounds a run, and each task of it."""
+
+    workers: int
+    deadline: float
+    memory: int
+    failures: int | None
+    again: bool
+
+
+class Run:
+    """One run: what there is to do, and what has come of it so far."""
+
+    def __init__(
+        self,
+        out: Path,
+        to: Framework,
+        verify: str,
+        tasks: tuple[Task, ...],
+        history: History,
+        bounds: Bounds,
+        progress: Said | None,
+        held: Held | None = None,
+        under_way: list[str] | None = None,
+    ) -> None:
+        self._out, self._to, self._verify, self._tasks = out, to, verify, tasks
+        self._history, self._bounds, self._progress, self._held = history, bounds, progress, held
+        self._under_way = [] if under_way is None else under_way
+        self._found: dict[str, FleetTask] = {}
+        self._began = time.perf_counter()
+        self._failures = self._failed = self._nbytes = 0
+
+    def carry_out(self, do: str, ledger: Ledger | None) -> Fleet:
+        """Carries out what there is to do, and notes it in the ledger where there is one."""
+        unfinished: list[str] = []
+        try:
+            with Pool(self._bounds.workers, self._bounds.deadline, self._bounds.memory) as pool:
+                try:
+                    stopped = self._go_over(pool, do, ledger)
+                finally:
+                    unfinished += [task.name for task in pool.running]
+        finally:
+            if do == "convert":
+                self._sweep(unfinished)
+        for task in self._tasks:
+            self._found.setdefault(task.name, FleetTask(task.name, task.label, "left"))
+        seconds = time.perf_counter() - self._began
+        tasks = in_order(list(self._found.values()))
+        return Fleet(self._out, self._to, self._verify, tasks, seconds, stopped, do == "inspect")
+
+    def _go_over(self, pool: Pool, do: str, ledger: Ledger | None) -> str:
+        """Hands out one task after the other; gives why it did not come to the end, empty where it did."""
+        waiting, stopped = deque(self._tasks), ""
+        self._tell(None)
+        while waiting or pool.running:
+            if self._held is not None and self._held.is_lost:
+                raise TargetError(f"{self._out}: another run has taken the folder over; look at its ledger")
+            stopped = stopped or (self._reason_to_stop() if waiting else "")
+            while waiting and not stopped and not pool.is_full:
+                self._start(pool, waiting.popleft(), do)
+            if stopped:
+                waiting.clear()
+            ended = pool.wait()
+            self._under_way[:] = [task.name for task in pool.running]
+            self._tell(None if ended is None else self._note(ended, ledger))
+        return stopped
+
+    def _start(self, pool: Pool, task: Task, do: str) -> None:
+        last = self._history.attempts.get(task.name)
+        known = None if last is None else {name: value for name, value in asdict(last).items() if name != "hashes"}
+        if last is not None and last.key != task.key:  # another source had this name: its OUT may be replaced
+            known = {"state": "", "identity": "", "commit": "", "verdict": "", "verify": "", "manifest": last.manifest}
+        report = report_of(task.name)
+        question = {
+            "do": do,
+            "source": task.source,
+            "hub": task.hub,
+            "revision": task.revision,
+            "options": dict(task.options),
+            "out": str(self._out / task.name),
+            "to": self._to,
+            "verify": self._verify,
+            "report": str(self._out / report),
+            "report_name": report,
+            "known": known,
+            "again": self._bounds.again,
+        }
+        pool.start(task, question)
+
+    def _note(self, ended: Ended, ledger: Ledger | None) -> FleetTask:
+        """Takes down what a task came to: in the ledger first, for the run may end between the two."""
+        task: Task = ended.task
+        last = self._history.attempts.get(task.name)
+        if ended.answer is None and ledger is not None:
+            self._sweep([task.name])
+        if ended.answer is not None and ended.answer.get("unchanged") and last is not None:
+            found = of_attempt(last, unchanged=True)
+        elif ledger is None:
+            found = self._looked_at(ended)
+        else:
+            attempt = _attempt(ended, 1 if last is None else last.attempt + 1)
+            ledger.append(attempt)
+            found = of_attempt(attempt)
+            self._nbytes += attempt.nbytes
+        self._failed += found.state == "failed"
+        self._failures += found.state == "failed" and not found.unchanged
+        self._found[task.name] = found
+        return found
+
+    def _looked_at(self, ended: Ended) -> FleetTask:
+        answer, task = ended.answer or {"state": "failed", **_error(ended.reason)}, ended.task
+        said = {
+            name: answer[name] for name in ("state", "seconds", "nbytes", "commit", "error", "next") if name in answer
+        }
+        found = FleetTask(task.name, task.label, **said)
+        if found.state != "convertible":
+            return found
+        return FleetTask(
+            task.name, task.label, **said, estimated_seconds=estimated(found.nbytes, self._history.attempts)
+        )
+
+    def _sweep(self, names: list[str]) -> None:
+        """Removes what processes that were ended have left of an OUT."""
+        for name in names:
+            sweep(self._out / name)
+
+    def _reason_to_stop(self) -> str:
+        most = self._bounds.failures
+        if most is None or self._failures < most:
+            return ""
+        return f"stopped after {self._failures:,} failures (--stop-after-failures); run this again for the rest"
+
+    def _tell(self, last: FleetTask | None) -> None:
+        if self._progress is not None:
+            seconds = time.perf_counter() - self._began
+            running = tuple(self._under_way)
+            said = FleetProgress(len(self._tasks), len(self._found), self._failed, running, self._nbytes, seconds, last)
+            self._progress(said)
+
+
+def _attempt(ended: Ended, number: int) -> Attempt:
+    """What the ledger says of a task that has ended."""
+    answer = ended.answer or {"state": "failed", "seconds": ended.seconds, **_error(ended.reason)}
+    known = {one.name for one in fields(Attempt)}
+    said = {name: value for name, value in answer.items() if name in known}
+    task: Task = ended.task
+    own = {"name": task.name, "key": task.key, "source": task.label, "attempt": number, "worker": ended.worker}
+    return Attempt(**{**said, **own, "time": now()})
+
+
+def _error(reason: str) -> Mapping[str, str]:
+    return {"error": reason, "next": ConverterError(reason).next_step}
+
+
+def now() -> str:
+    """The time in UTC, as the ledger has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,40 @@
+"""The process of a worker: one question a line on standard input, one answer a line on what was standard output.
+
+``python -m converter.fleets.worker`` is that process; ``pool`` starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+
+_ORPHANED = 1
+
+
+def main() -> None:
+    """Answers until standard input ends: with that its driver has ended, and so does this, whatever it is doing."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a library prints is no answer
+    questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    asked = sys.stdin.buffer
+
+    def read() -> None:
+        while line := asked.readline():
+            questions.put(line)
+        os._exit(_ORPHANED)
+
+    threading.Thread(target=read, daemon=True).start()
+    from converter.fleets.carrying_out import carry_out
+    from converter.parity.runners.kept import Models
+
+    with Models() as models:
+        while True:
+            answer = carry_out(json.loads(questions.get()), models)
+            answers.write(json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
