@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from converter.conversion.anywhere import convert
     from converter.conversion.combining import combine
-    from converter.conversion.engine import Conversion, pt2tf, tf2pt
+    from converter.conversion.engine import pt2tf, tf2pt
     from converter.conversion.inspection import CheckpointInfo, inspect
+    from converter.conversion.result import Conversion
     from converter.errors import ConverterError
     from converter.exporting.export import export
     from converter.exporting.results import Export, ExportVerification
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AutoTwoTower": "converter.models",
     "CheckpointInfo": "converter.conversion.inspection",
-    "Conversion": "converter.conversion.engine",
+    "Conversion": "converter.conversion.result",
     "ConverterError": "converter.errors",
     "Export": "converter.exporting.results",
     "ExportVerification": "converter.exporting.results",

@@ -20,7 +20,7 @@ from converter.cli.printing import checkpoint_lines, conversion_lines, show
 from converter.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from converter.conversion.engine import Conversion
+    from converter.conversion.result import Conversion
     from converter.specs import Framework
 
 

@@ -15,8 +15,8 @@ from converter.errors import ConverterError, listed, printable, quoted
 from converter.folding import fold, folded
 
 if TYPE_CHECKING:
-    from converter.conversion.engine import Conversion
     from converter.conversion.inspection import CheckpointInfo
+    from converter.conversion.result import Conversion
     from converter.parity.runners.golden import Recording
     from converter.publishing.pushing import Publication
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from converter.arguments import checked
-from converter.conversion.engine import Config, Conversion, run_conversion, sums_asked
+from converter.conversion.engine import Config, run_conversion, sums_asked
 from converter.conversion.formats import choose, default_format
 from converter.conversion.plan import Dtype, Names
 from converter.conversion.positions import Positions
+from converter.conversion.result import Conversion
 from converter.conversion.sources import Source
 from converter.conversion.writing import Progress
 from converter.errors import TargetError

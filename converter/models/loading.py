@@ -16,10 +16,11 @@ from keras import ops
 from transformers import AutoConfig
 
 from converter.arguments import checked
-from converter.conversion.engine import Conversion, write_tensors
+from converter.conversion.engine import write_tensors
 from converter.conversion.formats import choose
 from converter.conversion.plan import Dropped
 from converter.conversion.positions import POSITIONS, Positions, check_positions, tell_positions
+from converter.conversion.result import Conversion
 from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json

@@ -12,7 +12,7 @@ from converter.models import ports
 from converter.specs import Framework
 
 if TYPE_CHECKING:
-    from converter.conversion.engine import Conversion
+    from converter.conversion.result import Conversion
 
 _OF_KERAS = (".weights.h5", ".keras", ".weights.json")
 
