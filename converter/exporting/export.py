@@ -6,8 +6,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from converter.exporting.checking.figures import GATES
 from converter.exporting.checking.reference import Asked, has_real_inputs, run_reference
 from converter.exporting.making import Making, make
 from converter.exporting.manifest import SHA256
-from converter.exporting.normalisation import Normalisation, normalisation_of
+from converter.exporting.normalisation import Normalisation, normalisation_of, size_of
 from converter.exporting.options import ExportOptions, Pixels, Precision
 from converter.exporting.results import Export, Needs
 from converter.exporting.targets import TARGETS, Target
@@ -28,7 +28,8 @@ from converter.folder.staging import check_out, explained, staged
 from converter.hub.obtained import Obtained
 from converter.hub.obtaining import obtain
 from converter.names.configs import read_config
-from converter.parity.inputs import image_shape, patch_side, read_vocabulary
+from converter.parity.inputs import image_shape, patch_side, read_vocabulary, takes_any_size, with_image_size
+from converter.parity.runners.golden import read_recording
 from converter.parity.sources import config_of_source
 from converter.system.room import free_disk
 
@@ -110,6 +111,7 @@ def export(
         held = obtain(source, None, revision)
         config = read_config(config_of_source(held.path)).raw
         normalisation = _normalisation(held, pixels)
+        options = replace(options, image=_image(held.folder, config, golden))
         nbytes, weights = _weights(held)
         needs = _needs(targets, nbytes, options)
         _check_room(out, needs)
@@ -121,7 +123,16 @@ def export(
         recording = run_reference(asked)
         gate = min_cosine if min_cosine is not None else GATES.get(precision)
         making = Making(
-            held.path, config, options, normalisation, targets, recording, gate, _limits(config), seconds, steps
+            held.path,
+            config,
+            options,
+            normalisation,
+            targets,
+            recording,
+            gate,
+            _limits(config, options),
+            seconds,
+            steps,
         )
         with staged(out, overwrite=False) as fresh:
             steps("loading the model")
@@ -217,9 +228,25 @@ def _check_room(out: Path, needs: Needs) -> None:
         )
 
 
-def _limits(config: Any) -> dict[str, Any]:
+def _image(folder: Path, config: Mapping[str, Any], golden: Path | None) -> tuple[int, int] | None:
+    """The size of pictures where it is not the config's: what the image processor gives to a tower that takes any.
+
+    Of a golden file one that it holds pictures of: nothing else could be compared.
+    """
+    size = size_of(folder) if takes_any_size(config) and patch_side(config) is None else None
+    if size is None or size == image_shape(config)[1:]:
+        return None
+    image_shape(with_image_size(config, size))
+    if golden is None or any(one.inputs["pixel_values"].shape[2:] == size for one in read_recording(golden).batches):
+        return size
+    return None
+
+
+def _limits(config: Any, options: ExportOptions) -> dict[str, Any]:
     """What may be given: whole numbers, as ``export.json`` has them."""
     text = read_vocabulary(config)
+    if options.image is not None:
+        config = with_image_size(config, options.image)
     channels, height, width = image_shape(config)
     return {
         "vocabulary": text.size,

@@ -181,8 +181,8 @@ def _times(runtime: Runtime, checking: Checking) -> dict[str, float]:
 
 
 def _refusal(check: FileCheck) -> str:
-    """Every problem, a line each; nothing was kept of what was written."""
-    return "\n".join((*check.problems, "Nothing was written: the files are not the model."))
+    """Every problem; nothing was kept of what was written."""
+    return "; ".join((*check.problems, "so nothing was written"))
 
 
 def _record(fresh: Path, name: str) -> FileRecord:

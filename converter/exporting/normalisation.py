@@ -90,13 +90,43 @@ def normalisation_of(folder: Path) -> Normalisation | None:
     Raises:
         ConfigError: its file cannot be read, or its numbers are none that a picture can be normalised with.
     """
+    fields, where = _fields(folder)
+    return None if fields is None else read_normalisation(fields, where)
+
+
+def size_of(folder: Path) -> tuple[int, int] | None:
+    """Height and width of every picture that the image processor in a folder gives; None where it has none, or not one.
+
+    Raises:
+        ConfigError: its file cannot be read.
+    """
+    fields, _ = _fields(folder)
+    if fields is None:
+        return None
+    for does, name in (("do_center_crop", "crop_size"), ("do_resize", "size")):
+        if fields.get(does, does == "do_resize") and name in fields:
+            said = fields[name]
+            sides = (said.get("height"), said.get("width")) if isinstance(said, Mapping) else (said, said)
+            return _whole(*sides)
+    return None
+
+
+def _whole(height: object, width: object) -> tuple[int, int] | None:
+    """Both where they are whole numbers above 0."""
+    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+        return int(height), int(width)
+    return None
+
+
+def _fields(folder: Path) -> tuple[Mapping[str, Any] | None, str]:
+    """What the processor's file says, and where it lies; None where there is none."""
     for name in FILES:
         if (folder / name).is_file():
             raw = read_json(folder / name)
             fields = raw.get("image_processor", raw if name == FILES[0] else None)
             if isinstance(fields, Mapping):
-                return read_normalisation(fields, str(folder / name))
-    return None
+                return fields, str(folder / name)
+    return None, ""
 
 
 def read_normalisation(raw: Mapping[str, Any], where: str) -> Normalisation:

@@ -21,6 +21,7 @@ class ExportOptions:
             graph rescales and normalises itself.
         batch: so many images, and as many texts, in every call; None: any number.
         length: so many tokens in every text; None: any number.
+        image: height and width of every picture, of a tower that takes any; None: what its config says.
 
     Raises:
         ArgumentError: a number is less than 1.
@@ -30,7 +31,12 @@ class ExportOptions:
     pixels: Pixels = "float"
     batch: int | None = None
     length: int | None = None
+    image: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_least("batch", self.batch, 1)
         check_least("length", self.length, 1)
+        if self.image is not None:
+            object.__setattr__(self, "image", tuple(self.image))  # of JSON, a list
+            for side in self.image:
+                check_least("image", side, 1)

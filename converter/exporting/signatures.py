@@ -101,7 +101,7 @@ def signatures_of(
 
     Args:
         model: of any family, built.
-        options: ``pixels``, ``batch`` and ``length`` count.
+        options: ``pixels``, ``batch``, ``length`` and ``image`` count.
         normalisation: what the image processor does to bytes; needed where ``pixels`` is ``"uint8"``.
 
     Returns:
@@ -109,7 +109,8 @@ def signatures_of(
         (``serving_fields``), and what an image does, its tower (``served``).
 
     Raises:
-        ModelError: bytes are asked for, and it is not known how to normalise them.
+        ModelError: bytes are asked for, and it is not known how to normalise them; or the tower takes no pictures of
+            that size.
     """
     options = options or ExportOptions()
     images, prepare = _images(model, options, normalisation)
@@ -166,6 +167,9 @@ def _images(
     inputs = []
     for name, (shape, dtype) in model.vision_model.served.items():
         fixed = (options.batch, *shape[1:])
+        if options.image is not None and len(shape) == 4:
+            model.vision_model.check_size(options.image)
+            fixed = (*fixed[:2], *options.image)
         inputs.append(Input(name, fixed, dtype, _named(fixed, IMAGES, PATCHES)))
     if options.pixels == "float":
         return tuple(inputs), lambda given: given

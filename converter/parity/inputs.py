@@ -185,6 +185,11 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     return channels, sides[0], sides[1]
 
 
+def with_image_size(config: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """A config as if it described pictures of this height and width: what a tower is given, not what it is."""
+    return {**config, "vision_config": {**_tower(config, "vision"), "image_size": list(size)}}
+
+
 def _side(patches: Any, patch: int | None) -> int | None:
     """The side in pixels of a square of so many patches; None where there is none."""
     if patch is None or not isinstance(patches, int) or patches < 1 or isqrt(patches) ** 2 != patches:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from converter.errors import OptionError, ParityError, printable
 from converter.parity.batches import OF_PATCHES, Batch
@@ -20,6 +20,7 @@ MAX_PICTURE_BYTES = 64 * 2**20
 # Every hidden state of every picture and text is kept and compared: this many of a base-sized tower take a gigabyte.
 MAX_SAMPLES = 64
 _THROUGH = "through the processor"
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,30 @@ def is_of_samples(title: str) -> bool:
     return title.endswith(_THROUGH)
 
 
-def find_samples(texts: Path | None = None, pictures: Sequence[Path] = ()) -> Samples:
+def find_samples(texts: Path | None = None, pictures: Sequence[Path] = (), *, choose: bool = False) -> Samples:
     """Finds texts and pictures; what nobody names is taken from those that ship with this package.
 
     Args:
         texts: a UTF-8 file with one text per line; empty lines are left out.
         pictures: picture files, and folders of them.
+        choose: of more than ``MAX_SAMPLES`` take so many, evenly, instead of refusing them.
 
     Raises:
         OptionError: a file cannot be read, holds nothing, or too much.
     """
     found = _read_texts(texts or SHIPPED / "texts.txt")
     files = [file for path in pictures or (SHIPPED,) for file in _picture_files(path)]
+    if choose:
+        found, files = tuple(_evenly(found)), _evenly(files)
     for kind, count in (("texts", len(found)), ("pictures", len(files))):
         if count > MAX_SAMPLES:
             raise OptionError(f"{count:,} {kind}, expected at most {MAX_SAMPLES}; name fewer")
     return Samples(found, tuple(files), texts is not None or bool(pictures))
+
+
+def _evenly(found: Sequence[_Item]) -> list[_Item]:
+    """At most ``MAX_SAMPLES`` of them, from the first to the last."""
+    return [found[k * len(found) // MAX_SAMPLES] for k in range(MAX_SAMPLES)] if len(found) > MAX_SAMPLES else [*found]
 
 
 def _read_texts(path: Path) -> tuple[str, ...]:

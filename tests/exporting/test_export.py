@@ -28,6 +28,8 @@ from tests.cli.conftest import Convert
 from tests.cli.conftest import convert as convert  # a fixture
 from tests.cli.schemas import validated
 from tests.exporting.conftest import FIXTURE, edited
+from tests.models import reference
+from tests.models.families import config_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -198,6 +200,20 @@ def test_real_pictures_and_texts_are_judged(tmp_path: Path) -> None:
     kept = {quality.side: quality for quality in found.exported[0].check.quality}
     assert kept.keys() == {"image", "text"} and kept["text"].count == 3
     assert all(quality.cosine_min > 0.999999 and quality.top1 in (None, 1.0) for quality in kept.values())
+
+
+def test_pictures_have_the_size_that_the_image_processor_gives_them(tmp_path: Path) -> None:
+    """DINOv2's config has the size of its training; people's pictures have another."""
+    source = tmp_path / "source"
+    reference.torch_model(config_of("dinov2+bert")).save_pretrained(source)
+    (source / "preprocessor_config.json").write_text(
+        '{"do_center_crop": true, "crop_size": {"height": 24, "width": 36}}'
+    )
+    found = export(source, tmp_path / "app")
+    assert found.limits["image_size"] == [24, 36]
+    assert found.exported[0].signatures["encode_image"]["inputs"][0]["shape"] == [None, 3, 24, 36]
+    assert found.exported[0].check.given["encode_image"] == 5
+    assert verify_export(found.folder).status == "passed"
 
 
 def test_an_existing_folder_is_refused(made: Export, convert: Convert) -> None:

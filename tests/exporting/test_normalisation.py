@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from converter.errors import ConfigError
-from converter.exporting.normalisation import Normalisation, normalisation_of, read_normalisation
+from converter.exporting.normalisation import Normalisation, normalisation_of, read_normalisation, size_of
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "clip-bert-tiny"
 PLAIN: dict[str, Any] = {
@@ -27,6 +27,36 @@ def test_of_a_folder(tmp_path: Path) -> None:
     assert normalisation_of(tmp_path) is None
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(PLAIN))
     assert normalisation_of(tmp_path) == Normalisation(1 / 255, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"do_center_crop": True, "crop_size": {"height": 30, "width": 40}, "size": {"shortest_edge": 50}}, (30, 40)),
+        ({"do_center_crop": True, "crop_size": 30, "size": 50}, (30, 30)),
+        ({"do_center_crop": False, "crop_size": 30, "size": {"height": 50, "width": 60}}, (50, 60)),
+        ({"size": 50}, (50, 50)),
+        ({"size": {"shortest_edge": 50}}, None),
+        ({"do_resize": False, "size": 50}, None),
+        ({"size": {"height": 0, "width": 60}}, None),
+        ({"size": [50, 60]}, None),
+        ({}, None),
+    ],
+    ids=[
+        "crop",
+        "crop by one number",
+        "no crop",
+        "one number",
+        "ragged",
+        "as they come",
+        "no picture",
+        "a list",
+        "silent",
+    ],
+)
+def test_the_size_of_every_picture(tmp_path: Path, fields: dict[str, Any], wanted: tuple[int, int] | None) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PLAIN | fields))
+    assert size_of(tmp_path) == wanted
 
 
 @pytest.mark.parametrize(

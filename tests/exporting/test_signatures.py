@@ -85,6 +85,15 @@ def taken(case: Case) -> tuple[str, ...]:
     return (*case.keras.serving_fields, *case.keras.vision_model.served)
 
 
+def test_a_size_that_the_tower_does_not_take_is_refused(case: Case) -> None:
+    if "patches" in by_name(signatures_of(case.keras))["encode_image"].inputs[0].axes:
+        pytest.skip("takes pictures of any shape, cut up")
+    with pytest.raises(ModelError, match="pixel_values is 24 x 36; image_size is"):
+        signatures_of(case.keras, ExportOptions(image=(24, 36)))
+    with pytest.raises(ArgumentError, match="image is 0"):
+        ExportOptions(image=(24, 0))
+
+
 def test_static_shapes_stand_in_the_inputs(case: Case) -> None:
     for signature in signatures_of(case.keras, STATIC):
         for given in signature.inputs:

@@ -77,6 +77,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(many) == "65 texts, expected at most 64; name fewer"
 
 
+def test_of_many_some_can_be_chosen_evenly(tmp_path: Path) -> None:
+    many = tmp_path / "many.txt"
+    many.write_text("".join(f"{number}\n" for number in range(2 * MAX_SAMPLES)), "utf-8")
+    found = find_samples(many, choose=True)
+    assert found.texts == tuple(map(str, range(0, 2 * MAX_SAMPLES, 2)))
+    assert find_samples(choose=True).texts == find_samples().texts
+
+
 def test_a_batch_is_what_the_model_takes(config: dict[str, Any]) -> None:
     batch = sample_batch("t", made(unheard_of=np.ones(1)), config)
     assert list(batch.inputs) == ["pixel_values", "input_ids", "attention_mask", "token_type_ids"]

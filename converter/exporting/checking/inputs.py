@@ -13,7 +13,7 @@ from converter.exporting.normalisation import Normalisation
 from converter.exporting.options import ExportOptions
 from converter.exporting.running import FoundSignature
 from converter.parity.batches import Batch
-from converter.parity.inputs import image_shape, read_vocabulary
+from converter.parity.inputs import image_shape, read_vocabulary, with_image_size
 from converter.parity.making import make_batches, make_batches_of
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +44,8 @@ def batches_for(
         normalisation: what the image processor does.
         seed: of the inputs.
     """
+    if options.image is not None:
+        config = with_image_size(config, options.image)
     if options.batch is None and options.length is None:
         made = make_batches(config, seed)
     else:

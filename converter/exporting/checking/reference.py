@@ -86,7 +86,7 @@ def has_real_inputs(path: Path | None) -> bool:
 
 
 def find(folder: Path) -> Samples:
-    """The pictures of a folder, and the texts of its ``texts.txt``.
+    """The pictures of a folder, and the texts of its ``texts.txt``; of many some, evenly chosen.
 
     Raises:
         OptionError: one of them is missing or cannot be read.
@@ -96,7 +96,7 @@ def find(folder: Path) -> Samples:
             f"{printable(str(folder))}: holds no {TEXTS}; put one text per line there, beside the pictures "
             f"({', '.join(PICTURES)})"
         )
-    return find_samples(folder / TEXTS, (folder,))
+    return find_samples(folder / TEXTS, (folder,), choose=True)
 
 
 def _run(asked: Asked) -> Recording:
