@@ -22,11 +22,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from converter.errors import ParityError, WorkerError
+from converter.exporting.normalisation import Normalisation
 from converter.exporting.onnx_check import check_weights
 from converter.exporting.onnx_file import read_onnx
-from converter.exporting.onnx_graph import onnx_files, trace, write_traced
+from converter.exporting.onnx_graph import onnx_files, trace, write_onnx, write_traced
 from converter.exporting.runners.onnx import start_onnx
-from converter.exporting.signatures import LOGITS, Precision, Written, signatures_of
+from converter.exporting.signatures import LOGITS, ExportOptions, Precision, Written, signatures_of
 from converter.parity.runners.isolation import Worker
 from tests.models import reference
 from tests.models.conftest import Case, make_case
@@ -34,7 +35,7 @@ from tests.models.families import WHOLES, config_of
 from tests.torture import FULL
 from tests.towers import ROUND, TEXT, VISION, sample_of_pairs
 
-pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.torture]
+pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("traced by TensorFlow", allow_module_level=True)
@@ -220,6 +221,23 @@ def test_wrong_inputs_are_refused(exported: Exported, worker: Worker, tmp_path: 
     with pytest.raises(ParityError, match="encode_image was not opened"):
         worker.ask({"open": {}}, SECONDS)
         run(worker, "encode_image", inputs, tmp_path)
+
+
+def test_bytes_are_normalised_inside(exported: Exported, worker: Worker, tmp_path: Path) -> None:
+    """The numbers of the image processor are constants of the graph."""
+    numbers = Normalisation(1 / 255, (0.4,), (0.3,))
+    signatures = signatures_of(exported.case.keras, ExportOptions(pixels="uint8"), numbers)
+    encode = next(signature for signature in signatures if signature.name == "encode_image")
+    write_onnx(exported.case.keras, [encode], tmp_path)
+    first, *rest = encode.inputs
+    plain = exported.batches[0][0]
+    pixels = plain["pixel_values"]
+    whole = pixels.shape if pixels.ndim == 3 else pixels.transpose(0, 2, 3, 1).shape
+    noise = np.random.default_rng(1).integers(0, 256, whole, dtype=np.uint8)
+    given = {first.name: noise, **{one.name: plain[one.name] for one in rest}}
+    worker.ask({"open": {"encode_image": str(onnx_files(tmp_path)["encode_image"])}}, SECONDS)
+    found = run(worker, "encode_image", given, tmp_path)
+    check(found, {name: np.asarray(value) for name, value in encode.function(*given.values()).items()})
 
 
 HOSTILE = {
