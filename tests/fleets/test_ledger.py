@@ -63,7 +63,8 @@ def test_a_torn_last_line_says_nothing_and_spoils_no_other(written: Path, cut: i
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": "../x"}, {"name": "fleet.json"}, {"key": "x"}, {"state": "fine"}, {"attempt": "1"}, {"attempt": True},
+        {"name": "../x", "report": ""}, {"name": "fleet.json", "report": ""},
+        {"key": "x"}, {"state": "fine"}, {"attempt": "1"}, {"attempt": True},
         {"seconds": -1}, {"nbytes": 2**64}, {"hashes": {"x": 7}}, {"hashes": []}, {"manifest": "x"}, {"commit": "main"},
         {"report": "../../x.html"}, {"report": "javascript:alert(1)"}, {"verify": "some"}, {"kind": "other"}, {"error": None},
     ],
