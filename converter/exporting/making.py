@@ -150,6 +150,8 @@ def _checked(
     )
     with Runtime(target, fresh, precision, making.seconds, threads=1) as runtime:
         check = check_file(runtime, checking, target.shown(precision))
+        compared, differing = target.check_weights(fresh, precision, making.source)
+        check = replace(check, weights=compared, problems=(*check.problems, *differing))
         if check.problems:
             raise ExportError(_refusal(check))
         check = replace(check, milliseconds=_times(runtime, checking))

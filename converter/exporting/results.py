@@ -72,6 +72,7 @@ class ExportedFile:
             **told,
             "signatures": dict(self.signatures),
             "figures": [figure.to_json() for figure in self.check.figures],
+            "weights": self.check.weights,
             "batches": dict(self.check.given),
             "not_given": {name: dict(why) for name, why in self.check.not_given.items()},
             "quality": [quality.to_json() for quality in self.check.quality],

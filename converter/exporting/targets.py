@@ -27,9 +27,9 @@ class Target:
         precisions: that it can have.
         memory: peak of writing, in multiples of the float32 weights; measured with ViT-B/32 and BERT-base.
         scratch: disk that writing takes besides the files, in the same multiples.
-        weights: ``"module:function"`` that compares the file's weights with the checkpoint's, bit for bit, where the
-            format keeps them by name: called with the path of ``place``, what ``export.json`` says of the files, and the
-            checkpoint, it returns problems and how many were compared.
+        weights: ``"module:function"`` that compares the files' weights with the checkpoint's, bit for bit, where the
+            format keeps them by name: called with the folder of the files and the checkpoint, it returns an object with
+            ``problems`` and how many were ``compared``.
     """
 
     name: str
@@ -68,6 +68,13 @@ class Target:
     def write_to(self, path: Path, model: Any, signatures: Sequence[Any], precision: Precision) -> Any:
         """The same at a path of one's own, as ``writer`` takes it."""
         return _imported(self.writer)(model, signatures, path, precision)
+
+    def check_weights(self, folder: Path, precision: Precision, source: Path) -> tuple[int, tuple[str, ...]]:
+        """How many weights of an export were compared with the checkpoint's bit for bit, and what differs."""
+        if self.weights is None:
+            return 0, ()
+        found = _imported(self.weights)((folder / self.places(precision)[0]).parent, source)
+        return found.compared, found.problems
 
 
 def _imported(name: str) -> Callable[..., Any]:

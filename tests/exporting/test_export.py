@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from converter.errors import ExportError, OptionError, TargetError
+from converter.errors import ExportError, TargetError
 from converter.exporting import running
 from converter.exporting.checking import figures
 from converter.exporting.export import export
@@ -30,6 +30,7 @@ from tests.cli.schemas import validated
 from tests.exporting.conftest import FIXTURE, edited
 from tests.models import reference
 from tests.models.families import config_of
+from tests.towers import ROUND
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
@@ -193,12 +194,10 @@ def test_bytes_in_fixed_shapes_by_a_golden_file(made: Export, tmp_path: Path) ->
 
 
 def test_real_pictures_and_texts_are_judged(tmp_path: Path) -> None:
-    samples = tmp_path / "samples"
-    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "pictures", samples)
-    (samples / "texts.txt").write_text("una croce verde\nun cerchio rosso\ndue strisce nere\n", "utf-8")
+    samples = samples_in(tmp_path / "samples")
     found = export(FIXTURE, tmp_path / "app", samples=samples, pixels="uint8")
     kept = {quality.side: quality for quality in found.exported[0].check.quality}
-    assert kept.keys() == {"image", "text"} and kept["text"].count == 3
+    assert kept.keys() == {"image", "text"} and kept["text"].count == 4
     assert all(quality.cosine_min > 0.999999 and quality.top1 in (None, 1.0) for quality in kept.values())
 
 
@@ -214,6 +213,41 @@ def test_pictures_have_the_size_that_the_image_processor_gives_them(tmp_path: Pa
     assert found.exported[0].signatures["encode_image"]["inputs"][0]["shape"] == [None, 3, 24, 36]
     assert found.exported[0].check.given["encode_image"] == 5
     assert verify_export(found.folder).status == "passed"
+
+
+def samples_in(folder: Path) -> Path:
+    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "pictures", folder)
+    (folder / "texts.txt").write_text("una croce verde\nun cerchio rosso\ndue strisce nere\nun gatto\n", "utf-8")
+    return folder
+
+
+# One that is quantised a day; all under torture.
+NARROW = [(name, one) for name, target in TARGETS.items() for one in target.precisions if one != "float32"]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [pytest.param(*one, marks=[] if NARROW[ROUND % len(NARROW)] == one else [pytest.mark.torture]) for one in NARROW],
+)
+def test_quantising_has_its_price(convert: Convert, tmp_path: Path, name: str, precision: str) -> None:
+    samples = samples_in(tmp_path / "samples")
+    wanted = ("export", FIXTURE, tmp_path / "app", "--to", name, "--precision", precision, "--samples", samples)
+    run = convert(*wanted, "--min-cosine", "0.9999999", "--json")
+    error = validated(run.out, "error")["error"]
+    assert (run.status, error["kind"]) == (1, "ExportError") and "expected 1 or more" in error["message"]
+    assert not (tmp_path / "app").exists()
+    page = tmp_path / "page.html"
+    run = convert(*wanted, "--min-cosine", "0.95", "--report", page)
+    assert run.status == 0, run.err
+    for word in ("cosine mean", "top 10 kept", f"{name} float32"):
+        assert word in run.out and word in page.read_text("utf-8")
+    raw = validated((tmp_path / "app" / "export.json").read_text("utf-8"), "export")
+    (one,) = raw["exports"]
+    assert raw["gate"] == 0.95 and {kept["side"]: kept["count"] for kept in one["quality"]} == {"image": 3, "text": 4}
+    assert all(0.95 <= kept["cosine_min"] <= kept["cosine_mean"] < 1 for kept in one["quality"])
+    assert one["size"] < one["float32"]["size"] and one["float32"]["milliseconds"].keys() == one["milliseconds"].keys()
+    assert sorted(path.name for path in (tmp_path / "app").iterdir() if path.name.startswith(".")) == []
+    assert verify_export(tmp_path / "app").passed
 
 
 def test_an_existing_folder_is_refused(made: Export, convert: Convert) -> None:
@@ -233,10 +267,3 @@ def test_the_page(made: Export) -> None:
         "next: convert verify"
     )
     assert np.char.count(lines, "encode_image").sum() >= len(TARGETS)
-
-
-def test_options_that_contradict_each_other(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="texts and images to 'convert reference'"):
-        golden = tmp_path / "g.safetensors"
-        golden.touch()
-        export(FIXTURE, tmp_path / "app", samples=tmp_path, reference=golden)

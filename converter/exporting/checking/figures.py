@@ -23,6 +23,13 @@ LOGITS = ("logits_per_image", "logits_per_text")
 SIDES: Mapping[str, str] = MappingProxyType({"image": "image_embeds", "text": "text_embeds"})
 # Least cosine of any embedding with the reference's; see docs/exports.md for what was measured.
 GATES: Mapping[Precision, float] = MappingProxyType({"float16": 0.9999, "int8": 0.985})
+# float16 ends at 65504; some writers put that in place of what is larger.
+_WHY: Mapping[Precision, str] = MappingProxyType(
+    {
+        "float16": "values overflow float16, or are too small for it; export as float32",
+        "int8": "int8 loses too much of this model; choose float16, or a lower --min-cosine",
+    }
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -84,7 +91,7 @@ def figure_of(
     if precision == "float32" and not greatest <= allowed:
         problem = f"max abs diff {greatest:.2e}, allowed {allowed:.0e}"
     elif precision != "float32" and cosine is not None and not cosine >= gate:
-        problem = f"least cosine {cosine:.5f}, expected {gate:g} or more"
+        problem = f"least cosine {cosine:.5f}, expected {gate:g} or more: {_WHY[precision]}"
     return Figure(signature, output, compared, greatest, allowed if precision == "float32" else None, cosine, problem)
 
 

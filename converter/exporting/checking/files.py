@@ -61,6 +61,7 @@ class FileCheck:
         not_given: those that it cannot be given, by signature and title, and why.
         quality: of real pictures and texts; empty without them.
         milliseconds: of one image or text, and of eight at a time each, by side; empty where it was not timed.
+        weights: how many were compared with the checkpoint's, bit for bit; 0 of formats that do not keep them by name.
     """
 
     problems: tuple[str, ...]
@@ -69,6 +70,7 @@ class FileCheck:
     not_given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     quality: tuple[Quality, ...] = ()
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    weights: int = 0
 
     @property
     def compared(self) -> int:
