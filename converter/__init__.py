@@ -196,6 +196,13 @@ def _export(model: Any, path: Any, format: str) -> None:
     export_model(model, path, format)
 
 
+def _push(folder: Any, repository: str, **options: Any) -> Publication:
+    from converter.publishing.pushing import push as publish
+
+    return publish(folder, repository, **options)
+
+
 sys.meta_path.append(_Moved())
 ports.provide("export", _export)
+ports.provide("push", _push)
 ports.register_with_keras()

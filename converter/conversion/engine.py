@@ -302,6 +302,7 @@ def write_tensors(
     before: Mapping[Path, Identity] | None = None,
     processor: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    max_shard_size: str | int | None = None,
 ) -> Conversion:
     """Writes tensors from memory or from several files, as ``save_pretrained`` does.
 
@@ -322,6 +323,7 @@ def write_tensors(
         before: identities of the files that tensors are read from, before their headers were read.
         processor: a preprocessor_config.json to write where ``sidecars`` have none.
         progress: called with a stage's name, bytes done and bytes in all.
+        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
 
     Returns:
         What was done.
@@ -333,6 +335,7 @@ def write_tensors(
     started = time.perf_counter()
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
+    options |= {} if max_shard_size is None else {"max_shard_size": max_shard_size}
     said = replace(check_config(config), processor=processor)
     job = _plan_job(target, Path(label), out_folder(out), held, said, options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))

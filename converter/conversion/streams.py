@@ -216,6 +216,7 @@ def open_tensors(
     revision: str | None = None,
     access: Access = Access(),  # noqa: B008 - frozen
     positions_for: Framework | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> TensorReader:
     """Opens the checkpoint of a model with two towers, to read its tensors as ``framework`` has them.
 
@@ -225,6 +226,7 @@ def open_tensors(
         revision: branch, tag or commit of an id.
         access: how the Hub is asked for it.
         positions_for: whose model shall give the same outputs, where a table of positions has to be moved for that.
+        config: of the model; None: the config.json beside the weights.
 
     Returns:
         A context manager.
@@ -234,13 +236,13 @@ def open_tensors(
     """
     checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
     try:
-        config = read_config(config_beside(folder, checkpoint.files))
+        read = read_config(config_beside(folder, checkpoint.files)) if config is None else check_config(config)
         moved: Positions = "keep" if positions_for is None else "flax"
-        plan = make_plan(checkpoint, config, framework, positions=moved, serves=positions_for)
+        plan = make_plan(checkpoint, read, framework, positions=moved, serves=positions_for)
     except BaseException:
         checkpoint.close()
         raise
-    return TensorReader(checkpoint, config.raw, config.family, plan.tensors, plan.dropped, expected=plan.expected)
+    return TensorReader(checkpoint, read.raw, read.family, plan.tensors, plan.dropped, expected=plan.expected)
 
 
 def check_whole(source: Path, in_torch: bool = False) -> Framework:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +20,13 @@ from converter.tensors.layouts import ALIGNMENT
 _READERS = 2
 
 
-def assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str], in_place: bool = False) -> None:
+def assign(
+    variables: Mapping[str, Any],
+    reader: TensorReader,
+    new: Collection[str],
+    in_place: bool = False,
+    of_another_shape: Collection[str] = (),
+) -> None:
     """Gives every variable its tensor; beside the variables there are never more than a few tensors in memory.
 
     Args:
@@ -28,12 +34,14 @@ def assign(variables: Mapping[str, Any], reader: TensorReader, new: set[str], in
         reader: of the checkpoint.
         new: names of variables that the checkpoint need not have; they are left alone.
         in_place: take weights from the mapped file where the backend can.
+        of_another_shape: names of variables that are left alone though the checkpoint has them.
 
     Raises:
         PlanError: the model and the checkpoint differ in names or shapes.
     """
     shapes = reader.shapes
-    missing = sorted(variables.keys() - shapes.keys() - new)
+    variables = {name: variable for name, variable in variables.items() if name not in of_another_shape}
+    missing = sorted(variables.keys() - shapes.keys() - set(new))
     wrong = [name for name, v in variables.items() if name in shapes and tuple(v.shape) != tuple(shapes[name])]
     if missing or wrong:
         raise PlanError(

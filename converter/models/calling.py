@@ -11,7 +11,7 @@ from keras import ops
 
 from converter.errors import ModelError
 from converter.models.features import Features
-from converter.models.inputs import unpacked
+from converter.models.inputs import seen, unpacked
 from converter.models.losses import clip_loss, per_replica
 from converter.models.outputs import DualEncoderOutput
 from converter.models.parts import unit, widened
@@ -20,6 +20,17 @@ Tensor = Any
 
 FLAGS = ("output_attentions", "output_hidden_states", "return_dict", "training")
 DUMMY_IDS = ((7, 6, 0, 0, 1), (1, 2, 3, 0, 0), (0, 0, 0, 4, 5))
+
+
+def wants_loss(value: Any) -> bool:
+    """Whether ``return_loss`` asks for the loss: a bool, or a tensor of them, as a dataset has one for each sample.
+
+    A graph that is being traced cannot look at a tensor; that it was given at all counts there.
+    """
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    values = seen(value)
+    return True if values is None or values.dtype.kind == "O" else bool(values.size and values.all())
 
 
 class Calling(Features, keras.Model):
@@ -71,11 +82,11 @@ class Calling(Features, keras.Model):
                 f"{' and '.join(missing)} missing; the dual encoder needs texts and images. "
                 "Use get_text_features or get_image_features for one of them alone."
             )
-        seen = self.vision_model.input_fields
-        given = self.vision_model.checked({f: v for f, v in inputs.items() if f in seen})
-        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in (*seen, "return_loss")})
+        of_images = self.vision_model.input_fields
+        given = self.vision_model.checked({f: v for f, v in inputs.items() if f in of_images})
+        ids = self.text_model.checked({f: v for f, v in inputs.items() if f not in (*of_images, "return_loss")})
         images, texts = given["pixel_values"].shape[0], ids["input_ids"].shape[0]
-        loss = bool(inputs.get("return_loss", False))
+        loss = wants_loss(inputs.get("return_loss"))
         if loss and images is not None and texts is not None and images != texts:
             raise ModelError(
                 f"return_loss with {images} images and {texts} texts: the loss pairs text i with image i. "
@@ -115,7 +126,8 @@ class Calling(Features, keras.Model):
             ModelError: an input is missing or does not fit the config.
         """
         if isinstance(input_ids, Mapping):
-            return self(input_ids, training=training)
+            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            return Calling.call(self, **self.inputs_of(input_ids), return_dict=return_dict, training=training, **flags)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         images = {"pixel_values": pixel_values}
@@ -150,6 +162,10 @@ class Calling(Features, keras.Model):
             vision_model_output=vision,
         )
         return made if as_dict else made.to_tuple()
+
+    def inputs_of(self, first: Any) -> dict[str, Any]:
+        """Inputs as ``call`` takes them by name, of one dictionary or list."""
+        return self._tensors(unpacked(first, {}, self.fields))
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole model."""

@@ -246,6 +246,11 @@ class TextEmbeddings(CompositeLayer):
             setattr(self, role, self.part(path, parts[role]))
         self.drop = Dropout(spec.dropout, seeds)
 
+    @property
+    def weight(self) -> Any:
+        """The table of words ``(vocabulary, width)``, as transformers 4 calls it."""
+        return self.words.table
+
     def call(
         self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None = None, training: bool = False
     ) -> Tensor:

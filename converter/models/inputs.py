@@ -22,7 +22,7 @@ def unpacked(first: Any, given: Mapping[str, Any], fields: tuple[str, ...]) -> d
     """Merges a dictionary given as the first argument with what was given by name.
 
     Args:
-        first: the first argument of a call: a dictionary of inputs, an input, or None.
+        first: the first argument of a call: a dictionary of inputs, a list of them in order, an input, or None.
         given: the further arguments by name.
         fields: all names there are; the first names the first argument.
 
@@ -33,6 +33,8 @@ def unpacked(first: Any, given: Mapping[str, Any], fields: tuple[str, ...]) -> d
         ModelError: the dictionary has a key that is no field, or a field is given twice.
     """
     named = {name: value for name, value in given.items() if value is not None}
+    if _is_list_of_inputs(first, fields):
+        first = dict(zip(fields, first, strict=False))
     if not isinstance(first, Mapping):
         return named if first is None else {fields[0]: first, **named}
     inside = {name: value for name, value in first.items() if value is not None}
@@ -46,6 +48,14 @@ def unpacked(first: Any, given: Mapping[str, Any], fields: tuple[str, ...]) -> d
     if twice:
         raise ModelError(f"{listed(twice)} given both in the dictionary and by name. Give each input once.")
     return {**inside, **named}
+
+
+def _is_list_of_inputs(first: Any, fields: tuple[str, ...]) -> bool:
+    """Whether a list holds whole inputs in the order of the fields, and not the rows or images of one."""
+    if not isinstance(first, (list, tuple)) or not first:
+        return False
+    ranks = {"input_ids": 2, "pixel_values": 3 if "spatial_shapes" in fields else 4}
+    return len(getattr(first[0], "shape", ())) == ranks.get(fields[0])
 
 
 def as_ids(value: Any, field: str) -> Tensor:

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import keras
-from keras import ops
 from transformers import AutoConfig
 
 from converter.arguments import checked
-from converter.conversion.engine import write_tensors
 from converter.conversion.formats import choose
 from converter.conversion.plan import Dropped
 from converter.conversion.positions import POSITIONS, Positions, check_positions, tell_positions
-from converter.conversion.result import Conversion
 from converter.conversion.streams import open_tensors, open_tower
 from converter.errors import ModelError, listed
 from converter.folder.files import read_json
 from converter.hub.obtaining import obtain
 from converter.models.asking import hub_arguments
-from converter.models.assigning import assign, stored
+from converter.models.assigning import assign
 from converter.models.dtypes import AUTO, DTYPE_NAMES, take_dtype
+from converter.models.loading_info import Mismatched, draw, loading_info, mismatched, take_asked
 from converter.models.names import named_variables
 from converter.models.parts import Composite
 from converter.models.registry import family_class, side_of, tower_class, tower_config
 from converter.names.configs import TowerConfig, check_config, check_tower_config, config_beside
 from converter.names.families import Family
-from converter.names.frameworks import CANONICAL, KERAS
+from converter.names.frameworks import KERAS
 from converter.names.rule_files import SIDES, Side, supported
 from converter.specs import Framework
 
@@ -50,10 +46,18 @@ class LoadingReport:
     Attributes:
         left_out: tensors of the checkpoint that the tower does not have (a head, another tower), and why.
         new: variables that the checkpoint lacks and that were made anew (a pooler).
+        of_another_shape: weights whose shape is not the checkpoint's, which ``ignore_mismatched_sizes`` made anew: name,
+            shape in the checkpoint, shape in the model.
     """
 
     left_out: tuple[Dropped, ...]
     new: tuple[str, ...]
+    of_another_shape: tuple[Mismatched, ...] = ()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The same as transformers 4 says it with ``output_loading_info=True``."""
+        return loading_info((item.name for item in self.left_out), self.new, self.of_another_shape)
 
 
 @checked()
@@ -110,6 +114,8 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
     Raises:
         ConverterError: the checkpoint does not hold the tower, or is not sound.
     """
+    asked = take_asked(source, kwargs)
+    source = asked.source
     revision, access = hub_arguments(source, kwargs)
     held = obtain(source, None, revision, access)
     wanted = side or _side_of(read_json(config_beside(held.folder)).get("model_type"))
@@ -123,13 +129,13 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
         tower.build()
         variables = named_variables(tower)
         unused = [Dropped(name, "the tower was made without it") for name in reader.names if name not in variables]
-        assign(variables, reader, {name for name in reader.new if name in variables})
+        other = mismatched(variables, reader) if asked.ignore_mismatched_sizes else ()
+        assign(variables, reader, reader.new, of_another_shape=[name for name, *_ in other])
         new = tuple(name for name in reader.new if name in variables)
-        for name in new:
-            variables[name].assign(_fresh(name, variables[name].shape, getattr(config, "initializer_range", 0.02)))
-        tower.loading_report = LoadingReport((*reader.dropped, *unused), new)
+        draw(variables, (*new, *(name for name, *_ in other)), getattr(config, "initializer_range", None) or 0.02)
+        tower.loading_report = LoadingReport((*reader.dropped, *unused), new, other)
     _tell(source, tower.loading_report)
-    return tower
+    return (tower, tower.loading_report.info) if asked.info else tower
 
 
 @_without_collection()
@@ -152,6 +158,8 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         ConverterError: the checkpoint is of another family than ``cls``, not complete or not sound.
     """
     options: dict[str, Any] = {"name": kwargs.pop("name", None)}
+    asked, place = take_asked(source, kwargs), os.fspath(source)
+    source = asked.source
     revision, access = hub_arguments(source, kwargs)
     positions = _take_positions(kwargs)
     with open_tensors(source, KERAS, revision, access, KERAS if positions == "flax" else None) as reader:
@@ -161,8 +169,14 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         config = kwargs.pop("config", None) or kind.config_class.from_dict(dict(reader.config))
         model = kind(_changed(config, kwargs), initial="empty", **options)
         model.build()
-        assign(named_variables(model), reader, set(), in_place)
-    return model
+        model.config._name_or_path = place
+        variables = named_variables(model)
+        other = mismatched(variables, reader) if asked.ignore_mismatched_sizes else ()
+        assign(variables, reader, (), in_place, [name for name, *_ in other])
+        draw(variables, (name for name, *_ in other), getattr(config, "initializer_range", None) or 0.02)
+        report = LoadingReport(reader.dropped, (), other)
+    _tell(source, LoadingReport((), (), other))
+    return (model, report.info) if asked.info else model
 
 
 def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
@@ -183,16 +197,6 @@ def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
             )
         )
     return cls
-
-
-def save_two_towers(
-    model: Any, out: Source, framework: Framework, container: Literal["h5", "safetensors"], overwrite: bool
-) -> Conversion:
-    """Saves a built model with two towers; see ``Pretrained.save_pretrained``."""
-    config = json.loads(model.config.to_json_string(use_diff=False))
-    config["architectures"] = [model.family.classes[CANONICAL]]
-    tensors = [stored(name, variable) for name, variable in named_variables(model).items()]
-    return write_tensors(config, tensors, out, framework=KERAS, target=framework, format=container, overwrite=overwrite)
 
 
 def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any, **kwargs: Any) -> Any:
@@ -246,12 +250,6 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
     return model
 
 
-def _fresh(name: str, shape: Any, std: float) -> Any:
-    if name.endswith("/kernel"):
-        return keras.initializers.RandomNormal(stddev=std)(shape)
-    return ops.ones(shape) if name.endswith("/gamma") else ops.zeros(shape)
-
-
 def _side_of(model_type: Any) -> Side:
     side = side_of(model_type)
     if side is None:
@@ -295,6 +293,11 @@ def _tell_positions(positions: Positions, text: TowerConfig, source: Framework) 
 
 
 def _tell(source: Source, report: LoadingReport) -> None:
+    if report.of_another_shape:
+        shapes = listed([f"{name} {of_file} -> {of_model}" for name, of_file, of_model in report.of_another_shape])
+        _LOG.warning(
+            "%s: %d tensors of another shape newly initialised: %s", source, len(report.of_another_shape), shapes
+        )
     for what, names in (("left out", [item.name for item in report.left_out]), ("newly initialised", list(report.new))):
         if names:
             _LOG.warning("%s: %d tensors %s: %s", source, len(names), what, listed(names))

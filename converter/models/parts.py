@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from converter.models.inner_layers import NOT_HERE, found_inside
+from converter.models.part_layers import PartLayer
 from converter.models.portable import is_portable
 from converter.models.remat import rematerialized
 
@@ -190,6 +192,22 @@ class Composite:
         # A model's own parts, which have no layer around them, for `layers`, a list that only models have.
         self.faces: list[PartLayer] = []
 
+    def __getattr__(self, name: str) -> Any:
+        found = found_inside(self, name) if not name.startswith("_") and "held" in vars(self) else NOT_HERE
+        if found is not NOT_HERE:
+            return found
+        above = getattr(super(), "__getattr__", None)
+        if above is not None:
+            return above(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _track_variables(self) -> None:
+        """Keras on PyTorch names parameters by their paths, in which PyTorch takes no dot."""
+        import torch
+
+        named = {variable.path.replace(".", "_"): variable.value for variable in self.variables}
+        self._torch_params = torch.nn.ParameterDict(named)
+
     def part(self, path: str, part: Any) -> Any:
         """Holds a part, or a layer made elsewhere, under a path; returns it."""
         self.held[path] = part
@@ -203,7 +221,7 @@ class Composite:
 
     def layer(self, path: str, kind: Callable[..., Any], *args: Any) -> Any:
         """Makes a layer of ``kind``, named after the last component of the path, and holds it; returns it."""
-        return self.part(path, kind(*args, name=path.rpartition("/")[2], dtype=self.dtype_policy))  # type: ignore[attr-defined]
+        return self.part(path, kind(*args, name=path.rpartition("/")[2], dtype=self.dtype_policy))
 
     def build(self, input_shape: Any = None) -> None:
         """Creates all variables, in the order in which the parts were given; does nothing when that is done."""
@@ -217,7 +235,7 @@ class Composite:
                 with _scopes(scopes):
                     held.build()
             else:
-                held.compute_dtype = self.compute_dtype  # type: ignore[attr-defined]
+                held.compute_dtype = self.compute_dtype
                 with _scopes(scopes if isinstance(held, Raw) else [*scopes, last]):
                     held.build(self._maker(last))
         self.built = True
@@ -237,7 +255,7 @@ class Composite:
 
     def _by_path(self) -> dict[str, Any]:
         # The root is the model's own name, which may differ.
-        weights: list[Any] = self.weights  # type: ignore[attr-defined]
+        weights: list[Any] = self.weights
         return {weight.path.partition("/")[2]: weight.value for weight in weights}
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
@@ -267,7 +285,7 @@ class Composite:
             else:
                 initializer = keras.initializers.Constant(number)
             # add_weight would leave the scopes between this layer and the part, and with them the name.
-            dtype = self.variable_dtype  # type: ignore[attr-defined]
+            dtype = self.variable_dtype
             variable = keras.Variable(
                 initializer, shape=shape, dtype=dtype, trainable=trainable, autocast=autocast, name=name or last
             )
@@ -275,45 +293,6 @@ class Composite:
             return variable
 
         return make
-
-
-class PartLayer(keras.layers.Layer):
-    """What a part that a model has itself is to others: a layer, which can be frozen, called and looked at.
-
-    The variables are the model's, which names, orders and saves them; here they are only shared.
-
-    Args:
-        part: the part.
-        **kwargs: ``name`` and ``dtype``.
-    """
-
-    def __init__(self, part: Part, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.part = part
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "part" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.part, name)
-
-    def build(self, input_shape: Any = None) -> None:
-        """Takes over the variables of the part, once the model has made them."""
-        del input_shape
-        self.shared = list(self.part.weights.values())
-        self.built = True
-        if not self.trainable:
-            for variable in self.shared:
-                variable.trainable = False
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the part makes of a tensor, without what Keras does around a layer."""
-        return self.part(*args, **kwargs)  # type: ignore[operator]  # a bare tensor is not called
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves nothing: the model does."""
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads nothing, likewise."""
 
 
 class CompositeLayer(Composite, keras.layers.Layer):

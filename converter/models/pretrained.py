@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,6 +20,8 @@ _OF_KERAS = (".weights.h5", ".keras", ".weights.json")
 
 class Pretrained:
     """Mixin of models with two towers."""
+
+    build: Callable[..., None]
 
     @classmethod
     @checked()
@@ -43,7 +46,10 @@ class Pretrained:
                 or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
                 change; ``positions="flax"`` of a Flax checkpoint whose text tower counts positions otherwise, for Flax's
                 outputs. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,
-                ``force_download``.
+                ``force_download``. ``variant="fp16"`` reads ``model.fp16.safetensors`` of a folder.
+                ``ignore_mismatched_sizes=True`` draws anew what has another shape in the checkpoint, and warns.
+                ``output_loading_info=True`` returns the model and a dictionary of what was missing, unexpected or
+                mismatched.
 
         Returns:
             The model, built.
@@ -59,45 +65,128 @@ class Pretrained:
     @checked()
     def save_pretrained(
         self,
-        out: str | os.PathLike[str],
+        out: str | os.PathLike[str] | None = None,
+        saved_model: bool = False,
+        version: int = 1,
+        push_to_hub: bool = False,
         *,
         format: Literal["h5", "safetensors"] | None = None,
         framework: Framework = "tf",
         safe_serialization: bool = False,
         overwrite: bool = True,
+        max_shard_size: str | int | None = None,
+        signatures: Any = None,
+        save_directory: str | os.PathLike[str] | None = None,
+        repo_id: str | None = None,
+        **kwargs: Any,
     ) -> Conversion:
         """Saves the model as a checkpoint folder, of either framework.
 
         Args:
             out: folder to make. Of one that is there the checkpoint is replaced, all of it or none; whatever else is in
                 it, a tokenizer say, stays.
+            saved_model: write ``saved_model/1`` into the folder, too.
+            version: the name of that folder instead of 1.
+            push_to_hub: publish the folder afterwards, as the method ``push_to_hub`` does.
             format: container; None: ``tf_model.h5`` for TensorFlow, safetensors for PyTorch.
             framework: whose checkpoint to write, ``"tf"`` or ``"pt"``.
             safe_serialization: safetensors for TensorFlow too, as in transformers 4; PyTorch's are always.
             overwrite: False refuses a folder that is there.
+            max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+            signatures: of the SavedModel; None: those of ``export``.
+            save_directory: another name of ``out``.
+            repo_id: where to publish; None: the folder's name.
+            **kwargs: of ``push_to_hub``.
 
         Returns:
             What was written.
 
         Raises:
             TargetError: ``out`` must not be replaced, or cannot be written.
+            ModelError: no folder is named, or an argument has no meaning.
         """
-        from converter.models.loading import save_two_towers
+        from converter.models.saving import push_model, save_graph, save_two_towers
 
+        folder = save_directory if out is None else out
+        if folder is None:
+            raise ModelError("save_pretrained needs a folder. Pass its path.")
+        options = publishing_options(kwargs)
         container = format or ("safetensors" if safe_serialization or framework == "pt" else "h5")
-        return save_two_towers(self, out, framework, container, overwrite)
+        self.build()
+        written = save_two_towers(self, folder, framework, container, overwrite, max_shard_size)
+        if saved_model:
+            save_graph(self, folder, version, signatures)
+        if push_to_hub:
+            push_model(self, repo_id or Path(folder).name, folder, {}, options)
+        return written
 
-    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """Loads what ``save_weights`` wrote: a ``.weights.h5``, whose variables Keras knows by their place.
+    @checked()
+    def push_to_hub(
+        self,
+        repo_id: str,
+        use_temp_dir: bool | None = None,
+        *,
+        max_shard_size: str | int | None = None,
+        safe_serialization: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Publishes the model in a repository of the Hub, by ``converter.push``. The card says that it was not verified.
 
         Args:
-            filepath: the file.
-            *args: of Keras.
-            **kwargs: of Keras.
+            repo_id: of the repository; made if it is not there. One that holds something gets a pull request, unless
+                ``create_pr=False`` asks for a commit.
+            use_temp_dir: accepted for compatibility, ignored: the folder is always temporary.
+            max_shard_size: as of ``save_pretrained``.
+            safe_serialization: as of ``save_pretrained``.
+            **kwargs: ``commit_message``, ``private``, ``create_pr``, ``revision`` and ``token``.
+
+        Returns:
+            A ``Publication``, whose ``url`` is that of the commit or pull request.
 
         Raises:
-            ModelError: a checkpoint, whose variables have names; ``from_pretrained`` reads those.
+            ModelError: an argument has no meaning here.
+            HubError: the Hub refuses, or cannot be reached.
         """
+        del use_temp_dir
+        from converter.models.saving import push_model
+
+        saving = {"max_shard_size": max_shard_size, "safe_serialization": safe_serialization}
+        return push_model(self, repo_id, None, saving, publishing_options(kwargs))
+
+    def save_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Saves the weights: ``.weights.h5`` as Keras 3 does; ``.h5`` and names without ending under checkpoint names.
+
+        Args:
+            filepath: the file. A name without ending is the prefix of a TensorFlow checkpoint.
+            *args: of Keras.
+            **kwargs: of Keras; ``save_format`` of Keras 2 is ignored.
+        """
+        from converter.models.saving import HDF5, save_named
+
+        kwargs.pop("save_format", None)
+        path = str(filepath)
+        if not path.endswith(_OF_KERAS) and (path.endswith(HDF5) or not Path(path).suffix):
+            save_named(self, filepath, *args, **kwargs)
+            return
+        super().save_weights(filepath, *args, **kwargs)  # type: ignore[misc]
+
+    def load_weights(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Loads weights: a ``.weights.h5`` of Keras 3, or by name the ``.h5`` or TensorFlow checkpoint of transformers 4.
+
+        Args:
+            filepath: the file, or the prefix of a TensorFlow checkpoint.
+            *args: of Keras.
+            **kwargs: of Keras; ``by_name`` of Keras 2 is ignored, as names always count where there are any.
+
+        Raises:
+            ModelError: another kind of checkpoint; ``from_pretrained`` reads those.
+            ConverterError: the file does not hold this model's weights.
+        """
+        from converter.models.saving import is_named, load_named
+
+        if is_named(filepath):
+            load_named(self, filepath, skip_mismatch=bool(kwargs.get("skip_mismatch", False)))
+            return
         folder = Path(filepath).is_dir() and not (Path(filepath) / "config.json").exists()  # Orbax, say
         if not str(filepath).endswith(_OF_KERAS) and not folder:
             raise ModelError(
@@ -147,3 +236,24 @@ class Pretrained:
                 "Leave it out, or use keras.export.ExportArchive for signatures of your own."
             )
         ports.provided("export")(self, filepath, format)
+
+
+def publishing_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``converter.push`` by those of transformers 4's ``push_to_hub``.
+
+    Raises:
+        ModelError: an argument has no meaning here.
+    """
+    rest = dict(kwargs)
+    token = rest.pop("token", None) or rest.pop("use_auth_token", None)
+    options = {
+        "message": rest.pop("commit_message", None),
+        "private": bool(rest.pop("private", None)),
+        "create_pr": rest.pop("create_pr", None),
+        "revision": rest.pop("revision", None),
+        "token": token if isinstance(token, str) else None,
+    }
+    rest.pop("use_auth_token", None)
+    if rest:
+        raise ModelError(f"{listed(sorted(rest))}: no argument of save_pretrained or push_to_hub here. Leave it out.")
+    return options

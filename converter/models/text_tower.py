@@ -56,7 +56,7 @@ class TextTower(Tower):
         bias = self.bias(input_ids, attention_mask, x.dtype)
         x, taps = self.encode(self.before(x), bias, output_attentions, output_hidden_states, training)
         last, pooled = self.after(x, input_ids)
-        return self.output(last, pooled, taps, return_dict)
+        return self.answer(last, pooled, taps, return_dict)
 
     @property
     def pad(self) -> int:

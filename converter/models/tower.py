@@ -14,13 +14,14 @@ from converter.models.inputs import unpacked
 from converter.models.outputs import TowerOutput
 from converter.models.parts import Composite
 from converter.models.remat import Seeds
+from converter.models.transformers4 import Transformers4
 from converter.names.rule_files import Side, rule_file
 from converter.names.towers import tower_rules
 
 Tensor = Any
 
 
-class Tower(Composite, keras.Model):
+class Tower(Transformers4, Composite, keras.Model):
     """Base of all towers; a tower's file sets the class attributes and ``assemble``.
 
     Args:
@@ -203,7 +204,7 @@ class Tower(Composite, keras.Model):
             "attentions": tuple(weights) if attentions else None,
         }
 
-    def output(self, last: Tensor, pooled: Tensor | None, taps: Mapping[str, Any], return_dict: bool | None) -> Any:
+    def answer(self, last: Tensor, pooled: Tensor | None, taps: Mapping[str, Any], return_dict: bool | None) -> Any:
         """The output of the tower, a plain tuple where ``return_dict`` (or the config) says so."""
         if self.ties_last and taps["hidden_states"] is not None:
             taps = {**taps, "hidden_states": (*taps["hidden_states"][:-1], last)}

@@ -18,7 +18,9 @@ from converter.models.dtypes import model_options
 from converter.models.parts import Composite, Dense, Part, Raw
 from converter.models.pretrained import Pretrained
 from converter.models.registry import complete, tower_class, width_of
+from converter.models.subclasses import adapt_call
 from converter.models.tower import Tower
+from converter.models.transformers4 import Transformers4
 from converter.names.expressions import Value, integer, truth
 from converter.names.families import Family, family
 from converter.names.frameworks import CANONICAL, KERAS
@@ -28,7 +30,7 @@ from converter.names.rule_files import SIDES, Side
 TOWERS: Mapping[str, Side] = MappingProxyType({f"{side}_model": side for side in SIDES})
 
 
-class TwoTowers(Pretrained, Composite, Calling):
+class TwoTowers(Pretrained, Transformers4, Composite, Calling):
     """Embeds images and texts into one space and scores every pair; a family's class names its model type.
 
     Args:
@@ -60,6 +62,8 @@ class TwoTowers(Pretrained, Composite, Calling):
     def __init_subclass__(cls, model_type: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if model_type is None:  # somebody's own class, of the same family
+            if not cls.__module__.startswith("converter."):
+                adapt_call(cls, cls.fields)
             return
         cls.family = family(model_type)
         cls.config_class = getattr(transformers, cls.family.config_class)

@@ -22,6 +22,7 @@ class VisionTower(Tower):
 
     side = "vision"
     input_fields: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    main_input_name = "pixel_values"
 
     def call(
         self,
@@ -52,7 +53,7 @@ class VisionTower(Tower):
         x = self.before(self.embeddings(pixel_values, training=training))
         x, taps = self.encode(x, self.bias(pixel_values, training), output_attentions, output_hidden_states, training)
         last, pooled = self.after(x)
-        return self.output(last, pooled, taps, return_dict)
+        return self.answer(last, pooled, taps, return_dict)
 
     @property
     def served(self) -> Mapping[str, tuple[tuple[int | None, ...], str]]:

@@ -24,7 +24,7 @@ from converter.folder.files import expanded
 from converter.folder.records import hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
 from converter.hub.explained import UPLOADED, explained
-from converter.hub.ids import HubId, check_repository, check_revision
+from converter.hub.ids import Access, HubId, check_repository, check_revision
 from converter.names.frameworks import FORMATS, framework_name
 from converter.names.layout_files import layout_of_weights
 from converter.publishing import card
@@ -117,6 +117,7 @@ def push(
     message: str | None = None,
     allow_unverified: bool = False,
     dry_run: bool = False,
+    token: str | None = None,
 ) -> Publication:
     """Publishes what a conversion made and ``verify`` found equal to its source.
 
@@ -131,6 +132,7 @@ def push(
         message: title of the pull request or commit.
         allow_unverified: publish it though its files do not match its manifest, or it was not verified; the text says so.
         dry_run: find out what would change, and write nothing.
+        token: of the Hub; None: the one you are logged in with.
 
     Returns:
         What was done.
@@ -150,7 +152,7 @@ def push(
         create_pr = False
     with reading(os.fspath(folder)):
         evidence = gather(Path(expanded(folder)), allow_unverified)
-    api = hub_api()
+    api = hub_api(Access(token=token))
     with explained(repository, revision, UPLOADED):
         me = _who_am_i(api, dry_run)
         target = _find_target(api, repository, revision, create_pr, evidence, me)

@@ -272,7 +272,7 @@ def test_from_pretrained_instead_of_load_weights(source: Path, tmp_path: Path) -
     pt2tf(source, tmp_path / "tf")
     model = TFVisionTextDualEncoderModel.from_pretrained(source)
     with pytest.raises(ConverterError) as caught:
-        model.load_weights(tmp_path / "tf" / "tf_model.h5")
+        model.load_weights(source / "model.safetensors")
     call = re.search(r"Use (.*), which reads", str(caught.value))
     assert call is not None
     assert eval(call[1], {"TFVisionTextDualEncoderModel": TFVisionTextDualEncoderModel}).built

@@ -216,7 +216,7 @@ def test_an_input_given_twice(one: Case) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tf_model.h5", "model.safetensors", "model_ckpt"])
+@pytest.mark.parametrize("name", ["model.safetensors", "model_ckpt", "pytorch_model.bin"])
 def test_load_weights_of_a_checkpoint(one: Case, name: str, tmp_path: Path) -> None:
     path = tmp_path / "ein Ordner" / name
     assert refusal(ModelError, one.keras.load_weights, path) == (

@@ -108,7 +108,9 @@ class TFSiglip2Model(TFSiglipModel, model_type="siglip2"):
             ModelError: an input is missing or does not fit the config.
         """
         if isinstance(input_ids, Mapping):
-            return self(input_ids, training=training)
+            flags = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            given = self.inputs_of(input_ids)
+            return TFSiglip2Model.call(self, **given, return_dict=return_dict, training=training, **flags)
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         images = {
             "pixel_values": pixel_values,

@@ -89,7 +89,7 @@ class Siglip2VisionTower(VisionTower):
         x, taps = self.encode(x, bias, output_attentions, output_hidden_states, training)
         x = self.norm(x)
         pooled = self.pooler(x, bias) if self.pooler is not None else None
-        return self.output(x, pooled, taps, return_dict)
+        return self.answer(x, pooled, taps, return_dict)
 
     @property
     def served(self) -> Mapping[str, tuple[tuple[int | None, ...], str]]:
