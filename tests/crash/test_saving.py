@@ -59,7 +59,7 @@ class Training:
         (epoch,) = {float(value) for array in held.values() for value in (array.min(), array.max()) if array.size}
         recorded = read_manifest(self.out)
         assert recorded is not None
-        assert {name: size for name, (size, _) in recorded.files.items()} == {
+        assert {name: record.size for name, record in recorded.files.items()} == {
             name: (self.out / name).stat().st_size for name in (self._name, "config.json")
         }
         return int(epoch)
