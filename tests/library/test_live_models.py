@@ -157,6 +157,11 @@ def test_a_combined_checkpoint_runs_as_its_towers_do(towers: tuple[Path, Path], 
     np.testing.assert_allclose(output.image_embeds.numpy(), projected, rtol=0, atol=1e-6)
 
 
+# transformers leaves the files of additional_chat_templates open, which Python says when it gets round to it.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in.*additional_chat_templates:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.filterwarnings("ignore:unclosed file.*additional_chat_templates:ResourceWarning")
 def test_a_combined_checkpoint_reads_pictures_as_its_vision_and_texts_as_its_text_tower(
     towers: tuple[Path, Path], tmp_path: Path
 ) -> None:
