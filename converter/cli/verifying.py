@@ -77,7 +77,7 @@ def verify(
     from converter.parity.reports.terminal import verification_text
     from converter.parity.verify import verify as check
 
-    if (Path(out) / EXPORTED).is_file():
+    if _is_export(out):
         _verify_export(out, reference, weights_only, reports, options)
     for path in reports:
         check_report_path(path, Path(out))
@@ -101,6 +101,16 @@ def verify(
             raise
         print_refusal(type(error).__name__, str(error), error.next_step, status, as_json=False)
     sys.exit(status)
+
+
+def _is_export(out: str) -> bool:
+    """Whether a folder says that it is an export; one that cannot be read says nothing."""
+    from converter.folder.files import expanded
+
+    try:
+        return Path(expanded(out), EXPORTED).is_file()
+    except (OSError, ConverterError):  # whoever reads it next says what is wrong
+        return False
 
 
 def _verify_export(
