@@ -31,6 +31,7 @@ from converter.parity.runners.isolation import Worker
 
 _BESIDE = ".float32"
 README = "README.md"
+_SHOWN = 3  # of the problems of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +184,10 @@ def _times(runtime: Runtime, checking: Checking) -> dict[str, float]:
 
 
 def _refusal(check: FileCheck) -> str:
-    """Every problem; nothing was kept of what was written."""
-    return "; ".join((*check.problems, "so nothing was written"))
+    """The first problems, and how many more there are; nothing was kept of what was written."""
+    more = len(check.problems) - _SHOWN
+    shown = (*check.problems[:_SHOWN], *([f"{more} more like these"] if more > 0 else []))
+    return f"{'; '.join(shown)}. Nothing was written: the files are not the model"
 
 
 def _record(fresh: Path, name: str) -> FileRecord:

@@ -162,9 +162,11 @@ def test_nothing_is_left_of_what_is_not_the_model(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(figures, "EMBEDDINGS_ATOL", 1e-12)
     with pytest.raises(ExportError) as caught:
         export(FIXTURE, tmp_path / "deep" / "app")
-    lines = str(caught.value).splitlines()
-    assert lines[-1] == "Nothing was written: the files are not the model."
-    assert re.fullmatch(r"saved_model: encode_image: image_embeds: max abs diff \S+, allowed 1e-12", lines[2])
+    problems, _, end = str(caught.value).partition(". ")
+    assert end == "Nothing was written: the files are not the model"
+    shown = problems.split("; ")
+    assert re.fullmatch(r"saved_model: encode_image: image_embeds: max abs diff \S+, allowed 1e-12", shown[2])
+    assert shown[3:] == ["1 more like these"]
     assert list(tmp_path.iterdir()) == []
 
 

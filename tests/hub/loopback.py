@@ -153,7 +153,8 @@ def _models(hub: Hub, request: Request) -> Answer:
     ids = sorted(name for name in hub.repositories if name.startswith(f"{author}/"))
     link = f'<{hub.endpoint}/api/models?author={author}&cursor={after + 1}>; rel="next"'
     more = {"Link": link} if ids[after + 1 :] else {}
-    told = [{"_id": name, "id": name, "modelId": name} for name in ids[after : after + 1]]
+    own = {"private": False, "downloads": 0, "likes": 0, "tags": []}
+    told = [{"_id": name, "id": name, "modelId": name, **own} for name in ids[after : after + 1]]
     return _json(told, **more)
 
 
