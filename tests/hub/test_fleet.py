@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from converter import fleet, inspect
-from converter.errors import OptionError
+from converter.errors import HubError, OptionError
 from converter.fleets.authors import models_of
 from tests.hub.conftest import files_of
 from tests.hub.loopback import Answer, Hub
@@ -57,9 +58,13 @@ def test_a_hub_that_hangs(hub: Hub, author: str) -> None:
 def test_ids_that_an_author_does_not_have(hub: Hub, author: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a Hub lists is held to be of the author, and to be an id."""
     assert models_of("org", 10) == ("org/one", "org/two")
-    listed = b'[{"id": "../../etc"}, {"id": "organ/x"}, {"id": "org/a b"}, {"id": "org/fine"}]'
-    hub.fail("/api/models$", *[Answer(200, listed, {"Content-Type": "application/json"})] * 2)
+    own = {"private": False, "downloads": 0, "likes": 0, "tags": []}
+    listed = json.dumps([{"id": name, **own} for name in ("../../etc", "organ/x", "org/a b", "org/fine")])
+    for text in (listed, "[[]]"):
+        hub.fail("/api/models$", Answer(200, text.encode(), {"Content-Type": "application/json"}))
     assert models_of("org", 10) == ("org/fine",)
+    with pytest.raises(HubError, match="the Hub lists no models that can be read"):
+        models_of("org", 10)
     with pytest.raises(OptionError, match="nobody has no models on the Hub"):
         fleet("hub:nobody", "out")
     Path("org/one").mkdir(parents=True)
