@@ -104,3 +104,13 @@ def test_triton_is_imported_before_tensorflow(first: str, tmp_path: Path) -> Non
     code = f"{first}import sys; sys.path.insert(0, {str(ROOT)!r}); import converter, keras"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split() == (["tensorflow"] if first else ["triton", "tensorflow"])
+
+
+def test_the_reference_runs_in_an_interpreter_that_has_not_what_conversions_need() -> None:
+    """`--reference-python` names one with torch, transformers, NumPy and safetensors, and nothing of ours."""
+    blocked = ("blake3", "h5py", "rich", "click", "ml_dtypes", "huggingface_hub", "tensorflow", "keras", "jax", "torch")
+    modules = ("reference", "asking", "golden", "serving", "isolation", "options")
+    lines = ["import sys", f"sys.modules.update(dict.fromkeys({blocked}))"]
+    lines += [f"import converter.parity.runners.{name}" for name in modules]
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
