@@ -10,8 +10,6 @@ Requests, each a JSON object (``serving`` adds and takes ``reply``); arrays go t
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from converter.errors import ExportError, printable
+from converter.exporting.runners.timing import milliseconds
 
 Array = np.ndarray[Any, Any]
 _SHOWN = 300  # characters of what a runtime says
@@ -58,22 +57,12 @@ def answering(open_file: Open) -> Answer:
         inputs = load_file(request["inputs"])
         with _Words(f"{printable(name, 40)} cannot be run"):
             if "time" in request:
-                return {"milliseconds": _milliseconds(session, name, inputs, int(request["times"]))}
+                return {"milliseconds": milliseconds(lambda: session.run(name, inputs), int(request["times"]))}
             found = {key: np.ascontiguousarray(value) for key, value in session.run(name, inputs).items()}
         save_file(found, request["outputs"])
         return {}
 
     return answer
-
-
-def _milliseconds(session: Session, name: str, inputs: Mapping[str, Array], times: int) -> float:
-    session.run(name, inputs)
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        session.run(name, inputs)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) * 1000
 
 
 class _Words:

@@ -5,7 +5,7 @@
 - ``{"open": path, "threads": n}`` gives ``signatures`` (by name ``inputs`` and ``outputs``, each by name ``shape``, null
   where an axis is free, and ``dtype``), ``operators``, ``axes``, ``runtime`` (the least one) and ``versions``;
 - ``{"run": signature, "inputs": file, "outputs": file}`` reads and writes safetensors files;
-- ``{"time": signature, "inputs": file, "runs": n}`` gives ``milliseconds``, the median of so many runs after one more.
+- ``{"time": signature, "inputs": file, "times": n}`` gives ``milliseconds``, the median of so many runs after one more.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import mmap
-import statistics
 import struct
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import ParityError, listed, printable, unreadable
+from converter.exporting.runners.timing import milliseconds
 from converter.parity.runners.isolation import Worker
 from converter.parity.runners.serving import hide, serve
 from converter.system.processes import limit_memory, mapped_memory
@@ -65,7 +64,8 @@ class Session:
 
             save_file(self.run(request["run"], read_inputs(request)), request["outputs"])
             return {}
-        return {"milliseconds": self.time(request["time"], read_inputs(request), int(request["runs"]))}
+        inputs = read_inputs(request)
+        return {"milliseconds": milliseconds(lambda: self.run(request["time"], inputs), int(request["times"]))}
 
     def open(self, path: Path, threads: int) -> dict[str, Any]:
         """Opens a file in place of the one before it, and says what is in it."""
@@ -108,16 +108,6 @@ class Session:
         with self._refusing(f"{signature} failed"):
             found = runner(**given)
         return {name: np.ascontiguousarray(array) for name, array in found.items()}
-
-    def time(self, signature: str, inputs: Mapping[str, Array], runs: int) -> float:
-        """Milliseconds of one run, the median of so many."""
-        self.run(signature, inputs)
-        taken = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            self.run(signature, inputs)
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken) * 1e3
 
     def _fitting(self, name: str, array: Array, wanted: Mapping[str, Any]) -> Array:
         # LiteRT resizes whatever it is given, and may give numbers for what the file is not for.

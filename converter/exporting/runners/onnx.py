@@ -4,15 +4,13 @@
 
 - ``{"open": {signature: path}, "threads": n}``: opens each file; inputs and outputs of each, and the operators used.
 - ``{"run": signature, "inputs": path, "outputs": path}``: reads and writes arrays as safetensors files.
-- ``{"time": signature, "inputs": path, "repeats": n}``: the median of so many runs, in milliseconds.
+- ``{"time": signature, "inputs": path, "times": n}``: the median of so many runs, in milliseconds.
 
 A session is kept until another signature is asked for: two of a large model need the memory of two.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 
 from converter.errors import ParityError, printable
 from converter.exporting.onnx_file import OnnxFile, read_onnx
+from converter.exporting.runners.timing import milliseconds
 from converter.parity.runners.isolation import Worker
 from converter.parity.runners.options import SHARED_ENVIRONMENT
 from converter.parity.runners.serving import hide, serve
@@ -65,9 +64,8 @@ class Sessions:
             outputs = self._run(request["run"], _read(request["inputs"]))
             _write(outputs, request["outputs"])
             return {"outputs": list(outputs)}
-        inputs = _read(request["inputs"])
-        self._run(request["time"], inputs)
-        return {"milliseconds": statistics.median(self._timed(request["time"], inputs, int(request.get("repeats", 5))))}
+        name, inputs = request["time"], _read(request["inputs"])
+        return {"milliseconds": milliseconds(lambda: self._run(name, inputs), int(request["times"]))}
 
     def _open(self, name: str) -> dict[str, Any]:
         said = read_onnx(self._paths[name])  # refuses weights outside the folder before the runtime sees the file
@@ -99,14 +97,6 @@ class Sessions:
         with self._words(self._paths[name], "cannot be run"):
             found = session.run(None, {field: inputs[field] for field in asked})
         return dict(zip((value.name for value in session.get_outputs()), found, strict=True))
-
-    def _timed(self, name: str, inputs: Mapping[str, Array], repeats: int) -> Sequence[float]:
-        taken = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            self._run(name, inputs)
-            taken.append(1000 * (time.perf_counter() - start))
-        return taken
 
     def _words(self, path: Path, what: str) -> Any:
         return _Words(path, what, self._runtime)
