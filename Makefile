@@ -30,10 +30,11 @@ export TF_ENABLE_ONEDNN_OPTS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons hubs wheel-check torture installs lint format docs bench build clean
+.PHONY: help demo test test-core test-torch test-tf test-jax compat oldest pythons hubs wheel-check torture installs lint format docs site bench build clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / { sub(/^##@ /, ""); printf "\n%s\n", $$0 } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environments -------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,12 @@ endif
 		>"$$(.venv-openclip/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/compat.pth"
 	@touch $@
 
+.venv-site/.installed: constraints/site.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install -qq --requirement constraints/site.txt
+	@touch $@
+
 .venv-oldest/.installed: pyproject.toml constraints/oldest-core.txt | .venv/.installed
 	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found, which NumPy 1.26 needs: say make OLDEST_PYTHON=..." >&2; exit 1; }
 	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
@@ -98,7 +105,9 @@ endif
 
 # --- what to run --------------------------------------------------------------------------------------------------
 
-demo: .venv/.demo ## the shipped tiny checkpoint to TensorFlow and back, run there, and verified
+##@ To start
+
+demo: .venv/.demo ## converts the shipped checkpoint there and back, runs the TensorFlow model, verifies it
 	rm -rf $(OUT)/demo
 	$(BIN)/convert inspect fixtures/clip-bert-tiny
 	$(BIN)/convert pt2tf fixtures/clip-bert-tiny $(OUT)/demo/tf
@@ -108,10 +117,12 @@ demo: .venv/.demo ## the shipped tiny checkpoint to TensorFlow and back, run the
 		"un cerchio rosso su sfondo blu" "una croce verde in un quadrato giallo" "due strisce nere"
 	$(BIN)/convert verify $(OUT)/demo/tf
 
-# One process per framework: each costs seconds to import, and TensorFlow before torch crashes where torch has a GPU build.
-test: test-core test-torch test-tf test-jax ## all tests but those of `make compat`
+##@ Tests
 
-test-core: .venv/.installed ## the tests without a framework: seconds
+# One process per framework: each costs seconds to import, and TensorFlow before torch crashes where torch has a GPU build.
+test: test-core test-torch test-tf test-jax ## all tests except those of `make compat`
+
+test-core: .venv/.installed ## the tests without a framework; takes seconds
 	$(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat and not torture"
 
 test-torch: .venv/.installed
@@ -123,15 +134,17 @@ test-tf: .venv/.installed
 test-jax: .venv/.installed
 	$(BIN)/python -m pytest -m "jax and not compat and not torture"
 
-compat: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## other versions: transformers 4.46 to 4.57.6, with Flax too, OpenCLIP, the oldest of what the core needs, other Pythons, the wheel
+##@ Tests with other versions
+
+compat: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## transformers 4.46 to 4.57.6 and Flax, OpenCLIP, then oldest, pythons and wheel-check
 	$(MAKE) -j1 oldest pythons wheel-check # one after the other: each installs from this folder
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) OPENCLIP_PYTHON=$(abspath $(OPENCLIP_PYTHON)) \
 		$(BIN)/python -m pytest tests/compat tests/drafting -m "not torture"
 
-oldest: .venv-oldest/.installed ## the core's tests with the lower bounds of pyproject.toml
+oldest: .venv-oldest/.installed ## the core's tests with the oldest versions that pyproject.toml allows
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
 
-pythons: | .venv/.installed ## the core's unit tests on every other Python that is here
+pythons: | .venv/.installed ## the core's unit tests on every other Python of this machine
 	@test -n "$(strip $(OTHER_PYTHONS))" || echo "no Python 3.12 or 3.13 found: the core is not tested with them" >&2
 	@for p in $(OTHER_PYTHONS); do \
 		venv=.venv-$$(basename $$p); echo "$$p: $$($$p --version)"; \
@@ -140,7 +153,7 @@ pythons: | .venv/.installed ## the core's unit tests on every other Python that 
 		$$venv/bin/python -m pytest -q -p no:cacheprovider $(CORE_TESTS) -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
 	done
 
-hubs: ## the tests of the Hub with other versions of huggingface_hub
+hubs: ## the Hub tests with other versions of huggingface_hub
 	@test -n "$(OLDEST_PYTHON)" || { echo "no Python 3.11 or 3.12 found: say make OLDEST_PYTHON=..." >&2; exit 1; }
 	@for v in $(HUB_VERSIONS); do \
 		echo "huggingface_hub $$v"; \
@@ -150,10 +163,12 @@ hubs: ## the tests of the Hub with other versions of huggingface_hub
 		.venv-hub-$$v/bin/python -m pytest -q -p no:cacheprovider tests/hub -m "not torch and not tf and not jax and not compat and not torture" || exit 1; \
 	done
 
-wheel-check: .venv/.installed ## builds wheel and sdist, and runs the converter from the wheel alone
+wheel-check: .venv/.installed ## builds wheel and sdist, and converts with the wheel alone
 	$(BIN)/python -m tests.wheel --python "$(PYTHON)"
 
-torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## what takes hours: every round of what the tests sample
+##@ What takes long
+
+torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## every round of what the tests sample; takes hours
 	TORTURE=1 FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "tf and not compat"
@@ -164,24 +179,35 @@ torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-op
 		$(BIN)/python benchmarks/tolerances.py --sample --results $(OUT)/torture/tolerances-$$code.json # every tower in two pairs and one of today, gone on with
 	$(MAKE) hubs installs
 
-installs: .venv/.installed ## every snippet of README and docs after exactly the install line above it, each in an environment of its own
+installs: .venv/.installed ## runs every snippet of README and docs after its install line, in fresh environments
 	$(BIN)/python -m tests.installs --python "$(PYTHON)" $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
-lint: .venv/.installed ## ruff, mypy --strict, import-linter
+##@ Code
+
+lint: .venv/.installed site ## ruff, mypy --strict, import-linter, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/.installed ## lets ruff lay out and mend what it can
+format: .venv/.installed ## formats the code and fixes what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/.installed ## docs/api.md from the docstrings, docs/terminal.svg from the commands
+##@ Documentation
+
+docs: .venv/.installed ## writes the generated pages, tables and pictures again
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_tables.py
+	$(BIN)/python docs/make_rooms.py
 	$(BIN)/python docs/make_picture.py
 
-bench: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## times conversions, verify, exports and the model against cp, PyTorch and transformers; needs 14 GB of disk
+site: .venv-site/.installed ## builds the documentation site in out/site, strictly
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
+
+##@ Figures and releases
+
+bench: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## times everything against cp, PyTorch and transformers; needs 14 GB of disk
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python benchmarks/convert.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/verify.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/models.py
@@ -189,9 +215,9 @@ bench: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## times c
 	for size in dinov3-vit-b-16 swinv2-tiny; do $(BIN)/python benchmarks/models.py --size $$size --contenders ours torch --loads 0 \
 		--cases "1 image" "8 images, 8 texts of 32 tokens" "training step, 8 pairs of 32 tokens" || exit 1; done
 
-build: .venv/.installed ## wheel and sdist in dist/
+build: .venv/.installed ## builds wheel and sdist in dist/
 	$(BIN)/python -m build --outdir dist
 
 clean: ## removes what make made, environments included
-	rm -rf .venv .venv-compat .venv-flax .venv-openclip .venv-oldest .venv-python3.* .venv-hub-* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-compat .venv-flax .venv-openclip .venv-site .venv-oldest .venv-python3.* .venv-hub-* $(OUT) build dist benchmarks/data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

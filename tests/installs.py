@@ -2,7 +2,7 @@
 
 Every install line gets an environment of its own, from a copy of what the package is built from. Blocks of one page with
 one install line run in one process, in order; a page's blocks share a folder, in which lies what a reader has: `clip-italian`
-and `model`, a dual encoder; `OUT`, what a conversion made of it; pictures; the examples.
+and `model`, a dual encoder, as `fixtures/clip-bert-tiny` is; `OUT`, what a conversion made of it; pictures; the examples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ NOT_RUN = {
     ("docs/hub.md", "python"): "needs the Hub; tests/hub runs it against a server",
     ("docs/towers.md", "console"): "for who works on it, in the environment of make",
     ("docs/families.md", "console"): "for who works on it, in the environment of make",
-    ("README.md", "console"): "make makes its own environment",
+    ("docs/to-tensorflow.md", "console"): "needs the Hub; tests/hub runs it against a server",
+    ("docs/to-tensorflow.md", "python"): "loads what the commands above it made",
+    ("docs/releasing.md", "console"): "for who works on it, in the environment of make",
 }
 EXAMPLES = {
     "from_memory.py clip-italian of-memory": ("torch",),
@@ -37,6 +39,7 @@ EXAMPLES = {
     "embed_pictures.py clip-italian embeds.npz gatto.jpg foto.png": ("tf",),
     "fine_tune.py clip-italian tuned-by-example": ("tf", "torch"),
 }
+_FIRST = re.compile(r"^\$ (pip install [^\n]+)$", re.MULTILINE)
 _BLOCK = re.compile(
     r"(?:^Install: `(pip install [^`]+)`\n+)?^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -45,7 +48,7 @@ _BUILT_FROM = ("converter", "rename_rules", "pyproject.toml", "setup.py", "READM
 
 @dataclass(frozen=True)
 class Snippet:
-    """A block of a page, and the install line that holds for it: its own, or that of the block before it."""
+    """A block of a page, and the install line that holds for it: above it, its first line, or that of the block before it."""
 
     page: str
     install: str
@@ -57,7 +60,8 @@ def snippets(page: Path) -> list[Snippet]:
     """The Python and the commands of a page, in order; the install line is empty where there is none yet."""
     found: list[Snippet] = []
     for match in _BLOCK.finditer(page.read_text("utf-8")):
-        install = match[1] or (found[-1].install if found else "")
+        own = _FIRST.match(match[3])
+        install = match[1] or (own[1] if own else found[-1].install if found else "")
         found.append(Snippet(name_of(page), install, match[2], match[3]))
     return found
 
@@ -122,18 +126,18 @@ def run_all(environments: Environments, only: str | None = None) -> list[str]:
 
 
 def commands(texts: list[str]) -> Iterator[tuple[str, int]]:
-    """Lines to type, those of git apart, and the status that they end with: 1 where the page shows an error."""
+    """Lines to type, those of git and pip apart, and the status that they end with: 1 where the page shows an error."""
     for text in texts:
         status = 1 if '"exit_status": 1' in text else 0
         for line in text.replace("\\\n", " ").splitlines():
-            if line.startswith("$ ") and not line.startswith("$ git "):
+            if line.startswith("$ ") and not line.startswith(("$ git ", "$ pip ")):
                 yield line[2:], status
 
 
 def _place(folder: Path, python: Path) -> Path:
     """What a reader has; and `OUT`, which pages count on that another page made."""
     tiny = ROOT / "fixtures" / "clip-bert-tiny"
-    for name in ("clip-italian", "model"):
+    for name in ("clip-italian", "model", "fixtures/clip-bert-tiny"):
         shutil.copytree(tiny, folder / name)
     for name in ("gatto.jpg", "foto.png"):
         shutil.copy(ROOT / "fixtures" / "pictures" / "croce.png", folder / name)

@@ -69,6 +69,7 @@ def make(making: Making, fresh: Path, out: Path, source: Mapping[str, Any], need
     Raises:
         ExportError: a format cannot be written or run, or is not the model.
     """
+    fresh = fresh.absolute()  # the worker runs in a folder of its own
     with Worker("export", "converter.exporting.writing", ENVIRONMENT) as worker:
         _ask(worker, {"load": str(making.source.absolute())}, making.seconds)
         written = [_write(worker, making, target, fresh) for target in making.targets]

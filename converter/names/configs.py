@@ -344,7 +344,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
     if not isinstance(model_type, str) or model_type not in files:
         raise UnsupportedTower(
             f"{where}.model_type {printable(repr(model_type), 60)} has no rules; supported are "
-            f"{', '.join(supported(side))}; other towers can be added as described in README"
+            f"{', '.join(supported(side))}; other towers can be added as described in docs/towers.md"
         )
     _refuse_code(config, f"{where}.auto_map")
     known = rule_file(f"towers/{files[model_type]}")["config"]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -129,10 +130,13 @@ def test_the_page_shows_both_files_as_they_are() -> None:
         assert f"```{language}\n{(SCRIPT.parent / name).read_text()}```\n" in page
 
 
-def test_the_readme_shows_a_job_in_ten_lines() -> None:
-    (block,) = (block for block in blocks(ROOT / "README.md") if block.language == "yaml")
+def test_the_page_shows_a_job_in_ten_lines() -> None:
+    block, *_ = (block for block in blocks(ROOT / "docs" / "ci.md") if block.language == "yaml")
     workflow = yaml.safe_load(block.text)
     assert len(block.text.splitlines()) <= 10
-    steps = [step["run"] for step in workflow["jobs"]["parity"]["steps"] if "run" in step]
-    assert steps[1:] == ["convert pt2tf model tf", "convert verify tf --reference golden.safetensors --atol 1e-4"]
+    checkout, action = workflow["jobs"]["parity"]["steps"]
+    assert checkout == {"uses": "actions/checkout@v4", "with": {"lfs": True}}
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+    assert action["uses"] == f"{source.removeprefix('https://github.com/')}@main"
+    assert action["with"] == {"source": "model", "reference": "golden.safetensors", "atol": "1e-4"}
     assert workflow[True] == "pull_request"  # what YAML 1.1 makes of "on"

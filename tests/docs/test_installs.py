@@ -23,6 +23,45 @@ def test_every_snippet_has_an_install_line() -> None:
         assert line[1] is None or set(line[1].split(",")) <= set(EXTRAS), snippet
 
 
+# A requirement by the package's name alone asks an index for it, and it is in none: a clone, a wheel or an address works.
+FROM_AN_INDEX = re.compile(r"(?<![\w/.@+-])dual[-_]encoder[-_]converter(?:\[[\w,$]+\])?(?!\s*@)(?![\w/.\[-])")
+INSTALLING = re.compile(r"pip3? install|\b(?:CONVERTER|PACKAGE|package)\b\s*[:=]")
+
+
+def from_an_index(text: str) -> list[str]:
+    """Lines that install the package from an index."""
+    return [line for line in text.splitlines() if INSTALLING.search(line) and FROM_AN_INDEX.search(line)]
+
+
+def test_no_install_line_asks_an_index() -> None:
+    shown = [
+        *PAGES,
+        *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "action.yml", ".pre-commit-config.yaml")),
+    ]
+    shown += [path for folder in ("examples", ".github") for path in (ROOT / folder).rglob("*.*") if path.is_file()]
+    assert {str(path): lines for path in shown if (lines := from_an_index(path.read_text("utf-8")))} == {}
+    assert sum(bool(INSTALLING.search(path.read_text("utf-8"))) for path in shown) > 10
+
+
+@pytest.mark.parametrize(
+    ("line", "works"),
+    [
+        ("pip install .", True),
+        ("pip install '.[tf,torch]'", True),
+        ('pip install "$(ls dist/*.whl)[tf]"', True),
+        ("pip install dist/dual_encoder_converter-0.2.0-py3-none-any.whl", True),
+        ("pip install 'git+https://github.com/dual-encoder-converter/dual-encoder-converter'", True),
+        ("pip install 'dual-encoder-converter[tf] @ git+https://github.com/a/b'", True),
+        ("pip install dual-encoder-converter", False),
+        ('- run: pip install "dual-encoder-converter[tf]"', False),
+        ("pip install dual_encoder_converter==0.2.0", False),
+        ('CONVERTER: "dual-encoder-converter[tf]" # or a wheel', False),
+    ],
+)
+def test_what_an_index_is_asked_for_is_found(line: str, works: bool) -> None:
+    assert (from_an_index(line) == []) is works
+
+
 def test_what_is_not_run_is_there() -> None:
     there = {(one.page, one.language) for page in PAGES for one in snippets(page)}
     assert set(NOT_RUN) - there <= {("docs/families.md", "console")}
@@ -35,16 +74,15 @@ def test_the_core_is_installed_where_no_framework_is_needed() -> None:
         "pip install '.[tf]'", "pip install '.[tf,torch]'",
     }  # fmt: skip
     core = [one for one in to_run() if one.install == CORE]
-    assert {one.page for one in core} == {"README.md", "docs/fleets.md", "docs/scripting.md"}
+    assert {one.page for one in core} == {
+        f"docs/{name}.md" for name in ("fleets", "from-flax", "quickstart", "scripting", "to-pytorch")
+    } | {"README.md"}
     assert not any(re.search(OF_FRAMEWORKS, one.text, re.MULTILINE) for one in core if one.language == "python")
 
 
-def test_the_readme_says_what_each_example_needs() -> None:
-    said = dict(
-        re.findall(
-            r"^\| `examples/(\S+)` \| .* \| `([a-z,]+)` \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
-        )
-    )
+def test_the_quickstart_says_what_each_example_needs() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    said = dict(re.findall(r"^\| `examples/(\S+)` \| .* \| `([a-z,]+)` \|$", text, re.MULTILINE))
     assert {command.split()[0]: ",".join(extras) for command, extras in EXAMPLES.items()}.items() <= said.items()
 
 

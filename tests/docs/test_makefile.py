@@ -62,9 +62,23 @@ def made_by(*words: str) -> str:
 
 
 def test_help_names_every_target_that_says_what_it_does() -> None:
-    said = made_by("help")
-    described = re.findall(r"^([a-z-]+):.*## (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    assert [(line.split()[1], line.split(maxsplit=2)[2]) for line in said.splitlines()] == described
+    said = [line for line in made_by("help").splitlines() if line]
+    text = (ROOT / "Makefile").read_text("utf-8")
+    described = re.findall(r"^([a-z-]+):.*## (.*)$", text, re.MULTILINE)
+    targets = [line for line in said if line.startswith("  ")]
+    assert [(line.split()[1], line.split(maxsplit=2)[2]) for line in targets] == described
+    assert max(map(len, said)) <= 120
+
+
+def test_help_comes_in_groups() -> None:
+    """A heading, then its targets: no heading is empty, and none has more than a glance takes in."""
+    first, *groups = made_by("help").split("\n\n")
+    assert first.split()[:2] == ["make", "help"]
+    assert [group.splitlines()[0] for group in groups] == re.findall(
+        r"^##@ (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(groups) > 4
+    assert all(2 <= len(group.strip().splitlines()) <= 7 for group in groups), groups
 
 
 def test_the_demo_says_what_it_installs_and_takes_an_index() -> None:

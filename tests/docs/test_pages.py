@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from converter.cli import cli
 from converter.names.rule_files import supported
 from converter.names.towers import class_in_transformers_4
 from converter.parity.options import VerifyOptions
-from tests.docs.pages import PAGES, ROOT, command_lines, inline_code, name_of, prose, slug
+from tests.docs.pages import PAGES, ROOT, blocks, command_lines, inline_code, name_of, prose, slug
 
 FOLDERS = r"(?:converter|docs|examples|tests|fixtures|benchmarks|rename_rules|constraints|\.ci)/"
 # Options of other programs, as in `pytest -x --durations`.
@@ -92,8 +93,8 @@ def test_mistakes_are_found(line: str, wrong: list[str]) -> None:
     assert mistakes(line) == wrong
 
 
-def test_every_command_is_in_the_readme() -> None:
-    said = " ".join(command_lines(ROOT / "README.md"))
+def test_every_command_is_on_its_page() -> None:
+    said = " ".join(command_lines(ROOT / "docs" / "commands.md"))
     assert [name for name in cli.commands if f"convert {name}" not in said] == []
 
 
@@ -140,8 +141,33 @@ def test_nothing_is_announced_twice() -> None:
     assert [name for name in set(named) if named.count(name) > 1] == []
 
 
+def test_tables_are_made_of_the_rules_and_the_measurements() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))["PAGES"]
+    assert set(made) == {"README.md", "docs/supported.md"}
+    for name, make in made.items():
+        text = (ROOT / name).read_text("utf-8")
+        assert make(text) == text, "say `make docs`"
+
+
 def test_towers_are_those_that_the_command_lists() -> None:
-    assert f"\n\n{towers().to_markdown()}\n\n" in (ROOT / "README.md").read_text("utf-8"), "convert towers --markdown"
+    text = (ROOT / "docs" / "supported.md").read_text("utf-8")
+    assert f"\n\n{towers().to_markdown()}\n\n" in text, "convert towers --markdown"
+    counts = {side: sum(tower.side == side for tower in towers().towers) for side in ("vision", "text")}
+    said = f"{counts['vision']} image towers and {counts['text']} text towers"
+    assert said in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    """What it is in two sentences, the picture, three commands; a page that is read to its end."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.split()) < 900
+    about, picture = (text.split("\n\n")[1], text.split("\n\n")[2])
+    assert len(re.findall(r"\.(?:\s|$)", about)) == 2
+    assert re.fullmatch(r"!\[[^\]]+\]\(docs/terminal\.svg\)", picture)
+    first = blocks(ROOT / "README.md")[0]
+    assert [line.split()[1:3] for line in first.text.splitlines()] == [
+        ["pip", "install"], ["convert", "pt2tf"], ["convert", "inspect"],
+    ]  # fmt: skip
 
 
 def test_pairs_of_tensorflow_are_as_many_as_the_rules_say() -> None:
@@ -150,7 +176,9 @@ def test_pairs_of_tensorflow_are_as_many_as_the_rules_say() -> None:
     )
     assert (len(vision), len(text)) == (4, 11)
     said = f"All {len(vision) * len(text)} pairs that transformers 4.57.6 runs in TensorFlow"
-    assert said in (ROOT / "README.md").read_text("utf-8")
+    assert said in (ROOT / "docs" / "proof.md").read_text("utf-8")
+    said = f"It runs {len(vision) * len(text)} pairs of towers in TensorFlow"
+    assert said in (ROOT / "docs" / "comparison.md").read_text("utf-8")
 
 
 def test_every_page_is_found_from_the_readme() -> None:

@@ -18,7 +18,7 @@ from tests.docs.pages import ROOT, blocks
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
-RUN = ["README.md", "docs/models.md"]
+RUN = ["README.md", "docs/models.md", "docs/quickstart.md"]
 # One process for all pages, since frameworks take seconds to import; a folder and a namespace for each.
 PROGRAM = """
 import json, os, sys

@@ -105,7 +105,7 @@ def test_unsupported_vision_towers(model_type: Any) -> None:
     message = refusal(config_of(vision_fields={"model_type": model_type}), UnsupportedTower)
     assert message == (
         f"config.json: vision_config.model_type {model_type!r} has no rules; supported are "
-        f"{', '.join(supported('vision'))}; other towers can be added as described in README"
+        f"{', '.join(supported('vision'))}; other towers can be added as described in docs/towers.md"
     )
 
 
