@@ -184,11 +184,12 @@ installs: .venv/.installed ## runs every snippet of README and docs after its in
 
 ##@ Code
 
-lint: .venv/.installed site ## ruff, mypy --strict, import-linter, and the documentation site
+lint: .venv/.installed site ## ruff, mypy --strict, import-linter, plain English, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.prose
 
 format: .venv/.installed ## formats the code and fixes what ruff can fix
 	$(BIN)/ruff format .

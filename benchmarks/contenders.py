@@ -3,9 +3,10 @@
     python benchmarks/contenders.py ours|jax|torch|peer FOLDER SMALL
 
 SMALL is a small checkpoint of the same kind, loaded before, so that imports and what frameworks start on first use are not
-counted. The first line that it prints tells how long loading took, and what memory at most, above that. Then every line it
-reads names a case and a mode; it answers with the seconds of one run and some of the numbers computed, or with why there
-are none. What is compiled, is compiled in the first run. The peer runs in the environment of transformers 4.57.6.
+counted. The first line that it prints tells how long loading took, and what memory at most, above that. Then every
+line it reads names a case and a mode. It answers with the seconds of one run and some of the computed numbers, or with the
+reason why there are none. Compilation happens in the first run. The peer
+runs in the environment of transformers 4.57.6.
 """
 
 from __future__ import annotations

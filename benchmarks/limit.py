@@ -1,8 +1,8 @@
 """What no converter on this machine could be faster than: `python benchmarks/limit.py MEGABYTES --folder FOLDER`.
 
-Measures single rates, each the fastest of some runs: reading what is cached, writing a fresh file, copying in memory,
-BLAKE3, and starting Python with what a conversion cannot do without. The bound is the time that these rates need for the
-work that a conversion has, in which every byte passes once where it has to pass, on all cores without a pause. Writing
+Measures single rates, each the fastest of some runs: reading cached data, writing a new file, copying in memory, BLAKE3,
+and starting Python with the imports of a conversion. The bound is the time that these rates need for a conversion's work.
+It assumes that every byte passes each step once, on all cores, without a pause. Writing
 to one file is the exception: the system lets one thread at a time.
 """
 

@@ -1,8 +1,8 @@
 """Times the model beside transformers 4.57.6, PyTorch and itself on JAX: `python benchmarks/models.py --help`.
 
-Loading is timed in fresh processes, imports aside. For the passes every contender is a process that holds its model; each
-round runs every case once in every contender, so that what else the machine does falls on all alike. What they compute is
-compared with what PyTorch computes: who is fast with other numbers is no contender.
+Loading is timed in fresh processes, imports aside. For the passes, every contender is a process that holds its model.
+Each round runs every case once in every contender, so that other load on the machine affects all of them alike. Their
+outputs are compared with PyTorch's: a contender that is fast with other numbers is rejected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOADERS = (("ours", "pt"), ("ours", "tf"), ("peer", "pt"), ("peer", "tf"))
 SIZES = ("clip-italian", "dinov3-vit-b-16", "swinv2-tiny", "tiny")
 FASTER, TIMES_THE_WEIGHTS = 3.0, 1.3  # bounds of loading
 AGREE = 1e-3  # of what is computed, relative and absolute; loss depends on each one's dropout
-# A pause lets threads that wait for more work go to sleep before somebody else is timed.
+# A pause lets threads that wait for more work go to sleep before the next contender is timed.
 PAUSE = 0.25
 
 

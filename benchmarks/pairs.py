@@ -68,8 +68,8 @@ def write_model(config: Any, out: Path, seed: int, spread: float | None = None) 
         config: of the model.
         out: folder to write.
         seed: of the weights.
-        spread: standard deviation of matrices; None: 1.1 over the root of their rows' length, so that what comes out of
-            one is as wide as what goes in, whatever the tower's width. Vectors (biases, norms) are spread by 0.1 around
+        spread: standard deviation of matrices. None means 1.1 over the root of their rows' length, so that outputs
+            spread as widely as inputs, whatever the tower's width. Vectors (biases, norms) are spread by 0.1 around
             their initial value.
     """
     model = getattr(transformers, FAMILIES[config.model_type].torch)(config)

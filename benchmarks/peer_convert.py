@@ -1,7 +1,7 @@
 """What the benchmark compares with: transformers converts a local checkpoint, from PyTorch to TensorFlow or from Flax to it.
 
-`python benchmarks/peer_convert.py SRC OUT`, in the environment of transformers 4.57.6 for a PyTorch source; a Flax source
-takes the environment that has Flax and, laid over it, transformers 4.50.3, the last one whose ``from_flax`` works.
+Run `python benchmarks/peer_convert.py SRC OUT` in the environment of transformers 4.57.6 for a PyTorch source. A Flax source
+needs the environment with Flax and transformers 4.50.3, the last version whose ``from_flax`` works.
 """
 
 from __future__ import annotations

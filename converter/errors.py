@@ -1,4 +1,6 @@
-"""Every error a user can meet, as one tree, so that callers can catch as much or as little as they mean to.
+"""Every error a user can meet, as one tree, so that callers can catch as much or as little as they need.
+
+The tree:
 
     ConverterError
     |-- SourceError             what was given cannot be read as a checkpoint
@@ -22,8 +24,8 @@
             |-- MissingPackage          a package is not installed
             `-- WorkerCrash             the process ended by a signal such as SIGSEGV or SIGABRT
 
-A message says where, what was expected, what was found and what to do next. Exit status of the command line: 1, of an
-OptionError 2; of ``verify``, whose 1 says that the checkpoint differs, 3.
+A message says where, what was expected, what was found and what to do next. The command line exits with 1 for an error,
+with 2 for an OptionError. ``verify`` exits with 3 for an error, because its 1 says that the checkpoint differs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The ``tf_model.h5`` container: walks and writes its groups, and says where every dataset's bytes lie.
 
-Format (transformers 4.x, after Keras 2): root attributes ``layer_names``, ``backend``, ``keras_version``; a group
-per layer and ``top_level_model_weights``, which ``layer_names`` does not list; each group with an attribute
-``weight_names``; a dataset's path is its group, then its full name with root scope and ``:0``. An attribute of more
+The format is that of transformers 4.x, after Keras 2. The root has the attributes ``layer_names``, ``backend`` and
+``keras_version``. There is a group per layer, and ``top_level_model_weights``, which ``layer_names`` does not list.
+Each group has an attribute ``weight_names``. A dataset's path is its group, then its full name with root scope and
+``:0``. An attribute of more
 than 64,512 bytes is split into ``weight_names0``, ``weight_names1`` ... A shard is flat: ``layer_names`` lists the
 variables themselves, without root scope, and these are the datasets' paths.
 """
@@ -60,8 +61,8 @@ def read_header(path: Path) -> Checkpoint:
 
     Raises:
         UnsupportedContainer: an HDF5 file of another kind.
-        CorruptCheckpoint: links out of the file, external or virtual data, filters that need a plugin, datasets
-            beyond the end of the file, names that contradict the datasets, or metadata that HDF5 does not survive.
+        CorruptCheckpoint: links out of the file, external or virtual data, filters that need a plugin, or datasets beyond
+            the end of the file. Also names that contradict the datasets, and metadata that crashes HDF5.
     """
     if not isinstance(path, RemoteFile):  # a child cannot share the connection
         rehearse(path, try_here)
@@ -201,7 +202,7 @@ def _has_layers(holder: h5py.Group) -> bool:
 
 
 def _are_equal(first: StoredTensor, second: StoredTensor) -> bool:
-    """Whether two tensors are equal bit for bit, some of each in memory at once; from afar only their shapes are seen."""
+    """Whether two tensors are equal bit for bit, some of each in memory at once; remotely only by shape."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
     if first.extent is not None and second.extent is not None:

@@ -1,7 +1,7 @@
 """Checks chunks of an HDF5 dataset before HDF5 unpacks them, as it takes their stored sizes on trust.
 
-A chunk that claims 3 bytes and a checksum makes HDF5 1.14 read beyond it; one that claims a gigabyte makes it allocate
-that; and a compressed one is unpacked to whatever it holds, however small the chunk.
+HDF5 1.14 reads beyond a chunk that claims 3 bytes and a checksum. It allocates a gigabyte if a chunk claims one. It
+unpacks a compressed chunk completely, however small the chunk should be.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def variables(graph: bytes) -> tuple[dict[str, str], dict[str, str]]:
         graph: the message.
 
     Returns:
-        By key in the checkpoint, the full name of what a model holds; and of what a training run holds beside it, by the
-        way to it, why it is no weight.
+        Two mappings. The first has the full name of everything that a model holds, by key in the checkpoint. The second
+        says why the rest, which a training run holds, is no weight, by the path to it.
 
     Raises:
         UnsoundMessage: it is no object graph.

@@ -1,7 +1,7 @@
 """A file that lies elsewhere and looks like a path to the readers of headers, which then check it like any other.
 
-What a reader asks for is fetched by blocks, each once, and up to a limit: a header that sends its reader all over a
-file of gigabytes is refused, not followed.
+Reads are served from blocks, each fetched once, up to a limit. A header that makes its reader jump all over a file of
+gigabytes is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table that TensorFlow keeps the index of a checkpoint in: LevelDB's, keys sorted, each without what it shares.
 
-Format: blocks of entries, each with one byte that says how it is compressed and a CRC-32C; at the end a block that
-says where the others lie, and 48 bytes that say where that one does.
+The format is a sequence of blocks of entries. Each block ends with one byte for the compression and a CRC-32C. The last
+block lists the positions of the others, and the final 48 bytes give its position.
 Source: tensorflow/core/lib/io/format.cc, https://github.com/google/leveldb/blob/main/doc/table_format.md
 """
 

@@ -1,7 +1,7 @@
 """Zip archives whose entries are stored as they are: says where each entry's bytes lie, and lays out new ones.
 
-Stricter than zip asks for, as torch's own archives are plainer than zip allows: nothing compressed or encrypted, no
-comment, no overlap, names that stay inside, and local headers that agree with the central directory.
+It is stricter than the zip format, because torch's own archives are plain. Nothing may be compressed or encrypted, there are
+no comments and no overlaps, names stay inside, and local headers agree with the central directory.
 Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
 """
 

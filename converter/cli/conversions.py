@@ -62,8 +62,8 @@ def pt2tf(source: str, out: str, no_check: bool, **options: Any) -> None:
     type=click.Choice(["v4", "v5"]),
     default="v4",
     show_default=True,
-    help="v4: names that every version of transformers reads; v5: names that a fresh 5.x model saves, which "
-    "transformers 4 does not read of AltCLIP and of CLIP-like towers.",
+    help="v4: names that every version of transformers reads; v5: names that a new 5.x model saves. Transformers 4 "
+    "cannot read v5 names of AltCLIP and CLIP-like towers.",
 )
 @conversion_options
 def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
@@ -89,8 +89,8 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
     type=click.Choice(["v4", "v5"]),
     default="v4",
     show_default=True,
-    help="For pt: names that every version of transformers reads, or those that a fresh 5.x model saves, which "
-    "transformers 4 does not read of AltCLIP and of CLIP-like towers.",
+    help="For pt: names that every version of transformers reads (v4), or those that a new 5.x model saves (v5). "
+    "Transformers 4 cannot read v5 names of AltCLIP and CLIP-like towers.",
 )
 @positions_option
 @click.option(

@@ -44,8 +44,8 @@ FORMATS = ("savedmodel", "litert", "onnx")
     show_default=True,
     help="uint8: take bytes, channels last, and normalise them inside as the image processor does.",
 )
-@click.option("--batch", type=click.IntRange(1), help="So many images and texts in every call. Default: any number.")
-@click.option("--length", type=click.IntRange(1), help="So many tokens in every text. Default: any number.")
+@click.option("--batch", type=click.IntRange(1), help="Fixed number of images and texts per call. Default: any number.")
+@click.option("--length", type=click.IntRange(1), help="Fixed number of tokens per text. Default: any number.")
 @click.option(
     "--samples",
     metavar="DIR|FILE",

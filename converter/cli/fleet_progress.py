@@ -1,4 +1,4 @@
-"""What is seen on stderr while a fleet runs: a table on a terminal, a line per checkpoint elsewhere."""
+"""What stderr shows while a fleet runs: a table on a terminal, a line per checkpoint elsewhere."""
 
 from __future__ import annotations
 

@@ -43,13 +43,13 @@ class Many(Command):
     type=click.Choice(["weights", "outputs", "none"]),
     default="weights",
     show_default=True,
-    help="Verify files and weights, every layer's output too, or leave it at the conversion's own check.",
+    help="Verify files and weights, every layer output too, or rely on the conversion's own check.",
 )
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Checkpoints at a time. Default: one a processor.")
-@click.option("--deadline", default=3600.0, show_default=True, metavar="SECONDS", help="Seconds that one may take.")
-@click.option("--memory", default="8GB", show_default=True, metavar="SIZE", help="Memory that one may take (Linux).")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Checkpoints at a time. Default: one per core.")
+@click.option("--deadline", default=3600.0, show_default=True, metavar="SECONDS", help="Time limit per checkpoint.")
+@click.option("--memory", default="8GB", show_default=True, metavar="SIZE", help="Memory limit per checkpoint (Linux).")
 @click.option("--dry-run", is_flag=True, help="Read headers only, and show what would be converted.")
-@click.option("--retry", type=click.Choice(["failed"]), help="Try again what failed in an earlier run.")
+@click.option("--retry", type=click.Choice(["failed"]), help="Retry what failed in an earlier run.")
 @click.option(
     "--stop-after-failures", type=click.IntRange(1), metavar="N", help="End after N failures; leave the rest for later."
 )
@@ -57,7 +57,7 @@ def fleet(sources: str, out: str, **options: Any) -> None:
     """Convert all checkpoints of LIST, each into a folder of its own in OUTDIR.
 
     LIST is a file (a source per line, CSV, or JSON Lines), a folder of checkpoints, hub:AUTHOR, or - for standard
-    input. The same command again does what is left. `convert fleet status OUTDIR` tells how far a fleet is.
+    input. Run the same command again to continue. `convert fleet status OUTDIR` shows the progress of a fleet.
 
     Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 some not checked.
     """

@@ -23,7 +23,7 @@ positions_option = click.option(
     type=click.Choice(["keep", "flax"]),
     default="keep",
     show_default=True,
-    help="Of RoBERTa kinds, between Flax and others: keep the same bits, or move the table for the same outputs.",
+    help="For RoBERTa-like towers, to or from Flax: keep the same bits, or move the table for the same outputs.",
 )
 config_option = click.option(
     "--config",
@@ -97,7 +97,7 @@ run_options = _all_of(
         "--reference-python",
         metavar="PATH",
         type=click.Path(path_type=Path),
-        help="Python interpreter of another environment, to run PyTorch in; of a Flax source Flax, where it has that.",
+        help="Python interpreter of another environment, to run PyTorch in, or Flax for a Flax source.",
     ),
     click.option(
         "--texts",

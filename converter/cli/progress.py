@@ -1,4 +1,4 @@
-"""What is seen on stderr while a command runs: bars and stages, on a terminal only."""
+"""What stderr shows while a command runs: bars and stages, on a terminal only."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ _REPORT_IT = "report it with the traceback on stderr"
 class Stop:
     """Ends the program by an exception, once: a second signal must not disturb what the first makes clean up.
 
-    The status is kept, for the exception may not arrive: HDF5 calls back, and what is raised in there comes out as an
-    error of another kind, or not at all.
+    The status is kept because the exception may not arrive. HDF5 calls back into Python, and an exception raised there
+    comes out as another error, or not at all.
     """
 
     status: int | None = None

@@ -44,20 +44,21 @@ def convert(
     The framework may be the source's own: then container, names, dtype or shards are what changes.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
-            (``id@revision`` too; a ``Path``, or what exists as a path, never is), or a ``state_dict()`` in memory
-            (torch tensors or NumPy arrays by name). Of several weights PyTorch's are taken, then TensorFlow's.
+        source: a folder that ``save_pretrained`` wrote, a weights file, the id of a model on the Hub, or a state dict
+            in memory (torch tensors or NumPy arrays by name). An id may be ``id@revision``. A
+            ``Path``, or an existing path, is never an id. PyTorch's weights are preferred,
+            then TensorFlow's.
         out: folder to make.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"`` (of any framework), ``"bin"`` (PyTorch), ``"h5"`` (TensorFlow) or ``"msgpack"`` (Flax);
             None for the framework's usual one.
-        names: of PyTorch: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those
-            that a fresh 5.x model saves, which transformers 4 does not read of AltCLIP and of CLIP-like towers.
+        names: for PyTorch: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those
+            that a new 5.x model saves. Transformers 4 cannot read v5 names of AltCLIP and CLIP-like towers.
         dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
-        positions: between Flax and another framework, of RoBERTa's kinds: ``"keep"`` leaves the table of positions,
-            ``"flax"`` moves its rows so that both sides give the same outputs, which the same bits do not.
+        positions: for RoBERTa-like towers, between Flax and another framework. ``"keep"`` leaves the position table
+            as it is. ``"flax"`` moves its rows so that both sides give the same outputs.
         layout: ``"transformers"``, or ``"open_clip"`` for a folder that OpenCLIP loads: its names, fused tensors and
             ``open_clip_config.json`` (PyTorch only; CLIP, MetaCLIP 2 and SigLIP).
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
@@ -76,8 +77,8 @@ def convert(
     choose("to", to, tuple(frameworks()))
     if names != "v4" and to != CANONICAL:
         raise TargetError(
-            f"names {names!r} are {framework_name(CANONICAL)}'s, which {framework_name(to)} has none of; leave the option "
-            "out"
+            f"names {names!r} are for {framework_name(CANONICAL)}, and {framework_name(to)} has no such choice; leave the "
+            "option out"
         )
     options = {
         "format": format or default_format(to),

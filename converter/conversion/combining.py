@@ -54,16 +54,16 @@ def combine(
     Its projections are new, unless both towers are of one model: then its trained projections and scale are kept.
 
     Args:
-        vision: checkpoint of the vision tower, of a model with a head on it, or of a model with two towers: a folder, a
-            weights file, or the id of a model on the Hub (``id@revision`` too).
-        text: checkpoint of the text tower, likewise.
+        vision: checkpoint of the vision tower, of a model with a head on it, or of a model with two towers. It may be a
+            folder, a weights file, or the id of a model on the Hub (``id@revision`` too).
+        text: the same for the text tower.
         out: folder to make; the tokenizer comes from ``text``, the image processor from ``vision``.
         target: whose checkpoint to write.
         format: container, for example ``"h5"`` for TensorFlow; None for the usual one.
-        projection_dim: width of the common space; None for that of the model that both towers are of, else 512.
-        positions: where ``text`` is Flax's and ``target`` is not, or the other way round, of RoBERTa's kinds: ``"keep"``
-            leaves the table of positions, ``"flax"`` moves it so that both give the same outputs.
-        seed: of what is drawn: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
+        projection_dim: width of the common space. None takes that of the model that both towers come from, or else 512.
+        positions: for RoBERTa-like towers, if one of ``text`` and ``target`` is Flax. ``"keep"`` leaves the position table
+            as it is, ``"flax"`` moves it so that both give the same outputs.
+        seed: for new weights: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         progress: called with a stage's name, bytes done and bytes in all.

@@ -59,9 +59,9 @@ def pt2tf(
     """Converts the PyTorch checkpoint of a model with two towers to TensorFlow.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, the id of a model on the Hub
-            (``id@revision`` too; a ``Path``, or what exists as a path, never is), or a ``state_dict()`` in memory
-            (torch tensors or NumPy arrays by name).
+        source: a folder that ``save_pretrained`` wrote, a weights file, the id of a model on the Hub, or a state dict
+            in memory (torch tensors or NumPy arrays by name). An id may be ``id@revision``. A
+            ``Path``, or an existing path, is never an id.
         out: folder to make.
         revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
@@ -128,7 +128,7 @@ def tf2pt(
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
-            fresh 5.x model saves, which transformers 4 does not read of AltCLIP and of CLIP-like towers.
+            new 5.x model saves. Transformers 4 cannot read v5 names of AltCLIP and CLIP-like towers.
         dtype: what float tensors become; ``"keep"`` leaves them.
         max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
@@ -247,22 +247,22 @@ def _warn(job: Job) -> None:
         job.beside
     ):
         _log.warning(
-            "%s: no tokenizer lies beside the weights; take the one of %s, and pad with id 0 to %s tokens as OpenCLIP does",
+            "%s: no tokenizer lies beside the weights; use the one of %s, and pad with id 0 to %s tokens as OpenCLIP does",
             job.source,
             job.config.tokenizer,
             job.config.text.fields["max_position_embeddings"],
         )
     if job.config.cleaning:
         _log.warning(
-            "%s: OpenCLIP gives its tokenizer texts %s, which the tokenizer need not do by itself; give it such texts",
+            "%s: OpenCLIP gives its tokenizer texts %s; the tokenizer may not do that by itself, so prepare texts like that",
             job.source,
             job.config.cleaning,
         )
     tell_positions(job.options.get("positions", "keep"), job.config.text, job.plan.source, job.plan.target)
     if any(HYBRID in change for change in job.config.rewritten):
         _log.warning(
-            "%s: some commits of the scripts that trained such models multiply by logit_scale itself, every class of "
-            "transformers by its exponential; where the scores are that much too large, take the logarithm of it",
+            "%s: some commits of the scripts that trained such models multiply by logit_scale itself. Every class of "
+            "transformers multiplies by its exponential. If scores are too large, replace logit_scale by its logarithm",
             HYBRID,
         )
 

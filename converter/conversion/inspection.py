@@ -90,8 +90,8 @@ def inspect(
     """Looks at a checkpoint without reading its tensors.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
-            (``id@revision`` too), of which headers alone are read; of any framework.
+        source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub
+            (``id@revision`` too), of any framework. Only headers are read.
         revision: branch, tag or commit of an id.
         config: path of a config.json; None takes the one beside the weights.
 

@@ -79,7 +79,7 @@ class Plan:
         source: whose names and layouts the source has.
         target: whose names and layouts the output has; the same when only the container changes.
         tensors: in the target's order.
-        restored: buffers that the target stores, made anew, by the target's name.
+        restored: buffers that the target stores, computed from the config, by the target's name.
         behind: for some of these, the tensor that they follow in the target's order.
         expected: stored buffers whose value is known, with that value; the engine compares them.
         dropped: what is left out.

@@ -37,8 +37,8 @@ class Conversion:
         casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
         overflowed: how many values of which tensors the dtype that was asked for could only hold as infinite.
         dropped: tensors left out, and why.
-        restored: buffers made anew.
-        made_new: weights drawn at random, because no source has them (``combine`` only).
+        restored: buffers computed from the config.
+        made_new: new random weights, because no source has them (``combine`` only).
         config_rewritten: changes to config.json, in words.
         config_unknown: fields of config.json that are not known here; they were kept.
         left_behind: names of what lies beside the source's weights and is not taken along; folders end with a slash. Of a

@@ -145,8 +145,8 @@ class TensorReader:
 
         Args:
             name: one of ``names``.
-            in_place: give the file's own bytes, mapped copy-on-write, where they are as they are to be and aligned; only for a
-                process that may end if somebody else changes the file (``moves.Files.mapped``).
+            in_place: give the file's own bytes, mapped copy-on-write, if they need no change and are aligned. Only for a
+                process that may end if another process changes the file (``moves.Files.mapped``).
 
         Returns:
             A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
@@ -250,8 +250,8 @@ def check_whole(source: Path, in_torch: bool = False) -> Framework:
 
     Args:
         source: a folder, or a weights file in one.
-        in_torch: whether transformers is going to load it into PyTorch: it takes the first of a folder's weights,
-            whatever that is, where another file would be found to be what can be read.
+        in_torch: whether transformers is going to load it into PyTorch. It takes the first weights file of a folder,
+            even if only another one could be read.
 
     Returns:
         Whose checkpoint it is.

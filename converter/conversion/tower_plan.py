@@ -29,7 +29,7 @@ class TowerPlan:
 
     Attributes:
         tensors: named from the main layer on, for example ``bert/embeddings/word_embeddings/weight``.
-        new: names of tensors that the checkpoint lacks and that are made anew (a pooler that a head never used).
+        new: names of tensors that the checkpoint lacks and that get random values (a pooler that a head never used).
         dropped: what belongs to something else.
     """
 

@@ -95,7 +95,7 @@ class Job:
 
     @property
     def direction(self) -> str:
-        """What this conversion is called, for example ``"pt2tf"``; of a model's own tensors as if they came from afar."""
+        """What this conversion is called, for example ``"pt2tf"``; for a model's own tensors as if from the other framework."""
         source, target = self.plan.source, self.plan.target
         if source == target and not self.checkpoint.files:
             source = frameworks()[target].converts_to
@@ -198,7 +198,7 @@ def _unchanged(job: Job) -> Iterator[None]:
 
 
 def _check_room(job: Job, needed: int, staging: Path) -> None:
-    """Compares what is free with the weights, the buffers made anew, and the copy of what is read by rows."""
+    """Compares what is free with the weights, the new buffers, and the copy of what is read by rows."""
     spooled = sum(
         tensor.source.size * DTYPES[tensor.source.dtype] for tensor in job.plan.tensors if tensor.source.extent is None
     )

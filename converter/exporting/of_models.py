@@ -21,8 +21,8 @@ _OF_KERAS: Mapping[str, str] = MappingProxyType({"tf_saved_model": "savedmodel"}
 def export_model(model: Any, path: str | os.PathLike[str], format: str = "tf_saved_model") -> None:
     """Writes a model with two towers with the signatures ``similarity``, ``encode_image`` and ``encode_text``.
 
-    Pixel values are float32 and ids int64, as tokenizers give them (in LiteRT int32); the number of images, of texts and of
-    tokens is free, and images and texts may differ in number.
+    Pixel values are float32, and ids int64 as tokenizers give them (in LiteRT int32). The numbers of images, texts and tokens
+    are free, and images and texts may differ in number.
 
     Args:
         model: of any family.

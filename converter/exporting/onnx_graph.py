@@ -1,9 +1,9 @@
 """Three ONNX graphs over one file of weights. Decides how a graph is traced, named and written.
 
-A graph is traced with the weights as inputs, so that no copy of them is made while TensorFlow's graph becomes ONNX's (a
-plain tf2onnx run takes 17 GB at 796 MB), and so that each keeps its checkpoint name: ``weights.safetensors`` is the TensorFlow
-checkpoint of what the graphs use, and an initializer is called as there (``text_model/bert/pooler/dense/kernel:0``). It
-lies where the layout of the graph is TensorFlow's; ``Written.initializers`` gives PyTorch's name and the way between them.
+A graph is traced with the weights as inputs. So they are not copied while TensorFlow's graph becomes ONNX's; a plain
+tf2onnx run takes 17 GB at 796 MB. Each also keeps its checkpoint name: ``weights.safetensors`` is the TensorFlow checkpoint
+of what the graphs use, and an initializer has the same name there (``text_model/bert/pooler/dense/kernel:0``). The layout
+is TensorFlow's; ``Written.initializers`` gives PyTorch's name and the way between them.
 """
 
 from __future__ import annotations

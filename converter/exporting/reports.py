@@ -16,8 +16,8 @@ from converter.folder.staging import staged_file
 
 ENDINGS = (".json", ".html", ".txt")
 _VERDICTS = {
-    "passed": "every file is the model that it was made of",
-    "failed": "does NOT match what was exported",
+    "passed": "every file matches its source",
+    "failed": "does NOT match its source",
     "not checked": "not checked",
 }
 _STYLE = """
@@ -35,7 +35,7 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def export_lines(found: Export, verbose: bool = False) -> Iterator[str]:
     """What was exported, the verdict first, then the tables."""
     formats = ", ".join(TARGETS[one.format].label for one in found.exported)
-    yield f"{found.folder}: {formats}, {found.options.precision}: every file was run and is the model"
+    yield f"{found.folder}: {formats}, {found.options.precision}: every file was run and matches its source"
     compared = sum(one.check.compared for one in found.exported)
     yield f"  {compared:,} values compared with {_reference(found.reference)}, in {found.seconds:.0f} s"
     for one in found.exported:

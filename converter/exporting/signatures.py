@@ -81,8 +81,8 @@ class Written:
         versions: of the packages that made them.
         least: what runs them: ``opset`` of ONNX, ``runtime`` of LiteRT, by name.
         operators: how often each operator is used, by file and name.
-        initializers: of ONNX, where each weight comes from, by its name there: ``tensorflow`` and ``pytorch`` (what their
-            checkpoints call it), ``layout``, and ``stored_as`` where it is not stored bit for bit.
+        initializers: for ONNX, where each weight comes from, by its name there. ``tensorflow`` and ``pytorch`` are its names
+            in their checkpoints; also ``layout``, and ``stored_as`` if it is not stored bit for bit.
         dtypes: of inputs that the format cannot have as asked, by name: ids as int32, say.
     """
 

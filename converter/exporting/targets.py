@@ -19,17 +19,17 @@ class Target:
     Attributes:
         name: as ``--to`` takes it.
         label: for people.
-        writer: ``"module:function"``, imported in the process that writes; called with the model, its signatures, the
-            path of ``place`` (of several, the export's folder) and the precision, it returns a ``Written`` whose paths
-            are from the export's folder.
+        writer: ``"module:function"``, imported in the process that writes. It is called with the model, its signatures, the
+            path of ``place`` (of several, the export's folder) and the precision. It returns a ``Written`` with paths
+            relative to the export's folder.
         runner: module of the process that runs the files.
         place: what the runner opens, by precision: a file or folder of the export, or several by signature.
         precisions: that it can have.
         memory: peak of writing, in multiples of the float32 weights; measured with ViT-B/32 and BERT-base.
         scratch: disk that writing takes besides the files, in the same multiples.
-        weights: ``"module:function"`` that compares the files' weights with the checkpoint's, bit for bit, where the
-            format keeps them by name: called with the folder of the files and the checkpoint, it returns an object with
-            ``problems`` and how many were ``compared``.
+        weights: ``"module:function"`` that compares the files' weights with the checkpoint's, bit for bit, if the
+            format keeps them by name. It is called with the folder of the files and the checkpoint. It returns an object
+            with ``problems`` and how many were ``compared``.
     """
 
     name: str

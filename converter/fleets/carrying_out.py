@@ -43,9 +43,9 @@ def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[st
     """Converts, or inspects, one checkpoint.
 
     Args:
-        asked: ``do`` is ``"convert"`` or ``"inspect"``; ``source``, ``hub`` and ``revision`` as a task has them; ``out``,
-            ``to``, ``options`` and ``verify`` as a conversion takes them; ``report`` is the page to write; ``known`` is
-            what the ledger has of it; ``again`` says to repeat what failed.
+        asked: ``do`` is ``"convert"`` or ``"inspect"``. A task gives ``source``, ``hub`` and ``revision``. ``out``, ``to``,
+            ``options`` and ``verify`` are those of a conversion. ``report`` is the page to write, ``known`` the ledger's
+            entry, and ``again`` says to repeat what failed.
         models: that outputs are compared with.
 
     Returns:
@@ -128,7 +128,7 @@ def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any
     if made is None:
         if os.path.lexists(out) and not ours:
             raise TargetError(
-                f"{out}: exists already, and was not made of this source; move it away, or give OUT another name"
+                f"{out}: exists already, and was not made from this source; move it away, or give OUT another name"
             )
         result = convert(
             source, out, asked["to"], revision=asked["revision"], overwrite=ours, check=True, **asked["options"]

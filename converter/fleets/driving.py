@@ -44,8 +44,8 @@ def fleet(
     """Converts many checkpoints, each in a process of its own, and goes on where an earlier run ended.
 
     Args:
-        sources: path of a list (text with a source per line, CSV with a header, or JSON Lines), of a folder of checkpoints,
-            ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
+        sources: path of a list (text with a source per line, CSV with a header, or JSON Lines) or of a folder of
+            checkpoints. Or ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
         out: folder for all of them, with the ledger ``fleet.jsonl``; made where it does not exist. What is not ours in
             it stays.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.

@@ -1,8 +1,8 @@
 """One run at a time has OUTDIR: a file with its owner and a heartbeat, which any machine that sees the folder can judge.
 
-The lock is taken over where its process has ended for certain, or where its heart has not beaten for ``SECONDS_TO_EXPIRE``
-by the clock of the file system, which is the same for all. ``flock`` on the folder, for a moment, keeps two from judging
-at once.
+Another run takes the lock over if its process has certainly ended. It also does so after ``SECONDS_TO_EXPIRE`` without a
+heartbeat, by the clock of the file system, which is the same for all. ``flock`` on the folder, for a moment, keeps two from
+judging at once.
 """
 
 from __future__ import annotations

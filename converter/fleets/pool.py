@@ -1,8 +1,8 @@
 """Processes that tasks run in, each of which has one at a time to itself. Decides how a task ends that does not end.
 
-Why not ``concurrent.futures`` or ``multiprocessing.Pool``: a worker that dies breaks the former's whole executor with all
-that is under way, a task that runs can be cancelled in neither, and one that hangs holds its place for ever. They also
-start children by fork, in which threads' locks stay taken, or by importing the caller's main module. So each worker is a
+Why not ``concurrent.futures`` or ``multiprocessing.Pool``? A worker that dies breaks the former's whole executor, with all
+running tasks. Neither can cancel a running task, and a task that hangs keeps its place for ever. They also start children
+by fork, in which threads' locks stay taken, or by importing the caller's main module. So each worker is a
 plain process of this package with two pipes. It is killed, and it alone, when its task is late or takes too much memory; a
 new one takes its place. It ends by itself, at once, when its driver does, however that ends: its standard input does.
 
@@ -123,9 +123,7 @@ class _Process:
             line for line in self.log.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines() if line.strip()
         ]
         tail = f" ({printable(' | '.join(said[-_LOG_LINES:]), 300)})" if said else ""
-        return (
-            f"its process ended with {how}{tail}; try it again with --retry failed, and report it if it ends so again"
-        )
+        return f"its process ended with {how}{tail}; retry it with --retry failed, and report it if this happens again"
 
     def _listen(self) -> None:
         while True:
@@ -198,9 +196,9 @@ class Pool:
             answer = _answer(line)
             if answer is not None:
                 return None if task is None else Ended(task, process.number, answer, "", seconds)
-            process.kill("its process answered what is no answer; report it")
+            process.kill("its process sent an invalid answer; report it")
         elif line:
-            process.kill(f"its process answered more than {MAX_ANSWER_BYTES:,} bytes; report it")
+            process.kill(f"its process sent more than {MAX_ANSWER_BYTES:,} bytes; report it")
         if process not in self._processes:  # it had been given up
             return None
         self._processes.remove(process)

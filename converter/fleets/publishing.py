@@ -74,7 +74,7 @@ def write_pages(found: Fleet) -> None:
                 fresh.write_bytes(text)
         except OSError as error:
             raise TargetError(
-                f"{path}: cannot be written: {error.strerror}; free its place and run this again"
+                f"{path}: cannot be written: {error.strerror}; remove what is in its place and run this again"
             ) from None
 
 

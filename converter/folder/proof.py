@@ -1,7 +1,7 @@
 """``parity.json``: what verifying a checkpoint found, bound to its manifest, so that it can be shown before publishing.
 
-It counts for one ``conversion.json`` only, whose sha256 it holds, and for the files as they were: of those that the
-manifest has no sum of (``--no-check``) it holds the sums itself.
+It counts for one ``conversion.json`` only, whose sha256 it holds, and for the files as they were. If the manifest has no sums
+(``--no-check``), it holds the sums itself.
 """
 
 from __future__ import annotations

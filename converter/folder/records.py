@@ -1,7 +1,7 @@
 """What is known of a file: its size, and the sums by which it is known again.
 
-BLAKE3, as the program ``b3sum`` has it, is what is taken where nothing else is asked for: it is four times as fast as
-sha256, which the Hub keeps and version 0.1 took.
+The default is BLAKE3, as the program ``b3sum`` computes it. It is four times as fast as sha256, which the Hub uses and
+version 0.1 used.
 """
 
 from __future__ import annotations

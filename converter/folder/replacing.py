@@ -4,8 +4,8 @@ Meanwhile the folder holds ``.conversion-journal``: the new files that are not i
 those that were, and ``.journal.json``, which says what is which. Files are only ever renamed, so that no full disk stops
 it. The manifest goes first and comes last: with it the new checkpoint is whole. Of a run that died the next command on
 the folder puts the old files back, or takes them away if the new manifest is there. This covers the death of the
-process, not of the machine's power. No folder is moved: that of chat templates is made where new ones come and there is
-none, and goes where the last of what was in it were old ones.
+process, not of the machine's power. No folder is moved. The folder of chat templates is made if new ones come and there is none.
+It is removed if it held only old ones.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
         present: names of what is in the folder, as ``names_in`` gives them.
 
     Returns:
-        Weights of either framework, which new ones would hide or be hidden by, config, manifest, the proof of other
-        weights, and what bears the name of a new file; the manifest first, the others in order.
+        Weights of either framework, which would hide new ones or be hidden by them. Also config, manifest, the proof of
+        other weights, and any file with the name of a new one. The manifest is first, the others in order.
     """
     names = {*new, *_ALWAYS}
     if names.intersection(OF_IMAGES):
@@ -250,7 +250,7 @@ def _end(journal: _Journal) -> None:
             if os.path.lexists(journal.put_aside / name):
                 _move(journal.put_aside / name, journal.folder / name)
     _leave_no_empty(journal)
-    # The last of the new ones first: whoever dies after that is seen to be done.
+    # The last of the new ones first: a run that dies after that counts as done.
     for name in reversed(journal.new):
         (journal.path / name).unlink(missing_ok=True)
     for name in journal.old:
@@ -270,7 +270,7 @@ def _leave_no_empty(journal: _Journal) -> None:
 
 
 def _move(path: Path, place: Path) -> None:
-    """Renames a file to a name that nothing bears; what somebody else has put there meanwhile is kept."""
+    """Renames a file to a free name; a file that another process has put there meanwhile is kept."""
     if os.path.lexists(place):
         raise TargetError(f"{place}: another process put it there meanwhile; move it away and run this again")
     place.parent.mkdir(exist_ok=True)

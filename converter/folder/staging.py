@@ -33,7 +33,7 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
     Args:
         out: the folder that is to appear.
         source: where the source lies, None for one in memory.
-        overwrite: whether ``out`` may exist. One that a dead run left half replaced is put right first.
+        overwrite: whether ``out`` may exist. One that a dead run left half replaced is restored first.
 
     Raises:
         TargetError: says what to do instead.
@@ -106,7 +106,7 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
         overwrite: whether files of one that exists are replaced.
 
     Raises:
-        TargetError: it cannot be made, somebody else made ``out`` in the meantime, or another run writes to it.
+        TargetError: it cannot be made, another process made ``out`` in the meantime, or another run writes to it.
     """
     fresh = [parent for parent in out.parents if not parent.exists()]
     staging, claim = _Staging(out), _Claim(out)
@@ -128,7 +128,7 @@ def staged(out: Path, overwrite: bool) -> Iterator[Path]:
         staging.unlock()
         claim.give_back()
         _remove(staging.path)
-        with contextlib.suppress(OSError):  # somebody else may have put something there
+        with contextlib.suppress(OSError):  # others may have put something there
             for parent in fresh:
                 parent.rmdir()
         raise

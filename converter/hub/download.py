@@ -36,7 +36,7 @@ from converter.specs import Framework, Wanted
 
 _LOG = logging.getLogger("converter.hub")
 _ATTEMPTS = 3
-# Seconds before the listing, which huggingface_hub asks for once only, is asked for again.
+# Seconds before a retry of the listing, which huggingface_hub does not retry itself.
 _WAITS = (1.0, 3.0)
 # What an HTTP header can hold; clients complain of others by printing the token.
 _TOKEN = re.compile(r"[\x21-\x7e]+")

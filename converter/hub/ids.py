@@ -92,8 +92,8 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
     """Takes a source for the id of a model on the Hub, if it can be nothing else.
 
     Args:
-        source: as a person gave it. What exists as a path is a path, and so is what is spelled like one: an absolute
-            path, ``./x``, ``../x``, ``x/``, more than one slash, the name of a weights file, and every ``Path``.
+        source: as a person gave it. An existing path is a path, and so is anything spelled like one. That means an
+            absolute path, ``./x``, ``../x``, ``x/``, more than one slash, the name of a weights file, and every ``Path``.
         revision: given beside the source; ``id@revision`` says the same.
 
     Returns:

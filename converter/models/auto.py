@@ -45,10 +45,10 @@ class AutoTwoTower:
             revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: the framework is detected.
-            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``, as a Keras policy or the dtype of any framework,
-                or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
-                change. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,
-                ``force_download``.
+            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``; fields of the config to change. A dtype is a Keras
+                policy, the dtype of any framework, or ``"auto"`` for the one that the checkpoint was saved in. The
+                default is float32. For the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``,
+                ``local_files_only``, ``force_download``.
 
         Returns:
             The model, built: of the class that the family of its config.json has, for example ``TFCLIPModel``.

@@ -206,8 +206,8 @@ class TextSpec:
         dropout: on the result.
         padding: the word that is not trained.
         position_padding: the position that is not trained.
-        firsts: tables whose input a dual encoder does not have, so that the first row holds for every token: by role,
-            how many rows there are and how often the first is added.
+        firsts: tables whose input a dual encoder does not have, so that every token uses the first row. By role, the number
+            of rows, and how often the first is added.
     """
 
     vocabulary: int

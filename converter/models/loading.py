@@ -45,9 +45,9 @@ class LoadingReport:
 
     Attributes:
         left_out: tensors of the checkpoint that the tower does not have (a head, another tower), and why.
-        new: variables that the checkpoint lacks and that were made anew (a pooler).
-        of_another_shape: weights whose shape is not the checkpoint's, which ``ignore_mismatched_sizes`` made anew: name,
-            shape in the checkpoint, shape in the model.
+        new: variables that the checkpoint lacks and that got random values (a pooler).
+        of_another_shape: weights whose shape is not the checkpoint's, which got random values by
+            ``ignore_mismatched_sizes``: name, shape in the checkpoint, shape in the model.
     """
 
     left_out: tuple[Dropped, ...]
@@ -104,12 +104,12 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
             either framework.
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
-        **kwargs: ``config`` instead of the checkpoint's; ``name``, ``add_pooling_layer`` and ``dtype`` (or
-            ``torch_dtype``, as for a whole model) of the tower; fields of the config to change; ``positions`` of a Flax
-            checkpoint, as ``converter.convert`` has it; those of ``hub_arguments``.
+        **kwargs: ``config`` replaces the checkpoint's. ``name``, ``add_pooling_layer`` and ``dtype`` (or ``torch_dtype``)
+            are the tower's, as for a whole model. ``positions`` is for a Flax checkpoint, as in ``converter.convert``.
+            Others are fields of the config to change, and those of ``hub_arguments``.
 
     Returns:
-        The tower, built; its ``loading_report`` says what was left out of the checkpoint and what was made anew.
+        The tower, built; its ``loading_report`` says what was left out of the checkpoint and what got random values.
 
     Raises:
         ConverterError: the checkpoint does not hold the tower, or is not sound.
@@ -207,9 +207,9 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
         vision: checkpoint of the vision tower; not needed with ``vision_model=``.
         text: checkpoint of the text tower; not needed with ``text_model=``.
         *args: of both towers.
-        **kwargs: with ``vision_`` or ``text_`` in front those of ``load_tower``, or ``vision_model`` and ``text_model``
-            themselves; ``dtype`` or ``torch_dtype`` of all; ``positions`` of a text tower from Flax; the others are
-            fields of the dual encoder's config, such as ``projection_dim``.
+        **kwargs: those of ``load_tower`` with ``vision_`` or ``text_`` in front, or ``vision_model`` and ``text_model``
+            themselves. ``dtype`` or ``torch_dtype`` holds for all, and ``positions`` for a text tower from Flax. The
+            others are fields of the dual encoder's config, such as ``projection_dim``.
 
     Returns:
         The model, built. Train it before use: its projections are random.

@@ -1,7 +1,7 @@
 """The checkpoint name of every variable, from walking our own layers.
 
-``variable.path`` is not used: it is frozen when a variable is made, so a tower that was built alone and then joined
-would keep its own, and Keras numbers second models. Names are without root scope and ``:0``.
+``variable.path`` is not used, because it is frozen when a variable is made. A tower that was built alone and then joined
+would keep its own path, and Keras numbers second models. Names are without root scope and ``:0``.
 """
 
 from __future__ import annotations

@@ -42,12 +42,12 @@ class Pretrained:
             revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
             config: of transformers, instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: the framework is detected.
-            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``, as a Keras policy or the dtype of any framework,
-                or ``"auto"`` for what the checkpoint was saved in (float32 if neither is given); fields of the config to
-                change; ``positions="flax"`` of a Flax checkpoint whose text tower counts positions otherwise, for Flax's
-                outputs. Of the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``, ``local_files_only``,
-                ``force_download``. ``variant="fp16"`` reads ``model.fp16.safetensors`` of a folder.
-                ``ignore_mismatched_sizes=True`` draws anew what has another shape in the checkpoint, and warns.
+            **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``; fields of the config to change. A dtype is a Keras
+                policy, the dtype of any framework, or ``"auto"`` for the one that the checkpoint was saved in. The
+                default is float32. ``positions="flax"`` gives Flax's outputs for a Flax checkpoint whose text tower
+                counts positions differently. For the Hub: ``subfolder`` (of a folder, too), ``token``, ``cache_dir``,
+                ``local_files_only``, ``force_download``. ``variant="fp16"`` reads ``model.fp16.safetensors`` of a folder.
+                ``ignore_mismatched_sizes=True`` gives new random values to weights of another shape, and warns.
                 ``output_loading_info=True`` returns the model and a dictionary of what was missing, unexpected or
                 mismatched.
 

@@ -101,7 +101,7 @@ def save_named(model: Any, filepath: Place, overwrite: bool = True) -> None:
     model.build()
     place = Path(expanded(filepath))
     if not overwrite and (place.exists() or Path(f"{place}.index").exists()):
-        raise ModelError(f"{place}: is there already. Choose another name, or leave overwrite=False out.")
+        raise ModelError(f"{place}: exists already. Choose another name, or leave overwrite=False out.")
     if place.suffix in HDF5:
         with tempfile.TemporaryDirectory(prefix=".weights-", dir=place.parent) as folder:
             save_two_towers(model, Path(folder, "saved"), KERAS, "h5", False)

@@ -1,7 +1,7 @@
 """Attention in a sliding window (Longformer, https://arxiv.org/abs/2004.05150): a token sees its neighbours on either side.
 
-Queries are cut into chunks as long as the reach, and a chunk meets its own keys and those of the two chunks beside it, so
-that memory grows with length times window, not with the square of the length.
+Queries are cut into chunks as long as the reach. A chunk meets its own keys and those of the two chunks beside it. So
+memory grows with length times window, not with the square of the length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def sliding_attention(
     Args:
         parts: an object with the dense parts ``query``, ``key``, ``value`` and ``out``.
         x: ``(batch, length, width)``.
-        keep: ``(batch, length)``, 1 where a token is, 0 where padding is, which neither sees nor is seen.
+        keep: ``(batch, length)``, 1 where a token is, 0 where padding is, which attention ignores on both sides.
         reach: half the window.
         heads: number of heads.
         drop: dropout of the weights.

@@ -30,7 +30,7 @@ def resize_words(tower: Any, count: int) -> Any:
     """
     words = getattr(tower.embeddings, "words", None)
     if not isinstance(words, Embedding):
-        raise ModelError(f"{tower.name} has no table of words. Call this on a text tower, or on the whole model.")
+        raise ModelError(f"{tower.name} has no word embeddings. Call this on a text tower, or on the whole model.")
     if count < 1:
         raise ModelError(f"new_num_tokens is {count!r}; expected a positive number, for example len(tokenizer).")
     tower.build()

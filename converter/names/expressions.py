@@ -42,10 +42,10 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
     """Evaluates an expression of a rule file.
 
     Args:
-        expression: for example ``"(pair(image_size)[0] // pair(patch_size)[0]) ** 2 + 1"``. Known are integers,
-            ``true false none``, names of fields, ``+ - * / // % **``, comparisons, ``in``, ``and or not``,
-            ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]``, ``pair(x)``
-            (``(x, x)`` of a number, a sequence as it is) and ``names(x)`` (a list of names as a tuple, checked).
+        expression: for example ``"(pair(image_size)[0] // pair(patch_size)[0]) ** 2 + 1"``. It may use
+            integers, ``true false none``, names of fields, ``+ - * / // % **``, comparisons, ``in``, ``and or not``,
+            ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]``, ``pair(x)`` and ``names(x)``. ``pair`` gives ``(x, x)`` for a
+            number and a sequence unchanged. ``names`` checks a list of names and gives a tuple.
         fields: what the names stand for, config fields and placeholders.
 
     Returns:

@@ -193,7 +193,7 @@ def _refuse_values(sections: Mapping[str, Mapping[str, Any]], kind: Mapping[str,
             value = sections[section].get(name, common["silence"][section].get(name))
             allowed = [_ALOUD.get(choice, choice) if isinstance(choice, str) else choice for choice in choices]
             if not _is_one_of(value, allowed):
-                silent = "" if name in sections[section] else " where nothing is said"
+                silent = "" if name in sections[section] else " by default"
                 raise UnsupportedOption(
                     f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}{silent}, supported is "
                     f"{' or '.join(map(repr, allowed))}: transformers has no class for such a model"
@@ -201,8 +201,8 @@ def _refuse_values(sections: Mapping[str, Mapping[str, Any]], kind: Mapping[str,
         for name, value in sections[section].items():
             if name not in known:
                 raise UnsupportedOption(
-                    f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}: a field that {common['title']} "
-                    "3.3 does not have, and that may make another model of it; remove it"
+                    f"{_path(where, section, name)} is {printable(repr(value), _SHOWN)}: {common['title']} 3.3 has "
+                    "no such field, and it may change the model; remove it"
                 )
 
 

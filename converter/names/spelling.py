@@ -84,8 +84,8 @@ def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
         model_type: of its config.
 
     Returns:
-        By kind of tap, a pattern of the module's whole path in the tower, in every dialect and below whatever holds the
-        tower; empty where the model type has no rules.
+        By kind of tap, a pattern of the module's whole path in the tower. It matches every dialect and any prefix of the
+        tower. Empty if the model type has no rules.
     """
     rules = tower_rules(side, model_type) or {}
     found = {}

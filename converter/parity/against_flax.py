@@ -17,7 +17,7 @@ from converter.parity.batches import Batch
 from converter.parity.runners.golden import config_of
 from converter.parity.runners.options import FlaxOptions, ReferenceOptions
 
-NO_LOSS = "loss: not checked, Flax's models give none"
+NO_LOSS = "loss: not checked, Flax models give none"
 
 
 def flax_options(source: Path, options: ReferenceOptions) -> FlaxOptions:
@@ -46,8 +46,8 @@ def counted_alike(
         moved: whether the candidate's table of positions was moved, so that each side counts as it does by itself.
 
     Returns:
-        Batches, and notes that say what was done. A table that was moved is for texts padded on the right and without
-        positions of their own; one that was kept is compared at the candidate's positions on both sides.
+        Batches, and notes that say what was done. A moved table is for texts padded on the right and without positions
+        of their own. A table that was kept is compared at the candidate's positions on both sides.
     """
     first = offset(config.text, "flax", KERAS)
     if not first:

@@ -69,8 +69,8 @@ def check_inputs(inputs: Mapping[str, Array], where: str) -> None:
         where: what messages call the batch.
 
     Raises:
-        ParityError: a name, dtype or shape is not as ``Batch`` has it, a mask holds something else than 0 and 1 or
-            leaves a row without any position, an id is negative, a pixel is not finite.
+        ParityError: a name, dtype or shape does not fit ``Batch``, an id is negative, or a pixel is not finite. Or a mask
+            holds anything but 0 and 1, or leaves a row without any position.
     """
     unknown = sorted(set(inputs) - set(INPUTS))
     if unknown:

@@ -89,7 +89,7 @@ def _is_blind(recording: Recording, tap: str, inputs: str, tolerance: Tolerance)
     for batch in recording.batches:
         given, made = batch.inputs[inputs], batch.taps.get(tap)
         if made is not None and made.size and made.shape[0:1] == given.shape[0:1] and np.ptp(given, axis=0).any():
-            with np.errstate(all="ignore"):  # what is not finite is told apart
+            with np.errstate(all="ignore"):  # values that are not finite count as different
                 alike.append(bool(np.ptp(made, axis=0).max() <= tolerance.atol))
     return bool(alike) and all(alike)
 

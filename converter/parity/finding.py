@@ -31,8 +31,8 @@ class Finding:
         against: with what, in words.
         problems: what is wrong, or why nothing could be checked.
         seconds: how long it took.
-        required: it had to be checked here even if it is of a part that there may be nothing to check of: the
-            checkpoint has it, and a package is missing.
+        required: whether it had to be checked here although the part is optional, because the checkpoint has it and only
+            a package is missing.
     """
 
     part: str

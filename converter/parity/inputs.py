@@ -109,8 +109,8 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
         where: what messages call the file.
 
     Raises:
-        ParityError: the model has no embedding for an id, a position or a type, or takes other pictures; or there is no
-            batch with several images and several texts, or none with masked positions.
+        ParityError: the model has no embedding for an id, a position or a type, or takes other pictures. Or no batch has
+            several images and several texts, or none has masked positions.
     """
     text = read_vocabulary(config)
     sizes = {"input_ids": text.size, "position_ids": text.positions, "token_type_ids": text.types}

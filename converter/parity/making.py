@@ -33,8 +33,9 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
         seed: the same seed makes the same batches with the same NumPy; golden reference files carry their own.
 
     Returns:
-        Batches with ragged masks, more images than texts and fewer, as many (so that there is a loss), padding on the
-        left, no mask, a mask with holes, explicit token types and positions, one position, all, extreme pixels.
+        Batches with ragged masks, left padding, no mask, and a mask with holes. They have more images than texts, fewer, and
+        as many (so that there is a loss). Some have explicit token types and positions, one position, all positions, or
+        extreme pixels.
 
     Raises:
         ParityError: the config lacks a field, or a vocabulary too small to make texts from.

@@ -176,7 +176,7 @@ def attending(config: Any, wanted: bool) -> tuple[str, ...]:
 class InnerTaps:
     """Collects what lies inside the layers of a running model, in the order in which it is computed.
 
-    Modules that several layers share (ALBERT's) are told apart by that order.
+    Modules that several layers share (ALBERT's) are distinguished by that order.
     """
 
     def __init__(self) -> None:

@@ -97,13 +97,13 @@ def verify(
 
     Args:
         folder: what a conversion made.
-        reference: the source (a folder, or the id of a model on the Hub), or a golden reference file; None takes the
-            source that the manifest names, from the cache if it is on the Hub.
+        reference: the source (a folder, or the id of a model on the Hub), or a golden reference file. None takes the source
+            that the manifest names, from the cache if it is on the Hub.
         weights_only: leave the outputs out; no framework is started.
         options: how outputs are compared.
         progress: called after each part with its name, how many parts are done, and how many there are.
-        record: keep what was found as ``parity.json`` in the folder, which ``push`` asks for; nothing is kept where
-            there is no manifest, the outputs were left out or not checked, or the folder cannot be written to (which is
+        record: keep the result as ``parity.json`` in the folder, which ``push`` needs. Nothing is kept if there is no
+            manifest, if the outputs were left out or not checked, or if the folder cannot be written to (which is
             logged).
 
     Returns:

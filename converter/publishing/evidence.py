@@ -40,8 +40,8 @@ class Evidence:
         raw: the manifest as it stands.
         proof: its passing verification; None where it was published unverified.
         files: names of the files to publish.
-        source: by what does not change: ``id@commit``, or the sum of its files' sums; of one whose sums are not known, as it
-            was in memory or was not checked, that of what was made of it.
+        source: what does not change of it: ``id@commit``, or the sum of its files' sums. If those are not known, because it
+            was in memory or was not checked, the sum of the output.
         rewritten: what is published instead of a file, by name: without paths and names of this machine.
     """
 
@@ -128,8 +128,8 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
 def _without_paths(folder: Path, recorded: Manifest, raw: Mapping[str, Any], proven: bool) -> dict[str, bytes]:
     """Manifest and verification as the world may see them.
 
-    A manifest names a source on this machine by its path, which leads from OUT through the folders of whoever converted it
-    and helps nobody else; and a verification is of that manifest, by its sum.
+    A manifest names a local source by its path from OUT, which shows the converting user's folders and helps nobody else.
+    A verification refers to that manifest by its sum.
     """
     public = json.loads(json.dumps(raw))
     if recorded.hub is None:
@@ -163,8 +163,8 @@ def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
 def option_words(raw: Mapping[str, Any]) -> list[str]:
     """The options of a conversion as the command line takes them, those left out that are as they are by default.
 
-    A manifest may come from anywhere and readers run what they copy, so every value is a word for a shell; one that is
-    not plain gives way to a word that says what belongs there, for a card has marks and fences of its own.
+    A manifest may come from anywhere, and readers run what they copy. So every value is quoted as one word for a shell. A
+    value that is not plain is replaced by a placeholder, because a card has marks and fences of its own.
     """
     words = []
     defaults = {"dtype": "keep", "names": "v4", "max_shard_size": None, "positions": "keep", "layout": OWN}

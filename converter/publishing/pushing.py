@@ -124,7 +124,7 @@ def push(
     Args:
         folder: the checkpoint.
         repository: id of the model to publish it in; made if it is not there.
-        create_pr: whether to open a pull request; None does so where the repository is there already and holds something.
+        create_pr: whether to open a pull request; None does so if the repository exists and holds something.
             One that is open for the same source is updated instead.
         revision: branch to commit to, or to open the pull request against; None for the main branch. ``refs/pr/1`` commits
             to a pull request.
@@ -371,7 +371,7 @@ def _carry_out(
 
 
 def _confirm(api: Any, done: Publication, evidence: Evidence) -> None:
-    """Looks whether everything is there: huggingface_hub leaves out, without a word, what a .gitignore names."""
+    """Checks that everything is there: huggingface_hub silently leaves out what a .gitignore names."""
     info = api.model_info(done.repository, revision=done.commit, files_metadata=True)
     there = {file.rfilename: file for file in info.siblings or ()}
     sent = [change for change in done.changes if change.action != "same"]

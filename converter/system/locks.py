@@ -102,7 +102,7 @@ class FolderLock:
 
 @contextlib.contextmanager
 def reserved(folder: Path) -> Iterator[None]:
-    """Holds the lock of a name that a locked folder is about to be renamed to. Of itself it goes along with a folder."""
+    """Holds the lock of a name that a locked folder is about to be renamed to. A lock on a folder moves with it by itself."""
     lock = FolderLock()
     if _fcntl is None:
         lock._take_name(folder, wait=True)

@@ -1,6 +1,6 @@
 """CRC-32C (Castagnoli), which TensorFlow keeps of every tensor: many short lanes at once, then joined, since Python is slow.
 
-A CRC that begins with 0 is linear: that of A followed by B is that of A, shifted by B's length, xor that of B; zeros in
+A CRC that begins with 0 is linear. The CRC of A followed by B is that of A, shifted by B's length, xor that of B. Zeros in
 front change nothing. Source of the polynomial and of the masked form: tensorflow/core/lib/hash/crc32c.h.
 """
 

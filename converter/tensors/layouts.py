@@ -18,8 +18,8 @@ from converter.specs import Shape
 Array = np.ndarray[Any, Any]
 Make = Callable[[Shape, Any], Array]
 
-# A tile of the transpose: its copy is 32 KB in float32, so that it stays in the first-level cache, and
-# contiguous, so that rows whose stride is a multiple of 4096 do not evict each other.
+# A tile of the transpose. Its copy is 32 KB in float32, so that it stays in the first-level cache. It is contiguous, so
+# that rows whose stride is a multiple of 4096 do not evict each other.
 _TILE_ROWS = 128
 _TILE_BYTES = 256
 # Where frameworks want a tensor to begin to take it as it is; NumPy's own begin 16 bytes into a page.

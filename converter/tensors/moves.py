@@ -135,7 +135,7 @@ class Files:
     def mapped(self, extent: Extent, dtype: Any) -> Array:
         """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
 
-        A file that somebody else shortens or changes meanwhile ends the process or changes the array. So this is for
+        If another process shortens or changes the file meanwhile, that ends this process or changes the array. So this is for
         processes that may end, and not for models that stay.
         """
         if extent.path not in self._mapped:

@@ -13,15 +13,20 @@ PAGE = Path(__file__).with_name("README.md")
 MODELS: tuple[tuple[str, ...], ...] = (*each_once(VISION, TEXT), *((family,) for family in FAMILIES))
 _HEAD = """# Controls: faults that must be found
 
-Made from `faults.py` by `python -m tests.controls.make_table`; edit that. Each fault is put into a tiny pair of every tower and
-into every other family, in a checkpoint whose manifest describes it truthfully. So of the three parts of a verification (a), the
-files, never tells; (b), the weights, tells where a weight is what is wrong, and has to name the tensor; (c), the outputs, always
-tells, alone, and has to name where the difference begins. Where the source is gone, a truthful manifest cannot tell either: only
-(c) can, with a golden reference file.
+Made from `faults.py` by `python -m tests.controls.make_table`; edit that. Each fault is put into a
+tiny pair of every tower and into every other family. The manifest of that checkpoint describes it
+truthfully. So the three parts of a verification must behave like this:
 
-`make test` runs a sample, `make torture` all of it, which takes a few minutes on two cores; both also run true
-conversions, over 4 and over 50 seeds, in which nothing may be found. The whole matrix has passed: every fault was found, where
-this table says, and in no true conversion was anything found.
+- (a) The files never show a fault.
+- (b) The weights show a fault in a weight, and name the tensor.
+- (c) The outputs always show a fault, by themselves, and name where the difference begins.
+
+If the source is gone, a truthful manifest cannot show a fault either. Then only (c) can, with a
+golden reference file.
+
+`make test` runs a sample. `make torture` runs everything, which takes a few minutes on two cores.
+Both also run correct conversions, over 4 and over 50 seeds, which must show no fault. The whole
+matrix has passed: every fault was found where this table says, and none in a correct conversion.
 
 | fault | in | (a) files | (b) weights | (c) outputs | first difference |
 |---|---|---|---|---|---|

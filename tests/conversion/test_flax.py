@@ -251,7 +251,10 @@ def test_of_several_weights_pytorchs_are_taken(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"to": "jax"}, "to 'jax' does not exist; choose 'pt' or 'tf' or 'flax'"),
-        ({"to": "tf", "names": "v5"}, "names 'v5' are PyTorch's, which TensorFlow has none of; leave the option out"),
+        (
+            {"to": "tf", "names": "v5"},
+            "names 'v5' are for PyTorch, and TensorFlow has no such choice; leave the option out",
+        ),
         ({"to": "flax", "format": "bin"}, "format bin is not one of Flax's; choose msgpack or safetensors"),
         (
             {"to": "flax", "format": "safetensors", "max_shard_size": 9999},

@@ -71,7 +71,7 @@ def test_what_was_compared(made: Export) -> None:
     for one in made.exported:
         assert one.check.given == {"similarity": 4, "encode_image": 5, "encode_text": 4}
         assert {name: list(why.values()) for name, why in one.check.not_given.items()} == {
-            name: ["position_ids is no input"] for name in ("similarity", "encode_text")
+            name: ["position_ids is not an input"] for name in ("similarity", "encode_text")
         }
         assert len(one.check.figures) == 6
         for figure in one.check.figures:
@@ -192,7 +192,7 @@ def test_bytes_in_fixed_shapes_by_a_golden_file(made: Export, tmp_path: Path) ->
 
     edited(static.folder, swap)
     found_again = verify_export(static.folder)
-    assert found_again.status == "failed" and "pictures are no bytes" in found_again.findings[1].problems[0]
+    assert found_again.status == "failed" and "pictures are not bytes" in found_again.findings[1].problems[0]
 
 
 def test_real_pictures_and_texts_are_judged(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_page(made: Export) -> None:
     page = export_page(made)
     assert all(f"<td>{name}</td>" in page for name in TARGETS) and "max abs diff" in page and "<script" not in page
     lines = list(export_lines(made, verbose=True))
-    assert lines[0].endswith("float32: every file was run and is the model") and lines[-1].startswith(
+    assert lines[0].endswith("float32: every file was run and matches its source") and lines[-1].startswith(
         "next: convert verify"
     )
     assert np.char.count(lines, "encode_image").sum() >= len(TARGETS)

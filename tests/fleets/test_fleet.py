@@ -119,7 +119,9 @@ def test_what_is_not_ours_stays(models: Path) -> None:
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     found = fleet(models, out)
     assert states(found) == {"a": "failed", "b": "done", "org--c": "failed"}
-    assert found.tasks[1].error.startswith("out/org--c: exists already, and was not made of this source; move it away")
+    assert found.tasks[1].error.startswith(
+        "out/org--c: exists already, and was not made from this source; move it away"
+    )
     assert {path: path.read_bytes() for path in before} == before
     assert states(fleet(models, out, retry="failed")) == {"a": "failed", "b": "done before", "org--c": "failed"}
     assert {path: path.read_bytes() for path in before} == before

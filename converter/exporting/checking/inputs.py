@@ -124,7 +124,7 @@ def expressed(
     if PIXELS in signature.inputs and normalisation is not None:
         made = normalisation.bytes_of(_channels_last(inputs["pixel_values"], config))
         if made is None:
-            return None, "its pictures are no bytes"
+            return None, "its pictures are not bytes"
         pixels = inputs.pop("pixel_values")
         inputs[PIXELS] = made if pixels.ndim == 4 else made.reshape(pixels.shape)
     for name in _MASKS:
@@ -135,7 +135,7 @@ def expressed(
     for name in sorted(inputs.keys() - signature.inputs.keys()):
         neutral = 1 if name in _MASKS else 0
         if name == "position_ids" or (inputs[name] != neutral).any():
-            return None, f"{name} is no input"
+            return None, f"{name} is not an input"
         del inputs[name]
     for name, (shape, _) in signature.inputs.items():
         if name not in inputs:

@@ -106,13 +106,13 @@ class TFVisionTextDualEncoderModel(TypedTexts, model_type="vision-text-dual-enco
         """Joins two tower checkpoints, of either framework; the projections are new: train them before use.
 
         Args:
-            vision_model_name_or_path: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP: a
-                folder, a weights file, or the id of a model on the Hub; not needed with ``vision_model=``.
-            text_model_name_or_path: checkpoint of the text tower, likewise; not needed with ``text_model=``.
+            vision_model_name_or_path: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP. It may
+                be a folder, a weights file, or the id of a model on the Hub. Not needed with ``vision_model=``.
+            text_model_name_or_path: the same for the text tower. Not needed with ``text_model=``.
             *model_args: of both towers: ``add_pooling_layer``.
-            **kwargs: ``vision_model`` and ``text_model``, towers themselves; with ``vision_`` or ``text_`` in front
-                ``revision``, ``config``, ``dtype`` or a field of that tower's config; ``dtype`` or ``torch_dtype`` of all;
-                the others are fields of the dual encoder's config, such as ``projection_dim``.
+            **kwargs: ``vision_model`` and ``text_model`` take towers. ``dtype`` or ``torch_dtype`` holds for all. With
+                ``vision_`` or ``text_`` in front, ``revision``, ``config``, ``dtype`` or a field of a config is for that
+                tower. The others are fields of the dual encoder's config, such as ``projection_dim``.
 
         Returns:
             The model, built.

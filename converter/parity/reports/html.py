@@ -206,6 +206,6 @@ def _row(tap: TapComparison) -> str:
         f"{tap.left_out:,}",
     )
     kind = "" if tap.passed else ' class="failed"'
-    said = remark(tap)  # below the name, where it is seen without scrolling
+    said = remark(tap)  # below the name, where it needs no scrolling
     name = f"{_text(tap.where)}{f'<small>{_text(said)}</small>' if said else ''}"
     return f"<tr{kind}><td>{name}</td>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def without_places(found: Verification) -> Verification:
     """What was found, in words that may leave this machine.
 
-    A checkpoint below the working folder is called by its path from there, any other by its name; a file in the home
-    folder or in Python's by its path from there.
+    A checkpoint below the working folder appears by its path from there, any other by its name. A file in the home folder,
+    or in Python's, appears by its path from there.
     """
     shorter = _shorter(found.places)
     changed: Verification = _replaced(found, sorted(shorter.items(), key=lambda item: -len(item[0])))

@@ -1,4 +1,4 @@
-"""Starts a worker in a process of its own and waits for its answers. Decides how crashes and hangs are told apart.
+"""Starts a worker in a process of its own and waits for its answers. Distinguishes crashes and hangs.
 
 PyTorch and TensorFlow do not share a process well (importing TensorFlow before triton crashes), and a model that takes
 the process down with it must not take the comparison down.

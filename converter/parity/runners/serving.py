@@ -1,8 +1,8 @@
 """The worker's side of a process of its own: reads requests, answers each with a file, keeps what went wrong apart.
 
-Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one of the keys
+Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one key. It is
 ``answer``, ``refused`` (the input's fault), ``unable`` (the environment's), ``missing`` (a package), ``memory`` (it ran out)
-and ``failed`` (a bug; its traceback is logged).
+or ``failed`` (a bug; its traceback is logged).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def serve(load: Callable[[], _Answer], needs: str) -> None:
 def hide(*packages: str) -> None:
     """Makes packages look as if they were not installed, to everything that is imported from now on.
 
-    Frameworks import each other where they find each other (TensorFlow imports JAX, transformers torch), which costs
-    seconds and hundreds of MB, and crashes where TensorFlow comes before a GPU build of torch.
+    Frameworks import each other if they can: TensorFlow imports JAX, and transformers imports torch. That costs seconds
+    and hundreds of MB, and crashes if TensorFlow comes before a GPU build of torch.
     """
     plain = PathFinder.find_spec
 
