@@ -1,8 +1,9 @@
 """``python -m tests.installs``: runs what README and docs show, after exactly the install line above it.
 
 Every install line gets an environment of its own, from a copy of what the package is built from. Blocks of one page with
-one install line run in one process, in order; a page's blocks share a folder, in which lies what a reader has: `clip-italian`
-and `model`, a dual encoder, as `fixtures/clip-bert-tiny` is; `OUT`, what a conversion made of it; pictures; the examples.
+one install line run in one process, in order. A page's blocks share a folder, which holds what a reader has. `clip-italian`
+and `model` are dual encoders, copies of `fixtures/clip-bert-tiny`. `OUT` is a conversion of it. Pictures and the examples
+are there too.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ MAX_COLUMNS = 100  # of a line of Markdown
 # A sentence ends here. An abbreviation's point does not end one, nor does an ellipsis.
 _END = re.compile(r"(?<!\.)(?<!e\.g)(?<!i\.e)(?<!vs)(?<!cf)[.!?][)\"'`*_]*\s+")
 _ITEM = re.compile(r"\s*([-*+]|\d+\.)\s+")
+_TERM = re.compile(rf"{_ITEM.pattern}|\S+(, \w+)*\s{{2,}}\S")  # what a comment lists
 _ENTRY = re.compile(r"\s*\*{0,2}[\w.`]+( \([^)]*\))?: ")
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields|Example|Examples):$")
 _DIRECTIVE = re.compile(r"(noqa|type:|fmt:|pragma|ruff|mypy)")
@@ -104,17 +105,17 @@ def _documentation(node: ast.AST) -> ast.Constant | None:
 
 
 def docstring(node: ast.Constant, printed: bool) -> Iterator[Passage]:
-    """Paragraphs of a docstring and entries of its sections; what is indented below a colon is code."""
-    lines, code, last = list[tuple[int, str]](), -1, ""
+    """Paragraphs of a docstring and entries of its sections; an indented block is code."""
+    lines, code, last, blank = list[tuple[int, str]](), -1, "", False
     for number, line in enumerate(inspect.cleandoc(str(node.value)).splitlines(), node.lineno):
         indent = len(line) - len(line.lstrip())
         if line.strip() and -1 < indent <= code:
             code = -1
-        if not line.strip() and last.endswith(":") and not _SECTION.match(last.strip()):
+        if blank and line.strip() and code < 0 and indent > len(last) - len(last.lstrip()) and not _SECTION.match(last):
             code = len(last) - len(last.lstrip())
         hidden = code >= 0 or line.strip().startswith((">>>", "$ ", "\b"))
         lines.append((number, "" if hidden or _SECTION.match(line.strip()) else line))
-        last = line.rstrip() or last
+        last, blank = line.rstrip() or last, not line.strip()
     for one in paragraphs(lines, re.compile(f"{_ITEM.pattern}|{_ENTRY.pattern}")):
         yield Passage(one.line, one.text, printed)
 
@@ -132,7 +133,7 @@ def comments(found: Iterable[tuple[tuple[int, int], str, str]]) -> Iterator[Pass
         body = re.sub(r"^#+ ?:?", "", text)
         alone = not whole[:column].strip()
         if held and (line != last + 1 or not alone):
-            yield from paragraphs(enumerate(held, start), _ITEM)
+            yield from paragraphs(enumerate(held, start), _TERM)
             held = []
         if _DIRECTIVE.match(body.strip()) or body.startswith(("!", "---")):
             continue
@@ -142,7 +143,7 @@ def comments(found: Iterable[tuple[tuple[int, int], str, str]]) -> Iterator[Pass
         start = start if held else line
         held.append(body)
         last = line
-    yield from paragraphs(enumerate(held, start), _ITEM)
+    yield from paragraphs(enumerate(held, start), _TERM)
 
 
 def commented(text: str) -> Iterator[Passage]:

@@ -18,9 +18,17 @@ from tests.passages import MAX_COLUMNS, long_lines, passages
 ROOT = Path(__file__).resolve().parents[1]
 MAX_WORDS = 30
 MARKDOWN = ("*.md", "docs/**/*.md", "rename_rules/*.md", "fixtures/**/*.md", "tests/**/*.md")
-ROOMS = ("converter", "examples", "benchmarks", "docs", "fixtures", "rename_rules")
+ROOMS = ("converter", "examples", "benchmarks", "docs", "fixtures", "rename_rules", "tests")
 PYTHON = ("setup.py", *(f"{room}/**/*.py" for room in ROOMS))
-COMMENTED = ("Makefile", "pyproject.toml", "rename_rules/**/*.toml", "constraints/*.txt", "examples/**/*.sh")
+COMMENTED = (
+    "Makefile",
+    "pyproject.toml",
+    "rename_rules/**/*.toml",
+    "tests/**/*.toml",
+    "fixtures/*.toml",
+    "constraints/*.txt",
+    "examples/**/*.sh",
+)
 GENERATED = ("docs/api.md",)  # from the docstrings, which are checked
 
 

@@ -1,8 +1,8 @@
 """Which towers a run checks in full: those whose files changed lately, and of the others a quarter, another every day.
 
-Every tower is in one pair in every run, outputs and gradients; what is left out are the checks that each tower has of its
-own (every variant, graphs, XLA, dropout, files), which grow with the number of towers: tests marked `by_turns`, which
-tests/conftest.py leaves out. Families take turns likewise in what Keras does with a model. `make torture` runs all of them.
+Every tower is in one pair in every run, outputs and gradients. The checks that each tower has by itself grow with the number
+of towers: every variant, graphs, XLA, dropout, files. Those tests are marked `by_turns`, and tests/conftest.py leaves them out.
+Families take turns likewise in what Keras does with a model. `make torture` runs all of them.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_a_long_sentence_is_found_where_it_stands(name: str, text: str, line: in
     [
         ("table.md", f"| a | b |\n|---|---|\n| c | {LONG} |\n"),
         ("code.md", f"```text\n{LONG}\n```\n"),
-        ("code.py", f'"""Short:\n\n    {LONG}\n\nShort.\n"""\n'),
+        ("code.py", f'"""Short.\n\n    {LONG}\n\nShort.\n"""\n'),
         ("span.md", f"One `{LONG}` and [a link](x y z).\n"),
         ("sentences.md", "Ten words are here, and they are not too many. " * 4 + "\n"),
         ("indented.md", f"Run:\n\n    {LONG}\n"),

@@ -20,8 +20,8 @@ from tests.compat import peer
 def _without_operators() -> Iterator[None]:
     """Lets torchvision be imported without its compiled operators, which OpenCLIP never calls.
 
-    Its wheel on the index is built for CUDA and cannot load them beside a torch that is for the CPU alone; it then fails as
-    it says what shapes they give.
+    Its wheel on the index is built for CUDA and cannot load them beside a torch for the CPU. It then fails when it registers
+    their shapes.
     """
     register = torch.library.register_fake
 

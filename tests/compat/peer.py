@@ -1,7 +1,7 @@
 """One transformers installation as a server: reads a request per line, answers with a line, both JSON.
 
-Runs under any interpreter with torch and transformers (and TensorFlow, for the TF requests), knows nothing of the
-converter, and is started once per test session because its imports take ten seconds. Arrays travel as .npz files.
+Runs under any interpreter with torch and transformers, and TensorFlow for the TF requests. It knows nothing of the converter.
+It starts once per test session, because its imports take ten seconds. Arrays travel as .npz files.
 
     $ python -m tests.compat.peer
     {"do": "make", "vision": "vit", "text": "bert", "out": "/tmp/x"}  ->  {"ok": {...}}  or  {"error": "..."}

@@ -1,7 +1,7 @@
 """Faults that a conversion could have, one kind each, in a checkpoint whose manifest describes it truthfully.
 
-A fault of weights is a conversion of an altered source, whose manifest is then made to name the true one; a fault of the
-config is written into the output, whose manifest is then made to have the new file's size and sha256.
+A fault of weights is a conversion of an altered source. Its manifest is then changed to name the true source. A fault of the
+config is written into the output. Its manifest then gets the new file's size and sha256.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class Killing:
         assert not overwrite or foreign(self.out) == others
 
     def settled(self, others: dict[str, tuple[int, int, int, str]]) -> None:
-        """Lets the next command put right what was interrupted."""
+        """Lets the next command restore what was interrupted."""
         assert foreign(self.out) == others
         if (self.out / JOURNAL).exists():
             assert self.number == signal.SIGKILL

@@ -5,8 +5,8 @@
     python observe.py order   < asked.json      TensorFlow's variables, in order (transformers 4.x)
 
 Reads ``{"side": ..., "config": {...}, "configs": [...], "head": ...}``, configs with their model type, and prints JSON. It
-imports nothing of this project, so that it runs in the environment of any transformers, and builds only models that
-transformers itself defines: no checkpoint is read and no code of others runs.
+imports nothing of this project, so that it runs in the environment of any transformers. It builds only models that
+transformers itself defines. It reads no checkpoint and runs no code of others.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The small files: which go along, what of them is mended, and what of config.json is rewritten."""
+"""The small files: which are copied, what of them is repaired, and what of config.json is rewritten."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_takes_tokenizer_and_processor_files_only(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_has_files_by_names_of_its_own(tmp_path: Path) -> None:
-    """tiktoken's, and those that the tokenizer's config names; what is not there, or named by nobody, does not go along."""
+    """tiktoken's, and those that the tokenizer's config names; a missing file, or one that nothing names, is not copied."""
     said = {"vocab_file": "my.words", "merges_file": "not there.txt", "special_tokens_map_file": "/home/a/x.json"}
     source, target = folders(
         tmp_path, my__words="a", qwen__tiktoken="YQ== 0", other__words="b", tokenizer_config__json=json.dumps(said)

@@ -239,7 +239,7 @@ def test_what_became_something_else_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("again", [True, False])
 def test_out_is_taken_away_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
-    """Right before its files are replaced: it is made anew, or the other one that is there now gets them."""
+    """Right before its files are replaced: it is made again, or the other one that is there now gets them."""
     out = old_checkpoint(tmp_path / "out")
     real = folders._check_place
     taken: list[Path] = []

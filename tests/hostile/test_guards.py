@@ -56,7 +56,7 @@ def test_without_it_a_test_fails(tree: Path, guard: Guard) -> None:
 
 @pytest.mark.torture
 def test_with_all_guards_the_tests_pass(tree: Path) -> None:
-    """So that what is seen above is the guard that is missing, and not the copy."""
+    """So that the failures above come from the missing guard, and not from the copy."""
     here = [guard for guard in guards() if guard.needs is None or find_spec(guard.needs)]
     status, noted, said = run_tests(tree, "converter.errors", sorted({guard.test for guard in here}), 600)
     assert (status, noted is not None) == (0, True), said[-3000:]

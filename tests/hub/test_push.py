@@ -348,7 +348,7 @@ def test_what_the_repository_ignores(hub: Hub, out: Path) -> None:
 
 
 def test_to_a_pull_request(hub: Hub, out: Path) -> None:
-    """Of somebody else, say."""
+    """Of another user, say."""
     hub.repositories[ID].refs["refs/pr/7"] = hub.repositories[ID].refs["main"]
     result = push(out, ID, revision="refs/pr/7")
     assert (result.action, result.revision) == ("commit", "refs/pr/7")

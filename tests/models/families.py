@@ -199,8 +199,8 @@ FAMILIES = {
         pools_the_last=True,
     ),
 }
-# By the family's name and what is odd: quick_gelu and gelu, the end of a CLIP text as the highest id and as the first of its
-# own, sides that leave a rest.
+# By the family's name and what is odd: quick_gelu and gelu, or sides that leave a rest. The end of a CLIP text is the highest
+# id, or the first of its own.
 WHOLES: dict[str, dict[str, Any]] = {
     "clip": {},
     "clip of old files": {

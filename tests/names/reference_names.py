@@ -10,7 +10,7 @@ which fields their configs have.
     python reference_names.py sections   < read.json    how a family's config class reads the sections of its towers
 
 Reads ``{case: {"config": {...}}}`` and prints ``{question: {case: {name: shape}}}``, for ``fields`` ``{question: {model
-type: {field: default}}}``; several questions may be asked at once. It imports nothing of this project, so that it runs
+type: {field: default}}}``. Several questions may be asked at once. It imports nothing of this project, so that it runs
 in the environment of any transformers; what it has to know of the towers is in fixtures/towers.toml.
 """
 

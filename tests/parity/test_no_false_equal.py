@@ -1,5 +1,5 @@
-"""What must not be called equal although nothing differs: taps that neither side has, a source that is the checkpoint itself,
-inputs that tell nothing apart, a process that is gone. No framework runs here."""
+"""What must not be called equal although nothing differs. Taps that neither side has, a source that is the checkpoint itself,
+inputs that do not distinguish models, a process that is gone. No framework runs here."""
 
 from __future__ import annotations
 

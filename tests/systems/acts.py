@@ -63,7 +63,7 @@ def convert() -> None:
 
 
 def die(number: str) -> None:
-    """Ends without a word right before one of the renames that replace the files of a folder."""
+    """Ends silently right before one of the renames that replace the files of a folder."""
     real, seen = Path.rename, 0
 
     def rename(path: Path, place: Path) -> Path:
