@@ -37,11 +37,11 @@ from pathlib import Path
 
 
 class ConverterError(Exception):
-    """Base of every error that is the input's fault and not a bug of ours."""
+    """Base of every error that is caused by the input and not by a bug here."""
 
     @property
     def next_step(self) -> str:
-        """What to do about it, which is the end of the message; empty where it says none."""
+        """What to do about it: the end of the message, or empty."""
         return next_step(str(self))
 
 

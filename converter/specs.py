@@ -87,7 +87,7 @@ class Checkpoint:
         container: for people, for example ``"tf_model.h5"`` or ``"PyTorch safetensors"``.
         tensors: by name.
         files: every weights file that it consists of.
-        metadata: what the container says of itself.
+        metadata: the container's own metadata.
         close: closes what reading kept open.
         beside: what else the file holds that could be taken for weights, and why it was not.
         check: compares the tensors with the sums that the container keeps of them, where it keeps any.

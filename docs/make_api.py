@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,17 +17,18 @@ PAGE = ROOT / "docs" / "api.md"
 SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 INTRODUCTION = """# The library
 
-Made by `make docs` from the docstrings; edit those. `from converter import ...` gives every name of this page.
+Made by `make docs` from the docstrings; edit those. Every name on this page comes from
+`from converter import ...`.
 
-- Importing `converter` imports no framework: each name is loaded when it is first used, and only the models
-  (`AutoTwoTower` and `TF...Model`) need Keras (`verify` starts the frameworks in processes of their own).
-- Results are frozen dataclasses; `to_json()` gives what `json.dumps` takes.
-- Nothing is printed. `progress` is called from the thread that works; `logging.getLogger("converter")` tells at
-  `INFO` what is being done, and at `DEBUG` what is left out.
-- All functions may be called from several threads at once, also on the same source; of several that write the same
-  folder one succeeds.
+- Importing `converter` imports no framework, because each name is loaded at its first use. Only the models
+  (`AutoTwoTower` and `TF...Model`) need Keras. `verify` starts the frameworks in separate processes.
+- Results are frozen dataclasses; `to_json()` returns data for `json.dumps`.
+- Nothing is printed. `progress` is called from the working thread. `logging.getLogger("converter")` reports each step at
+  `INFO`, and what is left out at `DEBUG`.
+- All functions may be called from several threads at once, even on the same source. If several write the same
+  folder, one succeeds.
 - Every error that is not a bug is a `ConverterError`, whose message ends with the next step.
-- Names on this page stay; what is not on it may change with any version.
+- Names on this page are stable. Anything else may change with any version.
 """
 
 # The class of which inherited methods are told; the others' say where to read.
@@ -116,15 +118,32 @@ def described(docstring: str) -> Iterator[str]:
             yield code_spans(block.strip()) + "\n"
             continue
         yield f"**{title}**\n"
-        text = "\n".join(line[4:] for line in rest.splitlines()).strip("\n")
-        body, _, after = text.partition("\n\n")
+        body, _, after = rest.strip("\n").partition("\n\n")
+        body = "\n".join(line[4:] for line in body.splitlines())
         items = [re.sub(r"\s*\n\s+", " ", item) for item in re.split(r"\n(?=\S)", body)]
         if title == "Returns":
             yield code_spans(" ".join(items)) + "\n"
         else:
             yield "\n".join(re.sub(r"^(\*{0,2}\w+): ", r"- `\1`: ", code_spans(item)) for item in items) + "\n"
         if after:
-            yield code_spans(after) + "\n"
+            yield code_spans(textwrap.dedent(after)) + "\n"
+
+
+def wrapped(markdown: str) -> str:
+    """Paragraphs and list items broken at column 100, code spans and links left whole; code stays as it is."""
+    blocks = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
+    return "".join(block if block.startswith("```") else _wrapped(block) for block in blocks)
+
+
+def _wrapped(text: str) -> str:
+    joined = re.sub(r"(?<=\S)\n +(?=\S)|(?<=[^\n#*])\n(?=[^\s#*-])", " ", text)  # a paragraph or an item a line
+    lines = []
+    for line in joined.split("\n"):
+        whole = re.sub(r"`[^`]*`|\]\([^)]*\)", lambda found: found[0].replace(" ", "\0"), line)
+        after = "  " if line.startswith("- ") else ""
+        broken = textwrap.wrap(whole, 100, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+        lines += broken if broken and not line.startswith("#") else [line]
+    return "\n".join(lines).replace("\0", " ")
 
 
 def code_spans(text: str) -> str:
@@ -214,11 +233,11 @@ def page() -> str:
     names = homes()
     functions = sorted((name for name in names if name[0].islower()), key=str.lower)
     classes = sorted(name for name in names if name[0].isupper())
-    contents = " | ".join(f"[{name}](#{name.lower()})" for name in [*functions, *classes, "Errors"])
-    parts = [INTRODUCTION, f"{contents}\n"]
+    contents = ", ".join(f"[{name}](#{name.lower()})" for name in [*functions, *classes, "Errors"])
+    parts = [INTRODUCTION, f"{contents}.\n"]
     for name in [*functions, *classes]:
         parts += section(name, names[name])
-    return "\n".join([*parts, *errors()]).rstrip() + "\n"
+    return wrapped("\n".join([*parts, *errors()])).rstrip() + "\n"
 
 
 if __name__ == "__main__":

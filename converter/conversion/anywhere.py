@@ -39,16 +39,16 @@ def convert(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Converts the checkpoint of a model with two towers, of whatever framework it is, to one of them.
+    """Converts the checkpoint of a model with two towers from any framework to any framework.
 
-    The framework may be the source's own: then container, names, dtype or shards are what changes.
+    The framework may be the source's own. Then only container, names, dtype or shards change.
 
     Args:
         source: a folder that ``save_pretrained`` wrote, a weights file, the id of a model on the Hub, or a state dict
             in memory (torch tensors or NumPy arrays by name). An id may be ``id@revision``. A
             ``Path``, or an existing path, is never an id. PyTorch's weights are preferred,
             then TensorFlow's.
-        out: folder to make.
+        out: the folder to create.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
@@ -56,23 +56,23 @@ def convert(
             None for the framework's usual one.
         names: for PyTorch: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those
             that a new 5.x model saves. Transformers 4 cannot read v5 names of AltCLIP and CLIP-like towers.
-        dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        dtype: dtype of float tensors. ``"keep"`` leaves them, but HDF5 has no bfloat16, which becomes float32.
         positions: for RoBERTa-like towers, between Flax and another framework. ``"keep"`` leaves the position table
             as it is. ``"flax"`` moves its rows so that both sides give the same outputs.
         layout: ``"transformers"``, or ``"open_clip"`` for a folder that OpenCLIP loads: its names, fused tensors and
             ``open_clip_config.json`` (PyTorch only; CLIP, MetaCLIP 2 and SigLIP).
-        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
 
     Returns:
         What was done.
 
     Raises:
-        ConverterError: see ``converter.errors``; nothing was written then.
+        ConverterError: see ``converter.errors``; nothing is written then.
     """
     choose("to", to, tuple(frameworks()))
     if names != "v4" and to != CANONICAL:

@@ -51,14 +51,14 @@ def combine(
 ) -> Conversion:
     """Joins two towers into a dual encoder.
 
-    Its projections are new, unless both towers are of one model: then its trained projections and scale are kept.
+    Its projections are new, unless both towers come from one model. Then that model's trained projections and scale are kept.
 
     Args:
         vision: checkpoint of the vision tower, of a model with a head on it, or of a model with two towers. It may be a
             folder, a weights file, or the id of a model on the Hub (``id@revision`` too).
         text: the same for the text tower.
-        out: folder to make; the tokenizer comes from ``text``, the image processor from ``vision``.
-        target: whose checkpoint to write.
+        out: the folder to create; the tokenizer comes from ``text``, the image processor from ``vision``.
+        target: the framework to write for.
         format: container, for example ``"h5"`` for TensorFlow; None for the usual one.
         projection_dim: width of the common space. None takes that of the model that both towers come from, or else 512.
         positions: for RoBERTa-like towers, if one of ``text`` and ``target`` is Flax. ``"keep"`` leaves the position table
@@ -66,13 +66,13 @@ def combine(
         seed: for new weights: the projections, and a pooler that a tower lacks. Each dense weight is uniform in
             ``+-1 / sqrt(in)``, as PyTorch draws it; biases are 0, scales of norms 1; ``logit_scale`` is 2.6592.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
 
     Returns:
-        What was done; ``dropped`` lists what belonged to other parts, ``made_new`` what was drawn.
+        What was done. ``dropped`` lists tensors of other parts, ``made_new`` those with random values.
 
     Raises:
-        ConverterError: a tower is not supported, or its checkpoint does not hold it; nothing was written then.
+        ConverterError: a tower is not supported, or its checkpoint lacks it; nothing is written then.
     """
     check_least("projection_dim", projection_dim, 1)
     check_least("seed", seed, 0)

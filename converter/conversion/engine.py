@@ -62,25 +62,25 @@ def pt2tf(
         source: a folder that ``save_pretrained`` wrote, a weights file, the id of a model on the Hub, or a state dict
             in memory (torch tensors or NumPy arrays by name). An id may be ``id@revision``. A
             ``Path``, or an existing path, is never an id.
-        out: folder to make.
+        out: the folder to create.
         revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"h5"`` for ``tf_model.h5``, ``"safetensors"`` for TensorFlow's ``model.safetensors``.
-        dtype: what float tensors become; ``"keep"`` leaves them (but HDF5 has no bfloat16, which becomes float32).
+        dtype: dtype of float tensors. ``"keep"`` leaves them, but HDF5 has no bfloat16, which becomes float32.
         positions: of a Flax source of RoBERTa's kinds, which this takes too: ``"keep"`` leaves the table of positions,
             ``"flax"`` moves its rows so that TensorFlow gives Flax's outputs.
-        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
 
     Returns:
         What was done.
 
     Raises:
-        ConverterError: see ``converter.errors``; nothing was written then.
+        ConverterError: see ``converter.errors``; nothing is written then.
     """
     moved = {"positions": positions} if positions != "keep" else {}
     options = {"format": format, "dtype": dtype, **moved, "max_shard_size": max_shard_size}
@@ -123,25 +123,25 @@ def tf2pt(
     Args:
         source: a folder as ``save_pretrained`` of transformers 4.x writes it, a weights file in one, or the id of a
             model on the Hub (``id@revision`` too).
-        out: folder to make.
+        out: the folder to create.
         revision: branch, tag or commit of an id.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         format: ``"safetensors"``, or ``"bin"`` for a ``pytorch_model.bin`` as torch 1.6 and later write it.
         names: ``"v4"`` for the nested names that every version of transformers reads, ``"v5"`` for those that a
             new 5.x model saves. Transformers 4 cannot read v5 names of AltCLIP and CLIP-like towers.
-        dtype: what float tensors become; ``"keep"`` leaves them.
-        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        dtype: dtype of float tensors; ``"keep"`` leaves them.
+        max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         check: re-open the output, compare it with the source bit for bit and record hashes.
         sha256: record the sha256 of every file too, beside BLAKE3; only with ``check``.
         dry_run: plan only; nothing is written.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
 
     Returns:
         What was done.
 
     Raises:
-        ConverterError: see ``converter.errors``; nothing was written then.
+        ConverterError: see ``converter.errors``; nothing is written then.
     """
     options = {"format": format, "names": names, "dtype": dtype, "max_shard_size": max_shard_size}
     sums = sums_asked(sha256, check)
@@ -185,13 +185,13 @@ def run_conversion(
         target: whose names and layouts to write.
         source: as given; with all that follows as ``pt2tf`` has it.
         revision: branch, tag or commit of an id.
-        out: folder to make.
+        out: the folder to create.
         config: the config, or the path of a config.json; None takes the one beside the weights.
         options: ``format``, ``dtype``, ``max_shard_size``, and if they apply ``names`` and ``positions``.
         overwrite: replace the checkpoint in ``out``.
         check: compare the output with the source bit for bit.
         dry_run: plan only.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
         warn: say what has to be known of the output; whoever reads it in the same breath knows.
         sums: kinds of sums to record of every file, if ``check``.
     """
@@ -309,7 +309,7 @@ def write_tensors(
     Args:
         config: the model's.
         tensors: each with ``read_rows`` or an extent, named and laid out as ``framework`` does.
-        out: folder to make.
+        out: the folder to create.
         framework: whose names and layouts ``tensors`` have.
         target: whose names and layouts to write.
         format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
@@ -322,8 +322,8 @@ def write_tensors(
         dropped: what was left out on the way here, for the manifest.
         before: identities of the files that tensors are read from, before their headers were read.
         processor: a preprocessor_config.json to write where ``sidecars`` have none.
-        progress: called with a stage's name, bytes done and bytes in all.
-        max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+        progress: called with the stage, bytes done and total bytes.
+        max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
 
     Returns:
         What was done.

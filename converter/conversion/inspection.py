@@ -34,16 +34,16 @@ class CheckpointInfo:
         framework: ``"pt"``, ``"tf"`` or ``"flax"``.
         container: for example ``"PyTorch safetensors"``.
         files: weights files and their sizes in bytes.
-        metadata: what the container says of itself.
-        tensors: how many it holds.
-        parameters: how many numbers they hold, by root scope (``vision_model``, ``text_model`` ...).
+        metadata: the container's own metadata.
+        tensors: number of tensors.
+        parameters: number of parameters, by root scope (``vision_model``, ``text_model`` ...).
         dtypes: how many tensors of each.
-        dialects: how many names are spelled in which way; empty when the config is not understood.
-        family: model type of the model; None when the config is not understood.
-        towers: by side, what the config says of the tower.
+        dialects: number of names per dialect; empty if the config is not understood.
+        family: model type of the model; None if the config is not understood.
+        towers: by side, the tower's config.
         config_unknown: fields of config.json that are not known here.
         dropped: tensors that a conversion would leave out, and why.
-        restored: buffers that a conversion would make anew.
+        restored: buffers that a conversion would compute from the config.
         problem: why it cannot be converted; None if it can.
     """
 

@@ -31,21 +31,21 @@ class Conversion:
         weights: name of the weights file in ``out``, or of the index of its shards.
         towers: model types of vision and text.
         tensors: how many were converted.
-        parameters: how many numbers they hold.
+        parameters: number of parameters.
         nbytes: size of the weights in ``out``.
-        dialects: how many names of the source were spelled in which way.
+        dialects: number of names of the source per dialect.
         casts: dtype changes, for example ``{"bfloat16 -> float32": 398}``.
-        overflowed: how many values of which tensors the dtype that was asked for could only hold as infinite.
+        overflowed: by tensor, the number of values that became infinite in the requested dtype.
         dropped: tensors left out, and why.
         restored: buffers computed from the config.
         made_new: new random weights, because no source has them (``combine`` only).
         config_rewritten: changes to config.json, in words.
         config_unknown: fields of config.json that are not known here; they were kept.
-        left_behind: names of what lies beside the source's weights and is not taken along; folders end with a slash. Of a
-            single weights file, those that seem to be of a tokenizer or processor.
-        files: every file of ``out`` but the manifest, with its BLAKE3 sum if ``checked``, and sha256 if that was asked for.
-        replaced: files of an ``out`` that was there that were replaced, or with ``dry_run`` and ``overwrite`` would be.
-        kept: how many files and folders in it stay as they are.
+        left_behind: names of files beside the source's weights that are not copied; folders end with a slash. For a single
+            weights file, only those that look like a tokenizer's or processor's.
+        files: every file of ``out`` but the manifest, with its BLAKE3 sum if ``checked``, and sha256 if requested.
+        replaced: files of an existing ``out`` that were replaced, or with ``dry_run`` and ``overwrite`` would be.
+        kept: number of files and folders in it that stay.
         checked: whether the output was compared with the source bit for bit.
         dry_run: whether nothing was written.
         seconds: how long it took.
@@ -82,7 +82,7 @@ class Conversion:
 
     @property
     def back(self) -> str:
-        """The command that converts ``out`` in its turn, for example ``"tf2pt"`` or ``"to flax"``."""
+        """The command that converts ``out`` back, for example ``"tf2pt"`` or ``"to flax"``."""
         source, target = self.plan.source, self.plan.target
         if source == target:
             return command(target)

@@ -221,7 +221,7 @@ def open_tensors(
     """Opens the checkpoint of a model with two towers, to read its tensors as ``framework`` has them.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
+        source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub.
         framework: whose names and layouts are wanted, whatever the checkpoint's own.
         revision: branch, tag or commit of an id.
         access: how the Hub is asked for it.

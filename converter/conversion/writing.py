@@ -70,7 +70,7 @@ class Job:
         config: the source's.
         plan: where every tensor goes.
         options: as they were given, for the manifest.
-        progress: called with a stage's name, bytes done and bytes in all.
+        progress: called with the stage, bytes done and total bytes.
         made_new: weights drawn at random, for the manifest.
         beside: names of what lies beside the source's weights.
         origin: what is known of a source on the Hub; None for others.

@@ -63,36 +63,36 @@ def export(
     reference_python: _Path | None = None,
     progress: Progress | None = None,
 ) -> Export:
-    """Exports a checkpoint to files that run elsewhere, and proves each of them in its own runtime before it appears.
+    """Exports a checkpoint to files that run elsewhere, and verifies each in its own runtime before it appears.
 
     Every file has the signatures ``encode_image``, ``encode_text`` and ``similarity``. The folder also gets ``export.json``,
-    tokenizer and processor files, a README.md that says how to load each file, and the golden file by which
+    tokenizer and processor files, a README.md that says how to load each file, and the golden file with which
     ``verify_export`` verifies it again elsewhere.
 
     Args:
         source: a folder, a weights file in one, or the id of a model on the Hub, of any framework and family.
         folder: to make; it must not exist, and appears whole or not at all.
-        to: a format or several, of ``"savedmodel"``, ``"litert"`` and ``"onnx"``.
+        to: one or more formats of ``"savedmodel"``, ``"litert"`` and ``"onnx"``.
         precision: of the weights. ``"int8"`` needs ``samples``, or a ``reference`` with real inputs; ``"static-int8"`` is
             refused, with what was measured.
         pixels: ``"uint8"``: the graph takes ``(n, height, width, channels)`` bytes and normalises them itself, as the image
             processor says; resizing and cropping stay outside.
-        batch: so many images and texts in every call; None: any number.
-        length: so many tokens in every text; None: any number.
+        batch: fixed number of images and texts per call; None for any number.
+        length: fixed number of tokens per text; None for any number.
         samples: a folder of pictures with a ``texts.txt``, or a golden reference file with real inputs.
         reference: a golden reference file of the source, to compare with instead of PyTorch.
-        min_cosine: least cosine of any embedding with the reference's, in place of 0.9999 (float16) and 0.985 (int8).
+        min_cosine: least cosine of any embedding with the reference's, instead of 0.9999 (float16) and 0.985 (int8).
         revision: branch, tag or commit of an id.
         seconds: time limit of each step.
         reference_python: interpreter of another environment, to run PyTorch in.
-        progress: called before each step with what it is, how many are done, and how many there are; the first says what
+        progress: called before each step with its name, the number of steps done, and their total. The first says what
             memory and disk the export needs.
 
     Returns:
         What was made, and every figure.
 
     Raises:
-        ExportError: a file cannot be run, or is not the model; nothing is left behind.
+        ExportError: a file cannot be run, or differs from the model; nothing is left behind.
         OptionError: the options contradict each other.
         ConverterError: the source cannot be exported, or the folder cannot be made.
     """

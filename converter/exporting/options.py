@@ -20,7 +20,7 @@ class ExportOptions:
         pixels: ``"float"``: images as the image processor gives them; ``"uint8"``: bytes, channels last, which the
             graph rescales and normalises itself.
         batch: so many images, and as many texts, in every call; None: any number.
-        length: so many tokens in every text; None: any number.
+        length: fixed number of tokens per text; None for any number.
         image: height and width of every picture, of a tower that takes any; None: what its config says.
 
     Raises:

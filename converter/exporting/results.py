@@ -86,7 +86,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Export:
-    """An export: what was made of what, and what running it found. ``to_json`` is what ``export.json`` holds.
+    """An export: its source, its files, and the results of running them. ``to_json`` is the content of ``export.json``.
 
     Attributes:
         folder: that was made.
@@ -94,15 +94,15 @@ class Export:
         family: model type.
         towers: model types of vision and text.
         options: what was asked for.
-        normalisation: what is inside the graphs; None where pictures come normalised.
-        limits: what may be given: ids, tokens, image sizes.
+        normalisation: the normalisation inside the graphs; None if pictures come normalised.
+        limits: limits on inputs: ids, tokens, image sizes.
         reference: metadata of the run that the files were compared with.
-        golden: name and sha256 of the file that holds it.
-        gate: least cosine, where the precision is not float32; None of float32.
+        golden: name and sha256 of the file with that run.
+        gate: least cosine allowed; None for float32.
         exported: the formats.
         others: tokenizer, processor and config files, and the card.
-        needs: what was estimated before.
-        seconds: that all took.
+        needs: memory and disk, as estimated beforehand.
+        seconds: total time.
     """
 
     folder: Path
@@ -147,7 +147,7 @@ class Export:
 
 @dataclass(frozen=True)
 class ExportVerification:
-    """What verifying an export again found.
+    """The result of verifying an export again.
 
     Attributes:
         folder: the export.
@@ -161,12 +161,12 @@ class ExportVerification:
 
     @property
     def status(self) -> Status:
-        """``"failed"`` where something differs; ``"not checked"`` where nothing does, but not all could be run."""
+        """``"failed"`` if something differs; ``"not checked"`` if nothing does, but not everything could run."""
         return status_of(self.findings)
 
     @property
     def passed(self) -> bool:
-        """Every file is as it was written, ran, and gave what the reference gives."""
+        """Every file is unchanged, ran, and gave the reference's outputs."""
         return self.status == "passed"
 
     def to_json(self) -> dict[str, Any]:

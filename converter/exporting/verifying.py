@@ -48,15 +48,15 @@ def verify_export(
     seconds: float = 600.0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportVerification:
-    """Verifies what ``export`` made, by ``export.json`` and the golden file beside it; neither torch nor the source is needed.
+    """Verifies an export with its ``export.json`` and golden file. It needs neither torch nor the source.
 
     Args:
         folder: the export.
         seconds: time limit of each run.
-        progress: called after each part with its name, how many parts are done, and how many there are.
+        progress: called after each part with its name, the number of parts done, and their total.
 
     Returns:
-        What was found: of the files, and of the outputs of each format, which runs in a process of its own. A file whose
+        What was found about the files, and about the outputs of each format, which runs in its own process. A file whose
         sum differs is not run. A runtime that is not installed leaves its part "not checked".
 
     Raises:

@@ -41,30 +41,30 @@ def fleet(
     dry_run: bool = False,
     progress: Callable[..., Any] | None = None,
 ) -> Fleet:
-    """Converts many checkpoints, each in a process of its own, and goes on where an earlier run ended.
+    """Converts many checkpoints, each in its own process, and continues where an earlier run ended.
 
     Args:
         sources: path of a list (text with a source per line, CSV with a header, or JSON Lines) or of a folder of
             checkpoints. Or ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
-        out: folder for all of them, with the ledger ``fleet.jsonl``; made where it does not exist. What is not ours in
-            it stays.
+        out: folder for all of them, with the ledger ``fleet.jsonl``; created if it does not exist. Other files in it
+            stay.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         verify: ``"weights"`` for files and weights bit for bit, ``"outputs"`` for every layer's output as well,
             ``"none"`` for the check that each conversion makes of itself alone.
-        workers: how many checkpoints at a time; None for one a processor, of outputs one for two.
-        deadline: seconds that one may take.
-        memory: that its process may take for itself, for example ``"8GB"``; it is ended beyond that (Linux).
-        retry: ``"failed"`` to try again what failed in an earlier run.
-        stop_after_failures: end after so many failures, and leave the rest to another run.
+        workers: how many checkpoints at a time. None means one per core, or one per two cores for outputs.
+        deadline: time limit per checkpoint, in seconds.
+        memory: limit on the private memory of its process, for example ``"8GB"``; beyond that it is ended (Linux).
+        retry: ``"failed"`` to retry what failed in an earlier run.
+        stop_after_failures: end after this many failures, and leave the rest to another run.
         dry_run: look at headers only; nothing is written.
-        progress: called with a ``FleetProgress`` whenever one has ended, and some times a second meanwhile.
+        progress: called with a ``FleetProgress`` whenever a checkpoint has ended, and several times a second.
 
     Returns:
-        What became of each; ``fleet.json`` and ``fleet.html`` in ``out`` say the same.
+        The result of each checkpoint. ``fleet.json`` and ``fleet.html`` in ``out`` hold the same.
 
     Raises:
-        ConverterError: the list makes no sense, or ``out`` cannot be used. What is wrong with one checkpoint is no
-            exception: it is in the result.
+        ConverterError: the list makes no sense, or ``out`` cannot be used. A fault of one checkpoint raises nothing:
+            it is in the result.
     """
     choose("to", to, tuple(frameworks()))
     _check_numbers(workers, deadline, stop_after_failures)

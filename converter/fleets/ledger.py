@@ -48,7 +48,7 @@ class Attempt:
         seconds: how long it took.
         nbytes: size of the weights in OUT.
         verify: what was verified; empty where it did not come to that.
-        verdict: of the verification; empty where there was none.
+        verdict: of the verification; empty if there was none.
         commit: of a source on the Hub.
         identity: of a source on this machine: a sum of its files' names, sizes and times.
         manifest: BLAKE3 of OUT's conversion.json; empty where there is none.

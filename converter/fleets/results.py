@@ -23,25 +23,25 @@ _MEASURED_BYTES = 2**20
 
 @dataclass(frozen=True)
 class FleetTask:
-    """What became of one checkpoint.
+    """The result of one checkpoint.
 
     Attributes:
         name: of its OUT, a folder in OUTDIR.
-        source: as the list calls it; of an absolute path the name.
-        state: ``"done"``, ``"failed"``, ``"not checked"`` (converted, and not shown to be its source), ``"left"`` (to a
+        source: its name in the list; for an absolute path, the last part.
+        state: ``"done"``, ``"failed"``, ``"not checked"`` (converted, and not compared with its source), ``"left"`` (to a
             later run), ``"running"``, or, of a dry run, ``"convertible"``.
-        attempt: how many there were.
-        worker: which carried the last one out, counted from 1.
-        seconds: that it took.
-        nbytes: size of the weights in OUT; of a dry run those of the source.
-        verdict: of the verification: ``"passed"``, ``"failed"`` or ``"not checked"``; empty where there was none.
+        attempt: number of attempts.
+        worker: which worker made the last attempt, counted from 1.
+        seconds: how long it took.
+        nbytes: size of the weights in OUT; for a dry run, of those of the source.
+        verdict: of the verification: ``"passed"``, ``"failed"`` or ``"not checked"``; empty if there was none.
         commit: of a source on the Hub.
         hashes: BLAKE3 of every file in OUT.
         error: why it is not done.
         next: what to do about it.
         report: of the verification, from OUTDIR.
-        unchanged: whether an earlier run had done it.
-        estimated_seconds: of a dry run.
+        unchanged: whether an earlier run had already done it.
+        estimated_seconds: for a dry run.
     """
 
     name: str
@@ -63,17 +63,17 @@ class FleetTask:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a fleet came to.
+    """The result of a fleet.
 
     Attributes:
         out: OUTDIR.
         to: the framework that it converts to.
         verify: ``"weights"``, ``"outputs"`` or ``"none"``.
         tasks: every checkpoint, failures first.
-        seconds: that this run took.
-        stopped: why it ended before the list did; empty where it did not.
+        seconds: length of this run.
+        stopped: why it ended before the list did, or empty.
         dry_run: whether nothing was converted.
-        alive: whether a run has OUTDIR now; of ``fleet_status``.
+        alive: whether a run is active in OUTDIR now (``fleet_status``).
     """
 
     out: Path
@@ -87,25 +87,25 @@ class Fleet:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many checkpoints are in each state."""
+        """Number of checkpoints in each state."""
         found = Counter(task.state for task in self.tasks)
         return {state: found[state] for state in ORDER if found[state]}  # type: ignore[index]
 
     @property
     def status(self) -> FleetStatus:
-        """``"failed"`` where a checkpoint failed or is left; ``"not checked"`` where one was not; else ``"done"``."""
+        """``"failed"`` if a checkpoint failed or is left; ``"not checked"`` if one was not checked; else ``"done"``."""
         if {"failed", "left", "running"} & set(self.counts):
             return "failed"
         return "not checked" if "not checked" in self.counts else "done"
 
     @property
     def estimated_seconds(self) -> float | None:
-        """Of a dry run, how long one worker would take."""
+        """For a dry run, the estimated time of one worker."""
         found = [task.estimated_seconds for task in self.tasks if task.estimated_seconds is not None]
         return sum(found) if self.dry_run else None
 
     def to_json(self) -> dict[str, Any]:
-        """Ready for ``json.dumps``: ``docs/fleet.schema.json`` describes it. No folder of this machine is in it."""
+        """Ready for ``json.dumps``: ``docs/fleet.schema.json`` describes it. It contains no folder of this machine."""
         return {
             "format": JSON_FORMAT,
             "kind": "fleet",

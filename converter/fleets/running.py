@@ -23,16 +23,16 @@ Said = Callable[["FleetProgress"], None]
 
 @dataclass(frozen=True)
 class FleetProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         total: checkpoints of the list.
         ended: those with an outcome, of this run or an earlier one.
         failed: those of them that failed.
-        running: names of those under way.
-        nbytes: of the weights that this run has written.
-        seconds: since it began.
-        last: what ended last; None in the beginning.
+        running: names of those in progress.
+        nbytes: size of the weights that this run has written.
+        seconds: time since it began.
+        last: the last one that ended; None at the beginning.
     """
 
     total: int
@@ -45,12 +45,12 @@ class FleetProgress:
 
     @property
     def rate(self) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return self.nbytes / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest will take if it goes on like this; None where nobody can tell."""
+        """Estimated time for the rest at this rate; None if unknown."""
         return self.seconds / self.ended * (self.total - self.ended) if self.ended else None
 
 

@@ -15,13 +15,13 @@ from converter.folder.files import expanded
 
 @checked()
 def fleet_status(out: str | os.PathLike[str]) -> Fleet:
-    """Reads how far a fleet is.
+    """Reads the progress of a fleet.
 
     Args:
         out: its folder.
 
     Returns:
-        What became of each checkpoint so far; those that no run has come to have no name yet.
+        The result of each checkpoint so far. Those that no run has reached have no name yet.
 
     Raises:
         SourceError: there is no ledger, or it cannot be read.

@@ -13,7 +13,7 @@ from converter.names.families import families, family, is_family
 
 
 class AutoTwoTower:
-    """Makes a model of whatever family a config or a checkpoint is of; it has no instances of its own.
+    """Makes a model of the family that a config or a checkpoint belongs to. It has no instances.
 
     Raises:
         ModelError: it was called; use ``from_pretrained`` or ``from_config``.
@@ -37,13 +37,13 @@ class AutoTwoTower:
         from_pt: bool = False,
         **kwargs: Any,
     ) -> TwoTowers:
-        """Loads a checkpoint of either framework and of any family with a model here.
+        """Loads a checkpoint of any framework, and of any family that has a model here.
 
         Args:
-            source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+            source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub
                 (``id@revision`` too).
-            revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
-            config: of transformers, instead of the checkpoint's.
+            revision: branch, tag or commit, if ``source`` is an id; ignored for a path.
+            config: a transformers config to use instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: the framework is detected.
             **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``; fields of the config to change. A dtype is a Keras
                 policy, the dtype of any framework, or ``"auto"`` for the one that the checkpoint was saved in. The
@@ -51,10 +51,10 @@ class AutoTwoTower:
                 ``local_files_only``, ``force_download``.
 
         Returns:
-            The model, built: of the class that the family of its config.json has, for example ``TFCLIPModel``.
+            The model, built. Its class follows from the family in config.json, for example ``TFCLIPModel``.
 
         Raises:
-            ConverterError: the checkpoint is of no such family, not complete or not sound, or the Hub refuses.
+            ConverterError: the checkpoint is of no such family, is incomplete or invalid, or the Hub refuses.
         """
         from converter.models.loading import load_two_towers
 
@@ -74,7 +74,7 @@ class AutoTwoTower:
 
         Raises:
             ModelError: the config is of no family with a model here.
-            ConfigError: it says a model type that is not its own.
+            ConfigError: its model type does not fit its class.
         """
         model_type = getattr(config, "model_type", None)
         if not is_family(model_type):

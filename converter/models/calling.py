@@ -168,24 +168,24 @@ class Calling(Features, keras.Model):
         return self._tensors(unpacked(first, {}, self.fields))
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
-        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole model."""
+        """The call, unchanged: inside a ``keras.RematScope`` the layers run again, not the whole model."""
         del args, kwargs
         return layer_call
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
-        """The family's own loss, so that ``fit`` works on pairs of images and texts without labels.
+        """The family's loss, so that ``fit`` works on pairs of images and texts without labels.
 
         Args:
             x: the inputs.
-            y: labels; only looked at where ``compile`` was given a loss.
+            y: labels; used only if ``compile`` was given a loss.
             y_pred: what ``call`` returned.
             sample_weight: for a loss given to ``compile``.
             training: passed on.
 
         Returns:
-            A scalar; under ``tf.distribute`` the share of this replica, whose pairs are contrasted with one another.
+            A scalar. Under ``tf.distribute`` it is this replica's share, from its own pairs.
         """
         if getattr(self, "_compile_loss", None) is not None and y is not None:
             given = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}

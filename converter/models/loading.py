@@ -100,7 +100,7 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
     """Loads one tower: from its own checkpoint with or without prefix and head, a full CLIP, or a dual encoder.
 
     Args:
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub; of
+        source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub; of
             either framework.
         side: ``"vision"`` or ``"text"``; None: what the model type in config.json says.
         *args: of the tower: ``add_pooling_layer``.
@@ -112,7 +112,7 @@ def load_tower(source: Source, side: Side | None = None, *args: Any, **kwargs: A
         The tower, built; its ``loading_report`` says what was left out of the checkpoint and what got random values.
 
     Raises:
-        ConverterError: the checkpoint does not hold the tower, or is not sound.
+        ConverterError: the checkpoint lacks the tower, or is invalid.
     """
     asked = take_asked(source, kwargs)
     source = asked.source
@@ -144,7 +144,7 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
 
     Args:
         cls: class of the model; None: that of the checkpoint's family.
-        source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub.
+        source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub.
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
             process that may end: whoever changes the file changes the model, or ends it.
         **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` or ``torch_dtype``; fields of the config to
@@ -216,7 +216,7 @@ def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any
 
     Raises:
         ModelError: a tower has neither a checkpoint nor a model.
-        ConverterError: a checkpoint does not hold the tower, or is not sound.
+        ConverterError: a checkpoint lacks the tower, or is invalid.
     """
     towers: dict[str, Any] = {}
     dtypes = {name: kwargs.pop(name) for name in DTYPE_NAMES if name in kwargs}

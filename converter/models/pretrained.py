@@ -34,13 +34,13 @@ class Pretrained:
         from_pt: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """Loads a checkpoint of either framework, in any container that the converter reads.
+        """Loads a checkpoint of any framework, in any container that the converter reads.
 
         Args:
-            source: a folder as ``save_pretrained`` writes it, a weights file in one, or the id of a model on the Hub
+            source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub
                 (``id@revision`` too).
-            revision: branch, tag or commit, where ``source`` is an id; of a path it has no meaning.
-            config: of transformers, instead of the checkpoint's.
+            revision: branch, tag or commit, if ``source`` is an id; ignored for a path.
+            config: a transformers config to use instead of the checkpoint's.
             from_pt: accepted for compatibility, ignored: the framework is detected.
             **kwargs: ``name`` of the model; ``dtype`` or ``torch_dtype``; fields of the config to change. A dtype is a Keras
                 policy, the dtype of any framework, or ``"auto"`` for the one that the checkpoint was saved in. The
@@ -55,7 +55,7 @@ class Pretrained:
             The model, built.
 
         Raises:
-            ConverterError: the checkpoint is of another family, not complete or not sound, or the Hub refuses.
+            ConverterError: the checkpoint is of another family, is incomplete or invalid, or the Hub refuses.
         """
         from converter.models.loading import load_two_towers
 
@@ -80,19 +80,19 @@ class Pretrained:
         repo_id: str | None = None,
         **kwargs: Any,
     ) -> Conversion:
-        """Saves the model as a checkpoint folder, of either framework.
+        """Saves the model as a checkpoint folder for TensorFlow or PyTorch.
 
         Args:
-            out: folder to make. Of one that is there the checkpoint is replaced, all of it or none; whatever else is in
-                it, a tokenizer say, stays.
+            out: the folder to create. In an existing one the checkpoint is replaced, all or nothing. Other files in
+                it, such as a tokenizer, stay.
             saved_model: write ``saved_model/1`` into the folder, too.
             version: the name of that folder instead of 1.
             push_to_hub: publish the folder afterwards, as the method ``push_to_hub`` does.
             format: container; None: ``tf_model.h5`` for TensorFlow, safetensors for PyTorch.
-            framework: whose checkpoint to write, ``"tf"`` or ``"pt"``.
+            framework: the framework to write for, ``"tf"`` or ``"pt"``.
             safe_serialization: safetensors for TensorFlow too, as in transformers 4; PyTorch's are always.
-            overwrite: False refuses a folder that is there.
-            max_shard_size: cut the weights into files of at most this much, for example ``"5GB"``; None for one file.
+            overwrite: False refuses an existing folder.
+            max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
             signatures: of the SavedModel; None: those of ``export``.
             save_directory: another name of ``out``.
             repo_id: where to publish; None: the folder's name.
@@ -103,7 +103,7 @@ class Pretrained:
 
         Raises:
             TargetError: ``out`` must not be replaced, or cannot be written.
-            ModelError: no folder is named, or an argument has no meaning.
+            ModelError: no folder is named, or an argument is meaningless here.
         """
         from converter.models.saving import push_model, save_graph, save_two_towers
 
@@ -130,11 +130,11 @@ class Pretrained:
         safe_serialization: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Publishes the model in a repository of the Hub, by ``converter.push``. The card says that it was not verified.
+        """Publishes the model in a Hub repository with ``converter.push``. The card says that it was not verified.
 
         Args:
-            repo_id: of the repository; made if it is not there. One that holds something gets a pull request, unless
-                ``create_pr=False`` asks for a commit.
+            repo_id: id of the repository; created if it does not exist. One that holds something gets a pull request, unless
+                ``create_pr=False`` requests a commit.
             use_temp_dir: accepted for compatibility, ignored: the folder is always temporary.
             max_shard_size: as of ``save_pretrained``.
             safe_serialization: as of ``save_pretrained``.
@@ -176,7 +176,7 @@ class Pretrained:
         Args:
             filepath: the file, or the prefix of a TensorFlow checkpoint.
             *args: of Keras.
-            **kwargs: of Keras; ``by_name`` of Keras 2 is ignored, as names always count where there are any.
+            **kwargs: of Keras; ``by_name`` of Keras 2 is ignored, because names are always used if there are any.
 
         Raises:
             ModelError: another kind of checkpoint; ``from_pretrained`` reads those.
@@ -215,7 +215,7 @@ class Pretrained:
 
     @checked()
     def export(self, filepath: str | os.PathLike[str], format: str = "tf_saved_model", **kwargs: Any) -> None:
-        """Writes ``similarity``, ``encode_image`` and ``encode_text`` as a SavedModel, or for LiteRT or ONNX.
+        """Writes ``similarity``, ``encode_image`` and ``encode_text`` as a SavedModel, LiteRT file or ONNX graphs.
 
         Ids are int64, as tokenizers give them, and pixel values float32; the number of images, of texts and of tokens is
         free, and images and texts may differ in number. Nothing is verified: ``converter.export`` does that.
@@ -224,10 +224,10 @@ class Pretrained:
             filepath: folder to make; of LiteRT a file that ends in ``.tflite``.
             format: ``"tf_saved_model"`` (or ``"savedmodel"``), whose default signature is ``similarity``; ``"litert"`` or
                 ``"onnx"``.
-            **kwargs: ``verbose`` is accepted for compatibility, ignored; the signatures are what they are.
+            **kwargs: ``verbose`` is accepted for compatibility, ignored; the signatures are fixed.
 
         Raises:
-            ModelError: another format, a backend other than TensorFlow, or an argument that means nothing here.
+            ModelError: another format, a backend other than TensorFlow, or an argument that is meaningless here.
         """
         kwargs.pop("verbose", None)
         if kwargs:

@@ -37,7 +37,7 @@ class Transformers4:
 
     @classmethod
     def can_generate(cls) -> bool:
-        """Whether the model writes texts: it does not."""
+        """Whether the model generates text: it does not."""
         return False
 
     def build_in_name_scope(self) -> None:
@@ -45,10 +45,10 @@ class Transformers4:
         self.build()
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """Counts the numbers in the weights.
+        """Counts the parameters.
 
         Args:
-            only_trainable: leave out what is frozen.
+            only_trainable: leave out frozen weights.
         """
         self.build()
         if not only_trainable:
@@ -60,17 +60,17 @@ class Transformers4:
         return getattr(self, "text_model", None) or self
 
     def get_input_embeddings(self) -> Any:
-        """The layer of the embeddings: of the text tower in a whole model; its table of words is ``weight``."""
+        """The embeddings layer, that of the text tower in a whole model. Its word embeddings are ``weight``."""
         self.build()
         return self._words().embeddings
 
     def get_output_embeddings(self) -> None:
-        """Nothing: there is no head that writes words."""
+        """None, because there is no head that generates words."""
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None) -> Any:
-        """Changes how many words the text tower knows; ``config.vocab_size`` follows.
+        """Resizes the vocabulary of the text tower; ``config.vocab_size`` follows.
 
-        Resize before ``compile`` and ``fit``, which keep using the old table otherwise.
+        Resize before ``compile`` and ``fit``, or they keep using the old embeddings.
 
         Args:
             new_num_tokens: usually ``len(tokenizer)``; None changes nothing.
@@ -79,7 +79,7 @@ class Transformers4:
             The variable ``(words, width)``.
 
         Raises:
-            ModelError: the tower has no words, or the number is not positive.
+            ModelError: the tower has no word embeddings, or the number is not positive.
         """
         tower = self._words()
         self.build()
@@ -99,7 +99,7 @@ class Transformers4:
         return {**found, **getattr(getattr(self, "vision_model", self), "served", {})}
 
     def save_spec(self, dynamic_batch: bool = True) -> Any:
-        """The inputs as ``tf.lite.TFLiteConverter.from_keras_model`` asks for them, which nothing else does.
+        """The inputs in the form that ``tf.lite.TFLiteConverter.from_keras_model`` needs.
 
         Args:
             dynamic_batch: ignored; the batch is free.
@@ -114,7 +114,7 @@ class Transformers4:
 
     @property
     def serving(self) -> Any:
-        """A ``tf.function`` of one dictionary of inputs, which gives ``serving_output``. Keep it: each access traces anew."""
+        """A ``tf.function`` of one dictionary of inputs that returns ``serving_output``. Keep it: each access traces again."""
         import tensorflow as tf
 
         return tf.function(lambda inputs: self.serving_output(self(inputs)))  # type: ignore[operator]
@@ -123,7 +123,7 @@ class Transformers4:
         """An output without hidden states and attentions that the config does not ask for.
 
         Args:
-            output: what a call returned; anything but a model's output stays as it is.
+            output: the result of a call; anything but a model's output stays as it is.
         """
         if not isinstance(output, ModelOutput):
             return output
@@ -167,17 +167,17 @@ class Transformers4:
         """Wraps a ``datasets.Dataset`` as a ``tf.data.Dataset`` of batches for ``fit``.
 
         Args:
-            dataset: its columns that are no inputs of the model are left out.
+            dataset: the data; columns that are not inputs of the model are left out.
             batch_size: how many samples a batch has.
             shuffle: whether samples come in random order.
             tokenizer: pads the texts of a batch; not needed with ``collate_fn`` or texts of one length.
             collate_fn: makes a batch of samples.
             collate_fn_args: arguments of ``collate_fn``.
             drop_remainder: whether an incomplete last batch is left out; None: as ``shuffle``.
-            prefetch: whether the next batch is made meanwhile.
+            prefetch: whether the next batch is prepared in parallel.
 
         Raises:
-            ModelError: ``dataset`` is no ``datasets.Dataset``, or none of its columns is an input.
+            ModelError: ``dataset`` is not a ``datasets.Dataset``, or none of its columns is an input.
         """
         from transformers import DataCollatorWithPadding, DefaultDataCollator
 

@@ -148,16 +148,16 @@ class TwoTowers(Pretrained, Transformers4, Composite, Calling):
         return Dense(inputs, outputs, bias=bias, std=self.spread(inputs))
 
     def start(self, name: str) -> float:
-        """Where a bare number begins in a new model: as the config says, else at 0."""
+        """Initial value of a bare number in a new model: from the config, else 0."""
         return float(getattr(self.config, f"{name}_init_value", 0.0))
 
     def spread(self, inputs: int) -> float:
-        """Standard deviation of a new projection of so many inputs."""
+        """Standard deviation of a new projection with this many inputs."""
         del inputs
         return getattr(self.config, "initializer_range", None) or 0.02
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates all variables under their checkpoint names; does nothing when that is done."""
+        """Creates all variables under their checkpoint names, once."""
         if self.built:
             return
         for name, side in TOWERS.items():

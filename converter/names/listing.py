@@ -23,7 +23,7 @@ class SupportedTower:
         model_type: as in config.json.
         side: ``"vision"`` or ``"text"``.
         frameworks: keys of the frameworks that its checkpoints are converted between.
-        tensorflow_4: its class in TensorFlow, where a dual encoder of transformers 4.57 can have it; else None.
+        tensorflow_4: its class in TensorFlow if a dual encoder of transformers 4.57 can have it, else None.
     """
 
     model_type: str
@@ -38,7 +38,7 @@ class SupportedFamily:
 
     Attributes:
         model_type: as in config.json.
-        classes: by key of the framework, the name of its class there; of TensorFlow's the one of this package, too.
+        classes: by key of the framework, the name of its class there; for TensorFlow, also in this package.
         layouts: names of the layouts that its PyTorch checkpoints are read and written in, as ``layout=`` takes them.
     """
 
@@ -52,11 +52,11 @@ class SupportedFormat:
     """One container of weights.
 
     Attributes:
-        format: as ``format=`` takes it; of what is read alone, what it is called.
-        framework: key of the framework whose it is.
-        file: what its file is called.
-        layout: whose names and tensors it holds.
-        written: whether it is written, not read alone.
+        format: value for ``format=``; for a format that is only read, its name.
+        framework: key of its framework.
+        file: name of its file.
+        layout: the layout of names and tensors in it.
+        written: whether it is written too, or only read.
     """
 
     format: str
@@ -68,7 +68,7 @@ class SupportedFormat:
 
 @dataclass(frozen=True)
 class Supported:
-    """Everything that a conversion takes.
+    """Everything that conversions support.
 
     Attributes:
         families: model type of each kind of model with two towers -> its class in PyTorch.

@@ -17,10 +17,10 @@ from converter.names.families import joined
 
 @checked()
 def tf_to_pt_weight_rename(tf_weight: str) -> tuple[str]:
-    """Erases the main layer from a TensorFlow weight name, exactly as transformers 4.x did.
+    """Removes the main layer from a TensorFlow weight name, exactly as transformers 4.x did.
 
-    It replaces every match, so that on a CLIP text tower it takes away one level too many, and it is not
-    idempotent; conversions use ``erase_main_layer``.
+    It replaces every match, so on a CLIP text tower it removes one level too many. It is not
+    idempotent either. Conversions use ``erase_main_layer``.
 
     Args:
         tf_weight: dotted name without root scope.

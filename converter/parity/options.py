@@ -24,19 +24,19 @@ class VerifyOptions:
     """How outputs are compared.
 
     Attributes:
-        atol: absolute tolerance of every tap.
-        rtol: relative tolerance of every tap.
+        atol: absolute tolerance of every layer output.
+        rtol: relative tolerance of every layer output.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``, for PyTorch, and for Keras where its backend
             sees a GPU.
         backend: Keras backend of the candidate, ``"tensorflow"`` or ``"jax"``.
-        float64: compute in float64 on both sides, which separates a wrong layout from rounding.
+        float64: compute in float64 on both sides; any difference left is real.
         seed: of the inputs.
-        seconds: how long each side may take.
-        reference_python: interpreter of another environment for PyTorch, and of a Flax source for Flax's own model, where
-            it has flax and transformers 4.
-        texts: a file with a text per line, to go through the checkpoint's tokenizer; by default some that ship with
+        seconds: time limit for each side.
+        reference_python: interpreter of another environment to run PyTorch in. For a Flax source it runs Flax's own model,
+            if it has flax and transformers 4.
+        texts: a file with one text per line for the checkpoint's tokenizer; by default some that ship with
             this package.
-        images: pictures, and folders of them, to go through its image processor; likewise.
+        images: pictures, or folders of them, for its image processor; same default.
     """
 
     atol: float = 1e-4

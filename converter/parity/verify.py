@@ -43,13 +43,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verification:
-    """What verifying a checkpoint found.
+    """The result of verifying a checkpoint.
 
     Attributes:
         folder: the checkpoint.
-        findings: of files, weights and, unless only weights were asked for, outputs, and texts and pictures.
+        findings: of files and weights and, unless ``weights_only``, of outputs and samples.
         report: figures of the outputs; None where they could not be compared.
-        places: the checkpoint, its source and the reference on this machine, whose paths no report holds.
+        places: the checkpoint, its source and the reference on this machine; no report contains these paths.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def status(self) -> Status:
-        """``"failed"`` where something differs; ``"not checked"`` where nothing does, but not all could be compared.
+        """``"failed"`` if something differs; ``"not checked"`` if nothing does, but not everything could be compared.
 
         A manifest, and a processor, may be absent.
         """
@@ -67,7 +67,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Nothing failed, and everything was checked but what may be absent: a manifest, and a processor."""
+        """Nothing failed, and everything was checked except what may be absent: a manifest and a processor."""
         return self.status == "passed"
 
     def to_json(self) -> dict[str, Any]:
@@ -93,21 +93,21 @@ def verify(
     progress: Callable[[str, int, int], None] | None = None,
     record: bool = False,
 ) -> Verification:
-    """Verifies a converted checkpoint. All parts run, also when an earlier one fails.
+    """Verifies a converted checkpoint. All parts run, even if an earlier one fails.
 
     Args:
         folder: what a conversion made.
         reference: the source (a folder, or the id of a model on the Hub), or a golden reference file. None takes the source
             that the manifest names, from the cache if it is on the Hub.
-        weights_only: leave the outputs out; no framework is started.
+        weights_only: skip the outputs; no framework is started.
         options: how outputs are compared.
-        progress: called after each part with its name, how many parts are done, and how many there are.
+        progress: called after each part with its name, the number of parts done, and their total.
         record: keep the result as ``parity.json`` in the folder, which ``push`` needs. Nothing is kept if there is no
             manifest, if the outputs were left out or not checked, or if the folder cannot be written to (which is
             logged).
 
     Returns:
-        What was found; ``passed`` says whether the checkpoint is the source.
+        What was found; ``passed`` says whether the checkpoint matches the source.
 
     Raises:
         ConverterError: there is no checkpoint to verify, or an option makes no sense.
@@ -242,7 +242,7 @@ def record_reference(
     *,
     revision: str | None = None,
 ) -> Recording:
-    """Runs PyTorch once and keeps inputs and outputs in one safetensors file, to verify with later.
+    """Runs PyTorch once and keeps inputs and outputs in one safetensors file, for later verification.
 
     Args:
         source: a folder with a PyTorch checkpoint, a weights file in one, or the id of a model on the Hub

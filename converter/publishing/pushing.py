@@ -63,15 +63,15 @@ class Publication:
     Attributes:
         repository: its id.
         action: a new pull request, an update of one that is open, a commit to a branch, or nothing to do.
-        revision: the branch, ``refs/pr/<number>`` of a pull request; empty of one that is not there yet.
-        creates: whether the repository is made.
+        revision: the branch, ``refs/pr/<number>`` of a pull request; empty if it does not exist yet.
+        creates: whether the repository is created.
         changes: every file, the model card too.
         title: of the pull request or commit.
         description: of the pull request.
         card_diff: what changes in the model card, as a unified diff.
-        verified: whether a passing verification goes with it.
-        url: of the pull request or commit; empty where there is none.
-        commit: that was made; None without one.
+        verified: whether it includes a passing verification.
+        url: of the pull request or commit, or empty.
+        commit: the new commit, or None.
         dry_run: whether nothing was written.
         out: the checkpoint that is published.
     """
@@ -119,20 +119,20 @@ def push(
     dry_run: bool = False,
     token: str | None = None,
 ) -> Publication:
-    """Publishes what a conversion made and ``verify`` found equal to its source.
+    """Publishes a converted checkpoint that ``verify`` found equal to its source.
 
     Args:
         folder: the checkpoint.
-        repository: id of the model to publish it in; made if it is not there.
+        repository: id of the model to publish it in; created if it does not exist.
         create_pr: whether to open a pull request; None does so if the repository exists and holds something.
-            One that is open for the same source is updated instead.
+            An open one for the same source is updated instead.
         revision: branch to commit to, or to open the pull request against; None for the main branch. ``refs/pr/1`` commits
             to a pull request.
-        private: whether a repository that is made is private.
+        private: whether a new repository is private.
         message: title of the pull request or commit.
-        allow_unverified: publish it though its files do not match its manifest, or it was not verified; the text says so.
-        dry_run: find out what would change, and write nothing.
-        token: of the Hub; None: the one you are logged in with.
+        allow_unverified: publish it even if its files do not match its manifest, or it was not verified; the text says so.
+        dry_run: report what would change, and write nothing.
+        token: Hub token; None uses the one you are logged in with.
 
     Returns:
         What was done.
@@ -140,7 +140,7 @@ def push(
     Raises:
         SourceError: the folder is not what a conversion made, or the model card cannot be added to.
         TargetError: the checkpoint is not verified, would replace weights of the other framework, or lie beside weights that
-            are loaded in its stead.
+            are loaded instead.
         HubError: the Hub refuses, or cannot be reached.
     """
     check_repository(repository)

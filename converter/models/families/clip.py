@@ -38,7 +38,7 @@ class TFCLIPModel(DrawnAsCLIP, TwoTowers, model_type="clip"):
 
     @property
     def clip(self) -> MainLayer:
-        """The model by the name of the layer in which transformers 4 kept its towers, projections and ``logit_scale``."""
+        """The model under the name of the layer in which transformers 4 kept towers, projections and ``logit_scale``."""
         return MainLayer(self)
 
 

@@ -26,14 +26,14 @@ class TFVisionTextDualEncoderModel(TypedTexts, model_type="vision-text-dual-enco
     """Embeds images and texts into one space and scores every pair.
 
     Args:
-        config: of transformers; its towers' configs are used where no tower is given.
+        config: a transformers config; its towers' configs are used if no tower is given.
         vision_model: a vision tower of this package, built or not.
         text_model: a text tower of this package, built or not.
         initial: ``"random"``, ``"zeros"``, or ``"empty"`` for a model that is about to be loaded.
         **kwargs: ``name``, ``dtype`` and ``trainable``, as for every Keras model.
 
     Raises:
-        ModelError: neither a config nor both towers were given, or a tower is not one of ours or has no pooled output.
+        ModelError: neither a config nor both towers were given, or a tower is not from this package or has no pooled output.
         ConfigError: the config is of another kind.
         UnsupportedTower: there is no tower for a model type in the config.
         UnsupportedOption: a config field has a value that changes the graph in a way that is not supported.
@@ -87,7 +87,7 @@ class TFVisionTextDualEncoderModel(TypedTexts, model_type="vision-text-dual-enco
         return config
 
     def tf_to_pt_weight_rename(self, tf_weight: str) -> tuple[str]:
-        """Takes the main layer out of a dotted name: ``text_model.bert.x`` to ``text_model.x``."""
+        """Removes the main layer from a dotted name: ``text_model.bert.x`` to ``text_model.x``."""
         return scopes.tf_to_pt_weight_rename(tf_weight)
 
     def pt_to_tf_weight_rename(self, pt_weight: str) -> tuple[str]:
@@ -103,7 +103,7 @@ class TFVisionTextDualEncoderModel(TypedTexts, model_type="vision-text-dual-enco
         *model_args: Any,
         **kwargs: Any,
     ) -> Self:
-        """Joins two tower checkpoints, of either framework; the projections are new: train them before use.
+        """Joins two tower checkpoints of any framework. The projections are new: train them before use.
 
         Args:
             vision_model_name_or_path: checkpoint of the vision tower, of a model with a head on it, or of a full CLIP. It may
@@ -119,7 +119,7 @@ class TFVisionTextDualEncoderModel(TypedTexts, model_type="vision-text-dual-enco
 
         Raises:
             ModelError: a tower has neither a checkpoint nor a model.
-            ConverterError: a checkpoint does not hold the tower, or is not sound.
+            ConverterError: a checkpoint lacks the tower, or is invalid.
         """
         from converter.models.loading import join_towers
 
