@@ -48,6 +48,9 @@ class Many(Command):
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Checkpoints at a time. Default: one per core.")
 @click.option("--deadline", default=3600.0, show_default=True, metavar="SECONDS", help="Time limit per checkpoint.")
 @click.option("--memory", default="8GB", show_default=True, metavar="SIZE", help="Memory limit per checkpoint (Linux).")
+@click.option(
+    "--ray", metavar="ADDRESS", help="Run on a Ray cluster: auto (its own node), HOST:PORT, or local (this machine)."
+)
 @click.option("--dry-run", is_flag=True, help="Read headers only, and show what would be converted.")
 @click.option("--retry", type=click.Choice(["failed"]), help="Retry what failed in an earlier run.")
 @click.option(

@@ -8,6 +8,7 @@ from converter.errors import HubError, OptionError, printable
 from converter.hub.download import hub_api
 from converter.hub.explained import explained
 from converter.hub.ids import is_id
+from converter.hub.waiting import patiently
 
 
 def models_of(author: str, limit: int) -> tuple[str, ...]:
@@ -25,7 +26,10 @@ def models_of(author: str, limit: int) -> tuple[str, ...]:
         raise OptionError(f"hub:{printable(author, 60)}: not the name of an author on the Hub; write hub:NAME")
     try:
         with explained(author):
-            found = [str(model.id) for model in itertools.islice(hub_api().list_models(author=author), limit)]
+            found = patiently(
+                author,
+                lambda: [str(model.id) for model in itertools.islice(hub_api().list_models(author=author), limit)],
+            )
     except (KeyError, TypeError, AttributeError, ValueError):  # of the client, whose classes take what the Hub sends
         raise HubError(f"hub:{author}: the Hub lists no models that can be read; list their ids in a file") from None
     # What a Hub answers is what a stranger says: ids of this author, and nothing else.

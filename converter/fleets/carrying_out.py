@@ -125,24 +125,37 @@ def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any
         return {"unchanged": True}
     noted: dict[str, Any] = {"identity": identity, "commit": commit, "verify": asked["verify"]}
     made = _made_before(out, source, wanted, commit, asked) if here and known.get("verdict") != "failed" else None
-    if made is None:
-        if os.path.lexists(out) and not ours:
-            raise TargetError(
-                f"{out}: exists already, and was not made from this source; move it away, or give OUT another name"
-            )
-        result = convert(
-            source, out, asked["to"], revision=asked["revision"], overwrite=ours, check=True, **asked["options"]
+    if made is None and os.path.lexists(out) and not ours:
+        raise TargetError(
+            f"{out}: exists already, and was not made from this source; move it away, or give OUT another name"
         )
-        noted |= {"commit": result.commit or "", "nbytes": result.nbytes}
-        noted["hashes"] = {file.name: file.blake3 or "" for file in result.files}
-    else:
-        noted["hashes"] = {name: record.blake3 or "" for name, record in made.files.items()}
-        noted["nbytes"] = sum(record.size for record in made.files.values())
-        noted["commit"] = made.commit or ""
+    noted |= _of_manifest(made) if made is not None else _made_now(out, source, wanted, commit, asked, ours)
     noted["manifest"] = manifest_sum(out)
     if asked["verify"] == "none":
         return {"state": "done", **noted}
     return noted | _verified(asked, out, models)
+
+
+def _made_now(
+    out: Path, source: str | Path, wanted: HubId | None, commit: str, asked: Mapping[str, Any], overwrite: bool
+) -> dict[str, Any]:
+    """Converts; or takes the OUT that has appeared meanwhile: of this task, on a node that Ray had given up too early."""
+    try:
+        result = convert(
+            source, out, asked["to"], revision=asked["revision"], overwrite=overwrite, check=True, **asked["options"]
+        )
+    except TargetError:
+        made = _made_before(out, source, wanted, commit, asked) if not overwrite and manifest_sum(out) else None
+        if made is None:
+            raise
+        return _of_manifest(made)
+    hashes = {file.name: file.blake3 or "" for file in result.files}
+    return {"commit": result.commit or "", "nbytes": result.nbytes, "hashes": hashes}
+
+
+def _of_manifest(made: Manifest) -> dict[str, Any]:
+    hashes = {name: record.blake3 or "" for name, record in made.files.items()}
+    return {"commit": made.commit or "", "nbytes": sum(record.size for record in made.files.values()), "hashes": hashes}
 
 
 def _source(asked: Mapping[str, Any]) -> tuple[str | Path, HubId | None]:

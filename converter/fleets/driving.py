@@ -17,6 +17,7 @@ from converter.fleets.lists import read_tasks
 from converter.fleets.out_names import named
 from converter.fleets.pool import MAX_WORKERS
 from converter.fleets.publishing import check_free, write_pages
+from converter.fleets.ray_pool import MAX_RAY_WORKERS, check_address
 from converter.fleets.results import Fleet
 from converter.fleets.running import Bounds, Run, now
 from converter.folder.files import expanded
@@ -36,6 +37,7 @@ def fleet(
     workers: int | None = None,
     deadline: float = 3600.0,
     memory: str | int = "8GB",
+    ray: str | None = None,
     retry: Literal["failed"] | None = None,
     stop_after_failures: int | None = None,
     dry_run: bool = False,
@@ -51,9 +53,12 @@ def fleet(
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         verify: ``"weights"`` for files and weights bit for bit, ``"outputs"`` for every layer's output as well,
             ``"none"`` for the check that each conversion makes of itself alone.
-        workers: how many checkpoints at a time. None means one per core, or one per two cores for outputs.
+        workers: how many checkpoints at a time. None means one per core, or one per two cores for outputs. Fewer run if
+            disk or memory have no room for more.
         deadline: time limit per checkpoint, in seconds.
         memory: limit on the private memory of its process, for example ``"8GB"``; beyond that it is ended (Linux).
+        ray: address of a Ray cluster: ``"auto"`` on one of its nodes, ``HOST:PORT``, or ``"local"`` for one on this
+            machine alone. All nodes must have ``out`` and the sources. None means processes of this machine.
         retry: ``"failed"`` to retry what failed in an earlier run.
         stop_after_failures: end after this many failures, and leave the rest to another run.
         dry_run: look at headers only; nothing is written.
@@ -67,9 +72,13 @@ def fleet(
             it is in the result.
     """
     choose("to", to, tuple(frameworks()))
-    _check_numbers(workers, deadline, stop_after_failures)
-    most = workers or max(1, processors() // (2 if verify == "outputs" else 1))
-    bounds = Bounds(min(most, MAX_WORKERS), deadline, _memory(memory), stop_after_failures, retry == "failed")
+    _check_numbers(workers, deadline, stop_after_failures, MAX_WORKERS if ray is None else MAX_RAY_WORKERS)
+    if ray is not None:
+        check_address(ray)
+    most = workers
+    if most is None and ray is None:
+        most = min(MAX_WORKERS, max(1, processors() // (2 if verify == "outputs" else 1)))
+    bounds = Bounds(most, deadline, _memory(memory), stop_after_failures, retry == "failed", ray)
     out = Path(expanded(out))
     tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, out)
     if dry_run:
@@ -109,12 +118,12 @@ def _make(out: Path) -> None:
         raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from None
 
 
-def _check_numbers(workers: int | None, deadline: float, failures: int | None) -> None:
+def _check_numbers(workers: int | None, deadline: float, failures: int | None, most: int) -> None:
     for name, value in (("workers", workers), ("stop_after_failures", failures)):
         if value is not None and value < 1:
             raise OptionError(f"{name} is {value}; expected 1 or more")
-    if workers is not None and workers > MAX_WORKERS:
-        raise OptionError(f"workers is {workers}; expected {MAX_WORKERS} or fewer")
+    if workers is not None and workers > most:
+        raise OptionError(f"workers is {workers}; expected {most} or fewer")
     if not 0 < deadline < 10**9:
         raise OptionError(f"deadline is {deadline}; give a number of seconds above 0")
 

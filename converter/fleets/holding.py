@@ -128,6 +128,11 @@ class Held:
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self.is_lost = False
 
+    @property
+    def owner(self) -> str:
+        """The word in the lock by which others know who has the folder."""
+        return self._owner
+
     def __enter__(self) -> Self:
         try:
             self._take()

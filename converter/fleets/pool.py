@@ -23,12 +23,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from converter.errors import WorkerError, printable
+from converter.fleets.ended import Ended
+from converter.fleets.fitting import Need
 from converter.system.others import private_memory
 from converter.system.starting import LOAD
 
@@ -38,25 +39,6 @@ _POLL = 0.05
 _LOG_LINES = 3
 _ENVIRONMENT = {"PYTHONSAFEPATH": "1", "PYTHONFAULTHANDLER": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _START = 'import runpy\nrunpy.run_module("converter.fleets.worker", run_name="__main__", alter_sys=True)\n'
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a task ended.
-
-    Attributes:
-        task: what was started.
-        worker: that had it, counted from 1.
-        answer: what it answered; None where its process ended first.
-        reason: why that ended, with the next step.
-        seconds: since it was started.
-    """
-
-    task: Any
-    worker: int
-    answer: dict[str, Any] | None
-    reason: str
-    seconds: float
 
 
 class _Process:
@@ -155,6 +137,10 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all workers, and waits until they have."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -171,8 +157,8 @@ class Pool:
         """Whether every worker has a task."""
         return len(self.running) >= self._most
 
-    def start(self, task: Any, question: Mapping[str, Any]) -> None:
-        """Hands a task to a worker; there must be one that has none."""
+    def start(self, task: Any, question: Mapping[str, Any], need: Need | None = None) -> None:  # noqa: ARG002
+        """Hands a task to a worker; there must be one that has none. What it needs the run has seen to."""
         idle = (process for process in self._processes if process.task is None and not process.ended_for)
         free = next(idle, None)
         if free is None:

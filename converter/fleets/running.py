@@ -10,15 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from converter.errors import ConverterError, TargetError
+from converter.fleets.ended import Ended, Workers
+from converter.fleets.fitting import Need, Room, need_of
 from converter.fleets.holding import Held
 from converter.fleets.ledger import Attempt, History, Ledger, report_of
-from converter.fleets.pool import Ended, Pool
+from converter.fleets.pool import Pool
+from converter.fleets.ray_pool import RayPool
 from converter.fleets.results import Fleet, FleetTask, estimated, in_order, of_attempt
 from converter.fleets.tasks import Task
+from converter.folder.files import expanded
 from converter.folder.staging import sweep
 from converter.specs import Framework
 
 Said = Callable[["FleetProgress"], None]
+# Of those that wait, so many may go before one that is too large for the moment.
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,14 @@ class FleetProgress:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What bounds a run, and each task of it."""
+    """What bounds a run, and each task of it; ``ray`` is where a cluster is, None for this machine."""
 
-    workers: int
+    workers: int | None
     deadline: float
     memory: int
     failures: int | None
     again: bool
+    ray: str | None = None
 
 
 class Run:
@@ -84,6 +91,8 @@ class Run:
         self._history, self._bounds, self._progress, self._held = history, bounds, progress, held
         self._under_way = [] if under_way is None else under_way
         self._found: dict[str, FleetTask] = {}
+        self._needs: dict[str, Need] = {}
+        self._room = Room.of_this_machine(out) if bounds.ray is None else Room(out, None)
         self._began = time.perf_counter()
         self._failures = self._failed = self._nbytes = 0
 
@@ -91,7 +100,7 @@ class Run:
         """Carries out what there is to do, and notes it in the ledger where there is one."""
         unfinished: list[str] = []
         try:
-            with Pool(self._bounds.workers, self._bounds.deadline, self._bounds.memory) as pool:
+            with self._workers() as pool:
                 try:
                     stopped = self._go_over(pool, do, ledger)
                 finally:
@@ -105,7 +114,14 @@ class Run:
         tasks = in_order(list(self._found.values()))
         return Fleet(self._out, self._to, self._verify, tasks, seconds, stopped, do == "inspect")
 
-    def _go_over(self, pool: Pool, do: str, ledger: Ledger | None) -> str:
+    def _workers(self) -> Workers:
+        bounds = self._bounds
+        if bounds.ray is None:
+            return Pool(bounds.workers or 1, bounds.deadline, bounds.memory)
+        owner = "" if self._held is None else self._held.owner
+        return RayPool(bounds.ray, bounds.workers, bounds.deadline, bounds.memory, owner)
+
+    def _go_over(self, pool: Workers, do: str, ledger: Ledger | None) -> str:
         """Hands out one task after the other; gives why it did not come to the end, empty where it did."""
         waiting, stopped = deque(self._tasks), ""
         self._tell(None)
@@ -114,35 +130,69 @@ class Run:
                 raise TargetError(f"{self._out}: another run has taken the folder over; look at its ledger")
             stopped = stopped or (self._reason_to_stop() if waiting else "")
             while waiting and not stopped and not pool.is_full:
-                self._start(pool, waiting.popleft(), do)
+                task = self._next(waiting, pool, do)
+                if task is None:
+                    break
+                self._start(pool, task, do)
+            if waiting and not stopped and not pool.running:
+                stopped = self._full(waiting[0])
             if stopped:
                 waiting.clear()
-            ended = pool.wait()
+            ended = pool.wait() if pool.running else None
             self._under_way[:] = [task.name for task in pool.running]
             self._tell(None if ended is None else self._note(ended, ledger))
         return stopped
 
-    def _start(self, pool: Pool, task: Task, do: str) -> None:
+    def _next(self, waiting: deque[Task], pool: Workers, do: str) -> Task | None:
+        """Takes the first that fits beside what is running: of the next ones, or of all where nothing runs; or None."""
+        running = [self._needs[task.name] for task in pool.running]
+        for place in range(min(len(waiting), _LOOKED_AT) if running else len(waiting)):
+            task = waiting[place]
+            if self._room.fits(self._need(task, do), running):
+                del waiting[place]
+                return task
+        return None
+
+    def _need(self, task: Task, do: str) -> Need:
+        if task.name not in self._needs:
+            last = self._history.attempts.get(task.name)
+            is_done = do == "inspect" or (last is not None and last.state == "done" and last.key == task.key)
+            verify = self._verify if do == "convert" else "none"
+            self._needs[task.name] = need_of(task, verify, 0 if last is None else last.nbytes, is_done)
+        return self._needs[task.name]
+
+    def _full(self, task: Task) -> str:
+        need = self._needs[task.name].disk
+        return (
+            f"stopped, for the disk of {self._out.name} is full: {task.name} needs {need:,} bytes, and "
+            f"{self._room.disk:,} can be had; free some space and run this again for the rest"
+        )
+
+    def _start(self, pool: Workers, task: Task, do: str) -> None:
         last = self._history.attempts.get(task.name)
         known = None if last is None else {name: value for name, value in asdict(last).items() if name != "hashes"}
         if last is not None and last.key != task.key:  # another source had this name: its OUT may be replaced
             known = {"state": "", "identity": "", "commit": "", "verdict": "", "verify": "", "manifest": last.manifest}
         report = report_of(task.name)
+        out, source = self._out, task.source
+        if self._bounds.ray is not None:  # where it runs, the current folder is another
+            out, local = out.absolute(), Path(expanded(source))
+            source = str(local.absolute()) if task.hub is not True and local.exists() else source
         question = {
             "do": do,
-            "source": task.source,
+            "source": source,
             "hub": task.hub,
             "revision": task.revision,
             "options": dict(task.options),
-            "out": str(self._out / task.name),
+            "out": str(out / task.name),
             "to": self._to,
             "verify": self._verify,
-            "report": str(self._out / report),
+            "report": str(out / report),
             "report_name": report,
             "known": known,
             "again": self._bounds.again,
         }
-        pool.start(task, question)
+        pool.start(task, question, self._needs[task.name])
 
     def _note(self, ended: Ended, ledger: Ledger | None) -> FleetTask:
         """Takes down what a task came to: in the ledger first, for the run may end between the two."""

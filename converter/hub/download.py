@@ -30,6 +30,7 @@ from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, Access, HubId, is_id
 from converter.hub.obtained import Obtained
 from converter.hub.ranges import remote_file
+from converter.hub.waiting import patiently
 from converter.names.frameworks import CANONICAL
 from converter.names.layout_files import layout_file, layout_of_weights
 from converter.specs import Framework, Wanted
@@ -205,8 +206,9 @@ def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreac
             return held
         try:
             # By the revision, not its commit: so the cache learns what the revision stands for.
+            first, how = _first(wanted, names), _how(wanted.access)
             return Path(
-                api.hf_hub_download(wanted.id, _first(wanted, names), revision=wanted.revision, **_how(wanted.access))
+                patiently(str(wanted), lambda: api.hf_hub_download(wanted.id, first, revision=wanted.revision, **how))
             )
         except Exception as error:
             if _is_missing_file(error):
@@ -316,12 +318,15 @@ def _download(snapshot: Snapshot, names: tuple[str, ...]) -> None:
     with explained(str(snapshot.hub), snapshot.hub.revision):
         for attempt in range(_ATTEMPTS):
             try:
-                hub_api(access).snapshot_download(
-                    snapshot.hub.id,
-                    revision=snapshot.commit,
-                    allow_patterns=patterns,
-                    tqdm_class=_bars(),
-                    **_how(access),
+                patiently(
+                    str(snapshot.hub),
+                    lambda: hub_api(access).snapshot_download(
+                        snapshot.hub.id,
+                        revision=snapshot.commit,
+                        allow_patterns=patterns,
+                        tqdm_class=_bars(),
+                        **_how(access),
+                    ),
                 )
                 break
             except Exception as error:
@@ -358,7 +363,7 @@ def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, in
     with explained(str(wanted), wanted.revision):
         while True:
             try:
-                info = api.model_info(wanted.id, revision=revision, files_metadata=True)
+                info = patiently(str(wanted), lambda: api.model_info(wanted.id, revision=revision, files_metadata=True))
                 break
             except Exception as error:
                 if not _is_out_of_reach(error):

@@ -9,6 +9,7 @@ from typing import Any
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import HubError
 from converter.hub.explained import explained
+from converter.hub.waiting import patiently
 
 _SECONDS = 30
 
@@ -33,7 +34,7 @@ def remote_file(repository: str, commit: str, name: str, size: int, token: str |
 
     def fetch(start: int, nbytes: int) -> bytes:
         with explained(repository):
-            return _read_range(f"{repository}/{name}", url, start, nbytes, token)
+            return patiently(repository, lambda: _read_range(f"{repository}/{name}", url, start, nbytes, token))
 
     return RemoteFile(f"{repository}@{commit[:12]}/{name}", size, fetch)
 

@@ -1,0 +1,118 @@
+"""What a task takes of a disk, of memory and of the Hub, and whether that fits beside what is under way.
+
+It is counted before a task starts, so that no disk fills while tasks run. A conversion needs the size of the weights on the
+disk of OUTDIR, and 200 MB of memory. A comparison of outputs also needs memory for twice the weights and for the frameworks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.checkpoints.detect import LIKE_WEIGHTS
+from converter.fleets.tasks import Task
+from converter.folder.files import expanded
+from converter.system.processes import free_memory
+
+CONVERSION_BYTES = 200 * 10**6
+FRAMEWORKS_BYTES = 1_500 * 10**6
+# Of the Hub at a time: it counts requests, and answers 429 to more than so many in some minutes.
+MAX_HUB_TASKS = 8
+MAX_FILES_COUNTED = 10_000
+_RESERVED_BYTES, _RESERVED_PART = 10**9, 0.02
+_WEIGHTS = (*LIKE_WEIGHTS, ".safetensors")
+_WIDENING = {"float32": 2}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a task takes while it runs.
+
+    Attributes:
+        disk: bytes where OUT appears; 0 where nobody can tell before it has begun, or where nothing is left to do.
+        memory: bytes.
+        network: tasks of the Hub's.
+        cpus: processors.
+    """
+
+    disk: int = 0
+    memory: int = CONVERSION_BYTES
+    network: int = 0
+    cpus: int = 1
+
+
+def need_of(task: Task, verify: str, known_bytes: int, is_done: bool) -> Need:
+    """What a task will take.
+
+    Args:
+        task: of a list.
+        verify: what is verified.
+        known_bytes: of its weights, as an earlier attempt has it; 0 where there was none.
+        is_done: whether an earlier run says that it is done.
+    """
+    local = None if task.hub else Path(expanded(task.source))
+    on_hub = local is None or not (task.hub is False or local.exists())
+    nbytes = known_bytes if on_hub or local is None else weights_bytes(local)
+    outputs = verify == "outputs"
+    memory = 2 * nbytes + FRAMEWORKS_BYTES if outputs else 0
+    disk = 0 if is_done else nbytes * _WIDENING.get(task.options.get("dtype", ""), 1)
+    return Need(disk, CONVERSION_BYTES + memory, int(on_hub), 2 if outputs else 1)
+
+
+def weights_bytes(source: Path) -> int:
+    """Size of the weights of a checkpoint on this machine: of the largest set, where it has them for several frameworks."""
+    found: Counter[str] = Counter()
+    try:
+        if source.is_file():
+            return source.stat().st_size
+        with os.scandir(source) as entries:
+            for number, entry in enumerate(entries):
+                if number > MAX_FILES_COUNTED:
+                    break
+                if entry.name.endswith(_WEIGHTS) and entry.is_file():
+                    found[Path(entry.name).suffix] += entry.stat().st_size
+    except OSError:
+        return 0
+    return max(found.values(), default=0)
+
+
+class Room:
+    """What a folder's disk and this machine have for tasks."""
+
+    def __init__(self, folder: Path, memory: int | None) -> None:
+        """Takes where OUTs appear.
+
+        Args:
+            folder: OUTDIR, or where it will be.
+            memory: bytes of this machine; None where tasks run elsewhere, or where the system does not say.
+        """
+        self._folder = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+        self._memory = memory
+
+    @classmethod
+    def of_this_machine(cls, folder: Path) -> Room:
+        """For tasks that run here, in what memory is free now."""
+        return cls(folder, free_memory())
+
+    @property
+    def disk(self) -> int:
+        """Bytes that are free now and may be taken; some are left, so that the disk never is full."""
+        try:
+            held = shutil.disk_usage(self._folder)
+        except OSError:
+            return 2**63
+        return max(0, held.free - min(_RESERVED_BYTES, int(held.total * _RESERVED_PART)))
+
+    def fits(self, need: Need, running: Iterable[Need]) -> bool:
+        """Whether a task fits beside others, all of which may still have all of their bytes to write."""
+        beside = tuple(running)
+        if need.disk and need.disk + sum(one.disk for one in beside) > self.disk:
+            return False
+        if need.network and sum(one.network for one in beside) >= MAX_HUB_TASKS:
+            return False
+        memory = need.memory + sum(one.memory for one in beside)
+        return not beside or self._memory is None or memory <= self._memory

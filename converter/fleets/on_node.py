@@ -1,0 +1,74 @@
+"""What Ray runs on a node: one task, in a process that is kept for the next one.
+
+That process has a ``Pool`` of one, so that a deadline, a memory limit or a crash fails one checkpoint there, as it does here.
+Ray retries only the loss of its own process or node. Frameworks stay imported from one task to the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConverterError
+from converter.fleets.holding import holder_of
+from converter.fleets.pool import Pool
+from converter.folder.manifest import VERSION
+
+
+def carry_out_on_node(
+    question: Mapping[str, Any], deadline: float, memory: int, owner: str, version: str
+) -> dict[str, Any]:
+    """Carries out one task where Ray has put it.
+
+    Args:
+        question: as ``carrying_out.carry_out`` takes it; its paths are absolute.
+        deadline: seconds that it may take.
+        memory: bytes that its process may have for itself.
+        owner: of the lock of OUTDIR, which this node must see; empty of a dry run.
+        version: of this package, where the run was started.
+
+    Returns:
+        ``refused`` alone where this node cannot work for the run; else ``answer`` and ``reason`` as ``Ended`` has them,
+        ``seconds``, and ``process``, which tells workers apart.
+    """
+    if refused := _refusal(Path(str(question["out"])).parent, owner, version):
+        return {"refused": refused}
+    pool = _kept(deadline, memory)
+    try:
+        pool.start(str(question["out"]), question)
+        while (ended := pool.wait()) is None:
+            pass
+    except BaseException:  # the run was stopped, and has Ray cancel this
+        _kept.cache_clear()
+        pool.close()
+        raise
+    process = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
+    return {"answer": ended.answer, "reason": ended.reason, "seconds": ended.seconds, "process": process}
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(deadline: float, memory: int) -> Pool:
+    """The process of this worker of Ray's; it ends with it, for its standard input does."""
+    return Pool(1, deadline, memory)
+
+
+def _refusal(out: Path, owner: str, version: str) -> str:
+    if version != VERSION:
+        return (
+            f"a node of the Ray cluster has version {VERSION} of this package, the run {version}; install the same "
+            "on all nodes"
+        )
+    if not owner:
+        return ""
+    holder = None
+    with contextlib.suppress(ConverterError):
+        holder = holder_of(out)
+    if holder is not None and holder.owner == owner:
+        return ""
+    return (
+        f"{out}: a node of the Ray cluster does not see this folder; choose one on a file system that all nodes share"
+    )

@@ -1,0 +1,128 @@
+"""Three raylets on one machine, one of which is killed midway, and the driver killed and started again (`make torture`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter import fleet_status, inspect
+from converter.fleets.ledger import NAME as LEDGER
+from tests.fleets.test_fleet import corrupt, lines
+from tests.fleets.test_ray import ENVIRONMENT
+from tests.tiny import FIXTURE
+
+pytestmark = pytest.mark.torture
+ray = pytest.importorskip("ray")
+STORE = 100 * 2**20
+MANY = 120
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without processors, and three nodes."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
+        monkeypatch.setenv(name, value)
+    config = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": config}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    made.workers = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(3)]
+    yield made
+    made.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(holds: Callable[[], bool], driver: subprocess.Popen[bytes] | None = None) -> None:
+    end = time.monotonic() + 180
+    while not holds():
+        assert time.monotonic() < end
+        assert driver is None or driver.poll() is None, driver.returncode
+        time.sleep(0.01)
+
+
+def noted(out: Path) -> int:
+    return (out / LEDGER).read_bytes().count(b'"kind": "attempt"') if (out / LEDGER).exists() else 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) -> None:
+    """Whatever is killed: a node and then the driver, in the first run; a worker of Ray's in the second."""
+    for number in range(MANY):
+        shutil.copytree(FIXTURE, tmp_path / "models" / f"m{number:03}")
+    corrupt(tmp_path / "models" / "m007")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "converter", "fleet", str(tmp_path / "models"), str(out), "--ray", cluster.address]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+        until(lambda: noted(out) >= 10, first)
+        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+        until(lambda: noted(out) >= 50, first)
+        metrics = exported(cluster)
+        first.kill()
+    assert noted(out) < MANY
+    for path in out.glob("m*"):
+        assert inspect(path).problem is None
+    inodes = {path: path.stat().st_ino for path in out.glob("m*/conversion.json")}
+    before = noted(out)
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as second:
+        until(lambda: noted(out) >= before + 10, second)
+        kill_a_worker()
+        answer, _ = second.communicate()
+    found = json.loads(answer)
+    assert found["counts"] == {"failed": 1, "done": MANY - 1}
+    assert fleet_status(out).counts == found["counts"]
+    assert {path: path.stat().st_ino for path in inodes} == inodes
+    assert set(Counter(line["name"] for line in lines(out) if line["kind"] == "attempt").values()) == {1}
+    assert not list(out.glob(".*"))
+    assert re.search(r'ray_fleet_checkpoints_total\{[^}]*state="done"[^}]*\} [1-9]', metrics)
+    assert plasma(cluster) == 0
+
+
+def kill_a_worker() -> None:
+    """One that Ray runs a task in."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if path.read_bytes().startswith(b"ray::convert"):
+            os.kill(int(path.parent.name), signal.SIGKILL)
+            return
+
+
+def exported(cluster: Any) -> str:
+    """What Prometheus would be told, within some seconds."""
+    ray.init(address=cluster.address, log_to_driver=False)
+    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+    address = ray.util.get_node_ip_address()
+    ray.shutdown()
+    said = ""
+    end = time.monotonic() + 30
+    while "ray_fleet_checkpoints_total" not in said and time.monotonic() < end:
+        said = ""
+        for port in ports:
+            with urllib.request.urlopen(f"http://{address}:{port}/metrics", timeout=5) as answer:
+                said += answer.read().decode()
+        time.sleep(0.5)
+    return said
+
+
+def plasma(cluster: Any) -> int:
+    """How many objects the stores of the cluster hold."""
+    ray.init(address=cluster.address, log_to_driver=False)
+    from ray._private.internal_api import memory_summary
+
+    said = memory_summary(stats_only=True)
+    ray.shutdown()
+    return int(re.search(r"Plasma memory usage \d+ MiB, (\d+) objects", said)[1])  # type: ignore[index]
