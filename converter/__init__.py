@@ -176,7 +176,7 @@ class _Moved:
         return spec_from_loader(fullname, loader)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module itself, which is there once, whatever it is called."""
+        """The module itself, which exists once, under any of its names."""
         new = _MOVED[spec.name]
         warnings.warn(
             f"{spec.name} is called {new} now; the old name goes with the next version", DeprecationWarning, 2

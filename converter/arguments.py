@@ -40,7 +40,7 @@ _FITS: Mapping[Any, Callable[[Any], bool]] = {
 
 
 def checked(*, but: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator that holds what a function is given to its annotations.
+    """A decorator that checks a function's arguments against its annotations.
 
     Args:
         but: parameters that the function looks at itself.
@@ -56,7 +56,7 @@ def checked(*, but: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable
                 expected.update(hints_of(function, but))
             try:
                 given = shape.bind(*args, **kwargs).arguments
-            except TypeError:  # as Python says it: a name that there is not, or one too many
+            except TypeError:  # as Python words it: an unknown name, or one too many
                 return function(*args, **kwargs)
             for name, value in given.items():
                 if name in expected:
@@ -69,7 +69,7 @@ def checked(*, but: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable
 
 
 def hints_of(function: Callable[..., Any], but: Collection[str] = ()) -> dict[str, Any]:
-    """The types of a function's parameters, but for those that take anything at all."""
+    """The types of a function's parameters, except those that take anything."""
     parameters = signature(function).parameters.values()
     several = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     asked = [one for one in parameters if one.kind not in several and one.name not in but and one.name != "cls"]

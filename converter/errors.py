@@ -58,7 +58,7 @@ class CorruptCheckpoint(SourceError):
 
 
 class WrongFramework(SourceError):
-    """The checkpoint is of the framework that was asked for as the target."""
+    """The checkpoint already belongs to the requested target framework."""
 
 
 class ConfigError(ConverterError):
@@ -86,7 +86,7 @@ class ArgumentError(ConverterError, ValueError):
 
 
 class TargetError(ConverterError):
-    """The output cannot be written where it was asked for."""
+    """The output cannot be written to the requested place."""
 
 
 class CheckError(ConverterError):
@@ -94,7 +94,7 @@ class CheckError(ConverterError):
 
 
 class ModelError(ConverterError, ValueError):
-    """A model was asked for something it cannot do."""
+    """A model cannot do what was requested."""
 
 
 class ExportError(ConverterError):
@@ -110,7 +110,7 @@ class OptionError(ParityError):
 
 
 class NoReference(ParityError):
-    """There is nothing to compare a checkpoint with: the reference is gone, or is none."""
+    """There is nothing to compare a checkpoint with: the reference is gone or invalid."""
 
 
 class WorkerError(ParityError):
@@ -137,7 +137,7 @@ def reading(where: Path | str) -> Iterator[None]:
     """Turns what the system says of a file that cannot be looked at or read into an error with the next step.
 
     Args:
-        where: what is read, for an error that names no file.
+        where: what is being read, for an error that names no file.
 
     Raises:
         SourceError: the system refused.
@@ -192,7 +192,7 @@ def listed(items: Collection[str], limit: int = 10) -> str:
         limit: how many to show at most.
 
     Returns:
-        ``"a, b, c"`` or ``"a, b and 12 more"``; ``"none"`` when there are none.
+        ``"a, b, c"`` or ``"a, b and 12 more"``; ``"none"`` for an empty list.
     """
     names = [printable(item) for item in items]
     if not names:
@@ -220,7 +220,7 @@ def quoted(path: object) -> str:
     """A path or name as a shell takes it, so that a command in a message can be pasted.
 
     Args:
-        path: may hold spaces, quotes, what is not printable, and bytes that are no text.
+        path: may hold spaces, quotes, unprintable characters, and bytes that are not text.
 
     Returns:
         One word of a POSIX shell; in bash's ``$'...'`` where there is no other way to write it.

@@ -80,7 +80,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a container holds, read from its headers alone.
+    """What a container holds, from its headers only.
 
     Attributes:
         framework: whose names and layouts it uses.
@@ -89,7 +89,7 @@ class Checkpoint:
         files: every weights file that it consists of.
         metadata: the container's own metadata.
         close: closes what reading kept open.
-        beside: what else the file holds that could be taken for weights, and why it was not.
+        beside: other content of the file that could pass for weights, and why it is not.
         check: compares the tensors with the sums that the container keeps of them, where it keeps any.
     """
 
@@ -104,7 +104,7 @@ class Checkpoint:
 
 
 def is_file_name(value: object) -> bool:
-    """Whether a value from a file names a file beside that one: no path, and a name that a file system can have."""
+    """Whether a value from a file names a file beside that one: not a path, and a name that a file system can have."""
     if not isinstance(value, str) or value in ("", ".", "..") or set(value) & {"/", "\\", "\0"}:
         return False
     if not is_plain(value):

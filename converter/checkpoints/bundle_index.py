@@ -1,4 +1,4 @@
-"""The index of TensorFlow's checkpoints: which tensor lies where in which data file, of what dtype, shape and CRC-32C.
+"""The index of TensorFlow's checkpoints: the place, dtype, shape and CRC-32C of each tensor in the data files.
 
 A sorted table: the empty key has the header, every other one a tensor. Tensors are plain bytes, so they have extents.
 Source: tensorflow/core/protobuf/tensor_bundle.proto, tensorflow/core/util/tensor_bundle.
@@ -82,7 +82,7 @@ def read_index(path: Path) -> tuple[dict[str, Entry], tuple[Path, ...]]:
         Every tensor by its key, and the data files.
 
     Raises:
-        UnsoundMessage: it is not sound; the text says how.
+        UnsoundMessage: it is invalid; the text says how.
         CorruptCheckpoint: a data file is not there, or elsewhere.
         UnsupportedContainer: it was written on a big-endian machine.
     """
@@ -101,7 +101,7 @@ def read_text(entry: Entry) -> bytes:
     """A single text: it lies behind its length and the sum of that.
 
     Raises:
-        UnsoundMessage: it is no text, too long, or has another sum.
+        UnsoundMessage: it is not text, too long, or has another sum.
     """
     if entry.dtype != "text" or entry.shape or entry.extent.nbytes > MAX_TEXT_BYTES:
         raise UnsoundMessage(f"has an object graph of {entry.extent.nbytes:,} bytes, and {len(entry.shape)} axes")

@@ -19,7 +19,7 @@ MAX_STATE_BYTES = 2**20
 
 
 def index_in(folder: Path) -> Path | None:
-    """The index of the checkpoint in a folder; None where there is none.
+    """The index of the checkpoint in a folder, or None.
 
     Raises:
         SourceError: there are several, and nothing says which is the last.

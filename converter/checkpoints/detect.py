@@ -1,4 +1,4 @@
-"""Decides what a person gave: which files of a folder are its weights, and of what kind each is, by its first bytes."""
+"""Decides what a person gave: which files of a folder are its weights, and what kind each is, by its first bytes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def model_folder(source: Path) -> Path:
             back.
 
     Raises:
-        ConfigError: modules.json is not sound, or leads out of the folder.
+        ConfigError: modules.json is invalid, or leads out of the folder.
         CorruptCheckpoint: a link leads out of it.
         SourceError: no module has a config.json.
     """
@@ -110,7 +110,7 @@ def model_folder(source: Path) -> Path:
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads the header of one weights file, whatever its kind.
+    """Reads the header of one weights file of any kind.
 
     Raises:
         UnsupportedContainer: of a kind that is not read here; the message names it.
@@ -150,7 +150,7 @@ def read_header(path: Path) -> Checkpoint:
 
 
 def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint] | None:
-    """What reads a file, by its first bytes; imported only then, for h5py alone takes 20 ms."""
+    """The reader of a file, by its first bytes; imported only then, because h5py by itself takes 20 ms."""
     if head.startswith(b"\x89HDF\r\n\x1a\n") or path.suffix in (".h5", ".hdf5"):
         from converter.checkpoints import hdf5
 
@@ -262,7 +262,7 @@ def _by_another_name(folder: Path, listing: Sequence[Path], framework: Wanted) -
 
 
 def other_framework(names: Collection[str], wanted: Wanted) -> Framework | None:
-    """Whose weights there are by names of files, if they are not those that were wanted; None if there are none."""
+    """The framework of the weights that file names suggest, if not the wanted one; None if there are no weights."""
     others = (key for key in among(None) if key not in among(wanted))
     return next((key for key in others if set(WEIGHTS[key]).intersection(names)), None)
 

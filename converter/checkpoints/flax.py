@@ -39,7 +39,7 @@ _NO_TENSOR = "no tensor, but {}"
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """A leaf that is no tensor, in words."""
+    """A description of a leaf that is not a tensor."""
 
     what: str
 

@@ -109,7 +109,7 @@ def read_here(path: Path) -> Checkpoint:
 
 
 def try_here(path: Path) -> None:
-    """Reads as ``read_here`` does and lets go of the file: what a child is tried with."""
+    """Reads as ``read_here`` does and closes the file: what a child process tries."""
     read_here(path).close()
 
 
@@ -172,7 +172,7 @@ def _write_shard(path: Path, tensors: list[tuple[str, str, Shape]]) -> dict[str,
 
 
 def strip_scope(name: str) -> str:
-    """Takes the root scope, whatever it is called, and ``:0`` from a variable's name."""
+    """Removes the root scope, under any name, and ``:0`` from a variable's name."""
     return name.partition("/")[2].removesuffix(":0")
 
 
@@ -333,7 +333,7 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
     stored = opened.get_storage_size()
     if layout != h5py.h5d.CHUNKED and stored not in (0, math.prod(shape) * kind.get_size()):
         raise _corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
-    # Not by read_as: h5py calls a stored bfloat16 float32, which is what it reads it as.
+    # Not by read_as: h5py reports a stored bfloat16 as float32, and reads it as that.
     as_stored = kind.equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
     contiguous = layout == h5py.h5d.CONTIGUOUS and as_stored
     offset = opened.get_offset() if contiguous and nbytes else 0

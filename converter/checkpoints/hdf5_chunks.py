@@ -24,7 +24,7 @@ _CHECKSUM_BYTES = 4
 
 
 class UnsoundChunks(ValueError):
-    """Chunks that HDF5 must not be asked for; without the dataset's name."""
+    """Chunks that HDF5 must not read; without the dataset's name."""
 
 
 def check_filters(codes: list[int]) -> None:
@@ -34,7 +34,7 @@ def check_filters(codes: list[int]) -> None:
         codes: HDF5's numbers of the filters, in order.
 
     Raises:
-        UnsoundChunks: a filter that needs a plugin, or filters in an order in which nobody has them.
+        UnsoundChunks: a filter that needs a plugin, or filters in an unknown order.
     """
     if unknown := [code for code in codes if code not in _ORDER]:
         raise UnsoundChunks(f"is compressed by filter {min(unknown)}, which needs a plugin")

@@ -59,7 +59,7 @@ _OPEN_CLIP = (
 
 
 def is_state(name: str) -> bool:
-    """Whether a file is what a trainer keeps beside the weights, by its name."""
+    """Whether a file's name is that of a trainer's file beside the weights."""
     return _STATES.fullmatch(name) is not None
 
 

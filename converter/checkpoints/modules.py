@@ -29,7 +29,7 @@ def first_model(path: Path, has_config: Callable[[str], bool], where: str | None
         where: what messages call it; its path by default.
 
     Raises:
-        ConfigError: the file is not sound, or a module lies anywhere but in a folder beside it.
+        ConfigError: the file is invalid, or a module is not in a folder beside it.
         SourceError: no module has a config.json.
     """
     where = where or str(path)

@@ -58,7 +58,7 @@ class Reader:
         """Reads the head of the next object.
 
         Raises:
-            Malformed: there is none.
+            Malformed: no value follows.
         """
         (first,) = self.take(1)
         if first < 0x80 or first >= 0xE0:
@@ -107,7 +107,7 @@ class Reader:
         return begin
 
     def within(self, nbytes: int) -> Reader:
-        """A reader of the next bytes alone; go on with this one once that one is done."""
+        """A reader of only the next bytes; continue with this one when that one is done."""
         self._check(nbytes)
         return Reader(self._file, self.position, self.position + nbytes)
 

@@ -41,7 +41,7 @@ class Machine:
     """Reads one pickle: a stack, the stacks below the open marks, and the memo.
 
     Args:
-        text: the pickle, of at most ``MAX_PICKLE_BYTES``, which whoever reads it from a file sees to.
+        text: the pickle, of at most ``MAX_PICKLE_BYTES``; the reader of the file enforces that.
         names: what stands for the names that it may use; only a ``Function`` can be called.
         persistent: builds what a persistent id means.
     """

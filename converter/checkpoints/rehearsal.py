@@ -1,7 +1,8 @@
 """Tries in a process of its own what a C library may not survive, with little time and memory to do it in.
 
-HDF5 1.14 trusts its metadata: a damaged file can make it loop for ever, crash, or allocate all there is. So a file is
-read by a child first, forked where that is sound, else started afresh. What ends the child would have ended this process.
+HDF5 1.14 trusts its metadata: a damaged file can make it loop forever, crash, or allocate all memory. So a child
+process reads a file first: forked if that is safe, else newly started. What ends the child would have ended this
+process.
 """
 
 from __future__ import annotations
@@ -112,8 +113,8 @@ def _run(path: Path, read: Read, outlet: int, mapped: int | None) -> None:
 
 
 def _started(path: Path, read: Read) -> tuple[str | None, str] | None:
-    """As ``_forked``, of a child that imports the reader anew; None where it does not get as far as that."""
-    import subprocess  # 2 ms, for systems without fork alone
+    """As ``_forked``, with a child that imports the reader again; None if it does not get that far."""
+    import subprocess  # 2 ms, only for systems without fork
 
     command = [sys.executable, "-c", _PROGRAM, read.__module__, read.__qualname__, str(path), str(MAX_SECONDS)]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
@@ -153,7 +154,7 @@ def answer_afresh(module: str, name: str, path: str, seconds: str) -> None:
 
 
 def _answer(path: Path, read: Read, outlet: int, seconds: int, mapped: int | None) -> None:
-    """Reads, with little time and memory, and says what comes of it."""
+    """Reads, with little time and memory, and reports the result."""
     try:
         limit_time(seconds)
         if not limit_memory(MAX_BYTES, mapped):

@@ -67,7 +67,7 @@ class RemoteFile(PosixPath):
         return io.BufferedReader(_Content(self), BLOCK_BYTES)
 
     def block(self, number: int) -> bytes:
-        """One block, fetched when it is first asked for.
+        """One block, fetched at its first use.
 
         Raises:
             SourceError: more would be fetched than any header needs.

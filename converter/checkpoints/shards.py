@@ -43,10 +43,10 @@ def read_index(
     Args:
         path: for example ``model.safetensors.index.json``.
         read_shard: reads the header of one file, and refuses what leads out of the folder.
-        find: gives the file of a name, None where there is none; by default it lies beside the index.
+        find: gives the file for a name, or None; by default it lies beside the index.
 
     Raises:
-        CorruptCheckpoint: the index is not sound, or index and shards contradict each other.
+        CorruptCheckpoint: the index is invalid, or index and shards contradict each other.
     """
     weight_map = read_map(path)
     by_file: dict[str, set[str]] = {}
@@ -135,7 +135,7 @@ def read_map(path: Path) -> Mapping[str, str]:
     """Reads and checks which file of the index's folder holds which tensor.
 
     Raises:
-        CorruptCheckpoint: the index is not sound, or names anything but plain files.
+        CorruptCheckpoint: the index is invalid, or names anything but plain files.
     """
     try:
         index = read_json(path, MAX_INDEX_BYTES)
@@ -161,7 +161,7 @@ def _beside(path: Path) -> Callable[[str], Path | None]:
 
 
 def _join(path: Path, file: str, names: set[str], shard: Checkpoint, tensors: dict[str, StoredTensor]) -> None:
-    """Adds a shard's tensors; they must be those that the index says it holds, and nobody else's."""
+    """Adds a shard's tensors; they must be exactly those that the index lists for it."""
     listed_names = {_plain(name, shard) for name in names}
     missing, foreign = (
         sorted(listed_names - set(shard.tensors)),

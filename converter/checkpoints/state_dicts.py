@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.errors import UnsupportedContainer, listed, printable
 
-# What training scripts call the model's weights, those first that mean them alone.
+# Names of the model's weights in training scripts, the unambiguous ones first.
 _USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
 MAX_DEPTH = 3
 
@@ -28,7 +28,7 @@ def find_state_dict(
         as well, with the reason.
 
     Raises:
-        UnsupportedContainer: there is none, there are several and none has a usual name, or it holds more than tensors.
+        UnsupportedContainer: there is none, there are several without a usual name, or it holds more than tensors.
     """
     beside: dict[str, str] = {}
     for _ in range(MAX_DEPTH):
@@ -56,7 +56,7 @@ def find_state_dict(
 
 
 def _key(path: Path, value: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> Any:
-    """Under which key the weights are; None where the dict itself is what there is."""
+    """The key of the weights; None if they are the dict itself."""
     holding = [name for name, held in value.items() if _tensors(held, is_tensor)]
     wrapped = [name for name in _USUAL[:2] if isinstance(value.get(name), dict)]
     usual = [name for name in _USUAL if name in holding]

@@ -18,7 +18,7 @@ from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import MAX_NAME_CHARACTERS, Checkpoint
 from converter.tensors.casts import DTYPES, FLOATS
 
-# What Keras calls the state of a layer that draws, dropout say.
+# Keras' name for the state of a layer with randomness, such as dropout.
 _SEEDS = "seed_generator_state"
 
 
@@ -30,7 +30,7 @@ def read_header(path: Path) -> Checkpoint:
 
     Raises:
         UnsupportedContainer: variables are cut in slices, there are two models, or it is big-endian.
-        CorruptCheckpoint: the index is not sound, or says of the data files what they are not.
+        CorruptCheckpoint: the index is invalid, or contradicts the data files.
     """
     beside: dict[str, str] = {}
     try:

@@ -1,6 +1,6 @@
 """PyTorch pickles from before torch 1.6, which are no zip archives: read by torch itself, restricted to tensors.
 
-Storages follow the pickle in an order that only a second pickle tells, and old files vary; so this is torch's matter.
+Only a second pickle gives the order in which storages follow the pickle, and old files vary. So torch reads them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import Checkpoint
 from converter.tensors.casts import DTYPES
 
-# A pickled number, 0x1950a86a20f9469cfc6c, with which torch began its files; by LONG1, whatever the protocol.
+# A pickled number, 0x1950a86a20f9469cfc6c, with which torch began its files; by LONG1 in every protocol.
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Before, weights_only could be led to run code by a file that is a tar archive too (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
@@ -43,7 +43,7 @@ def read_header(path: Path) -> Checkpoint:
             f"{path}: torch found damage or more than tensors in it, and ran none of it: "
             f"{printable(met, 300).rstrip('.')}. Load the model in its own environment and write it with save_pretrained"
         ) from None
-    except Exception as error:  # torch raises whatever its parts meet
+    except Exception as error:  # torch passes on whatever its parts raise
         raise CorruptCheckpoint(
             f"{path}: torch cannot read it: {printable(f'{type(error).__name__}: {error}')}; download or save it again"
         ) from None

@@ -68,7 +68,7 @@ def read_pickle(path: Path, text: bytes) -> Any:
 
     Raises:
         UnsupportedContainer: it asks for something that tensors do not need; nothing was run.
-        CorruptCheckpoint: it is not sound.
+        CorruptCheckpoint: it is invalid.
     """
     machine = Machine(text, _NAMES, _storage)
     try:
@@ -85,7 +85,7 @@ def read_pickle(path: Path, text: bytes) -> Any:
 
 
 def write_pickle(tensors: Iterable[tuple[str, str, Shape]]) -> bytes:
-    """Writes an OrderedDict of contiguous tensors, number n of which has the storage ``data/<n>`` of its own.
+    """Writes an OrderedDict of contiguous tensors; tensor number n has its own storage ``data/<n>``.
 
     Args:
         tensors: name, dtype and shape of each.

@@ -1,7 +1,7 @@
 """The ``pytorch_model.bin`` container of torch 1.6 and later, without torch: a zip archive with a pickle in it.
 
-All entries lie in one folder: ``data.pkl`` describes the tensors, ``data/<key>`` are the storages, ``byteorder`` and
-``version`` say what they say. Nothing is compressed, so a contiguous tensor is a run of bytes of the file.
+All entries lie in one folder. ``data.pkl`` describes the tensors, and ``data/<key>`` are the storages; there are also
+``byteorder`` and ``version``. Nothing is compressed, so a contiguous tensor is a run of bytes of the file.
 Source: torch/serialization.py (_save, _load), caffe2/serialize/inline_container.cc.
 """
 
@@ -33,7 +33,7 @@ def read_header(path: Path) -> Checkpoint:
 
     Raises:
         UnsupportedContainer: big-endian, TorchScript, another zip archive, or a pickle of more than tensors.
-        CorruptCheckpoint: the archive, the pickle or a tensor's place is not sound.
+        CorruptCheckpoint: the archive, the pickle or a tensor's place is invalid.
     """
     entries = _entries(path)
     tensors = {}

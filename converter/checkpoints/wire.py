@@ -12,7 +12,7 @@ _VARINT_BYTES = 10  # for 64 bits, 7 in each
 
 
 class UnsoundMessage(ValueError):
-    """Bytes that are no message; the text says what they do, to follow the name of what holds them."""
+    """Bytes that are not a message; the text continues after the name of what holds them."""
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -57,7 +57,7 @@ def seal(path: Path, threads: int) -> None:
 def read_back(path: Path) -> Checkpoint:
     """Reads the header of a file, or of the index of files, that this process has just written.
 
-    HDF5 is not tried in a child first, which takes as long again: nobody else writes to a staging folder.
+    No child process tries HDF5 first, which would double the time: no other process writes to a staging folder.
     """
     if shards.is_index(path.name):
         return shards.read_index(path, lambda shard: read_back(shard))

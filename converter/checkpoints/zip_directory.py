@@ -19,7 +19,7 @@ from typing import BinaryIO
 from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.system.bytes_at import read_at, write_at
 
-# Far more than the 20,000 tensors of the largest checkpoints seen; 100,000 entries with names of 200 characters.
+# Far more than the 20,000 tensors of the largest known checkpoints; 100,000 entries with names of 200 characters.
 MAX_ENTRIES = 100_000
 MAX_DIRECTORY_BYTES = 32 * 2**20
 

@@ -135,7 +135,7 @@ def to(target: Framework, source: str, out: str, no_check: bool, **options: Any)
 def combine(vision: str, text: str, out: str, target: Framework, **options: Any) -> None:
     """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained.
 
-    Where VISION and TEXT are the same model, a full CLIP say, its trained projections and scale are kept.
+    If VISION and TEXT are the same model, such as a full CLIP, its trained projections and scale are kept.
     """
     from converter.conversion.combining import combine as join
 

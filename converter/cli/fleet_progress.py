@@ -22,7 +22,7 @@ _SECONDS_BETWEEN = 0.25
 
 @contextmanager
 def fleet_table() -> Iterator[Callable[[FleetProgress], None] | None]:
-    """What to call with how far a fleet is; None where nobody is to see it."""
+    """The callback for a fleet's progress; None if nobody would see it."""
     if is_quiet() or wants_json():
         yield None
     elif not sys.stderr.isatty():

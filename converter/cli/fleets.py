@@ -78,7 +78,7 @@ def fleet(sources: str, out: str, **options: Any) -> None:
 
 
 def fleet_lines(found: Fleet, sources: str = "") -> Iterator[str]:
-    """What became of a fleet: how many of each state, then those that need somebody; of which list, where it can be named."""
+    """The result of a fleet: how many are in each state, then those that need attention; with the list, if it has a name."""
     counts = ", ".join(f"{count:,} {state}" for state, count in found.counts.items())
     yield f"{len(found.tasks):,} checkpoints to {found.to}: {counts}"
     if found.stopped:

@@ -18,7 +18,7 @@ _MULTIPLYING = "OPENBLAS_NUM_THREADS"
 
 
 class Command(click.Command):
-    """Imports NumPy without the threads that it would multiply matrices with, of which there are none here.
+    """Imports NumPy without its threads for matrix products, which are not needed here.
 
     Attributes:
         refused: exit status where an error of the library, or too little memory, ends it.
@@ -74,7 +74,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except ConverterError as error:
-            if isinstance(ctx.obj, Stop) and ctx.obj.status is not None:  # what the signal was taken for on its way
+            if isinstance(ctx.obj, Stop) and ctx.obj.status is not None:  # what the signal turned into on its way
                 raise SystemExit(ctx.obj.status) from None
             status = WRONG_USAGE if isinstance(error, OptionError) else self._refused(ctx)
             print_refusal(type(error).__name__, str(error), error.next_step, status, as_json=wants_json())

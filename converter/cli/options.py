@@ -45,7 +45,7 @@ def _all_of(*decorators: _Decorator) -> _Decorator:
 
 
 def _check_size(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """A size that is none is wrong usage, and known before a model is downloaded."""
+    """An invalid size is wrong usage, and is reported before a model is downloaded."""
     if value is not None:
         from converter.checkpoints.shards import parse_size
 
@@ -56,7 +56,7 @@ def _check_size(_: click.Context, __: click.Parameter, value: str | None) -> str
     return value
 
 
-# Source, target and what both directions of a conversion can be told.
+# Source, target and the options that both directions share.
 conversion_options = _all_of(
     click.argument("source", metavar="SRC", type=click.Path(readable=False)),
     click.argument("out", metavar="OUT", type=click.Path(readable=False)),

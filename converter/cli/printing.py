@@ -28,7 +28,7 @@ class _Result(Protocol):
 
 
 def show(result: _Result, lines: Iterable[str], colour: str = "green", **more: Any) -> None:
-    """Prints a result, unless only errors are asked for.
+    """Prints a result, except with ``--quiet``.
 
     Args:
         result: what a function of the library returned.
@@ -142,7 +142,7 @@ def recording_lines(out: str, recording: Recording) -> Iterator[str]:
 
 
 def _past(verb: str, would: str) -> str:
-    """A verb as it stands of what was done, or would be."""
+    """A verb in the past for what was done, or with "would" for a dry run."""
     return f"{would}{verb}" if would else {"open": "opened", "commit": "committed"}.get(verb, f"{verb}d")
 
 

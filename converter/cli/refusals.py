@@ -19,7 +19,7 @@ def print_refusal(kind: str, message: str, following: str, status: int, *, as_js
     Args:
         kind: name of the error's class.
         message: what happened, with the next step.
-        following: the next step alone; empty where there is none.
+        following: the next step, or empty.
         status: exit status of the program.
         as_json: print the object of docs/error.schema.json, too.
         shown: print the line on stderr; False where that was done in other words.
@@ -29,5 +29,5 @@ def print_refusal(kind: str, message: str, following: str, status: int, *, as_js
         click.echo(f"{label} {printable(message, LONG_LINE)}", err=True, color=True)
     if as_json:
         error = {"kind": kind, "message": message, "next": following, "exit_status": status}
-        with contextlib.suppress(OSError):  # a full disk, say: that is what the line on stderr is about
+        with contextlib.suppress(OSError):  # such as a full disk: the line on stderr reports that
             click.echo(json.dumps({"format": JSON_FORMAT, "error": error}, indent=2))

@@ -23,7 +23,7 @@ _STATUSES = {"passed": EQUAL, "failed": DIFFERENT, "not checked": NOT_CHECKED}
 
 
 class Verifying(Command):
-    """A verdict of its own is what 1 says, so that what ends it without one is another status."""
+    """Exit status 1 means a verdict, so an end without one needs another status."""
 
     refused = NOT_CHECKED
 
@@ -109,14 +109,14 @@ def _is_export(out: str) -> bool:
 
     try:
         return Path(expanded(out), EXPORTED).is_file()
-    except (OSError, ConverterError):  # whoever reads it next says what is wrong
+    except (OSError, ConverterError):  # the next reader reports what is wrong
         return False
 
 
 def _verify_export(
     out: str, reference: str | None, weights_only: bool, reports: tuple[Path, ...], options: dict[str, Any]
 ) -> NoReturn:
-    """The same of what `convert export` made, by its export.json and the golden file beside it."""
+    """The same for an export, with its export.json and golden file."""
     from converter.errors import OptionError
     from converter.exporting.reports import verification_lines
     from converter.exporting.verifying import verify_export

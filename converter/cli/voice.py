@@ -65,7 +65,7 @@ def is_verbose() -> bool:
 
 
 def mark_answered() -> None:
-    """Notes that JSON was printed: there is one object on stdout, whatever fails afterwards."""
+    """Notes that JSON was printed: stdout gets one object, even if something fails afterwards."""
     context = click.get_current_context(silent=True)
     if context is not None:
         context.meta[_KEY + _ANSWERED] = True

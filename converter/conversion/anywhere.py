@@ -1,4 +1,4 @@
-"""``convert``: from whatever a source is to any framework, its own included."""
+"""``convert``: from any source to any framework, its own included."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _whole(held: Mapping[Side, Obtained], projection_dim: int | None) -> TensorR
         return None
     try:
         whole = open_tensors(held["vision"].path, KERAS)
-    except ConfigError:  # a model of which there are rules for the towers alone
+    except ConfigError:  # a model with rules for its towers only
         return None
     if projection_dim is not None and projection_dim != whole.config.get("projection_dim", 512):
         with whole:  # and closed

@@ -192,7 +192,7 @@ def run_conversion(
         check: compare the output with the source bit for bit.
         dry_run: plan only.
         progress: called with the stage, bytes done and total bytes.
-        warn: say what has to be known of the output; whoever reads it in the same breath knows.
+        warn: whether to log what one must know about the output; a caller that reads it at once already knows.
         sums: kinds of sums to record of every file, if ``check``.
     """
     if config is not None and not isinstance(config, Mapping):
@@ -330,7 +330,7 @@ def write_tensors(
 
     Raises:
         TargetError: ``target`` has no such container, or ``out`` cannot be written.
-        CorruptCheckpoint: a file of ``before`` changed meanwhile.
+        CorruptCheckpoint: a file of ``before`` changed during the run.
     """
     started = time.perf_counter()
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())

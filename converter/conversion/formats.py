@@ -11,10 +11,10 @@ from converter.specs import Framework
 
 
 def choose(what: str, value: object, choices: Collection[str]) -> None:
-    """Refuses a word that is none of those that there are, as Python hands on any.
+    """Refuses a word that does not exist; Python passes on any.
 
     Raises:
-        TargetError: it is none; the message names them.
+        TargetError: it does not exist; the message lists those that do.
     """
     if not isinstance(value, str) or value not in choices:
         raise TargetError(
@@ -24,7 +24,7 @@ def choose(what: str, value: object, choices: Collection[str]) -> None:
 
 
 def default_format(framework: Framework) -> str:
-    """The container that a framework's checkpoints are written in when nobody says.
+    """The default container for a framework's checkpoints.
 
     Raises:
         TargetError: there is no such framework.
@@ -40,7 +40,7 @@ def weights_file(framework: Framework, format: str, layout: str = OWN) -> str:
         TargetError: the framework has no such container.
     """
     choose("target", framework, FORMATS)
-    if str(format) not in FORMATS[framework]:  # Python hands on what is no word, too
+    if str(format) not in FORMATS[framework]:  # Python may pass on anything
         raise TargetError(
             f"format {printable(str(format), 60)} is not one of {framework_name(framework)}'s; choose "
             f"{' or '.join(FORMATS[framework])}"

@@ -1,4 +1,4 @@
-"""Says what a checkpoint is, from its headers alone, and what a conversion of it would drop."""
+"""Says what a checkpoint is, from its headers only, and what a conversion of it would drop."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PROCESSOR = OF_IMAGES[0]
 
 
 def check_layout(layout: str, target: Framework, config: TwoTowerConfig, options: Mapping[str, Any]) -> None:
-    """Refuses a layout that is none, or that cannot hold what is asked for.
+    """Refuses a layout that does not exist, or that cannot hold the request.
 
     Raises:
         TargetError: it cannot.

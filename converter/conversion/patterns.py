@@ -20,7 +20,7 @@ def way_of_missing(missing: Collection[str], surplus: Collection[str], expected:
 
     Args:
         missing: names of the model that the checkpoint lacks, as its framework spells them.
-        surplus: names in the checkpoint that are none of the model's.
+        surplus: names in the checkpoint that the model does not have.
         expected: all names of the model.
 
     Returns:
@@ -62,9 +62,9 @@ def way_of_layers(
 
     Args:
         missing: as in ``way_of_missing``, like what follows.
-        surplus: names that are none of the model's.
+        surplus: names that the model does not have.
         expected: all names of the model.
-        alone: of one tower, whose config.json has no sections.
+        alone: whether it is a single tower, whose config.json has no sections.
     """
     kept = set(expected) - set(missing)
     said, held = _counted(expected), _counted([*kept, *surplus])

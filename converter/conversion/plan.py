@@ -221,7 +221,7 @@ def _take_buffers(
 def _plan_buffers(
     taken: Iterable[tuple[BufferRule, StoredTensor | None]], target: Framework, names: Names
 ) -> tuple[dict[str, Array], tuple[tuple[StoredTensor, Array], ...], tuple[Dropped, ...]]:
-    """Makes those buffers anew that the target stores; says what stored ones must hold, and which are left out."""
+    """Computes the buffers that the target stores; says what stored ones must hold, and which are left out."""
     restored: dict[str, Array] = {}
     expected = []
     dropped = []

@@ -59,7 +59,7 @@ def check_positions(positions: Positions, source: Framework, target: Framework) 
     """Refuses to move what does not differ.
 
     Raises:
-        TargetError: the option is none, or neither side is Flax.
+        TargetError: the option does not exist, or neither side is Flax.
     """
     choose("positions", positions, POSITIONS)
     if positions == "flax" and (source == target or "flax" not in (source, target)):

@@ -21,7 +21,7 @@ _QUANTISED_NAME = re.compile(
 
 
 def is_quantised(names: Iterable[str]) -> bool:
-    """Whether some names are those of what quantisers keep beside the weights."""
+    """Whether some names are those that quantisers store beside the weights."""
     return any(_QUANTISED_NAME.search(name) for name in names)
 
 

@@ -37,7 +37,7 @@ class Opened:
         checkpoint: what it holds.
         folder: where config.json and the small files are; None for tensors in memory.
         origin: what is known of a source on the Hub; None for others.
-        beside: names of what lies beside its weights.
+        beside: names of files beside its weights.
         before: identity of each weights file before its header was read, and of the small ones beside them.
         began: ``time.perf_counter()`` when reading began: a download is not the conversion's time.
     """

@@ -45,8 +45,8 @@ class TensorReader:
         config: config.json as it stands; of a tower, the part that is its own.
         family: of a model with two towers; None for a tower.
         dropped: tensors that are not given out, and why.
-        new: names that a model would have and the checkpoint lacks; empty but for towers (a pooler).
-        processor: the preprocessor_config.json that another program's config asks for; None where there is none of it.
+        new: names that a model would have and the checkpoint lacks; empty except for towers (a pooler).
+        processor: the preprocessor_config.json that another program's config implies, or None.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TensorReader:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names as the framework that was asked for has them, in its order."""
+        """Names in the requested framework, in its order."""
         return tuple(self._tensors)
 
     @property
@@ -114,7 +114,7 @@ class TensorReader:
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
-        """Shapes by name, in the layout of the framework that was asked for."""
+        """Shapes by name, in the layout of the requested framework."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     @property
@@ -173,7 +173,7 @@ class TensorReader:
         return tensor.layout.from_pt(stored) if tensor.from_pt else tensor.layout.to_pt(stored)
 
     def stored(self, name: str, rename: str) -> StoredTensor:
-        """One tensor as a source of conversions, under another name; its bytes are read when they are asked for."""
+        """One tensor as a source of conversions, under another name; its bytes are read when needed."""
         tensor = self._tensors[name]
         if tensor.layout.axes is None and tensor.source.extent is not None:
             return StoredTensor(rename, tensor.dtype, tensor.shape, tensor.source.extent)
@@ -222,9 +222,9 @@ def open_tensors(
 
     Args:
         source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub.
-        framework: whose names and layouts are wanted, whatever the checkpoint's own.
+        framework: the framework for names and layouts, independent of the checkpoint's own.
         revision: branch, tag or commit of an id.
-        access: how the Hub is asked for it.
+        access: settings for requests to the Hub.
         positions_for: whose model shall give the same outputs, where a table of positions has to be moved for that.
         config: of the model; None: the config.json beside the weights.
 
@@ -232,7 +232,7 @@ def open_tensors(
         A context manager.
 
     Raises:
-        ConverterError: the checkpoint is not complete or not sound.
+        ConverterError: the checkpoint is incomplete or invalid.
     """
     checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
     try:
@@ -246,7 +246,7 @@ def open_tensors(
 
 
 def check_whole(source: Path, in_torch: bool = False) -> Framework:
-    """Checks the headers of a checkpoint against its config, before a framework makes a model of what that says.
+    """Checks the headers of a checkpoint against its config, before a framework builds a model from it.
 
     Args:
         source: a folder, or a weights file in one.
@@ -257,7 +257,7 @@ def check_whole(source: Path, in_torch: bool = False) -> Framework:
         Whose checkpoint it is.
 
     Raises:
-        ConverterError: the checkpoint is not complete or not sound.
+        ConverterError: the checkpoint is incomplete or invalid.
     """
     with reading(source):
         if in_torch and source.is_dir():

@@ -25,7 +25,7 @@ _HEAD = "not part of the tower"
 
 @dataclass(frozen=True)
 class TowerPlan:
-    """Where a tower's tensors are, in the names and layouts of the framework that was asked for.
+    """Where a tower's tensors are, in the names and layouts of the requested framework.
 
     Attributes:
         tensors: named from the main layer on, for example ``bert/embeddings/word_embeddings/weight``.

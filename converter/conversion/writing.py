@@ -63,7 +63,7 @@ class Job:
         source: as it was given.
         out: the folder that shall appear.
         sidecars: folders of the tokenizer and of the image processor, or one of both; none for a source in memory.
-        weights: name of the weights file to write, or of what would be one file if it were not cut into shards.
+        weights: name of the weights file to write, before it is split into shards.
         max_shard_size: bytes of data per file; None for one file.
         checkpoint: the source.
         before: identity of each of the source's files before its header was read, and of the small ones beside them.
@@ -72,7 +72,7 @@ class Job:
         options: as they were given, for the manifest.
         progress: called with the stage, bytes done and total bytes.
         made_new: weights drawn at random, for the manifest.
-        beside: names of what lies beside the source's weights.
+        beside: names of files beside the source's weights.
         origin: what is known of a source on the Hub; None for others.
         sums: kinds of sums to record of every file, where the output is checked.
     """
@@ -112,10 +112,10 @@ class Written:
         tensors: canonical hashes.
         config_rewritten: changes in words.
         source_files: what was read.
-        overflowed: how many values of which tensors.
+        overflowed: by tensor, how many values.
         replaced: files of an ``out`` that was there that gave way.
         kept: how many files and folders in it stayed.
-        left_behind: names of what lies beside the source's weights and was not taken along.
+        left_behind: names of files beside the source's weights that were not copied.
     """
 
     nbytes: int = 0
@@ -181,7 +181,7 @@ def not_taken(job: Job, copied: Collection[str]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _unchanged(job: Job) -> Iterator[None]:
-    """Refuses a source that changed meanwhile, which also is the reason of whatever else went wrong then."""
+    """Refuses a source that changed during the run, which also explains any other error then."""
     reason: Exception | None = None
     try:
         yield
@@ -198,7 +198,7 @@ def _unchanged(job: Job) -> Iterator[None]:
 
 
 def _check_room(job: Job, needed: int, staging: Path) -> None:
-    """Compares what is free with the weights, the new buffers, and the copy of what is read by rows."""
+    """Compares the free space with the weights, the new buffers, and the copy of what is read by rows."""
     spooled = sum(
         tensor.source.size * DTYPES[tensor.source.dtype] for tensor in job.plan.tensors if tensor.source.extent is None
     )
@@ -232,7 +232,7 @@ def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecor
 
 
 def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], float, dict[str, int]]:
-    """Writes the weights file; gives what went where, the trained logit_scale, and what overflowed."""
+    """Writes the weights file; returns where everything went, the trained logit_scale, and what overflowed."""
     sources = _spooled(job.plan, staging / _SPOOL)
     allocated = _allocate(staging, job)
     placed = allocated if job.plan.table is None else job.plan.table.ours(allocated)
@@ -311,7 +311,7 @@ def _read_small(files: Files, tensor: StoredTensor) -> Array:
 
 
 def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> dict[str, int]:
-    """Moves every tensor; gives how many values of which became infinite in the dtype that was asked for."""
+    """Moves every tensor; returns, by tensor, how many values became infinite in the requested dtype."""
     counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: only appended to
 
     def task(block: Block) -> Callable[[], int]:

@@ -141,7 +141,7 @@ def export(
 
 @dataclass
 class _Steps:
-    """Counts steps, and tells of each before it begins."""
+    """Counts steps, and announces each before it begins."""
 
     progress: Progress | None
     total: int
@@ -214,7 +214,7 @@ def _weights(held: Obtained) -> tuple[int, dict[str, Any]]:
 def _needs(targets: Sequence[Target], nbytes: int, options: ExportOptions) -> Needs:
     memory = max(target.memory for target in targets) * nbytes + _LEAST_MEMORY
     each = nbytes * _BYTES[options.precision] / 4
-    # beside a file that is not float32 lies, for a while, one that is: its time is told, too
+    # a float32 file lies beside any other one for a while: its time counts, too
     beside = nbytes if options.precision != "float32" else 0
     scratch = max(target.scratch for target in targets) * nbytes
     return Needs(round(memory), round(1.02 * len(targets) * each + beside + scratch))

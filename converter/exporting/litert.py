@@ -27,12 +27,12 @@ IDS = "int32"
 def write_litert(model: Any, signatures: Sequence[Signature], file: Path, precision: Precision = "float32") -> Written:
     """Writes a model as one .tflite file.
 
-    Ids are int32. Masks stay in the range of float16, in which a GPU or NPU may compute, whatever the precision.
+    Ids are int32. Masks stay in the range of float16, because a GPU or NPU may compute in it, whatever the precision.
 
     Args:
         model: whose variables the signatures use; built.
         signatures: of ``signatures_of``.
-        file: to write; a SavedModel lies beside it meanwhile.
+        file: the file to write; a SavedModel lies beside it for a while.
         precision: of the weights. ``"int8"`` is per channel, with activations quantised as they come.
 
     Returns:

@@ -20,7 +20,7 @@ class Graph:
 
     Attributes:
         operators: how often each is used, over all signatures; operators of one's own as ``custom:NAME``.
-        least: the first version of the runtime that has them, empty where the file does not say.
+        least: the first version of the runtime that has them; empty if the file does not say.
         axes: of the tensor that has most.
     """
 

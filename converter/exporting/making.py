@@ -48,7 +48,7 @@ class Making:
         gate: least cosine; None of float32.
         limits: of inputs.
         seconds: time limit of each step.
-        step: told of each before it begins.
+        step: called before each step.
     """
 
     source: Path
@@ -185,7 +185,7 @@ def _times(runtime: Runtime, checking: Checking) -> dict[str, float]:
 
 
 def _refusal(check: FileCheck) -> str:
-    """The first problems, and how many more there are; nothing was kept of what was written."""
+    """The first problems, and how many more there are; nothing that was written is kept."""
     more = len(check.problems) - _SHOWN
     shown = (*check.problems[:_SHOWN], *([f"{more} more like these"] if more > 0 else []))
     return f"{'; '.join(shown)}. Nothing was written: the files are not the model"

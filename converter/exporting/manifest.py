@@ -66,7 +66,7 @@ class Recorded:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder is what ``export`` makes."""
+    """Whether a folder looks like an export."""
     return (folder / NAME).is_file()
 
 

@@ -61,7 +61,7 @@ class Normalisation:
         return np.asarray((values - np.array(self.mean)) / np.array(self.std), np.float32)
 
     def bytes_of(self, values: Array) -> Array | None:
-        """The bytes, channels last, of which ``exact`` gives such values; None where there are none."""
+        """The bytes, channels last, that ``exact`` turns into these values; or None."""
         found = (values.astype(np.float64) * np.array(self.std) + np.array(self.mean)) / self.rescale
         nearest = np.clip(np.rint(found), 0, 255)
         return nearest.astype(np.uint8) if np.abs(found - nearest).max(initial=0) < _NEAR else None
@@ -88,7 +88,7 @@ def normalisation_of(folder: Path) -> Normalisation | None:
     """What the image processor in a folder does to bytes; None where the folder has none.
 
     Raises:
-        ConfigError: its file cannot be read, or its numbers are none that a picture can be normalised with.
+        ConfigError: its file cannot be read, or its numbers cannot normalise a picture.
     """
     fields, where = _fields(folder)
     return None if fields is None else read_normalisation(fields, where)
@@ -119,7 +119,7 @@ def _whole(height: object, width: object) -> tuple[int, int] | None:
 
 
 def _fields(folder: Path) -> tuple[Mapping[str, Any] | None, str]:
-    """What the processor's file says, and where it lies; None where there is none."""
+    """The content of the processor's file, and its path; or None."""
     for name in FILES:
         if (folder / name).is_file():
             raw = read_json(folder / name)

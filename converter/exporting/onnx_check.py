@@ -31,7 +31,7 @@ class CheckedWeights:
     Attributes:
         compared: how many weights, each once, in how many files soever it is used.
         problems: what differs, in words; a weight is named as the files name it.
-        unused: names in the checkpoint of what no graph uses: a pooler, say.
+        unused: names in the checkpoint that no graph uses, such as a pooler.
     """
 
     compared: int
@@ -77,7 +77,7 @@ def check_weights(folder: str | os.PathLike[str], checkpoint: str | os.PathLike[
 
 
 class _Expected:
-    """What the checkpoint makes of a weight; the last tensor is kept, of which int8 asks twice."""
+    """A weight as converted from the checkpoint; the last tensor is kept, because int8 needs it twice."""
 
     def __init__(self, reader: TensorReader, beside: Mapping[str, StoredTensor]) -> None:
         self._reader, self._beside = reader, beside
@@ -120,6 +120,6 @@ def _compare(files: Files, tensor: StoredTensor, expected: _Expected) -> Iterato
 
 
 def _plain(name: str, known: Collection[str]) -> str | None:
-    """The checkpoint name of a weight; None where there is none."""
+    """The checkpoint name of a weight, or None."""
     plain = name.removesuffix(":0")
     return next((p for p in (plain, *(plain.removesuffix(end) for end in (QUANTISED, SCALE))) if p in known), None)

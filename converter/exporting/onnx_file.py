@@ -49,7 +49,7 @@ class OnnxFile:
 
     Attributes:
         inputs: in order.
-        outputs: likewise.
+        outputs: the same for outputs.
         operators: how often each is used, by name, with its domain in front where that is not ONNX's own.
         opsets: version by domain, ``""`` for ONNX's own.
         weights: initializers that lie in other files, by name.

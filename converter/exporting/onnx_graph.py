@@ -92,7 +92,7 @@ def write_onnx(
 
     Raises:
         MissingPackage: tf2onnx or onnx is not installed.
-        ModelError: a weight is not finite in the precision that is asked for.
+        ModelError: a weight is not finite in the requested precision.
         TargetError: there is such an export already.
     """
     return write_traced(trace(model, signatures, progress), folder, precision)

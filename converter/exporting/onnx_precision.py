@@ -66,7 +66,7 @@ def _exact(graph: Proto) -> list[Proto]:
 
 
 def _ends_in_whole(node: Proto) -> bool:
-    """Whether a node makes whole numbers, or says yes or no, of the values of what it reads."""
+    """Whether a node makes integers or booleans from the values that it reads."""
     if node.op_type == "Cast":
         return all(attribute.i not in _FLOATS for attribute in node.attribute if attribute.name == "to")
     return node.op_type in COMPARISONS

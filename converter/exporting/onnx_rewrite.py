@@ -1,6 +1,6 @@
 """What tf2onnx leaves in a graph that costs time or goes wrong in float16, and what takes its place.
 
-- Layer normalisation in ten nodes becomes one ``LayerNormalization``, which adds squares in float32 whatever its input is.
+- Layer normalisation in ten nodes becomes one ``LayerNormalization``, which adds squares in float32 for any input.
 - An id that is negative becomes one that no table has: ``Gather`` would count it from the end, and give numbers.
 - Comparisons of whole numbers by way of float32 (``Less`` of two casts) compare the whole numbers: float16 ends at 65504.
 """
@@ -104,7 +104,7 @@ def _compare_whole(node: Proto, nodes: Nodes, types: Mapping[str, int]) -> None:
 
 
 def _refuse_negative(node: Proto, nodes: Nodes, types: Mapping[str, int]) -> None:
-    """Has a row of a table looked up by what is given as an input, or by no row that there is."""
+    """Looks up a table row by an input, or by an invalid row number."""
     from onnx import TensorProto, helper, numpy_helper
 
     inputs = {value.name for value in nodes.graph.input}
@@ -188,7 +188,7 @@ def _epsilon(root: str, centred: str, nodes: Nodes) -> float | None:
 
 
 def _mean(name: str, nodes: Nodes, of: Callable[[str], bool]) -> bool:
-    """Whether a value is the mean over the last axis of such a one, whose width is what the sum is divided by."""
+    """Whether a value is the mean over the last axis of another, whose width is the divisor of the sum."""
     node = nodes.made_by(name, "Mul")
     for total, share in nodes.pairs(node) if node is not None else ():
         sum_of = nodes.made_by(total, "ReduceSum")

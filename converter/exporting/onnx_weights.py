@@ -33,7 +33,7 @@ class Weight:
         name: in the file, without ``:0``.
         of: the variable's checkpoint name.
         dtype: in the file.
-        shape: likewise.
+        shape: the same for the shape.
         read: gives it, in any floating type or as it is to be written.
         stored_as: what was done to it, for ``export.json``; nothing where it is the checkpoint's, bit for bit.
     """

@@ -19,7 +19,7 @@ class ExportOptions:
         precision: of the weights; what is computed in float16 is the runtime's affair.
         pixels: ``"float"``: images as the image processor gives them; ``"uint8"``: bytes, channels last, which the
             graph rescales and normalises itself.
-        batch: so many images, and as many texts, in every call; None: any number.
+        batch: fixed number of images, and of texts, per call; None for any number.
         length: fixed number of tokens per text; None for any number.
         image: height and width of every picture, of a tower that takes any; None: what its config says.
 

@@ -163,7 +163,7 @@ def check_report(path: Path) -> None:
     """Checks, before anything runs, that a report can be written.
 
     Raises:
-        OptionError: by its name it is of no kind that there is, or it could not be made there.
+        OptionError: its ending is unknown, or it cannot be made there.
     """
     if path.suffix not in ENDINGS:
         raise OptionError(f"{printable(str(path))}: no report has this ending; choose {', '.join(ENDINGS)}")

@@ -17,7 +17,7 @@ from converter.specs import JSON_FORMAT
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What an export takes, as far as it can be told before.
+    """What an export needs, as far as that can be estimated.
 
     Attributes:
         memory: bytes at the peak, of the process that writes.
@@ -44,7 +44,7 @@ class ExportedFile:
         wrong_inputs: what its runtime does with inputs that are out of bounds, in words, by kind.
         float32: size (bytes) and milliseconds of the same format in float32, where this one is not.
         seconds: that writing took.
-        peak_memory: of the process that wrote it and those before it, in bytes; None where the system does not tell.
+        peak_memory: of the process that wrote it and those before it, in bytes; None if the system does not report it.
     """
 
     format: str
@@ -93,7 +93,7 @@ class Export:
         source: name, hashes and place on the Hub of the checkpoint, without paths of this machine.
         family: model type.
         towers: model types of vision and text.
-        options: what was asked for.
+        options: the options of the export.
         normalisation: the normalisation inside the graphs; None if pictures come normalised.
         limits: limits on inputs: ids, tokens, image sizes.
         reference: metadata of the run that the files were compared with.
@@ -151,7 +151,7 @@ class ExportVerification:
 
     Attributes:
         folder: the export.
-        findings: of its files, and of what each format gives.
+        findings: about its files, and about the outputs of each format.
         checks: figures by format, of those that ran.
     """
 

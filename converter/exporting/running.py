@@ -1,4 +1,4 @@
-"""An exported file, asked from here: starts its runtime in a process of its own, and tells a bad file from a bad environment."""
+"""An exported file, run from here: starts its runtime in its own process, and distinguishes a bad file from a bad environment."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Runtime:
 
     Raises:
         ExportError: the file cannot be opened or run, or crashes its runtime.
-        WorkerError: the runtime cannot be had here, which says nothing about the file.
+        WorkerError: the runtime is not available here, which says nothing about the file.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Runtime:
         self._close()
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs a signature; after a crash the process is started anew before the next run."""
+        """Runs a signature; after a crash the process is restarted before the next run."""
         out = Path(self._folder.name, "outputs.safetensors")
         out.unlink(missing_ok=True)
         self._ask({"run": name, "inputs": self._kept(inputs), "outputs": str(out)})
@@ -97,7 +97,7 @@ class Runtime:
             raise ExportError(f"{self.where}: {name} gave no arrays: {printable(str(error))}") from None
 
     def milliseconds(self, name: str, inputs: Mapping[str, Array], times: int) -> float:
-        """How long one run of a signature takes, the median of so many."""
+        """Time of one run of a signature, the median of several."""
         return float(self._ask({"time": name, "inputs": self._kept(inputs), "times": times})["milliseconds"])
 
     def _kept(self, inputs: Mapping[str, Array]) -> str:
@@ -152,7 +152,7 @@ def _signatures(raw: Any, where: str) -> dict[str, FoundSignature]:
 
 
 def _named(raw: Any) -> list[tuple[str, Any]]:
-    """Name and description of each, whether they come by name or in a list, in which a name alone will do."""
+    """Name and description of each, given by name or in a list; in a list, a name is enough."""
     if isinstance(raw, Mapping):
         return [(str(name), one) for name, one in raw.items()]
     return [(one, {}) if isinstance(one, str) else (str(one["name"]), one) for one in raw]

@@ -14,7 +14,7 @@ from converter.exporting.signatures import Precision, Signature, Written, tensor
 
 
 def write(model: Any, signatures: Sequence[Signature], folder: Path, precision: Precision) -> Written:
-    """As the other writers are called: float32 only, and the files as paths from where the folder lies."""
+    """Called like the other writers: float32 only, and the files as paths relative to the folder."""
     del precision
     written = write_saved_model(model, signatures, folder)
     return replace(written, files=tuple(Path(folder.name, file) for file in written.files))

@@ -83,7 +83,7 @@ class Written:
         operators: how often each operator is used, by file and name.
         initializers: for ONNX, where each weight comes from, by its name there. ``tensorflow`` and ``pytorch`` are its names
             in their checkpoints; also ``layout``, and ``stored_as`` if it is not stored bit for bit.
-        dtypes: of inputs that the format cannot have as asked, by name: ids as int32, say.
+        dtypes: by name, dtypes of inputs that the format cannot have as requested, such as ids as int32.
     """
 
     files: tuple[Path, ...]
@@ -109,8 +109,7 @@ def signatures_of(
         (``serving_fields``), and what an image does, its tower (``served``).
 
     Raises:
-        ModelError: bytes are asked for, and it is not known how to normalise them; or the tower takes no pictures of
-            that size.
+        ModelError: bytes are requested without a known normalisation, or the tower takes no pictures of that size.
     """
     options = options or ExportOptions()
     images, prepare = _images(model, options, normalisation)
@@ -155,7 +154,7 @@ def tensor_specs(inputs: Sequence[Input]) -> list[Any]:
 
 
 def _named(shape: Sequence[int | None], *names: str) -> tuple[Axis, ...]:
-    """The axes of a shape: the number where there is one, else the name, of which there is one for each axis in front."""
+    """The axes of a shape: its number, or else its name, one for each leading axis."""
     padded = (*names, *("" for _ in range(len(shape) - len(names))))
     return tuple(name if size is None else size for size, name in zip(shape, padded, strict=True))
 
@@ -185,8 +184,8 @@ def _images(
 def _bytes(pixels: Input, config: Any, normalisation: Normalisation) -> tuple[Input, Callable[[Tensor], Tensor]]:
     """Pictures as bytes, channels last: ``(images, height, width, channels)``, or ``(images, patches, values)`` of SigLIP 2.
 
-    ``x * scale + shift`` with one number each per channel, in float32, is what the processor's two steps come to; they
-    round apart from one another by 1e-7 of the value.
+    The processor's two steps come to ``x * scale + shift`` with one number each per channel, in float32. Both round
+    differently, by 1e-7 of the value.
     """
     channels = config.num_channels
     # NumPy's: a tensor that is made here would be an input of the graph, which not every converter fills.

@@ -95,7 +95,7 @@ SNIPPETS: dict[str, dict[str, str]] = {"savedmodel": _SAVED_MODEL, "litert": _LI
 
 
 def snippets(found: Export, one: ExportedFile) -> dict[str, str]:
-    """Programs by language; empty for a format of which none is told.
+    """Programs by language; empty for a format without one.
 
     Those in Python run in the export's folder as they stand. They encode one picture, or as many as a static shape has.
     """

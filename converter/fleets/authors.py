@@ -32,5 +32,5 @@ def models_of(author: str, limit: int) -> tuple[str, ...]:
             )
     except (KeyError, TypeError, AttributeError, ValueError):  # of the client, whose classes take what the Hub sends
         raise HubError(f"hub:{author}: the Hub lists no models that can be read; list their ids in a file") from None
-    # What a Hub answers is what a stranger says: ids of this author, and nothing else.
+    # A Hub's answer comes from a stranger: only ids of this author are used.
     return tuple(sorted({name for name in found if name.startswith(f"{author}/") and is_id(name)}))

@@ -49,7 +49,7 @@ def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[st
         models: that outputs are compared with.
 
     Returns:
-        Fields of an ``Attempt``; ``unchanged`` alone where nothing is left to do.
+        Fields of an ``Attempt``; only ``unchanged`` if nothing is left to do.
     """
     began = time.perf_counter()
     try:
@@ -85,7 +85,7 @@ def identity_of(source: Path) -> str:
 
 
 def manifest_sum(out: Path) -> str:
-    """BLAKE3 of the manifest of a folder; empty where there is none that could be one of ours."""
+    """BLAKE3 of the manifest of a folder; empty if there is none that could be ours."""
     path = out / manifest.NAME
     try:
         if out.is_symlink() or path.is_symlink() or path.stat().st_size > MAX_MANIFEST_BYTES:
@@ -177,7 +177,7 @@ def _commit(wanted: HubId, known: Mapping[str, Any]) -> str:
 def _made_before(
     out: Path, source: str | Path, wanted: HubId | None, commit: str, asked: Mapping[str, Any]
 ) -> Manifest | None:
-    """The manifest of an OUT that was made of this very source, as is asked for now: by a run that was killed after it."""
+    """The manifest of an OUT that was made from this very source with these options, by a run that was killed afterwards."""
     recorded = read_manifest(out)
     if recorded is None or recorded.target_framework != asked["to"] or not recorded.tensors:
         return None
@@ -204,7 +204,7 @@ def _made_before(
     return recorded if verify_files(out, recorded).status == "passed" else None
 
 
-# What a manifest does not say, as it is meant anyway.
+# Defaults for what a manifest does not say.
 _SILENT = (("positions", "keep"), ("layout", "transformers"))
 
 

@@ -52,7 +52,7 @@ def fleet(
             stay.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         verify: ``"weights"`` for files and weights bit for bit, ``"outputs"`` for every layer's output as well,
-            ``"none"`` for the check that each conversion makes of itself alone.
+            ``"none"`` for only the conversion's own check.
         workers: how many checkpoints at a time. None means one per core, or one per two cores for outputs. Fewer run if
             disk or memory have no room for more.
         deadline: time limit per checkpoint, in seconds.

@@ -60,7 +60,7 @@ class Holder:
 
 
 def holder_of(folder: Path) -> Holder | None:
-    """Who has a folder; None where nobody does.
+    """The owner of a folder, or None.
 
     Raises:
         TargetError: there is a file by that name which is no lock.
@@ -120,7 +120,7 @@ class Held:
 
         Args:
             folder: OUTDIR, which is there.
-            running: gives the names of what is being made.
+            running: gives the names of the OUTs in progress.
         """
         self._folder, self._path, self._running = folder, folder / NAME, running
         self._owner = secrets.token_hex(16)
@@ -179,7 +179,7 @@ class Held:
                     self.is_lost = True
                     return
                 self._write()
-            except (OSError, TargetError):  # a file system that is away for a moment: the next one tells
+            except (OSError, TargetError):  # a file system may be away for a moment: the next beat tells
                 continue
 
     def _sweep(self) -> None:

@@ -1,4 +1,4 @@
-"""``fleet.jsonl``: what became of each checkpoint, a line per attempt, only ever appended to. Later runs go on from it.
+"""``fleet.jsonl``: the result of each checkpoint, one line per attempt, append-only. Later runs continue from it.
 
 ``docs/ledger.schema.json`` describes a line. A line is one ``write``: a run that is killed leaves it whole, or torn at the
 end of the file, where it does not count. What a line says is done counts only while OUT has the manifest of that attempt.
@@ -51,10 +51,10 @@ class Attempt:
         verdict: of the verification; empty if there was none.
         commit: of a source on the Hub.
         identity: of a source on this machine: a sum of its files' names, sizes and times.
-        manifest: BLAKE3 of OUT's conversion.json; empty where there is none.
+        manifest: BLAKE3 of OUT's conversion.json, or empty.
         hashes: BLAKE3 of every file of OUT.
         error: why it is not done, with the next step.
-        next: the next step alone.
+        next: the next step.
         report: of the verification, from OUTDIR.
         time: when it ended, in UTC.
     """
@@ -105,10 +105,10 @@ class History:
 
 
 def read_history(folder: Path) -> History | None:
-    """Reads the ledger of a folder; None where there is none.
+    """Reads the ledger of a folder, or returns None.
 
     Raises:
-        SourceError: it is none of ours, or cannot be read.
+        SourceError: it is not ours, or cannot be read.
     """
     path = folder / NAME
     try:

@@ -1,6 +1,6 @@
 """Reads LIST: text, CSV or JSON Lines, a folder of checkpoints, an author of the Hub, or standard input.
 
-Nothing of it is believed: bytes, lines and texts have limits, columns and words are those that there are.
+Nothing in it is trusted: bytes, lines and texts have limits, and columns and words must be known.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_tasks(sources: str | os.PathLike[str], to: Framework, out: Path) -> tup
         out: OUTDIR, which is no source.
 
     Raises:
-        OptionError: there is none, or something in it makes no sense; says on which line.
+        OptionError: the list does not exist, or something in it makes no sense; the message names the line.
         HubError: the Hub refuses, or cannot be reached.
     """
     if isinstance(sources, str) and sources.startswith(_AUTHOR):

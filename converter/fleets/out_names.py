@@ -26,7 +26,7 @@ def is_out_name(name: str) -> bool:
 
 
 def derived_name(task: Task) -> str:
-    """A name made of a source: its path from where the list is, or the last part of an absolute one; of an id both parts."""
+    """A name made from a source: its path from the list, or the last part of an absolute path, or both parts of an id."""
     text = f"{task.label}@{task.revision}" if task.revision else task.label
     parts = [part for part in PurePosixPath(text.replace("\\", "/")).parts if part.strip(". ~") and part != "/"]
     if len(parts) > 1 and parts[-1] in _USUAL:
@@ -39,15 +39,15 @@ def derived_name(task: Task) -> str:
 def named(tasks: Iterable[Task], known: Mapping[str, str]) -> tuple[Task, ...]:
     """Gives every task its name.
 
-    Two sources whose names would be alike, letters' case aside, get a sum of what they are behind it. A task keeps the
-    name that it had in an earlier run, whatever the list has gained.
+    Two sources with equal names, ignoring case, get a hash of their source as a suffix. A task keeps the name that it
+    had in an earlier run, even if the list has grown.
 
     Args:
         tasks: in the order of the list.
         known: names of earlier runs by key.
 
     Raises:
-        OptionError: two tasks are the same, or a name that the list gives cannot be had.
+        OptionError: two tasks are the same, or a name that the list gives is not available.
     """
     tasks = tuple(tasks)
     names: dict[str, str] = {}

@@ -1,10 +1,11 @@
-"""Processes that tasks run in, each of which has one at a time to itself. Decides how a task ends that does not end.
+"""Processes that run tasks, one at a time each. Decides how a task ends that does not end.
 
-Why not ``concurrent.futures`` or ``multiprocessing.Pool``? A worker that dies breaks the former's whole executor, with all
-running tasks. Neither can cancel a running task, and a task that hangs keeps its place for ever. They also start children
-by fork, in which threads' locks stay taken, or by importing the caller's main module. So each worker is a
-plain process of this package with two pipes. It is killed, and it alone, when its task is late or takes too much memory; a
-new one takes its place. It ends by itself, at once, when its driver does, however that ends: its standard input does.
+Why not ``concurrent.futures`` or ``multiprocessing.Pool``? A worker that dies breaks the former's whole executor, with
+all running tasks. Neither can cancel a running task, and a task that hangs keeps its place forever. They also start
+children by fork, in which threads' locks stay taken, or by importing the caller's main module. So each worker is a
+plain process of this package with two pipes. Only that process is killed when its task is late or takes too much
+memory; a new one takes its place. It ends by itself, at once, when its driver does, however that ends: its standard
+input does.
 
 What bounds memory is a watch on what the process has for itself (Linux; no other system says it). ``RLIMIT_AS`` would
 count mapped weights as well, which take no memory, and hold for the frameworks that a worker starts.

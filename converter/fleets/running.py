@@ -1,4 +1,4 @@
-"""One run over a list: hands tasks to workers, notes what comes of each, says how far it is."""
+"""One run over a list: gives tasks to workers, records their results, and reports progress."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Bounds:
 
 
 class Run:
-    """One run: what there is to do, and what has come of it so far."""
+    """One run: its tasks, and their results so far."""
 
     def __init__(
         self,

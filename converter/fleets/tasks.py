@@ -55,7 +55,7 @@ class Task:
 
 
 def task_of(fields: Mapping[str, object], to: Framework, where: str) -> Task:
-    """A task of what a line says.
+    """A task from a line.
 
     Args:
         fields: by column.
@@ -63,7 +63,7 @@ def task_of(fields: Mapping[str, object], to: Framework, where: str) -> Task:
         where: for messages.
 
     Raises:
-        OptionError: a column that does not exist, a value that is none, or no source.
+        OptionError: a column that does not exist, an invalid value, or no source.
     """
     if unknown := [str(name) for name in fields if name not in COLUMNS]:
         raise OptionError(f"{where}: {listed(sorted(unknown))}: no such column; choose from {', '.join(COLUMNS)}")
@@ -104,7 +104,7 @@ def _check_options(options: Mapping[str, str], to: Framework) -> None:
 
 
 def _is_text(value: str) -> bool:
-    """False of half a character, which JSON can spell and no file can be written with."""
+    """False for half a character, which JSON can spell and no file can hold."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -15,7 +15,7 @@ _ORPHANED = 1
 
 
 def main() -> None:
-    """Answers until standard input ends: with that its driver has ended, and so does this, whatever it is doing."""
+    """Answers until standard input ends. That means that its driver has ended, so this process ends too, whatever it is doing."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints is no answer
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -39,7 +39,7 @@ def chat_templates_in(folder: Path) -> tuple[str, ...]:
 
 
 def names_in(folder: Path, follow: bool = False) -> list[str]:
-    """Names of what lies in a folder; in place of the folder of templates, unless that is empty, those of what lies in it.
+    """Names in a folder; for the folder of templates, unless it is empty, the names in it.
 
     Args:
         folder: that may be listed.

@@ -29,7 +29,7 @@ def expanded(path: AnyPath) -> AnyPath | Path:
         path: or anything else that names a source.
 
     Raises:
-        SourceError: it begins with ``~`` and the name of nobody, and nothing is called so.
+        SourceError: it begins with ``~`` and an unknown user, and no such file exists.
     """
     text = str(path) if isinstance(path, str | os.PathLike) else ""
     if not text.startswith("~") or (not re.match(r"~(/|$)", text) and os.path.lexists(text)):
@@ -73,7 +73,7 @@ def _read(path: Path, limit: int) -> Any:
             inner = path / "config.json"
             way = f"name the file in it, {inner}" if inner.is_file() else "put the original in its place"
             raise ConfigError(f"{path}: a folder, expected a file; {way}")
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise ConfigError(f"{path}: not a file; put the original in its place")
         with path.open("rb") as file:
             text = file.read(limit + 1)
@@ -156,7 +156,7 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 def _leads_in_a_circle(path: Path) -> bool:
-    """Whether links lead back to themselves, of which ``Path.resolve`` says another thing in each version of Python."""
+    """Whether links lead back to themselves; ``Path.resolve`` treats that differently in each version of Python."""
     try:
         path.stat()
     except OSError as error:

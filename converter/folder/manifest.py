@@ -16,7 +16,7 @@ from converter.specs import FRAMEWORKS, Framework, is_file_name
 NAME = "conversion.json"
 VERSION = "0.1.0"  # as in pyproject.toml; importlib.metadata, which knows it as well, takes 10 ms
 FORMAT = 2
-# Format 1, of version 0.1, has sha256 as the sum of a file; in 2 it is BLAKE3, with sha256 where that was asked for.
+# Format 1, of version 0.1, has sha256 as the sum of a file. Format 2 has BLAKE3, and sha256 if requested.
 READABLE = (1, 2)
 MAX_MANIFEST_BYTES = 16 * 2**20
 
@@ -51,7 +51,7 @@ def make_manifest(
 
     Args:
         direction: ``"pt2tf"`` or ``"tf2pt"``.
-        source: where the source lies, as seen from the output folder; of a model on the Hub ``id@commit``.
+        source: path of the source from the output folder; for a model on the Hub ``id@commit``.
         hub: id of the source on the Hub.
         commit: of the source on the Hub; never a branch, which moves.
         source_files: the weights files of the source.
@@ -85,7 +85,7 @@ class Manifest:
         direction: for example ``"pt2tf"``.
         source_framework: whose checkpoint was converted.
         target_framework: whose checkpoint was made.
-        source: where the source lay, as seen from the folder; for people, if it is a model on the Hub.
+        source: former path of the source from the folder; for a model on the Hub only informative.
         source_files: names of its weights files.
         source_sums: what was recorded of each of these, by name.
         hub: id of the source on the Hub; None for others.
@@ -111,7 +111,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Reads and checks ``conversion.json``; None where there is none.
+    """Reads and checks ``conversion.json``, or returns None.
 
     Raises:
         SourceError: it is not what this program writes.

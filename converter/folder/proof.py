@@ -22,7 +22,7 @@ from converter.folder.staging import staged_file
 
 NAME = "parity.json"
 FORMAT = 2
-# By format, of which 1 is version 0.1's, the kind of the sums in ``files``.
+# By format (1 is version 0.1's), the kind of the sums in ``files``.
 _SUMMED_BY = {1: "sha256", 2: "blake3"}
 _OF_FINDINGS = ("part", "status", "compared")
 MAX_BYTES = 16 * 2**20

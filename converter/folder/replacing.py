@@ -1,4 +1,4 @@
-"""Replaces the files of a checkpoint in a folder that is there: all of them or none; whatever else is there stays.
+"""Replaces the files of a checkpoint in an existing folder, all or nothing; everything else in it stays.
 
 Meanwhile the folder holds ``.conversion-journal``: the new files that are not in their places yet, in ``.replaced``
 those that were, and ``.journal.json``, which says what is which. Files are only ever renamed, so that no full disk stops
@@ -74,9 +74,9 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
     """Says which files of a folder a conversion into it replaces.
 
     Args:
-        new: names of what is written. Those of a tokenizer, or of an image processor, replace all that there are of one:
-            two of them must not be mixed. Where there are none of them, those that are there stay.
-        present: names of what is in the folder, as ``names_in`` gives them.
+        new: names of the files to write. New tokenizer or processor files replace all old ones of that kind, because
+            two must not be mixed. If there are no new ones, the old ones stay.
+        present: names in the folder, as ``names_in`` gives them.
 
     Returns:
         Weights of either framework, which would hide new ones or be hidden by them. Also config, manifest, the proof of
@@ -104,7 +104,7 @@ def check_replaced(folder: Path, names: Collection[str]) -> None:
     """Refuses to replace a folder by a file, or a file or a link by the folder of chat templates.
 
     Raises:
-        TargetError: one of the names is a folder's, or lies in what is none.
+        TargetError: one of the names is a folder, or lies in something that is not one.
     """
     place = folder / TEMPLATES
     if any(map(is_chat_template, names)) and (place.is_symlink() or (place.exists() and not place.is_dir())):
@@ -125,7 +125,7 @@ def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
         staging: on the same file system, locked; it is gone, or holds what was replaced, at the end.
 
     Returns:
-        Names of what was replaced.
+        Names of the replaced files.
 
     Raises:
         OSError: nothing was replaced then.
@@ -164,7 +164,7 @@ def settle(folder: Path) -> None:
     Costs one look for a name where there is nothing to do.
 
     Args:
-        folder: of a checkpoint, or whatever a person named.
+        folder: the folder of a checkpoint, or any path that a person named.
 
     Raises:
         TargetError: another run is replacing them at this moment; or it was interrupted and cannot be ended.
@@ -263,14 +263,14 @@ def _end(journal: _Journal) -> None:
 
 
 def _leave_no_empty(journal: _Journal) -> None:
-    """Takes away the folder of chat templates that was made for nothing, or held old ones alone."""
+    """Removes the folder of chat templates if it was made in vain, or held only old ones."""
     if journal.made or any(map(is_chat_template, journal.old)):
         with contextlib.suppress(OSError):  # something is in it, or it is not there
             (journal.folder / TEMPLATES).rmdir()
 
 
 def _move(path: Path, place: Path) -> None:
-    """Renames a file to a free name; a file that another process has put there meanwhile is kept."""
+    """Renames a file to a free name; a file that another process has put there stays."""
     if os.path.lexists(place):
         raise TargetError(f"{place}: another process put it there meanwhile; move it away and run this again")
     place.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The small files beside the weights: which are taken along, and what of config.json is rewritten."""
+"""The small files beside the weights: which are copied, and what of config.json is rewritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME_OR_PATH = "_name_or_path"
 QUANTISING = "quantization_config"
 MAX_SIDECAR_BYTES = 256 * 2**20
 _BEGINNING = 200  # bytes, by which what stands in a file's place is known
-# Names of what lies beside weights and is not taken along, in a manifest and in results.
+# Names of files beside weights that are not copied, for the manifest and results.
 MAX_LEFT_BEHIND = 1000
 _LIKE_SIDECARS = re.compile(
     r"token|vocab|merges|bpe|spm|spiece|sentencepiece|processor|processing|extractor|chat_template"
@@ -29,7 +29,7 @@ _LIKE_SIDECARS = re.compile(
 
 
 def sidecars_of(sources: tuple[Path, ...]) -> tuple[str, ...]:
-    """Names of what ``copy_sidecars`` would copy."""
+    """Names that ``copy_sidecars`` would copy."""
     return tuple(name for name, _ in _named_sidecars(sources))
 
 
@@ -52,7 +52,7 @@ def most_bytes(name: str) -> int:
 
 
 def lies_beside(source: Path) -> tuple[str, ...]:
-    """Names of what lies beside weights, folders with a slash; neither hidden files nor what this program has written.
+    """Names beside weights, folders with a slash; without hidden files and files of this program.
 
     Of the folder of chat templates, what lies in it.
 
@@ -86,8 +86,8 @@ def copy_sidecars(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies the tokenizer files of the first of some checkpoint folders, and the image processor's of the last.
 
-    A tokenizer is many files, and CLIP's checkpoints have one too: those of two folders must not be mixed.
-    What transformers 5.x writes into tokenizer_config.json and 4.x cannot open is mended for a reader of version 4.
+    A tokenizer is many files, and CLIP's checkpoints have one too: those of two folders must not be mixed. For a reader
+    of version 4, tokenizer_config.json of transformers 5.x is changed where 4.x cannot open it.
 
     Returns:
         Their names, and what was rewritten, in words.

@@ -10,7 +10,7 @@ from converter.folder.chat_templates import chat_templates_in, is_chat_template
 from converter.folder.files import read_json
 from converter.specs import is_file_name
 
-# As the classes of transformers 4 and 5 name them, but for pickles.
+# As the classes of transformers 4 and 5 name them, except pickles.
 SIDECARS = (
     "added_tokens.json", "bpe.codes", "byte_maps.json", "chat_template.jinja", "chat_template.json", "dict.txt",
     "emoji.json", "entity_vocab.json", "generation_config.json", "merges.txt", "normalizer.json",
@@ -30,7 +30,7 @@ OURS = ("conversion.json", "parity.json")
 MAX_OWN_NAMES = 32
 _TIKTOKEN = ".tiktoken"
 _NAMES_A_FILE = "_file"  # the end of such fields of tokenizer_config.json: vocab_file, merges_file
-# Code, pickles, weights and cards are no vocabulary, whatever a tokenizer_config.json says.
+# Code, pickles, weights and cards are not a vocabulary, even if a tokenizer_config.json says so.
 _NEVER = (
     ".py", ".pyc", ".so", ".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".keras", ".msgpack",
     ".onnx", ".md",
@@ -54,7 +54,7 @@ def of_own_name(present: Collection[str], config: Path) -> tuple[str, ...]:
     """A tokenizer's files that have no usual name: tiktoken's, and those that its config names; ``MAX_OWN_NAMES`` at most.
 
     Args:
-        present: names of what lies in the folder.
+        present: names in the folder.
         config: its tokenizer_config.json, which need not be there.
     """
     named = _named(config)
@@ -63,7 +63,7 @@ def of_own_name(present: Collection[str], config: Path) -> tuple[str, ...]:
 
 
 def is_of_tokenizer(name: str) -> bool:
-    """Whether a file is a tokenizer's, by its name alone."""
+    """Whether a file is a tokenizer's, judged by its name."""
     return (name in SIDECARS and name not in OF_IMAGES) or _is_tiktoken(name) or is_chat_template(name)
 
 
@@ -77,7 +77,7 @@ def _named(config: Path) -> frozenset[str]:
         return frozenset()
     try:
         fields = read_json(config)
-    except ConfigError:  # whoever copies it says so
+    except ConfigError:  # the copying step reports it
         return frozenset()
     values = (value for field, value in fields.items() if field.endswith(_NAMES_A_FILE))
     return frozenset(value for value in values if _may_be_named(value))

@@ -26,7 +26,7 @@ def choose_weights(
 
     Raises:
         WrongFramework: only the other framework's weights are there.
-        SourceError: there are none that can be read; says what there is instead.
+        SourceError: there are none that can be read; the message lists what there is instead.
     """
     held: list[Framework] = []
     for side in among(framework):

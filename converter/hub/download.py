@@ -66,7 +66,7 @@ class Snapshot:
 
     @property
     def local(self) -> bool:
-        """Whether the Hub was not reached, so that there is only what is in the cache."""
+        """Whether the Hub could not be reached, so that only the cache is available."""
         return self.unreached is not None
 
 
@@ -74,7 +74,7 @@ def obtain_from_hub(wanted: HubId, framework: Wanted) -> Obtained:
     """Gives a model on the Hub as files on this disk, downloading what is needed of it.
 
     Args:
-        wanted: the model, and how the Hub is asked for it.
+        wanted: the model, and the settings for requests to the Hub.
         framework: whose weights are wanted; None takes what there is.
 
     Raises:
@@ -119,8 +119,8 @@ def choose(snapshot: Snapshot, framework: Wanted) -> str:
     """Chooses the weights file or index of a snapshot, and fetches the config of another program's that goes with it.
 
     Raises:
-        SourceError: there are none that can be used.
-        HubError: there are none in the cache, and the Hub was not reached.
+        SourceError: there are no usable ones.
+        HubError: the cache has none, and the Hub could not be reached.
     """
     try:
         main = choose_weights(str(snapshot.hub), snapshot.names, framework, lambda name: framework_of(snapshot, name))
@@ -183,7 +183,7 @@ def _in_module(root: Snapshot, names: Mapping[str, int], path: Path) -> Snapshot
 
 
 def _within(names: Mapping[str, int], folder: str) -> dict[str, int]:
-    """Of a repository's files those in one of its folders, by their names there; of deeper ones, chat templates alone."""
+    """The files of a repository in one of its folders, by their names there; of deeper folders only chat templates."""
     inner = {name.removeprefix(folder): size for name, size in names.items() if name.startswith(folder)}
     return {name: size for name, size in inner.items() if "/" not in name.removeprefix(f"{FOLDER}/")}
 
@@ -257,7 +257,7 @@ def _cached(wanted: HubId) -> Path | None:
 
 
 def cached(repository: str, commit: str) -> Path | None:
-    """Where the model lies in a commit's snapshot in the cache, whatever of it is there; the Hub is not asked."""
+    """The model's folder in a commit's snapshot in the cache, however complete; without a request to the Hub."""
     if not is_id(repository) or not COMMIT.fullmatch(commit):
         return None
     path = _cached(HubId(repository, commit))
@@ -411,10 +411,10 @@ def hub_api(access: Access = Access()) -> Any:  # noqa: B008 - frozen
 
 
 def token() -> str | None:
-    """The token that huggingface_hub sends; None where nobody is logged in.
+    """The token that huggingface_hub sends; None if nobody is logged in.
 
     Raises:
-        HubError: it cannot be read, or is none.
+        HubError: it cannot be read, or is not a token.
     """
     from huggingface_hub.utils import get_token
 

@@ -23,7 +23,7 @@ def explained(what: str, revision: str | None = None, kept: str = DOWNLOADED) ->
 
     Args:
         what: the id, for messages.
-        revision: that was asked for.
+        revision: the requested revision.
         kept: what running it again does not repeat.
 
     Raises:
@@ -39,7 +39,7 @@ def explained(what: str, revision: str | None = None, kept: str = DOWNLOADED) ->
 
 
 def is_transport_error(error: BaseException) -> bool:
-    """Whether a connection could not be made, or broke off; an answer of the Hub's is none."""
+    """Whether a connection failed or broke off; an answer of the Hub does not count."""
     if getattr(error, "response", None) is not None:
         return False
     return type(error).__module__.partition(".")[0] in _CLIENTS or isinstance(error, ConnectionError | TimeoutError)

@@ -45,7 +45,7 @@ class Access:
         token: to send; False for none, True or None for that of the login.
         cache_dir: of downloads.
         local_files_only: the Hub is not asked; what is in the cache is used.
-        force_download: what is in the cache is fetched anew.
+        force_download: download again what is in the cache.
         subfolder: in which the model lies, of the repository or of the folder that is the source.
     """
 
@@ -77,7 +77,7 @@ class HubId:
     Attributes:
         id: for example ``"clip-italian/clip-italian"``.
         revision: branch, tag or commit; None for the main branch.
-        access: how the Hub is asked for it.
+        access: settings for requests to the Hub.
     """
 
     id: str
@@ -100,7 +100,7 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
         The id, or None for a path.
 
     Raises:
-        SourceError: a revision of a path, two revisions, one that is none, or the address of a page.
+        SourceError: a revision of a path, two revisions, an invalid one, or the address of a page.
     """
     if isinstance(source, str):
         _refuse_address(source)
@@ -143,7 +143,7 @@ def check_repository(name: str) -> str:
     """Gives back the id of a repository that may be written to.
 
     Raises:
-        SourceError: it is none.
+        SourceError: it is not an id.
     """
     if not is_id(name) or "/" not in name:
         raise SourceError(f"{printable(name, 120)}: not the id of a repository; one is written NAMESPACE/NAME")
@@ -151,6 +151,6 @@ def check_repository(name: str) -> str:
 
 
 def is_id(name: str) -> bool:
-    """Whether a name is spelled like the id of a model, whatever exists as a path."""
+    """Whether a name is spelled like the id of a model, even if it exists as a path."""
     sound = _ID.fullmatch(name) is not None and len(name) <= MAX_ID_CHARACTERS and "--" not in name and ".." not in name
     return sound and not name.endswith(".git") and not (name.endswith(_OF_FILES) and "/" not in name)

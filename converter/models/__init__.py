@@ -1,4 +1,4 @@
-"""Models with two towers on Keras 3; nothing is imported until it is asked for."""
+"""Models with two towers on Keras 3; everything is imported at its first use."""
 
 from __future__ import annotations
 

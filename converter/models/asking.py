@@ -1,4 +1,4 @@
-"""What transformers' from_pretrained lets people say of the Hub, and what of it has a meaning here."""
+"""Arguments of transformers' from_pretrained for the Hub, and which of them have a meaning here."""
 
 from __future__ import annotations
 

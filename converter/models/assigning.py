@@ -16,7 +16,7 @@ from converter.errors import PlanError, listed
 from converter.specs import StoredTensor
 from converter.tensors.layouts import ALIGNMENT
 
-# Threads that read and transpose, and so many tensors, and one more, that wait to be taken.
+# Threads that read and transpose; as many tensors, plus one, wait to be assigned.
 _READERS = 2
 
 
@@ -32,9 +32,9 @@ def assign(
     Args:
         variables: by checkpoint name.
         reader: of the checkpoint.
-        new: names of variables that the checkpoint need not have; they are left alone.
+        new: names of variables that the checkpoint need not have; they stay unchanged.
         in_place: take weights from the mapped file where the backend can.
-        of_another_shape: names of variables that are left alone though the checkpoint has them.
+        of_another_shape: names of variables that stay unchanged although the checkpoint has them.
 
     Raises:
         PlanError: the model and the checkpoint differ in names or shapes.
@@ -56,7 +56,7 @@ def _read_ahead(
     reader: TensorReader, names: Sequence[str], in_place: bool
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Reads tensors in order, the next ones while the last one is being made use of."""
-    if not reader.has_extents:  # HDF5 reads chunks one after the other, whoever asks
+    if not reader.has_extents:  # HDF5 reads chunks one after the other in any case
         yield from ((name, reader.read(name)) for name in names)
         return
     with ThreadPoolExecutor(_READERS) as pool:
@@ -77,7 +77,7 @@ def _first(
 
 
 def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
-    """An array that nobody else holds, as what a variable of the dtype takes, without a copy where that can be."""
+    """An array that nothing else holds, for a variable of the dtype, without a copy if possible."""
     if array.dtype.name != dtype:
         return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
     if keras.backend.backend() != "tensorflow" or not _can_be_taken_over(array):

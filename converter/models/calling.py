@@ -61,7 +61,7 @@ class Calling(Features, keras.Model):
         return ops.matmul(text_units, ops.transpose(image_units)) * ops.exp(scale)
 
     def loss_of(self, logits_per_text: Tensor) -> Tensor:
-        """The loss of ``(n, n)`` logits, of which text i belongs to image i; a scalar."""
+        """The loss of ``(n, n)`` logits, where text i belongs to image i; a scalar."""
         return clip_loss(logits_per_text)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

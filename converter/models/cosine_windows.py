@@ -50,7 +50,7 @@ class CosineWindowBlock(WindowBlock):
         return ops.add(x, self.drop_path(y, training)), weights
 
     def shift_of(self, size: Size) -> int:
-        """As the config's image size decides it, whatever the size at hand."""
+        """Decided by the config's image size, not by the current one."""
         del size
         return self.shift
 
@@ -84,7 +84,7 @@ def log_spaced(window: int, pretrained: Size) -> Array:
         pretrained: height and width of the window that a distance of 1 is for; 0 for the window's own.
 
     Returns:
-        ``(2 window - 1, 2 window - 1, 2)``, down and across, in float32 as in PyTorch whatever the model is in.
+        ``(2 window - 1, 2 window - 1, 2)``, down and across, in float32 as in PyTorch for any dtype of the model.
     """
     whole = np.arange(1 - window, window, dtype=np.float32)
     ends = [side - 1 for side in pretrained] if pretrained[0] > 0 else [max(window - 1, 1)] * 2

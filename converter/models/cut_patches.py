@@ -36,10 +36,10 @@ class PatchEmbeddings(CompositeLayer):
 
 
 def check_shapes(shapes: Tensor, length: int | None) -> None:
-    """Refuses shapes without a patch, and of more than there are, where they can be seen.
+    """Refuses shapes without a patch or with too many, if the values are known.
 
     Raises:
-        ModelError: names the first image of which that holds.
+        ModelError: names the first such image.
     """
     found = seen(shapes)
     if found is None or length is None:

@@ -22,8 +22,8 @@ def take_dtype(options: dict[str, Any], reader: TensorReader | None = None) -> d
 
     Args:
         options: of a model; they lose both.
-        reader: of the checkpoint that is loaded; ``"auto"`` is what it was saved in: as its config says, else as its first
-            floats are. Without one there is no ``"auto"``.
+        reader: the checkpoint being loaded; ``"auto"`` means its dtype in config.json, or else that of its first
+            floats. Without one there is no ``"auto"``.
 
     Returns:
         ``dtype`` as a Keras policy; nothing where neither was given.

@@ -1,4 +1,4 @@
-"""Features of texts and of images alone: each tower's output, projected into the common space."""
+"""Features of texts or images by themselves: a tower's output, projected into the common space."""
 
 from __future__ import annotations
 

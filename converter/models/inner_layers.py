@@ -76,7 +76,7 @@ class InnerLayer:
 
     @property
     def non_trainable_weights(self) -> list[Any]:
-        """The variables inside that training leaves alone."""
+        """The variables inside that training does not change."""
         return [weight for weight in self.weights if not weight.trainable]
 
     non_trainable_variables = non_trainable_weights
@@ -139,7 +139,7 @@ def _numbered(owner: Any, stem: str) -> Iterator[Any]:
 
 
 def found_inside(owner: Any, name: str) -> Any:
-    """Looks for an attribute at the top of a tower, and below levels that are alone (``clip``, ``clip/vision_model``).
+    """Looks for an attribute at the top of a tower, and below levels with a single child (``clip``, ``clip/vision_model``).
 
     Returns:
         What is there, or ``NOT_HERE``.

@@ -59,7 +59,7 @@ def _is_list_of_inputs(first: Any, fields: tuple[str, ...]) -> bool:
 
 
 def as_ids(value: Any, field: str) -> Tensor:
-    """Makes ``(batch, length)`` int32 ids of what was given.
+    """Turns an input into ``(batch, length)`` int32 ids.
 
     Args:
         value: integers as an array, tensor or nested list; floats are taken if they are whole numbers.
@@ -86,7 +86,7 @@ def as_ids(value: Any, field: str) -> Tensor:
 
 
 def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
-    """Makes ``(batch, channels, height, width)`` pixel values of what was given.
+    """Turns an input into ``(batch, channels, height, width)`` pixel values.
 
     Args:
         value: numbers as an array, tensor or nested list, channels first.
@@ -97,7 +97,7 @@ def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
         A tensor of the backend.
 
     Raises:
-        ModelError: not four axes, or not so many channels.
+        ModelError: not four axes, or a wrong number of channels.
     """
     value = _as_numbers(value, dtype)
     shape = tuple(value.shape)
@@ -116,7 +116,7 @@ def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:
 
 
 def as_patches(value: Any, size: int, dtype: str) -> Tensor:
-    """Makes ``(batch, patches, size)`` pixel values of what was given: images that are cut into patches.
+    """Turns an input into ``(batch, patches, size)`` pixel values: images cut into patches.
 
     Args:
         value: numbers as an array, tensor or nested list.
@@ -149,7 +149,7 @@ def _as_numbers(value: Any, dtype: str) -> Any:
 
 
 def seen(value: Any) -> np.ndarray[Any, Any] | None:
-    """The numbers of a tensor where they can be seen; None while a graph is being traced."""
+    """The values of a tensor if they are known; None while a graph is traced."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, NotImplementedError):
@@ -157,7 +157,7 @@ def seen(value: Any) -> np.ndarray[Any, Any] | None:
 
 
 def check_range(value: Any, size: int, field: str, option: str) -> None:
-    """Refuses ids outside ``[0, size)`` where they can be seen.
+    """Refuses ids outside ``[0, size)`` if the values are known.
 
     Raises:
         ModelError: names the field, the first offending position and the config option that sets the limit.

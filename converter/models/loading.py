@@ -84,7 +84,7 @@ def build_tower(config: Any, side: Side | None = None, *args: Any, **kwargs: Any
 
 @contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
-    """No garbage is looked for meanwhile: the frameworks' objects are many and stay, and a third of loading goes there."""
+    """Garbage collection is off during loading, because the frameworks' many objects stay; it takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -146,7 +146,7 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         cls: class of the model; None: that of the checkpoint's family.
         source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub.
         in_place: take weights from the mapped file where TensorFlow can, which saves half of the time. Only for a
-            process that may end: whoever changes the file changes the model, or ends it.
+            process that may end: a change to the file changes the model, or ends it.
         **kwargs: ``config`` instead of the checkpoint's; ``name`` and ``dtype`` or ``torch_dtype``; fields of the config to
             change; ``positions`` of a Flax checkpoint, as ``converter.convert`` has it; those of ``hub_arguments``.
             ``from_pt`` is accepted and ignored: the framework is detected.
@@ -155,7 +155,7 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
         The model, built.
 
     Raises:
-        ConverterError: the checkpoint is of another family than ``cls``, not complete or not sound.
+        ConverterError: the checkpoint is of another family than ``cls``, or incomplete or invalid.
     """
     options: dict[str, Any] = {"name": kwargs.pop("name", None)}
     asked, place = take_asked(source, kwargs), os.fspath(source)
@@ -180,7 +180,7 @@ def load_two_towers(cls: Any, source: Source, *, in_place: bool = False, **kwarg
 
 
 def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
-    """The class to load a checkpoint into: the one that was asked for, if it is of the same family."""
+    """The class to load a checkpoint into: the requested one, if it is of the same family."""
     if of is None:
         raise ValueError("the checkpoint of a tower has no family")
     if cls is None:

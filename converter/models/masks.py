@@ -1,4 +1,4 @@
-"""What is added to the scores of positions that are not to be seen, and how low that is."""
+"""What is added to the scores of masked positions, and how low that is."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class PartLayer(keras.layers.Layer):
         """Saves nothing: the model does."""
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads nothing, likewise."""
+        """Loads nothing either."""
 
 
 class PartInGraph(keras.layers.Layer):

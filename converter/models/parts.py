@@ -54,7 +54,7 @@ def rows_of(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def empty(shape: Sequence[int], dtype: str) -> Tensor:
-    """A tensor of any values, whose memory is not touched where the backend can leave it alone."""
+    """A tensor of any values, whose memory the backend need not touch."""
     if keras.backend.backend() != "tensorflow":
         return ops.zeros(shape, dtype)
     import tensorflow as tf
@@ -176,8 +176,8 @@ class Raw(Part):
 class Composite:
     """Mixin for layers and models: holds parts and further layers by their place in a checkpoint.
 
-    ``initial`` is ``"random"`` (as transformers initialises), ``"zeros"``, or ``"empty"``: whatever is in memory, to be
-    filled before it is read. Layers take it over from the one that builds them.
+    ``initial`` is ``"random"`` (as transformers initialises), ``"zeros"``, or ``"empty"``: any values, to be filled
+    before use. Layers take it over from the one that builds them.
     """
 
     initial: str = "random"

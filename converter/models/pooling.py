@@ -1,4 +1,4 @@
-"""How a tower becomes one vector: the first token through a dense layer, or whatever the tower's own file says."""
+"""How a tower becomes one vector: the first token through a dense layer, or as the tower's own file says."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ _portable: ContextVar[bool] = ContextVar("portable", default=False)
 def portable() -> Iterator[None]:
     """Within it a model computes the same with operators that all runtimes have, where that costs time elsewhere.
 
-    Masks stay in the range of float16, because such a runtime may compute in it whatever the file says. The lowest float32 would
-    be minus infinity there, and that times 0 is NaN. Texts of padding alone are then not what they are in PyTorch, where
-    each of their positions counts the same. Nothing is kept from training, since nothing is trained.
+    Masks stay in the range of float16, because such a runtime may compute in it for any file. The lowest float32 would
+    be minus infinity there, and that times 0 is NaN. Texts with only padding then differ from PyTorch, where each of
+    their positions counts the same. Nothing is kept from training, since nothing is trained.
     """
     token = _portable.set(True)
     try:

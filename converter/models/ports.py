@@ -49,7 +49,7 @@ def register_with_keras() -> None:
 
 
 def _register() -> None:
-    with contextlib.suppress(ImportError):  # Keras 2 has no such registry, and no file of ours
+    with contextlib.suppress(ImportError):  # Keras 2 has no such registry, and none of our files
         from keras.saving import get_custom_objects
 
         for name, module in _classes():
@@ -67,7 +67,7 @@ def _classes() -> Iterator[tuple[str, str]]:
 def _import_triton() -> None:
     """Imports triton, where PyTorch with CUDA brought it, before Keras imports TensorFlow: after it, triton ends the process."""
     if "tensorflow" not in sys.modules:
-        with contextlib.suppress(Exception):  # without it, or with a broken one, all goes on as it would have
+        with contextlib.suppress(Exception):  # without it, or with a broken one, everything works as before
             import_module("triton")
 
 

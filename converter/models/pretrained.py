@@ -1,4 +1,4 @@
-"""Checkpoints of a model with two towers, in and out, and what a server gets: each is one call to whoever does it."""
+"""Checkpoints of a model with two towers, in and out, and what a server gets; each is one call to the module for it."""
 
 from __future__ import annotations
 

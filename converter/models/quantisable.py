@@ -1,6 +1,7 @@
 """Parts that keep what quantisation made of their weights (https://arxiv.org/abs/2101.01321), and compute without it.
 
-The integers, their scales and the range of what passed belong to the checkpoint. They are stored, never read, never trained.
+The integers, their scales and the range of the values belong to the checkpoint. They are stored, never read, never
+trained.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class QuantisableNorm(Norm):
 
 
 class Range(Part):
-    """The range of what passes, and what its integers are scaled by."""
+    """The range of the values, and the scale of their integers."""
 
     def build(self, make: Make) -> None:
         """Creates the three numbers."""

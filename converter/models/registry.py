@@ -1,4 +1,4 @@
-"""Which class serves which family and which tower: the rule files say so; each class is imported when it is first asked for."""
+"""Which class serves which family and which tower, according to the rule files; each is imported at its first use."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def resized_bias(table: Tensor, trained: tuple[int, int], grid: tuple[int, int])
     Args:
         table: ``(distances + 3, heads)``, the last three rows those of the token, see ``grid_index_with_token``.
         trained: rows and columns of the grid that the table is for.
-        grid: rows and columns of the grid at hand.
+        grid: rows and columns of the current grid.
 
     Returns:
         ``(1, heads, 1 + rows * columns, 1 + rows * columns)``.

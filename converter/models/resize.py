@@ -70,7 +70,7 @@ def resize_each(grid: Tensor, shapes: Tensor, length: Any) -> Tensor:
 
 
 def _triangles(index: Tensor, wanted: Tensor, size: int, dtype: Any) -> Tensor:
-    """Weights ``(images, length, size)`` of the results ``index`` along an axis of which there are ``wanted``.
+    """Weights ``(images, length, size)`` of the results ``index`` along an axis of length ``wanted``.
 
     Source: aten/src/ATen/native/cpu/UpSampleKernel.cpp, HelperInterpLinear::aa_filter.
     """

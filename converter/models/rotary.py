@@ -38,7 +38,7 @@ def patch_centres(rows: int, columns: int) -> Array:
     """Where the patches of an image lie, row by row: their centres, with the image from -1 to 1 on either axis.
 
     Returns:
-        ``(rows * columns, 2)``, y and x, in float32 as in PyTorch whatever the model is in.
+        ``(rows * columns, 2)``, y and x, in float32 as in PyTorch for any dtype of the model.
     """
     one = np.float32(1)
     centres = [np.arange(0.5, size, dtype=np.float32) / np.float32(size) for size in (rows, columns)]
@@ -71,7 +71,7 @@ def moved(centres: Tensor, shift: float | None, jitter: float | None, rescale: f
 
 
 def grid_turn(centres: Tensor, head: int, base: float, before: int) -> Turn:
-    """Cosines and sines for patches: a quarter of a head by the row, a quarter by the column, and both once more.
+    """Cosines and sines for patches: a quarter of a head by the row, a quarter by the column, and the same again.
 
     Args:
         centres: of the patches ``(patches, 2)``, in float32; an array, or a tensor where training moved them.

@@ -60,7 +60,7 @@ def _config(model: Any) -> dict[str, Any]:
 
 
 def _tell_of_others(model: Any) -> None:
-    """Says which weights of a subclass's further layers a checkpoint has no name for."""
+    """Reports weights of a subclass's additional layers that have no name in a checkpoint."""
     known = {id(variable) for variable in named_variables(model).values()}
     others = [variable.path for variable in model.trainable_variables if id(variable) not in known]
     if others:
@@ -126,10 +126,10 @@ def load_named(model: Any, filepath: Place, skip_mismatch: bool = False) -> None
     Args:
         model: with two towers; its config says what the file has to hold.
         filepath: the file, or the prefix of TensorFlow's files.
-        skip_mismatch: leave alone what has another shape.
+        skip_mismatch: skip weights of another shape.
 
     Raises:
-        ConverterError: the file does not hold this model's weights, or is not sound.
+        ConverterError: the file lacks this model's weights, or is invalid.
     """
     model.build()
     index = Path(f"{expanded(filepath)}.index")

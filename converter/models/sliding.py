@@ -87,7 +87,7 @@ def softmax_where(scores: Tensor, seen: Tensor) -> Tensor:
 
 
 def around(weights: Tensor, reach: int, batch: Any, chunks: Any) -> Tensor:
-    """Weights ``(batch * chunks, heads, reach, 3 * reach)`` to ``(batch, heads, length, 2 * reach + 1)``: the band alone."""
+    """Weights ``(batch * chunks, heads, reach, 3 * reach)`` to ``(batch, heads, length, 2 * reach + 1)``: only the band."""
     # Row r starts at r: with one more number to a row it would start a number earlier, so that all rows start at 0.
     rows, heads = ops.shape(weights)[0], weights.shape[1]
     flat = ops.reshape(weights, (rows, heads, 3 * reach * reach))

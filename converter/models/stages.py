@@ -15,7 +15,7 @@ from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
 
-EPS = 1e-5  # of embeddings and merging, whatever the config says
+EPS = 1e-5  # of embeddings and merging, for any config
 
 
 def halved(size: Size) -> Size:

@@ -45,7 +45,7 @@ class TextTower(Tower):
             training: whether dropout is on.
 
         Returns:
-            last_hidden_state ``(batch, length, width)``, pooler_output ``(batch, width)`` and what was asked for.
+            last_hidden_state ``(batch, length, width)``, pooler_output ``(batch, width)`` and what was requested.
 
         Raises:
             ModelError: the ids do not fit the config.
@@ -84,7 +84,7 @@ class TextTower(Tower):
         return x, (self.pooler(x) if self.pooler is not None else None)
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Ids as int32, of one shape, inside the tables where that can be seen."""
+        """Ids as int32, of one shape, inside the tables if the values are known."""
         if "input_ids" not in inputs:
             raise ModelError("input_ids is missing. Pass the token ids as (batch, length).")
         ids = {field: as_ids(value, field) for field, value in inputs.items()}

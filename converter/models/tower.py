@@ -76,7 +76,7 @@ class Tower(Transformers4, Composite, keras.Model):
         self.assemble(config)
 
     def assemble(self, config: Any) -> None:
-        """Makes the parts: ``embeddings``, ``blocks``, ``pooler`` and whatever else the tower has."""
+        """Makes the parts: ``embeddings``, ``blocks``, ``pooler`` and others that the tower has."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Tower(Transformers4, Composite, keras.Model):
 
         Args:
             config: either of the two.
-            custom_objects: taken for Keras' sake.
+            custom_objects: accepted for compatibility with Keras.
             **kwargs: arguments of the constructor.
 
         Returns:
@@ -186,7 +186,7 @@ class Tower(Transformers4, Composite, keras.Model):
             training: whether dropout is on.
 
         Returns:
-            The last hidden states, and ``hidden_states`` and ``attentions`` by name, where asked for.
+            The last hidden states, and ``hidden_states`` and ``attentions`` by name if requested.
         """
         attentions = asked(output_attentions, self.config, "output_attentions")
         hidden = asked(output_hidden_states, self.config, "output_hidden_states")

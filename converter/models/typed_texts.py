@@ -11,7 +11,7 @@ Tensor = Any
 
 
 class TypedTexts(TwoTowers):
-    """Two towers, of which the text tower takes token types."""
+    """Two towers whose text tower takes token types."""
 
     fields: ClassVar[tuple[str, ...]] = (*TwoTowers.fields, "token_type_ids")
 

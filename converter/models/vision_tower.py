@@ -42,7 +42,7 @@ class VisionTower(Tower):
             training: whether dropout is on.
 
         Returns:
-            last_hidden_state ``(batch, length, width)``, pooler_output ``(batch, width)`` and what was asked for.
+            last_hidden_state ``(batch, length, width)``, pooler_output ``(batch, width)`` and what was requested.
 
         Raises:
             ModelError: the images do not fit the config.
@@ -108,7 +108,7 @@ class VisionTower(Tower):
 
 
 class AnySizeTower(VisionTower):
-    """A tower whose embeddings take images of any size, and say of which they cannot have the positions."""
+    """A tower whose embeddings take images of any size, and report those without positions."""
 
     def check_size(self, size: Size) -> None:
         """Any size that has a patch, and whose positions can be had."""

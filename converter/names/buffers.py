@@ -96,7 +96,7 @@ def position_ids(fields: Mapping[str, Value]) -> Array:
 
 
 def zeros(fields: Mapping[str, Value]) -> Array:
-    """A bias that transformers' TensorFlow class creates though the config says there is none.
+    """A bias that transformers' TensorFlow class creates although the config has none.
 
     Args:
         fields: with ``length``.
@@ -108,7 +108,7 @@ def zeros(fields: Mapping[str, Value]) -> Array:
 
 
 def holds(stored: Array, value: Array) -> bool:
-    """Whether a stored buffer is the one that follows from the config; floats but for rounding."""
+    """Whether a stored buffer is the one that follows from the config; floats up to rounding."""
     if value.dtype.kind == "f" and stored.shape == value.shape:
         return bool(np.all(np.abs(stored.astype(np.float64) - value) <= _ROUNDING * np.abs(value)))
     return np.array_equal(stored, value)

@@ -1,4 +1,4 @@
-"""Reads config.json: of which family a model is, which towers it has, every field its rules need, and what is refused."""
+"""Reads config.json: the family of a model, its towers, every field that the rules need, and what is refused."""
 
 from __future__ import annotations
 
@@ -297,9 +297,10 @@ def _check_side(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> T
 def _section(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The section of a tower in the config of a family that has its own towers, as its config class reads it.
 
-    Such a class builds the family's tower whatever ``model_type`` the section says, and takes silence for defaults.
-    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included. What is
-    refused in the section stays refused: transformers 5 does not know all such fields as the class' own, and keeps them.
+    Such a class builds the family's tower for any ``model_type`` in the section, and uses defaults for missing fields.
+    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included. What
+    is refused in the section stays refused: transformers 5 does not know all such fields as the class' own, and keeps
+    them.
     """
     section = _object(raw.get(f"{side}_config"), where)
     said = section.get("model_type")

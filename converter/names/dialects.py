@@ -82,7 +82,7 @@ def _known(rules: RuleSet) -> Collection[str]:
 
 
 def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str, str]:
-    """The nested name of what some dialect calls ``name``, and which dialect; its own name where none knows it."""
+    """The nested name for a dialect's ``name``, and the dialect; the name itself if no dialect knows it."""
     if name in nested:
         return name, "v4"
     for dialect, table in rules.dialects.items():

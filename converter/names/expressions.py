@@ -49,7 +49,7 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
         fields: what the names stand for, config fields and placeholders.
 
     Returns:
-        The value; a boolean, an integer or whatever a field holds.
+        The value: a boolean, an integer or the value of a field.
 
     Raises:
         ConfigError: a field has a value with which the expression makes no sense.
@@ -130,7 +130,7 @@ def _number(value: Value) -> Number:
 
 
 def _names(value: Value) -> tuple[str, ...]:
-    """A list of different names, none of which holds a sign that separates the levels of a tensor's name."""
+    """A list of different names, none of which may hold a separator of the levels of a tensor's name."""
     found = tuple(each for each in _sequence(value) if isinstance(each, str) and _NAME.fullmatch(each))
     if len(set(found)) != len(_sequence(value)):
         raise TypeError("expected different names of letters, digits, - and _")

@@ -18,11 +18,11 @@ class Place:
     """Where a family keeps one of its towers.
 
     Attributes:
-        towers: model types that the tower may have; the first is what silence means. Empty: every one with rules, and
-            silence means nothing.
+        towers: model types that the tower may have; the first is the default. Empty: every one with rules, and silence
+            means nothing.
         prefixes: by framework, what stands before the tower's own names; ``{side}`` and ``{main_layer}`` are filled in.
             Where the canonical framework has none, the family's scope rules say it.
-        without: beginnings of canonical names that the tower has alone, but not here.
+        without: prefixes of canonical names that the tower has by itself, but not here.
         own_dialects: whether the dialects of the tower's file are those of this family.
     """
 
@@ -91,7 +91,7 @@ class Family:
         return tuple(tower for tower in self.towers(side) if own or in_transformers_4(side, tower, framework))
 
     def default_tower(self, side: Side) -> str | None:
-        """The tower that a config means which does not say; None where it has to say."""
+        """The default tower for a config that does not name one; None if it must name one."""
         return next(iter(self.places[side].towers), None)
 
 
@@ -111,7 +111,7 @@ def family(model_type: str) -> Family:
     """One family by its model type.
 
     Raises:
-        KeyError: there is none.
+        KeyError: it does not exist.
     """
     stem = model_type.replace("-", "_")
     if stem not in family_files() or (found := _read(stem)).model_type != model_type:

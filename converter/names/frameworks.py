@@ -14,13 +14,13 @@ CANONICAL: Framework = "pt"
 # The framework whose names and layouts the models of this package have.
 KERAS: Framework = "tf"
 
-# By framework, the word for each container that is written, and the name of its file; the first is what silence means.
+# By framework, the word for each container that is written, and the name of its file; the first is the default.
 FORMATS: Mapping[Framework, Mapping[str, str]] = {
     "pt": {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"},
     "tf": {"h5": "tf_model.h5", "safetensors": "model.safetensors"},
     "flax": {"msgpack": "flax_model.msgpack", "safetensors": "model.safetensors"},
 }
-# What is read alone, and the file that it is known by.
+# Formats that are only read, and the file that identifies them.
 READ_ONLY: Mapping[Framework, Mapping[str, str]] = {
     "pt": {"trainer's checkpoint": "*.ckpt, *.pt"},
     "tf": {"SavedModel": "saved_model.pb", "TensorFlow checkpoint": "*.index", "Keras weights": "*.h5"},
@@ -40,10 +40,10 @@ class FrameworkRules:
         suffix: what its files add to every name, for example ``":0"``.
         sorted: whether its files keep tensors in the order of their names, or else in that in which they are created.
         scoped: whether its files put the root scope of the model in front of every name.
-        in_main_layer: whether a model of one tower holds it inside a layer, which is named as the tower's rules say.
+        in_main_layer: whether a model of one tower holds it inside a layer with a name from the tower's rules.
         integers: dtype of the integer buffers that it stores.
-        converts_to: the framework that a checkpoint of this one is converted to when nobody says.
-        transformers_5: whether transformers 5 reads its checkpoints; if not, 4.x alone does.
+        converts_to: the default target for a checkpoint of this framework.
+        transformers_5: whether transformers 5 reads its checkpoints; if not, only 4.x does.
     """
 
     key: Framework

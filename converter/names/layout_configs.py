@@ -27,7 +27,7 @@ class Translated:
     Attributes:
         raw: config.json as transformers would have it.
         layout: whose it was.
-        processor: the preprocessor_config.json that goes with it; None where the config does not say.
+        processor: the preprocessor_config.json that belongs to it; None if the config does not say.
         tokenizer: id of a tokenizer that gives the ids that the model was trained with.
         cleaning: what the program does to texts before that tokenizer, in words; empty where it is the tokenizer's own.
     """
@@ -40,7 +40,7 @@ class Translated:
 
 
 def layout_of(raw: Mapping[str, Any]) -> str | None:
-    """The layout that a config belongs to: OpenCLIP's file, or one of its model configs alone; None for transformers'."""
+    """The layout that a config belongs to: OpenCLIP's file, or just one of its model configs; None for transformers'."""
     model = raw.get("model_cfg", raw)
     if isinstance(model, Mapping) and "model_type" not in raw and {"vision_cfg", "text_cfg"} <= model.keys():
         return LAYOUTS_OF_OTHERS[0]
@@ -57,7 +57,7 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
         checked: checks one field's value against its default, as ``configs`` does.
 
     Raises:
-        ConfigError: it is not sound.
+        ConfigError: it is invalid.
         UnsupportedOption: it describes a model that transformers has no class for; the message names it.
     """
     sections = _sections(raw, where)
@@ -160,7 +160,7 @@ def _sections(raw: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]
 
 
 def _named(sections: Mapping[str, Mapping[str, Any]], layout: str) -> dict[str, Any]:
-    """What tells one kind of model from another."""
+    """What distinguishes one kind of model from another."""
     trunk = sections["vision"].get("timm_model_name") or ""
     trunks = [name for kind in kinds_of(layout).values() for name in kind.get("trunks", ())]
     return {
@@ -183,7 +183,7 @@ def _refuse_other_models(said: Mapping[str, Any], layout: str, where: str) -> No
 
 
 def _refuse_values(sections: Mapping[str, Mapping[str, Any]], kind: Mapping[str, Any], layout: str, where: str) -> None:
-    """Refuses fields that make another model of it, by silence too, and those that nobody knows."""
+    """Refuses unknown fields, and fields that mean another model, even by default."""
     common = layout_file(layout)
     for section in _SECTIONS:
         rules, blocks = kind[section], common["blocks"] if section != "model" else {}
@@ -230,7 +230,7 @@ def _trunk(kind: Mapping[str, Any], vision: Mapping[str, Any], layout: str) -> s
     """The trunk that has a vision tower's sizes and is made for its images; empty where the layout's towers are its own.
 
     Raises:
-        UnsupportedOption: there is none.
+        UnsupportedOption: there is no such model.
     """
     if "trunks" not in kind:
         return ""
@@ -238,7 +238,7 @@ def _trunk(kind: Mapping[str, Any], vision: Mapping[str, Any], layout: str) -> s
         field: rule for field, rule in kind["vision"]["ours"].items() if rule in next(iter(kind["trunks"].values()))
     }
     for name, trunk in kind["trunks"].items():
-        # By its name alone: the program makes every tower as large as that says.
+        # By its name only: the program takes all sizes of the tower from it.
         if name.endswith(f"_{vision['image_size']}") and all(vision[field] == trunk[of] for field, of in sized.items()):
             return str(name)
     said = [f"{name} {vision[name]!r}" for name in (*sized, "image_size")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.names.rule_files import rule_file
 
-# As ``--layout`` takes them; transformers' own is no file.
+# As ``--layout`` takes them; transformers' own has no file.
 OWN = "transformers"
 LAYOUTS_OF_OTHERS: tuple[str, ...] = ("open_clip",)
 

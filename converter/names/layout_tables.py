@@ -60,7 +60,7 @@ class Table:
         return {*self.shapes, *(prefix + name for name in self.shapes if re.search(pattern, name))}
 
     def ours(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Gives their tensors out as ours, by canonical name; what is none of theirs by its own.
+        """Returns their tensors as ours, by canonical name; other tensors keep their own.
 
         Raises:
             PlanError: some have other shapes than the config says.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def meant(said: object, choices: Iterable[str], ending: str = "") -> str | None:
-    """The choice that is spelled as what was said, but for capitals, signs and a last word that says nothing.
+    """The choice with the same spelling, ignoring case, signs and a meaningless last word.
 
     Args:
         said: for example ``"BertModel"`` or ``"hybrid_clip"``.

@@ -36,7 +36,7 @@ class TensorRule:
     """One tensor, in every framework.
 
     Attributes:
-        names: by framework, without root scope and suffix; PyTorch's nested (4.x) one is what reports call it.
+        names: by framework, without root scope and suffix; reports use PyTorch's nested (4.x) one.
         layouts: by framework, a key of ``layouts.LAYOUTS``.
         shape: in PyTorch's layout.
         cite: where the rule stands, for messages.
@@ -69,7 +69,7 @@ class BufferRule:
         given: names of fields that are this buffer's own, as of a layer, and not the config's.
         reason: why it may be left out.
         made_anew: who is given it where a source lacks it: frameworks, or ``framework/dialect``.
-        after: by framework, name of the tensor behind which it is created; behind all others where there is none.
+        after: by framework, name of the tensor after which it is created; by default after all others.
     """
 
     names: Mapping[Framework, str]
@@ -88,7 +88,7 @@ class RuleSet:
 
     Attributes:
         tensors: in the order in which TensorFlow creates its variables.
-        buffers: likewise.
+        buffers: the same for buffers.
         dialects: for every dialect of PyTorch's names other than 4.x, its names -> canonical names.
         splits: tensors that a dialect keeps in parts.
         table: where another program's layout keeps each tensor, when the config is of that program.
@@ -146,8 +146,8 @@ def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
 
     Args:
         tower: its config.
-        family: where it stands; None for a tower alone, whose names begin as its own files have them: in TensorFlow
-            with the main layer.
+        family: where it stands; None for a single tower, whose names begin as in its own files: in TensorFlow with the
+            main layer.
     """
     if family is None:
         layer = tower.rules["main_layer"]
@@ -260,7 +260,7 @@ def _expand_buffer(
 
 
 def _some_path(module: Mapping[str, Any]) -> str:
-    """A path whose placeholders are those of all: a buffer may be in one framework alone."""
+    """A path whose placeholders are those of all frameworks: a buffer may be in only one of them."""
     return str(next(module[key] for key in frameworks() if key in module))
 
 

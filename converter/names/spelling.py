@@ -72,7 +72,7 @@ def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
 
 
 def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
-    """What a dialect calls a tower's tensor, both names as the tower alone has them."""
+    """A dialect's name of a tower's tensor, both names as in the tower by itself."""
     return _replaced(name, tower.rules, dialect)
 
 

@@ -34,7 +34,7 @@ def tower_defaults(side: Side, model_type: object) -> dict[str, Any]:
 
 
 def input_rules(side: Side, model_type: object) -> Mapping[str, Any]:
-    """The ``[inputs]`` of a tower's rule file, which say what it can be given; empty where there are none."""
+    """The ``[inputs]`` of a tower's rule file, which describe its inputs; empty by default."""
     rules = tower_rules(side, model_type)
     return {} if rules is None else rules.get("inputs", {})
 

@@ -21,7 +21,7 @@ NO_LOSS = "loss: not checked, Flax models give none"
 
 
 def flax_options(source: Path, options: ReferenceOptions) -> FlaxOptions:
-    """How a Flax checkpoint's model runs where PyTorch's would as ``options`` say.
+    """How a Flax checkpoint's model runs, from ``options`` for PyTorch.
 
     Raises:
         NoReference: transformers has no Flax class for the model.

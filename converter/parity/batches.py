@@ -45,7 +45,7 @@ class Batch:
 
     @property
     def is_square(self) -> bool:
-        """Whether there are as many images as texts, which is what the loss needs."""
+        """Whether there are as many images as texts, as the loss needs."""
         return len(self.inputs["pixel_values"]) == len(self.inputs["input_ids"])
 
 

@@ -84,7 +84,7 @@ def compare_runs(
 
 
 def _is_blind(recording: Recording, tap: str, inputs: str, tolerance: Tolerance) -> bool:
-    """Whether a tower gave the same for all inputs of each batch: then inputs do not tell a right model from a wrong one."""
+    """Whether a tower gave the same for all inputs of each batch. Such inputs cannot show that a model is wrong."""
     alike = []
     for batch in recording.batches:
         given, made = batch.inputs[inputs], batch.taps.get(tap)
@@ -133,7 +133,7 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
         "reference": sorted(reference.taps.keys() - candidate.taps.keys(), key=model_order),
     }
     if any(only.values()):
-        # every name, not the first ten: which layers are there on one side only is what tells a person why
+        # every name, not the first ten: a person needs to know which layers exist on one side only
         here, there = (", ".join(only[side]) or "none" for side in ("candidate", "reference"))
         problems.append(
             f"{where}: the sides have different layer outputs; only in the candidate: {here}; only in the reference: {there}"

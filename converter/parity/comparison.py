@@ -133,7 +133,7 @@ class ParityReport:
 
     @property
     def failures(self) -> tuple[TapComparison, ...]:
-        """The taps that failed, in model order, whatever the batch."""
+        """The taps that failed, in model order, in any batch."""
         failed = (tap for tap in self.comparisons if not tap.passed)
         return tuple(sorted(failed, key=lambda tap: (model_order(tap.name), tap.batch)))
 

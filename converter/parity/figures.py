@@ -79,7 +79,9 @@ def _figures_of_plain_block(ours: Array, theirs: Array, tolerance: Tolerance, st
     None of any other block. What is here to be computed takes a third of the time.
     """
     difference, size = np.abs(ours - theirs), np.abs(theirs)
-    at = int(difference.argmax())  # NaN, which a difference of what is not finite is, or infinite, counts as greatest
+    at = int(
+        difference.argmax()
+    )  # NaN (the difference of values that are not finite) or infinity counts as the largest
     if not difference[at] <= tolerance.atol or not size.min() > 0:
         return None
     relative = np.divide(difference, size, out=size)

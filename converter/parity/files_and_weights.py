@@ -71,7 +71,7 @@ def _what_is_compared(recorded: Manifest) -> str:
 def verify_weights(
     folder: Path, recorded: Manifest | None, reference: Path | None, golden: WeightsSum | None = None
 ) -> Finding:
-    """Compares every tensor bit for bit, modulo layout and the dtype that was asked for.
+    """Compares every tensor bit for bit, modulo layout and the requested dtype.
 
     Args:
         folder: the converted checkpoint.
@@ -172,7 +172,7 @@ def _asked(stored: str, recorded: Manifest | None, has_bfloat16: bool) -> str:
 
 
 def where_they_differ(one: Array, other: Array) -> str:
-    """How two arrays of one dtype differ, in words that follow ``differs``; ``other`` is what should be."""
+    """How two arrays of one dtype differ, in words that follow ``differs``; ``other`` is the expected one."""
     if one.shape != other.shape:
         return f": its shape is {one.shape}, the source's {other.shape}"
     ours, theirs = one.reshape(-1), other.reshape(-1)

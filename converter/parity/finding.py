@@ -12,7 +12,7 @@ OPTIONAL_PARTS = ("files", "samples")
 
 
 def status_of(findings: Collection[Finding]) -> Status:
-    """What some findings say together: one failure is a failure, and nothing passes of which a part was not checked."""
+    """What some findings say together: one failure is a failure, and nothing passes if a part of it was not checked."""
     statuses = {finding.status for finding in findings if finding.status != "not checked"}
     unchecked = any(finding.status == "not checked" and not finding.is_optional for finding in findings)
     if "failed" in statuses:

@@ -13,7 +13,7 @@ from converter.names.rule_files import Side
 from converter.names.towers import input_rules, tower_defaults
 from converter.parity.batches import Batch
 
-# No text of these batches is longer, whatever a config allows: attention grows with the square of the length.
+# No text of these batches is longer, even if a config allows it: attention grows with the square of the length.
 MAX_SEQUENCE = 512
 MAX_SIDE = 4096
 MAX_PIXELS = 3 * 4096**2  # in every channel together
@@ -101,7 +101,7 @@ def _token(value: Any) -> int | None:
 
 
 def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], where: str) -> None:
-    """Checks that inputs from a file can be given to the model of a config, and could tell it from another one.
+    """Checks that inputs from a file fit the model of a config, and can distinguish it from another model.
 
     Args:
         batches: as they were read.
@@ -164,7 +164,7 @@ def patch_side(config: Mapping[str, Any]) -> int | None:
 def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """Channels, height and width of a picture that the config of a model with two towers describes.
 
-    Of a tower that takes pictures of any shape, cut up, that is the square of which it has the positions.
+    For a tower that takes pictures of any shape, cut up, that is the square for which it has positions.
 
     Raises:
         ParityError: they are no sizes.
@@ -191,7 +191,7 @@ def with_image_size(config: Mapping[str, Any], size: tuple[int, int]) -> dict[st
 
 
 def _side(patches: Any, patch: int | None) -> int | None:
-    """The side in pixels of a square of so many patches; None where there is none."""
+    """The side in pixels of a square with this many patches, or None."""
     if patch is None or not isinstance(patches, int) or patches < 1 or isqrt(patches) ** 2 != patches:
         return None
     return isqrt(patches) * patch

@@ -152,7 +152,7 @@ def _texts(
 
 
 def _plain_ids(draw: np.random.Generator, text: Vocabulary, count: int) -> Array:
-    """Token ids that mean nothing special; no list of all of them is made, for a config can ask for billions."""
+    """Token ids without a special meaning; the list of all of them is never made, because a config can ask for billions."""
     ids = _integers(draw, text.size - len(text.special), (count,))
     for special in text.special:
         ids += ids >= special
@@ -172,7 +172,7 @@ def _noise(draw: np.random.Generator, count: int, images: _Images, *, masked: bo
     half, length = max(1, side // 2), side * side
     wide, tall, strip = (half, length // half), (max(1, length * 3 // 4 // half), half), (1, half)
     shapes = np.array([(wide, tall, strip)[row % 3] for row in range(count)], np.int64)
-    # Noise in the patches that do not count, too: nothing may come of it.
+    # Noise in the patches that do not count, too: it must not change anything.
     patches = draw.standard_normal((count, length, channels * images.patch**2), dtype=np.float32)
     mask = (np.arange(length) < shapes.prod(axis=1, keepdims=True)).astype(np.int64)
     return {

@@ -51,7 +51,7 @@ class VerifyOptions:
     images: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses what is of another type, no device, no number of seconds, no seed and no backend; a path may be a text.
+        """Refuses values of another type, and an invalid device, number of seconds, seed or backend; a path may be a text.
 
         Raises:
             OptionError: they make no sense.

@@ -136,11 +136,11 @@ class Outputs:
         """Runs both sides and compares them.
 
         Returns:
-            What was found of outputs, and of texts and pictures; and the figures, None where there are none. A side that
-            could not run here says nothing about the checkpoint, so that its outputs are "not checked".
+            The findings about outputs, and about texts and pictures; and the figures, or None. A side that could not
+            run here says nothing about the checkpoint, so that its outputs are "not checked".
 
         Raises:
-            OptionError: what was asked for cannot be had of this reference.
+            OptionError: this reference does not have what was requested.
         """
         if self._golden is None and self._source is None:
             return (
@@ -248,8 +248,8 @@ class Outputs:
     def _that_run(self, source: Path) -> tuple[Path, Path]:
         """The checkpoint and its source, or in place of one that has no model here what it becomes in PyTorch.
 
-        That is Flax's, whose classes are transformers 4's alone, the source of a conversion within TensorFlow, and either of
-        the two in another program's layout.
+        That is Flax's (its classes exist only in transformers 4), the source of a conversion within TensorFlow, and
+        either of the two in another program's layout.
         """
         ours, theirs = check_whole(self._folder), _check_reference(source)
         within = self._recorded is not None and self._recorded.source_framework == theirs == ours != CANONICAL
@@ -309,7 +309,7 @@ def all_batches(
         samples: texts and pictures.
 
     Returns:
-        The batches, and why there is none of texts and pictures; empty where there is.
+        The batches, and why there are none of texts and pictures; empty if there are some.
 
     Raises:
         WorkerError: the process that was to make them is gone, or failed; or it lacks a package, and texts or pictures
@@ -368,7 +368,7 @@ def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
 def _sides(folder: Path, source: Path) -> tuple[Path, Path]:
     """Which checkpoint runs in PyTorch and which in Keras: the PyTorch one of the two, and the other one.
 
-    Both are checked on the way against their configs, before a framework makes a model of what those say.
+    Both are first checked against their configs, before a framework builds a model from those.
     """
     ours, theirs = check_whole(folder), _check_reference(source)
     if ours == "pt":

@@ -49,12 +49,12 @@ def is_of_samples(title: str) -> bool:
 
 
 def find_samples(texts: Path | None = None, pictures: Sequence[Path] = (), *, choose: bool = False) -> Samples:
-    """Finds texts and pictures; what nobody names is taken from those that ship with this package.
+    """Finds texts and pictures; the defaults ship with this package.
 
     Args:
         texts: a UTF-8 file with one text per line; empty lines are left out.
         pictures: picture files, and folders of them.
-        choose: of more than ``MAX_SAMPLES`` take so many, evenly, instead of refusing them.
+        choose: of more than ``MAX_SAMPLES``, take that many, evenly spaced, instead of refusing them.
 
     Raises:
         OptionError: a file cannot be read, holds nothing, or too much.
@@ -113,8 +113,8 @@ def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any
 
     Args:
         title: of the batch.
-        made: ``pixel_values`` as ``Batch`` has them, ``input_ids`` ``(texts, sequence)`` and whatever else the processor
-            made.
+        made: ``pixel_values`` as ``Batch`` has them, ``input_ids`` ``(texts, sequence)`` and other outputs of the
+            processor.
         config: a dual encoder's config.json.
 
     Raises:

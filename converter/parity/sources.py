@@ -32,7 +32,7 @@ def find_source(folder: Path, recorded: Manifest | None, given: Sequence[Path | 
             return None
         return snapshot / recorded.source_files[0] if len(recorded.source_files) == 1 else snapshot
     for path in places(folder, recorded):
-        # Where it was recorded to be, it is the source whatever has become of it; elsewhere only if it is the same.
+        # At its recorded place it is the source even if it changed; elsewhere only if it is the same.
         if path.exists() and (path == recorded_place(folder, recorded) or _is_same(path, recorded)):
             return _converted(path, recorded)
     return None
@@ -47,7 +47,7 @@ def config_of_source(source: Path) -> Path:
 
 
 def recorded_place(folder: Path, recorded: Manifest) -> Path | None:
-    """Where the manifest says that the source is; None where no file system would have such a path."""
+    """The source's path in the manifest; None if no file system could have it."""
     try:
         path = (folder / recorded.source).resolve()
         path.exists()
@@ -59,7 +59,7 @@ def recorded_place(folder: Path, recorded: Manifest) -> Path | None:
 def places(folder: Path, recorded: Manifest) -> tuple[Path, ...]:
     """Where a source on this machine is looked for: where the manifest says, then beside the folder and here, by its name.
 
-    A folder and its source may have been moved, together to one place or one of them alone.
+    A folder and its source may have been moved, together to one place or only one of them.
     """
     found = recorded_place(folder, recorded)
     if found is None:
@@ -85,7 +85,7 @@ def _is_same(path: Path, recorded: Manifest) -> bool:
 
 
 def _converted(source: Path, recorded: Manifest | None) -> Path:
-    """Of a folder that holds several weights, PyTorch's beside TensorFlow's, say, those that were converted."""
+    """Of a folder with several weights, such as PyTorch's beside TensorFlow's, those that were converted."""
     names = held(source) if source.is_dir() else ()
     if recorded is None or len(names) < 2:
         return source

@@ -1,4 +1,4 @@
-"""One sum over all weights of a checkpoint, by which two are known to be equal without having both at hand."""
+"""One sum over all weights of a checkpoint, to compare two without having both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from converter.tensors.moves import in_parallel
 
 @dataclass(frozen=True)
 class WeightsSum:
-    """What the weights of a checkpoint are, in one sum, whatever its container, names and layout.
+    """One sum over the weights of a checkpoint, independent of container, names and layout.
 
     Attributes:
         blake3: over name, dtype and canonical hash of every tensor, sorted by nested PyTorch names.

@@ -140,7 +140,7 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
         inner: whether what lies inside the layers is wanted.
 
     Returns:
-        Names, in model order; without attention maps and loss, which are recorded where they are asked for.
+        Names, in model order; without attention maps and loss, which are recorded on request.
 
     Raises:
         ConfigError: the config does not describe a dual encoder.
@@ -222,7 +222,7 @@ def collect_taps(
             and ``last_hidden_state``, and the fields of a CLIP output.
         pooled: by tower ``(batch, width)``, what is projected.
         projected: by tower ``(batch, projection)``, not yet normalised.
-        attentions: the towers whose attention maps were asked for.
+        attentions: the towers whose attention maps are requested.
         to_numpy: turns one tensor of the framework into an array.
         inner: what lies inside the layers, by name, as ``InnerTaps`` has it.
 
@@ -230,7 +230,7 @@ def collect_taps(
         Taps by name, in model order.
 
     Raises:
-        ParityError: the model returned no hidden states, attention maps or pooled output where they were asked for.
+        ParityError: the model returned no requested hidden states, attention maps or pooled output.
     """
     taps: dict[str, Any] = {"image_features": projected["vision"], "text_features": projected["text"], **inner}
     for tower in TOWERS:

@@ -183,7 +183,7 @@ def _recorded(folder: Path) -> Manifest | None:
 
 
 def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
-    """A finding that says so where outputs differ because weights were rounded, as was asked for."""
+    """A finding for outputs that differ because ``--dtype`` rounded the weights."""
     if finding.part != "outputs" or finding.status != "failed" or recorded is None or recorded.dtype not in _NARROW:
         return finding
     reason = (
@@ -194,7 +194,7 @@ def _with_reason(finding: Finding, recorded: Manifest | None) -> Finding:
 
 
 def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tuple[Path | None, str]:
-    """The source to compare with, and why there is none.
+    """The source to compare with, or why there is none.
 
     Raises:
         SourceError: one was named that proves nothing, or is not whole.

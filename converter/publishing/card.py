@@ -17,7 +17,7 @@ from converter.names.layout_files import layout_file
 from converter.publishing.evidence import SOURCE, Evidence, option_words
 
 BEGIN, END = "<!-- dual-encoder-converter: begin -->", "<!-- dual-encoder-converter: end -->"
-# From the last mark that begins before one that ends: a mark alone, in an example say, is not ours.
+# From the last start mark before an end mark: a single mark, such as in an example, is not ours.
 _SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 _METADATA = re.compile(r"\A(\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 _PARTS = 12
@@ -78,8 +78,8 @@ def edited(text: str, evidence: Evidence, repository: str) -> str:
     """The card with our section and our metadata in it.
 
     Args:
-        text: the card as it is; empty where there is none.
-        evidence: of what is published.
+        text: the current card, or empty.
+        evidence: about what is published.
         repository: where to.
 
     Raises:
@@ -111,7 +111,7 @@ def metadata(text: str) -> dict[str, Any]:
 
     try:
         found: dict[str, Any] = RepoCard(text).data.to_dict()
-    except Exception as error:  # whatever the YAML library raises
+    except Exception as error:  # any exception of the YAML library
         raise SourceError(
             f"README.md: its metadata cannot be read: {printable(str(error), 200)}; correct it on the Hub first"
         ) from None

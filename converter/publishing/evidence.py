@@ -134,7 +134,7 @@ def _without_paths(folder: Path, recorded: Manifest, raw: Mapping[str, Any], pro
     public = json.loads(json.dumps(raw))
     if recorded.hub is None:
         public["source"]["path"] = SOURCE
-        public.pop("left_behind", None)  # names of files that are nobody else's business
+        public.pop("left_behind", None)  # names of files that do not concern others
     found = {manifest.NAME: json_bytes(public)} if public != raw else {}
     if proven:
         record = read_json(folder / proof.NAME, proof.MAX_BYTES)

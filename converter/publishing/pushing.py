@@ -274,7 +274,7 @@ def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence
 
 
 def _refuse_hidden(repository: str, target: _Target, evidence: Evidence) -> None:
-    """Of several sets of weights the first is loaded, and the card would tell the figures of another."""
+    """Of several sets of weights the first is loaded, and the card would show the figures of another."""
     ours = evidence.framework
     written = next((name for name in WEIGHTS[ours] if name in evidence.files), None)
     if written is None:

@@ -1,7 +1,7 @@
 """Locks a folder for one process at a time. The system takes a lock back when the process ends, however it ends.
 
 Where a folder can be opened, it itself is locked by flock(2), which leaves no trace and stays with it through a rename.
-Windows opens no folder, and renames none in which a file is open. There a file beside it is locked, ``.<name>.lock``,
+Windows opens no folder, and renames none that holds an open file. There a file beside it is locked, ``.<name>.lock``,
 which goes with its last descriptor.
 """
 
@@ -42,7 +42,7 @@ class FolderLock:
         Raises:
             BlockingIOError: another process has it.
             FileNotFoundError: there is no such folder.
-            NotADirectoryError: it is none, or a link where it must not be.
+            NotADirectoryError: it is not a folder, or is a link where it must not be.
             OSError: the file system has no locks, or the folder may not be opened.
         """
         self._folder = folder

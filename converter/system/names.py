@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# To Windows a colon begins a stream within the file, and these are devices, whatever their suffix.
+# On Windows, a colon begins a stream within the file, and these names are devices, with any suffix.
 _STRANGE = re.compile(r'.*[<>:"|?*\x00-\x1f].*|.*[. ]|(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?', re.I | re.S)
 
 

@@ -20,7 +20,7 @@ def this_machine() -> str:
 
 
 def began(number: int) -> str | None:
-    """When a process began, in the system's own count: numbers are given again. None where it does not say."""
+    """When a process began, in the system's own count: numbers are given again. None if it does not say."""
     try:
         return Path(f"/proc/{number}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -28,7 +28,7 @@ def began(number: int) -> str | None:
 
 
 def is_gone(number: int, since: str | None) -> bool:
-    """Whether a process of this machine has ended for certain; False where nothing can tell.
+    """Whether a process of this machine has certainly ended; False if nothing can tell.
 
     Args:
         number: of the process.
@@ -46,7 +46,7 @@ def is_gone(number: int, since: str | None) -> bool:
 
 
 def private_memory(number: int) -> int | None:
-    """Bytes that a process has for itself, mapped files left out; None where the system does not say."""
+    """Bytes private to a process, without mapped files; None if the system does not report it."""
     try:
         lines = Path(f"/proc/{number}/status").read_text("ascii", "replace").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))

@@ -38,7 +38,7 @@ def processors() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes that the system can give without swapping; None where it does not say."""
+    """Bytes that the system can give without swapping; None if it does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -47,7 +47,7 @@ def free_memory() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """The most memory this process has held so far, in bytes; None where the system does not say."""
+    """The peak memory of this process so far, in bytes; None if the system does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         # Not Linux' getrusage, which counts in what the process that started this one had held by then.
         lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
@@ -59,7 +59,7 @@ def peak_memory() -> int | None:
 
 
 def mapped_memory() -> int | None:
-    """Bytes of addresses that this process has; None where the system does not say."""
+    """Bytes of address space of this process; None if the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
@@ -67,7 +67,7 @@ def mapped_memory() -> int | None:
 
 
 def limit_memory(more: int, mapped: int | None) -> bool:
-    """Lets this process map so many bytes beyond those that it has; False where the system does not limit that.
+    """Lets this process map this many bytes beyond those that it has; False if the system has no such limit.
 
     Args:
         more: bytes.
@@ -77,7 +77,7 @@ def limit_memory(more: int, mapped: int | None) -> bool:
 
 
 def limit_time(seconds: int) -> bool:
-    """Ends this process, without a core dump, after so many seconds of the processor; False where nothing does."""
+    """Ends this process, without a core dump, after this many seconds of CPU time; False if that is not possible."""
     _limit("RLIMIT_CORE", 0)
     return _limit("RLIMIT_CPU", seconds)
 

@@ -1,4 +1,4 @@
-"""Renames to a name that nothing bears yet: in one step where the system has that, else by looking first."""
+"""Renames to a free name: in one step if the system has that, else after a check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def rename_to_fresh(old: Path, new: Path) -> None:
     """Renames a file or folder.
 
     Raises:
-        FileExistsError: something bears the new name.
+        FileExistsError: the new name exists.
         OSError: the system refuses.
     """
     if not _in_kernel(old, new):

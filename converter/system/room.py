@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def free_disk(place: Path) -> int | None:
-    """Bytes that are free where a file or folder is to appear; None where the system does not tell."""
+    """Free bytes where a file or folder is to appear; None if the system does not report it."""
     for folder in (place, *place.absolute().parents):
         try:
             return shutil.disk_usage(folder).free

@@ -7,8 +7,8 @@ from pathlib import Path
 import rename_rules
 
 PACKAGES = (Path(__file__).resolve().parents[1], Path(rename_rules.__path__[0]).resolve())
-# Loads this very package and its rules, whatever interpreter runs it, without adding the folder they lie in to the path:
-# that folder may be another environment's site-packages. The current folder is kept off the path as well: it may be a download.
+# Loads this package and its rules under any interpreter, without adding their folder to the path: that folder may be
+# another environment's site-packages. The current folder is kept off the path as well: it may be a download.
 LOAD = f"""
 import importlib.util, os, sys
 sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]

@@ -35,7 +35,7 @@ def check_moves(
         files: with every source and target opened for reading.
         moves: source and target of every tensor; the target as its container's reader found it.
         hashed: files to hash, each with the kinds of sums to take.
-        advance: told how many bytes were dealt with.
+        advance: called with the number of bytes done.
 
     Raises:
         CheckError: a tensor differs; says which and where first.
@@ -75,7 +75,7 @@ def _check_move(files: Files, move: Move) -> TensorRecord:
             digest.update(theirs.reshape(-1).view(np.uint8).data)
     shape = move.target.shape if not move.from_pt else move.shared.shape_to_pt(move.source.shape)
     if move.shared.axes is not None:
-        # Its bytes were copied as they lie; the manifest's hash is of PyTorch's rows, whatever the container.
+        # Its bytes were copied as they lie; the manifest's hash is of PyTorch's rows, for any container.
         turned = Move(move.name, move.target, StoredTensor(move.name, move.target.dtype, shape), move.shared, False)
         for block in blocks([turned], copy_limit=BLOCK_BYTES // 2):
             digest.update(_read(files, turned.source, block, "target").reshape(-1).view(np.uint8).data)

@@ -23,7 +23,7 @@ def crc32c(data: Any, before: int = 0) -> int:
 
     Args:
         data: bytes, or a contiguous array of them.
-        before: sum of what stood before them; 0 for nothing.
+        before: sum of the preceding bytes; 0 for none.
     """
     held = np.frombuffer(data, np.uint8)
     return _shifted(before ^ _ONES, len(held)) ^ _from_zero(held) ^ _ONES

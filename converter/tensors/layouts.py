@@ -1,7 +1,7 @@
 """How a tensor lies in each framework: every layout is a pair of inverse moves, on shapes and on arrays.
 
-All are told from PyTorch's, which is called plain. In each other one whose elements change their order, PyTorch's first
-axis (out) is the last one. Moves therefore work on blocks of PyTorch rows, which are blocks of columns elsewhere.
+All are derived from PyTorch's, which is called plain. In each other one whose elements change their order, PyTorch's
+first axis (out) is the last one. Moves therefore work on blocks of PyTorch rows, which are blocks of columns elsewhere.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Layout:
     flat_shape: Shape | None = None
 
     def shape_from_pt(self, shape: Shape) -> Shape:
-        """The shape in this layout of what has ``shape`` in PyTorch."""
+        """The shape in this layout, from ``shape`` in PyTorch."""
         if self.axes is not None:
             return tuple(shape[axis] for axis in self.axes)
         return shape if self.flat_shape is None else self.flat_shape
 
     def shape_to_pt(self, shape: Shape) -> Shape:
-        """The shape in PyTorch of what has ``shape`` in this layout: undoes ``shape_from_pt``."""
+        """The shape in PyTorch, from ``shape`` in this layout: the inverse of ``shape_from_pt``."""
         if self.axes is not None:
             return tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
         return shape if self.flat_shape is None else ()

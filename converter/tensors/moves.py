@@ -1,7 +1,7 @@
 """Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
 
-Every thread owns its blocks, reads and writes at an offset: a conversion maps no file, and its memory
-stays the same whatever the size of the checkpoint.
+Every thread owns its blocks, and reads and writes at an offset. So a conversion maps no file, and its memory is
+independent of the checkpoint's size.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COPY_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One tensor from ``source`` to ``target``, both of which have an extent.
+    """One tensor from ``source`` to ``target``; both have an extent.
 
     Attributes:
         name: nested PyTorch name, for messages and hashes.
@@ -285,7 +285,7 @@ def in_parallel(
 
     Args:
         tasks: each returns how many bytes it dealt with.
-        advance: told of that number after each task, by one thread at a time.
+        advance: called with that number after each task, by one thread at a time.
         threads: how many at once.
     """
     pending = iter(tasks)

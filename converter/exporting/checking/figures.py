@@ -23,7 +23,7 @@ LOGITS = ("logits_per_image", "logits_per_text")
 SIDES: Mapping[str, str] = MappingProxyType({"image": "image_embeds", "text": "text_embeds"})
 # Least cosine of any embedding with the reference's; see docs/exports.md for what was measured.
 GATES: Mapping[Precision, float] = MappingProxyType({"float16": 0.9999, "int8": 0.985})
-# float16 ends at 65504; some writers put that in place of what is larger.
+# float16 ends at 65504; some writers replace larger values by that.
 _WHY: Mapping[Precision, str] = MappingProxyType(
     {
         "float16": "values overflow float16, or are too small for it; export as float32",

@@ -82,7 +82,7 @@ def check_file(runtime: Runtime, checking: Checking, where: str) -> FileCheck:
     """Asks a file everything that it can be asked.
 
     Raises:
-        WorkerError: the runtime cannot be had here.
+        WorkerError: the runtime is not available here.
     """
     try:
         check_signatures(checking.signatures, runtime.signatures, where)

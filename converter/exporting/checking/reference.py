@@ -60,8 +60,8 @@ def run_reference(asked: Asked) -> Recording:
     """Embeddings and logits of every batch, and what ran where.
 
     Raises:
-        OptionError: the samples cannot be had.
-        ParityError: a golden file is none, or is not of this model.
+        OptionError: the samples are not available.
+        ParityError: it is not a golden file, or not of this model.
         WorkerError: PyTorch cannot run here.
     """
     real = () if asked.samples is None or asked.samples.is_dir() else _real_of(asked.samples, asked.config)

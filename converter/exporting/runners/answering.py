@@ -21,7 +21,7 @@ from converter.errors import ExportError, printable
 from converter.exporting.runners.timing import milliseconds
 
 Array = np.ndarray[Any, Any]
-_SHOWN = 300  # characters of what a runtime says
+_SHOWN = 300  # characters of a runtime's message
 
 
 class Session(Protocol):
@@ -66,7 +66,7 @@ def answering(open_file: Open) -> Answer:
 
 
 class _Words:
-    """Turns whatever a runtime raises over a file from anywhere into a refusal in its own words, cut and printable."""
+    """Turns any exception of a runtime about a file into a refusal in its own words, shortened and printable."""
 
     def __init__(self, what: str) -> None:
         self._what = what

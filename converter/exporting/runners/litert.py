@@ -1,11 +1,11 @@
-"""A .tflite file in LiteRT, in a process of its own: a file that is not sound may end it.
+"""A .tflite file in LiteRT, in its own process, because an invalid file may end it.
 
 ``python -m converter.exporting.runners.litert`` is that process. Requests, as ``converter.parity.runners.serving`` has them:
 
 - ``{"open": path, "threads": n}`` gives ``signatures`` (by name ``inputs`` and ``outputs``, each by name ``shape``, null
   where an axis is free, and ``dtype``), ``operators``, ``axes``, ``runtime`` (the least one) and ``versions``;
 - ``{"run": signature, "inputs": file, "outputs": file}`` reads and writes safetensors files;
-- ``{"time": signature, "inputs": file, "times": n}`` gives ``milliseconds``, the median of so many runs after one more.
+- ``{"time": signature, "inputs": file, "times": n}`` gives ``milliseconds``, the median of n runs after a warm-up.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Session:
         return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
     def _fitting(self, name: str, array: Array, wanted: Mapping[str, Any]) -> Array:
-        # LiteRT resizes whatever it is given, and may give numbers for what the file is not for.
+        # LiteRT resizes to any input, and may return numbers for inputs that the file is not made for.
         fits = len(array.shape) == len(wanted["shape"]) and all(
             size in (None, found) for size, found in zip(wanted["shape"], array.shape, strict=True)
         )
@@ -126,7 +126,7 @@ class Session:
         try:
             yield
         except (ValueError, RuntimeError, LookupError, TypeError, AttributeError, struct.error) as error:
-            # LiteRT says again whatever it has said of the file before.
+            # LiteRT repeats everything that it has said about the file before.
             heard, self.heard = self.heard, str(error)
             raise ParityError(f"{self.path}: {said}: {printable(self.heard.removeprefix(heard), 300)}") from None
 

@@ -4,9 +4,9 @@
 
 - ``{"open": {signature: path}, "threads": n}``: opens each file; inputs and outputs of each, and the operators used.
 - ``{"run": signature, "inputs": path, "outputs": path}``: reads and writes arrays as safetensors files.
-- ``{"time": signature, "inputs": path, "times": n}``: the median of so many runs, in milliseconds.
+- ``{"time": signature, "inputs": path, "times": n}``: the median of n runs, in milliseconds.
 
-A session is kept until another signature is asked for: two of a large model need the memory of two.
+A session is kept until another signature is needed: two sessions of a large model need twice the memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from converter.parity.runners.options import SHARED_ENVIRONMENT
 from converter.parity.runners.serving import hide, serve
 
 NEEDS = "pip install 'dual-encoder-converter[onnx]'"
-MAX_WORDS = 500  # of what the runtime says
+MAX_WORDS = 500  # of a runtime's message
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,7 @@ def start_onnx(python: Path | None = None, log: Path | None = None) -> Worker:
 
 
 class Sessions:
-    """Graphs that were opened, of which one at a time is in memory."""
+    """Opened graphs, one of them in memory at a time."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def milliseconds(run: Callable[[], object], times: int) -> float:
-    """The median of so many runs; one run before is not counted."""
+    """The median of n runs, after a warm-up run."""
     run()
     taken = []
     for _ in range(times):

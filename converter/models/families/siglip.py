@@ -49,5 +49,5 @@ class TFSiglipModel(TwoTowers, model_type="siglip"):
         )
 
     def loss_of(self, logits_per_text: Tensor) -> Tensor:
-        """The sigmoid loss of ``(n, n)`` logits, of which text i belongs to image i; a scalar."""
+        """The sigmoid loss of ``(n, n)`` logits, where text i belongs to image i; a scalar."""
         return sigmoid_loss(logits_per_text)

@@ -71,7 +71,7 @@ class BeitTower(AnySizeTower):
             self.norm = self.part("beit/pooler/layernorm", Norm(width, config.layer_norm_eps))
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
-        """The shared table's numbers plus each block's own, for the grid of patches at hand."""
+        """The shared table's values plus each block's own, for the current grid of patches."""
         del training
         trained, grid = self.embeddings.spec.grid, self.embeddings.grid_of(pixel_values)
         shared = 0.0 if self.shared is None else resized_bias(self.shared.value, trained, grid)

@@ -47,7 +47,7 @@ def bert_embeddings(config: Any, **changes: Any) -> TextSpec:
 
 
 def with_firsts(names: Mapping[str, str], **paths: str) -> dict[str, str]:
-    """The paths of an embedding with tables of which the first row is added, which come before the norm."""
+    """The paths of an embedding with tables whose first row is added, which come before the norm."""
     return {**{role: path for role, path in names.items() if role != "norm"}, **paths, "norm": names["norm"]}
 
 

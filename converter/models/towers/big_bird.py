@@ -72,7 +72,7 @@ class BigBirdTower(BertTower):
         return x, (tanh(self.pooler(x[:, 0])) if self.pooler is not None else None)
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses texts of which PyTorch's attention sees some blocks only, and drawn at random in training."""
+        """Refuses texts of which PyTorch's attention sees only some blocks, chosen at random in training."""
         ids = super().checked(inputs)
         config, length = self.config, ids["input_ids"].shape[1]
         limit = (5 + 2 * config.num_random_blocks) * config.block_size

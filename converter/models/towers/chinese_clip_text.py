@@ -1,4 +1,4 @@
-"""Chinese-CLIP's text tower (https://arxiv.org/abs/2211.01335): BERT without a pooler; the first token is what is projected."""
+"""Chinese-CLIP's text tower (https://arxiv.org/abs/2211.01335): BERT without a pooler; the first token is projected."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class CLIPTextTower(TextTower):
         self.norm = self.part(f"{root}/final_layer_norm", Norm(config.hidden_size, config.layer_norm_eps))
 
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor | None:
-        """Each token sees itself and what came before, but for padding."""
+        """Each token sees itself and earlier tokens, except padding."""
         places = ops.arange(ops.shape(input_ids)[1], dtype="int32")
         visible = ops.expand_dims(ops.expand_dims(places, 0) <= ops.expand_dims(places, 1), (0, 1))
         if attention_mask is not None:

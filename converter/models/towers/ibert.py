@@ -11,7 +11,7 @@ from converter.models.quantisable import QuantisableDense, QuantisableEmbedding,
 from converter.models.towers.bert import BLOCK, bert_block, bert_embeddings
 from converter.models.towers.roberta import RobertaInOrder
 
-# Where the range of what passes is kept, by what stands before it.
+# Where the range of the values is kept, by its prefix.
 IN_ATTENTION = ("query_activation", "key_activation", "value_activation", "output_activation", "softmax/act")
 IN_EMBEDDINGS = ("embeddings_act1", "embeddings_act2")
 

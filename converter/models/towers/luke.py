@@ -13,7 +13,7 @@ AWARE = {f"{role}_query": f"attention/self/{role}_query" for role in ("w2e", "e2
 
 
 class LukeBlock(Block):
-    """BERT's block that also keeps the queries between words and entities, which no text here needs."""
+    """BERT's block that also keeps the queries between words and entities, which texts here do not need."""
 
     def __init__(self, spec: BlockSpec, seeds: Any = None, **kwargs: Any) -> None:
         own: dict[str, Part] = {role: Dense(spec.width, spec.width, std=spec.spread.query) for role in AWARE}

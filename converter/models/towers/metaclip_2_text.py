@@ -1,4 +1,4 @@
-"""MetaCLIP 2's text tower (https://arxiv.org/abs/2507.22062): CLIP's, pooled at the first end-of-text token whatever its id."""
+"""MetaCLIP 2's text tower (https://arxiv.org/abs/2507.22062): CLIP's, pooled at the first end-of-text token for any id."""
 
 from __future__ import annotations
 

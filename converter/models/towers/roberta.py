@@ -44,7 +44,7 @@ def check_pad(config: Any) -> None:
     """Refuses a config without the ``pad_token_id`` that positions are counted from.
 
     Raises:
-        UnsupportedOption: it is no integer.
+        UnsupportedOption: it is not an integer.
     """
     if not isinstance(config.pad_token_id, int):
         raise UnsupportedOption(

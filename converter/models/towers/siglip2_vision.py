@@ -33,7 +33,7 @@ class Siglip2VisionTower(VisionTower):
         """Embeddings, blocks, norm, attention pooling.
 
         Raises:
-            UnsupportedOption: a patch or the positions are no square, of which PyTorch makes no model either.
+            UnsupportedOption: a patch or the positions are not a square, which PyTorch does not support either.
         """
         positions, patch = config.num_patches, config.patch_size
         if not isinstance(patch, int):
@@ -79,7 +79,7 @@ class Siglip2VisionTower(VisionTower):
             training: whether dropout is on.
 
         Returns:
-            last_hidden_state ``(images, patches, width)``, pooler_output ``(images, width)`` and what was asked for.
+            last_hidden_state ``(images, patches, width)``, pooler_output ``(images, width)`` and what was requested.
 
         Raises:
             ModelError: the images do not fit the config.
@@ -93,7 +93,7 @@ class Siglip2VisionTower(VisionTower):
 
     @property
     def served(self) -> Mapping[str, tuple[tuple[int | None, ...], str]]:
-        """What an image is to a server: patches, as many as each has, what of them counts, and its shape."""
+        """The inputs of an image for a server: patches, any number of them, which of them count, and its shape."""
         return {
             "pixel_values": ((None, None, self.values), "float32"),
             "pixel_attention_mask": ((None, None), "int64"),

@@ -32,7 +32,7 @@ BLOCK = block_names(
 
 
 class SwinBlock(WindowBlock):
-    """Norm first; stochastic depth of the attention alone, as in PyTorch."""
+    """Norm first; stochastic depth only for attention, as in PyTorch."""
 
     def call(  # type: ignore[override]  # Keras calls it by name, with what the tower gives.
         self, x: Tensor, size: Size, training: bool = False

@@ -55,7 +55,7 @@ def check_report_path(path: Path, checkpoint: Path | None = None) -> None:
                 f"{printable(str(path))}: a folder, or in a folder that does not exist; choose a file in an existing folder"
             )
         check_place_of_file(path)
-    real = Path(os.path.realpath(path))  # which is what is written to
+    real = Path(os.path.realpath(path))  # the file that is actually written to
     if checkpoint is not None and any(_is_own(file, checkpoint) for file in (path, real)):
         raise OptionError(
             f"{printable(str(path))}: this file belongs to a checkpoint; choose another name for the report"
@@ -79,10 +79,10 @@ def write_report(found: Verification, path: Path) -> None:
     check_report_path(path, found.folder)
     text = _encoded(KINDS[path.suffix](without_places(found)))
     with _explained(path):
-        if path.exists() and not path.is_file():  # a pipe, say: nothing to put aside
+        if path.exists() and not path.is_file():  # such as a pipe: nothing to move away
             path.write_bytes(text)
         else:
-            with staged_file(Path(os.path.realpath(path))) as fresh:  # not in place of a link, but of what it leads to
+            with staged_file(Path(os.path.realpath(path))) as fresh:  # not in place of a link, but of its target
                 fresh.write_bytes(text)
 
 

@@ -63,7 +63,7 @@ def to_xml(suites: Sequence[ElementTree.Element]) -> str:
 
 
 def junit_suite(report: ParityReport) -> ElementTree.Element:
-    """The report's ``<testsuite>`` alone, to stand beside others in one file."""
+    """Only the report's ``<testsuite>``, to be placed beside others in one file."""
     cases = [_tower_case(report, tower) for tower in TOWERS]
     cases += [_output_case(report, name) for name in HEAD if any(tap.name == name for tap in report.comparisons)]
     cases += [_case("inputs and layer outputs", problem) for problem in report.problems]

@@ -1,4 +1,4 @@
-"""Takes the folders of this machine out of what is written to a file: reports are uploaded, attached and mailed."""
+"""Removes the folders of this machine from what is written to a file, because reports are uploaded, attached and mailed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _shorter(places: tuple[Path, ...]) -> dict[str, str]:
         (Path.home(), "~"),
         (here, ""),
     ):
-        if folder != Path(folder.anchor):  # of which every path begins
+        if folder != Path(folder.anchor):  # the start of every path
             above[f"{folder}/"] = f"{name}/" if name else ""
     for path in places:
         for full in {path, path.absolute(), path.resolve()}:

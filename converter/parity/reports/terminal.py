@@ -38,7 +38,7 @@ def verification_text(found: Verification, verbose: bool = True) -> str:
         verbose: what ran where, and a row per layer output, too.
 
     Returns:
-        Lines without colour; no name from a file acts on the terminal.
+        Lines without colour; names from files are escaped for the terminal.
     """
     lines = [verdict(found), *(f"  {line}" for finding in found.findings for line in _lines(finding))]
     if found.report is not None:

@@ -26,7 +26,7 @@ _VERDICTS = {"passed": "matches its source", "failed": "does NOT match its sourc
 
 
 def verdict(found: Verification) -> str:
-    """One line: whether the checkpoint matches its source, or that this was not checked; and of what that is said."""
+    """One line: whether the checkpoint matches its source, or that this was not checked; and what that is based on."""
     parts = {finding.part for finding in found.findings}
     what = "" if "outputs" in parts or found.status == "not checked" else " (weights only)"
     return f"{printable(str(found.folder))}: {_VERDICTS[found.status]}{what}"
@@ -105,12 +105,12 @@ def _sign(tap: TapComparison) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A difference with two digits; a dash where there is none."""
+    """A difference with two digits, or a dash."""
     return "-" if value is None else f"{value:.1e}"
 
 
 def figure_above(value: float | None) -> str:
-    """A tolerance with two digits, rounded up, so that the printed one passes as well; a dash where there is none."""
+    """A tolerance with two digits, rounded up, so that the printed one passes as well; or a dash."""
     if value is None or value == 0:
         return figure(value)
     step = 10.0 ** (math.floor(math.log10(value)) - 1)

@@ -1,1 +1,1 @@
-"""A model in a process of its own, and what it is asked for."""
+"""A model in its own process, and the requests to it."""

@@ -25,10 +25,10 @@ def ask_run(
 
 
 def read_answer(request: Mapping[str, Any], answer: Mapping[str, Any], batches: Sequence[Batch]) -> Recording:
-    """Reads what a run recorded; its metadata gain the seconds and the peak memory (bytes) that the worker tells.
+    """Reads what a run recorded; its metadata gain the seconds and the peak memory (bytes) that the worker reports.
 
     Raises:
-        ParityError: the run was not of the inputs that were asked for, all of them.
+        ParityError: the run did not use exactly the requested inputs.
     """
     recording = read_recording(Path(request["out"]))
     ran, asked = ([(batch.title, batch.inputs) for batch in some] for some in (recording.batches, batches))

@@ -1,4 +1,4 @@
-"""The candidate: our Keras model, in a process of its own with the backend that was asked for.
+"""The candidate: our Keras model, in its own process with the requested backend.
 
 ``python -m converter.parity.runners.candidate`` is that process; it reads requests as ``serving`` describes them.
 """

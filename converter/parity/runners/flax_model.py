@@ -44,7 +44,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choose_device(device: str) -> Any:
-    """The device that was asked for.
+    """The requested device.
 
     Raises:
         WorkerError: it is a GPU that JAX does not see.

@@ -42,7 +42,7 @@ class Recording:
     """What a run was given and what it computed.
 
     Attributes:
-        metadata: ``METADATA`` and whatever else the run says of itself.
+        metadata: ``METADATA`` and other facts about the run.
         batches: in the order in which they ran; without taps where no model has run yet.
     """
 
@@ -112,7 +112,9 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
     try:
         with staged_file(path, replace) as fresh:
             save_file(tensors, fresh, metadata=metadata)
-            fresh.chmod(fresh.parent.stat().st_mode & 0o666)  # safetensors 0.8 lets nobody else read what it writes
+            fresh.chmod(
+                fresh.parent.stat().st_mode & 0o666
+            )  # safetensors 0.8 makes its files readable for their owner only
     except FileExistsError:
         raise ParityError(f"{path}: another process created it meanwhile; choose another name") from None
     except OSError as error:
@@ -123,7 +125,7 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a golden reference file alone; none of its tensors is read.
+    """Only the metadata of a golden reference file; none of its tensors is read.
 
     Raises:
         ParityError: the file is not a golden reference file of this version.

@@ -41,7 +41,7 @@ runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
 class Worker:
     """A process that answers requests one after the other.
 
-    Use it as a context manager: leaving it ends the process. Imports are the dear part of a run, so many models go
+    Use it as a context manager: leaving it ends the process. Imports are the expensive part of a run, so many models go
     through one worker.
     """
 
@@ -53,7 +53,7 @@ class Worker:
         python: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        """Starts the process; it imports its framework while the caller goes on.
+        """Starts the process; it imports its framework while the caller continues.
 
         Args:
             name: what messages call it, for example ``"PyTorch reference"``.
@@ -74,7 +74,7 @@ class Worker:
         self._waiting: Path | None = None
         self._ended_for = ""
         program = LOAD + _START.format(module=module)
-        # As it is from here: the process starts in a folder of its own. A name alone may be on the PATH.
+        # As it is from here: the process starts in a folder of its own. A bare name may be on the PATH.
         interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:
             with self.log.open("wb") as output:
@@ -105,7 +105,7 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked for something: it runs, and nothing is under way."""
+        """Whether it is ready for a request: it runs, and none is in progress."""
         return self._process.poll() is None and self._waiting is None
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Worker:
         return answer
 
     def end(self) -> None:
-        """Ends the process and whatever it started, at once."""
+        """Ends the process and its children, at once."""
         self.dismiss()
         self._process.wait()
 

@@ -15,7 +15,7 @@ from converter.parity.runners.reference import start_reference
 
 
 class Models:
-    """Starts a worker when it is first asked for, and another in the place of one that has ended."""
+    """Starts a worker at its first use, and another one after it has ended."""
 
     def __init__(self) -> None:
         self._workers: dict[object, Worker] = {}

@@ -53,7 +53,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_precision(options: CandidateOptions) -> dict[str, Any]:
-    """Full precision of the dtype asked for, and kernels that give the same result twice.
+    """Full precision of the requested dtype, and kernels that give the same result twice.
 
     Returns:
         What was set, for the metadata.
@@ -78,7 +78,7 @@ def set_precision(options: CandidateOptions) -> dict[str, Any]:
 
 
 def choose_gpu(device: str) -> int | None:
-    """The number of the GPU that was asked for; None for the CPU.
+    """The number of the requested GPU; None for the CPU.
 
     Raises:
         WorkerError: the backend sees no such GPU.
@@ -133,7 +133,7 @@ def _versions(backend: str) -> dict[str, str]:
 
 
 def _run(model: Any, batch: Batch, options: CandidateOptions) -> Batch:
-    # a vocabulary fits in 32 bits, and JAX has no 64 without being told
+    # a vocabulary fits in 32 bits, and JAX has no 64 by default
     inputs = {name: array.astype(np.int32) if name in INTEGER_INPUTS else array for name, array in batch.inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].astype(options.dtype)
     inner = InnerTaps()

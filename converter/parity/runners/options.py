@@ -10,7 +10,7 @@ from converter.parity.batches import PRECISIONS
 
 ATTENTION = ("eager", "sdpa")
 BACKENDS = ("tensorflow", "jax")
-# Whatever reads the Hub is told not to; float32 is float32.
+# Everything that reads the Hub is told not to; float32 means float32.
 SHARED_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -28,12 +28,13 @@ class ReferenceOptions:
     Attributes:
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
         dtype: ``"float32"`` or ``"float64"``.
-        attention: ``"eager"``, which alone returns attention maps, or ``"sdpa"``, which alone is exact in float64.
+        attention: ``"eager"``, the only one that returns attention maps, or ``"sdpa"``, the only one that is exact in
+            float64.
         attentions: whether to record attention maps.
         loss: whether to record the loss, of batches with as many images as texts.
 
     Raises:
-        OptionError: an option is none of these, or attention maps are asked of ``"sdpa"``.
+        OptionError: an option is invalid, or attention maps are requested from ``"sdpa"``.
     """
 
     device: str = "auto"
@@ -81,7 +82,7 @@ class CandidateOptions:
         loss: whether to record the loss, of batches with as many images as texts.
 
     Raises:
-        OptionError: an option is none of these.
+        OptionError: an option is invalid.
     """
 
     backend: str = "tensorflow"

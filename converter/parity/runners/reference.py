@@ -24,7 +24,7 @@ NEEDS = (
     "pip install 'dual-encoder-converter[torch]', or name the interpreter of an environment that has torch and "
     "transformers (--reference-python)"
 )
-# PyTorch alone is imported; kernels that add in a fixed order.
+# Only PyTorch is imported; its kernels add in a fixed order.
 ENVIRONMENT = {
     **SHARED_ENVIRONMENT,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -38,7 +38,7 @@ ENVIRONMENT = {
 
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
-# What tells the process that Flax is wanted where its environment has it.
+# Tells the process to use Flax if its environment has it.
 _WANTED = "PARITY_FLAX"
 # What transformers imports where it is installed, and what imports SciPy in turn.
 _ON_SCIPY = ("sklearn", "librosa", "bitsandbytes")
@@ -50,8 +50,8 @@ def start_reference(python: Path | None = None, log: Path | None = None, flax: b
     Args:
         python: interpreter of an environment with torch, transformers, numpy and safetensors; by default this one.
         log: where its output is kept.
-        flax: run Flax models instead, where the environment has flax and a transformers with Flax classes; ``runs_flax``
-            tells.
+        flax: run Flax models instead, if the environment has flax and a transformers with Flax classes; ``runs_flax``
+            says so.
     """
     environment = {**ENVIRONMENT, _WANTED: "1" if flax else "0"}
     return Worker("PyTorch reference", "converter.parity.runners.reference", environment, python, log)

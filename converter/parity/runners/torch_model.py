@@ -68,7 +68,7 @@ def set_precision() -> None:
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that was asked for.
+    """The requested device.
 
     Raises:
         WorkerError: it is a GPU that torch does not see.
@@ -86,7 +86,7 @@ def choose_device(device: str) -> torch.device:
 
 @contextlib.contextmanager
 def _folder_of(source: Path) -> Iterator[Path]:
-    """The folder that transformers is to load: for one weights file, whatever it is called, one that holds no other."""
+    """The folder for transformers to load: for one weights file of any name, a folder without others."""
     if source.is_dir():
         yield source
         return
@@ -136,7 +136,7 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
 
 
 def _load_with_attention(source: Path, options: ReferenceOptions, family: Family) -> tuple[Any, dict[str, Any]]:
-    """Loads with the attention that was asked for, in the other tower alone where one has only eager (MPNet)."""
+    """Loads with the requested attention, only in the other tower if one has only eager (MPNet)."""
     # "dtype" is called "torch_dtype" up to 4.55
     dtype = {"dtype" if _version() >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
     asked, name = options.attention, family.classes[CANONICAL]
