@@ -25,6 +25,7 @@ from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
 from converter.folder.files import identity, write_json
+from converter.folder.licence import licence_of
 from converter.folder.manifest import TensorRecord
 from converter.folder.records import SUMS, USUAL, FileRecord, file_record, hash_file
 from converter.folder.replacing import check_replaced, outlook
@@ -391,15 +392,20 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
         "dialects": dict(job.plan.dialects),
     }
     hub, commit = (job.origin.hub, job.origin.commit) if job.origin else (None, None)
+    licence: Mapping[str, str] = {}
     if hub is not None and job.origin is not None:
-        source = Path(job.origin.pinned)
+        source, licence = Path(job.origin.pinned), job.origin.licence
+    elif job.checkpoint.files:
+        folder = model_folder(job.source)
+        source, licence = _seen_from(job.out, folder), licence_of(folder if folder.is_dir() else folder.parent)
     else:
-        source = _seen_from(job.out, model_folder(job.source)) if job.checkpoint.files else job.source
+        source = job.source
     return manifest.make_manifest(
         direction=job.direction,
         source=source,
         hub=hub,
         commit=commit,
+        licence=licence,
         source_files=written.source_files,
         options=job.options,
         files=written.files,

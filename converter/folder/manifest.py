@@ -41,6 +41,7 @@ def make_manifest(
     source: Path,
     hub: str | None = None,
     commit: str | None = None,
+    licence: Mapping[str, str],
     source_files: tuple[FileRecord, ...],
     options: Mapping[str, Any],
     files: tuple[FileRecord, ...],
@@ -54,6 +55,7 @@ def make_manifest(
         source: path of the source from the output folder; for a model on the Hub ``id@commit``.
         hub: id of the source on the Hub.
         commit: of the source on the Hub; never a branch, which moves.
+        licence: of the source, as ``converter.folder.licence`` gives it.
         source_files: the weights files of the source.
         options: as they were given.
         files: what was written, the manifest itself left out.
@@ -67,6 +69,7 @@ def make_manifest(
         "source": {
             "path": source.as_posix(),
             **({} if hub is None else {"hub": hub, "commit": commit}),
+            **({"license": dict(licence)} if licence else {}),
             "files": [record.to_json() for record in source_files],
         },
         "options": dict(options),

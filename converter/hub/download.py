@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.chat_templates import FOLDER, taken_of
 from converter.folder.files import MAX_CONFIG_BYTES
+from converter.folder.licence import checked as checked_licence
 from converter.folder.manifest import VERSION
 from converter.folder.sidecars import most_bytes
 from converter.folder.tokenizer_files import CONFIGS, SIDECARS, TOKENIZER_CONFIG, of_own_name
@@ -54,6 +55,7 @@ class Snapshot:
         folder: of the model in the snapshot in the cache; config.json is there.
         names: sizes of the files beside it; of those that are in the cache where the Hub is not reached.
         unreached: why the Hub was not reached; None where it was.
+        licence: as the Hub has it from the model card; empty where it is not reached.
         within: what stands in the repository before their names, for example ``"0_CLIPModel/"``; empty for the top level.
     """
 
@@ -63,6 +65,7 @@ class Snapshot:
     names: Mapping[str, int]
     unreached: Exception | None = None
     within: str = ""
+    licence: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def local(self) -> bool:
@@ -93,7 +96,7 @@ def obtain_from_hub(wanted: HubId, framework: Wanted) -> Obtained:
     sums = {name: (snapshot.folder / name).resolve().name for name in weights}
     recorded = {name: digest for name, digest in sums.items() if _SHA256.fullmatch(digest)}
     beside = tuple(sorted(name for name in snapshot.names if not name.startswith(".")))
-    return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded, beside)
+    return Obtained(snapshot.folder / main, str(wanted), wanted.id, snapshot.commit, recorded, beside, snapshot.licence)
 
 
 def _sidecars(snapshot: Snapshot) -> tuple[str, ...]:
@@ -147,7 +150,7 @@ def find_snapshot(wanted: HubId) -> Snapshot:
         SourceError: there is no config.json, or one that no model has.
     """
     api, within = hub_api(wanted.access), wanted.access.within
-    names, listed_at, unreached = _listed(api, wanted, wanted.revision)
+    names, listed_at, licence, unreached = _listed(api, wanted, wanted.revision)
     path = _config_or_modules(api, wanted, names, unreached)
     folder = path.parents[within.count("/")]
     commit = folder.name
@@ -156,13 +159,13 @@ def find_snapshot(wanted: HubId) -> Snapshot:
             f"{wanted}: the Hub calls its commit {printable(commit, 60)}, which is not a commit; check HF_ENDPOINT"
         )
     if unreached is None and listed_at != commit:  # the branch moved in between
-        names, _, unreached = _listed(api, wanted, commit)
+        names, _, licence, unreached = _listed(api, wanted, commit)
     if unreached is not None:
         asked_for = isinstance(unreached, _offline_error())
         level = logging.INFO if asked_for else logging.WARNING
         _LOG.log(level, "%s: cannot reach the Hub; using the cache", wanted)
         names = _files_in(folder, within)
-    root = Snapshot(wanted, commit, path.parent, _within(names, within), unreached, within)
+    root = Snapshot(wanted, commit, path.parent, _within(names, within), unreached, within, licence)
     return root if path.name != modules.NAME else _in_module(root, names, path)
 
 
@@ -355,10 +358,12 @@ def _bars() -> Any:
     return OnTerminals
 
 
-def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, int], Any, Exception | None]:
-    """Sizes of the files at a revision, and its commit; or why the Hub was not reached."""
+def _listed(
+    api: Any, wanted: HubId, revision: str | None
+) -> tuple[dict[str, int], Any, dict[str, str], Exception | None]:
+    """Sizes of the files at a revision, its commit and licence; or why the Hub was not reached."""
     if wanted.access.local_files_only:
-        return {}, None, _offline_error()("local_files_only is set")
+        return {}, None, {}, _offline_error()("local_files_only is set")
     waits = list(_WAITS) if _cached(wanted) is None else []
     with explained(str(wanted), wanted.revision):
         while True:
@@ -369,10 +374,12 @@ def _listed(api: Any, wanted: HubId, revision: str | None) -> tuple[dict[str, in
                 if not _is_out_of_reach(error):
                     raise
                 if not waits or isinstance(error, _offline_error()):
-                    return {}, None, error
+                    return {}, None, {}, error
             time.sleep(waits.pop(0))
     files = {file.rfilename: file.size for file in info.siblings or () if isinstance(file.rfilename, str)}
-    return {name: size if isinstance(size, int) else 0 for name, size in files.items()}, info.sha, None
+    sizes = {name: size if isinstance(size, int) else 0 for name, size in files.items()}
+    told: Any = getattr(info, "card_data", None)
+    return sizes, info.sha, checked_licence(told.to_dict() if hasattr(told, "to_dict") else told), None
 
 
 def _is_out_of_reach(error: Exception) -> bool:

@@ -19,6 +19,7 @@ class Obtained:
         commit: of the Hub; None for a path.
         sha256: by name of a file, the sum that the Hub has recorded of it; empty for a path.
         beside: names of the files that the Hub lists beside the weights; empty for a path.
+        licence: as the Hub has it from the model card; empty for a path.
     """
 
     path: Path
@@ -27,6 +28,7 @@ class Obtained:
     commit: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    licence: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:

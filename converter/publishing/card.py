@@ -12,6 +12,7 @@ from typing import Any
 
 from converter.errors import SourceError, printable
 from converter.folder import proof
+from converter.folder.licence import checked as checked_licence
 from converter.names.frameworks import KERAS, command, framework_name, frameworks
 from converter.names.layout_files import layout_file
 from converter.publishing.evidence import SOURCE, Evidence, option_words
@@ -74,13 +75,14 @@ def section(evidence: Evidence, repository: str) -> str:
     return "\n".join(lines)
 
 
-def edited(text: str, evidence: Evidence, repository: str) -> str:
+def edited(text: str, evidence: Evidence, repository: str, alone: bool = True) -> str:
     """The card with our section and our metadata in it.
 
     Args:
         text: the current card, or empty.
         evidence: about what is published.
         repository: where to.
+        alone: whether the repository has no weights of another framework, whose library the card would name otherwise.
 
     Raises:
         SourceError: its metadata is not YAML, or is spelled so that it cannot be added to.
@@ -94,7 +96,9 @@ def edited(text: str, evidence: Evidence, repository: str) -> str:
         apart = "" if not text else ending if text.endswith("\n") else ending * 2
         text = f"{text}{apart}{body}{ending}"
     held = metadata(text)
-    changes = {name: value for name, value in _wanted(held, evidence, repository).items() if held.get(name) != value}
+    changes = {
+        name: value for name, value in _wanted(held, evidence, repository, alone).items() if held.get(name) != value
+    }
     return _with_metadata(text, held, changes) if changes else text
 
 
@@ -118,11 +122,12 @@ def metadata(text: str) -> dict[str, Any]:
     return found
 
 
-def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dict[str, Any]:
+def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str, alone: bool) -> dict[str, Any]:
     listed = _listed(held.get("tags"))
-    library = "transformers" if evidence.layout is None else layout_file(evidence.layout)["library"]
+    library = held.get("library_name") or _library(evidence, alone)
     wanted = {
-        "library_name": held.get("library_name") or library,
+        **({} if library is None else {"library_name": library}),
+        **({} if held.get("license") else licence_of_source(evidence.raw.get("source"))),
         "tags": [
             *listed,
             *(tag for tag in (evidence.family.model_type, frameworks()[evidence.framework].tag) if tag not in listed),
@@ -134,6 +139,20 @@ def _wanted(held: Mapping[str, Any], evidence: Evidence, repository: str) -> dic
         if source not in bases:
             wanted["base_model"] = [*bases, source] if bases else source
     return wanted
+
+
+def _library(evidence: Evidence, alone: bool) -> str | None:
+    """The library that loads the weights; None where the repository holds others, which the Hub knows by itself."""
+    if evidence.layout is not None:
+        return str(layout_file(evidence.layout)["library"])
+    if evidence.framework != KERAS:
+        return "transformers"
+    return "dual-encoder-converter" if alone else None
+
+
+def licence_of_source(source: Any) -> dict[str, str]:
+    """The licence that a manifest has recorded of its source; what cannot be one is left out."""
+    return checked_licence(source.get("license")) if isinstance(source, Mapping) else {}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -159,7 +159,7 @@ def push(
         _refuse_other_framework(repository, target, evidence)
         _refuse_hidden(repository, target, evidence)
         before = _card_text(api, repository, target)
-        after = card.edited(before, evidence, repository)
+        after = card.edited(before, evidence, repository, _alone(target, evidence))
         planned = _plan(evidence, repository, target, create_pr, message, before, after)
         if dry_run or planned.action == "nothing":
             return replace(planned, dry_run=dry_run)
@@ -271,6 +271,13 @@ def _refuse_other_framework(repository: str, target: _Target, evidence: Evidence
                 f"{repository}: its {name} is {framework_name(theirs)}'s, which {framework_name(ours)}'s would replace; "
                 f"convert again with --format {other}, which can lie beside it"
             )
+
+
+def _alone(target: _Target, evidence: Evidence) -> bool:
+    """Whether the repository has no weights of another framework; PyTorch's and TensorFlow's safetensors have one name."""
+    names = set(target.files)
+    others = {name for key, files in WEIGHTS.items() if key != evidence.framework for name in files}
+    return not (names - set(evidence.files)) & others
 
 
 def _refuse_hidden(repository: str, target: _Target, evidence: Evidence) -> None:

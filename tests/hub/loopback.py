@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 from tests.hub.repositories import LARGE, File, PullRequest, Repository, sha256
 
 USER, TOKEN = "me", "hf_loopback"
@@ -180,7 +182,19 @@ def _model_info(hub: Hub, request: Request, repo: str, revision: str = "main") -
         "gated": repository.gated,
     }
     told = siblings if repository.siblings is None else repository.siblings
+    info |= _card_data(repository.commits[commit])
     return _json({**info, "siblings": told, "tags": [], "downloads": 0, "likes": 0, "createdAt": _WHEN})
+
+
+def _card_data(files: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of the model card, which the Hub reads as YAML."""
+    text = files["README.md"].content.decode("utf-8", "replace") if "README.md" in files else ""
+    block = re.match(r"\A\s*---\n(.*?)^---$", text, re.DOTALL | re.MULTILINE)
+    try:
+        found = yaml.safe_load(block[1]) if block else None
+    except yaml.YAMLError:
+        return {}
+    return {"cardData": found} if isinstance(found, dict) else {}
 
 
 def _tree(hub: Hub, request: Request, repo: str, revision: str) -> Answer:

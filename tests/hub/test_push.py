@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_the_card(hub: Hub, out: Path) -> None:
     card = hub.repositories[f"{USER}/clip-tf"].files()["README.md"].decode()
     commit = hub.repositories[ID].refs["main"]
     assert metadata(card) == {
-        "library_name": "transformers", "tags": ["vision-text-dual-encoder", "tf"], "base_model": ID,
+        "library_name": "dual-encoder-converter", "tags": ["vision-text-dual-encoder", "tf"], "base_model": ID,
     }  # fmt: skip
     assert (
         card[card.index(BEGIN) :]
@@ -149,6 +150,64 @@ model = TFVisionTextDualEncoderModel.from_pretrained("{USER}/clip-tf")
 {END}
 """
     )
+
+
+LICENCE = {"license": "other", "license_name": "my-licence", "license_link": "https://a.b/LICENSE"}
+
+
+def test_the_card_has_the_licence_of_the_source(hub: Hub, published: str, token: str, tmp_path: Path) -> None:
+    """Of a model on the Hub as the Hub tells it; of a folder from its card; of what was converted before from its manifest."""
+    text = "---\n" + "".join(f"{name}: {value}\n" for name, value in LICENCE.items()) + "---\n# Tiny\n"
+    hub.repositories[ID].commit({"README.md": text.encode()})
+    pt2tf(published, tmp_path / "tf")
+    recorded = json.loads((tmp_path / "tf" / "conversion.json").read_text())["source"]
+    assert recorded["license"] == LICENCE
+    tf2pt(tmp_path / "tf", tmp_path / "pt")
+    shutil.copytree(FIXTURE, tmp_path / "here")
+    (tmp_path / "here" / "README.md").write_text("---\nlicense: mit\n---\n")
+    pt2tf(tmp_path / "here" / "model.safetensors", tmp_path / "from-here")
+    for name, licence in {"tf": LICENCE, "pt": LICENCE, "from-here": {"license": "mit"}}.items():
+        push(tmp_path / name, f"{USER}/{name}", allow_unverified=True)
+        found = metadata(hub.repositories[f"{USER}/{name}"].files()["README.md"].decode())
+        assert {field: value for field, value in found.items() if field.startswith("license")} == licence
+    hub.add(f"{USER}/held", {"README.md": b"---\nlicense: gpl-3.0\n---\n"})
+    push(tmp_path / "tf", f"{USER}/held", allow_unverified=True, create_pr=False)
+    found = metadata(hub.repositories[f"{USER}/held"].files()["README.md"].decode())
+    assert found["license"] == "gpl-3.0"
+    assert "license_name" not in found
+
+
+def test_a_manifest_cannot_write_a_card(hub: Hub, out: Path) -> None:
+    """What is no licence in a manifest of strangers does not reach the card."""
+    manifest = json.loads((out / "conversion.json").read_text())
+    manifest["source"]["license"] = {"license": "mit\ntags: [evil]", "license_name": "x"}
+    (out / "conversion.json").write_text(json.dumps(manifest))
+    done = push(out, f"{USER}/made", allow_unverified=True, dry_run=True)
+    assert "evil" not in done.card_diff
+    assert "license" not in done.card_diff
+
+
+@pytest.mark.parametrize(
+    ("to", "there", "library"),
+    [
+        ("tf", {}, "dual-encoder-converter"),
+        ("tf", {"tf_model.h5": b"older"}, "dual-encoder-converter"),
+        ("tf", {"pytorch_model.bin": b"weights"}, None),
+        ("tf", {"model.safetensors": b"weights"}, None),
+        ("tf", {"README.md": b"---\nlibrary_name: mine\n---\n"}, "mine"),
+        ("pt", {}, "transformers"),
+        ("flax", {}, "transformers"),
+    ],
+)
+def test_the_library_is_one_that_loads_the_weights(
+    hub: Hub, token: str, tmp_path: Path, to: Any, there: dict[str, bytes], library: str | None
+) -> None:
+    """transformers 5 has no TensorFlow; of a repository with PyTorch's weights the Hub knows the library by itself."""
+    convert(FIXTURE, tmp_path / "out", to)
+    hub.add(f"{USER}/made", {".gitattributes": b"", **there})
+    push(tmp_path / "out", f"{USER}/made", allow_unverified=True, create_pr=False)
+    card = hub.repositories[f"{USER}/made"].files()["README.md"].decode()
+    assert metadata(card).get("library_name") == library
 
 
 def test_how_to_load_is_said_of_what_can_be_loaded(hub: Hub, token: str, out: Path, tmp_path: Path) -> None:
@@ -232,7 +291,8 @@ def test_the_rest_of_a_card_is_not_touched(hub: Hub, out: Path) -> None:
     kept = CARD.replace("- clip\n- vision   # kept\n", "").replace("tags:\n", "")
     assert [line for line in kept.splitlines() if line not in card.splitlines()] == []
     assert metadata(card) == metadata(CARD) | {
-        "tags": ["clip", "vision", "vision-text-dual-encoder", "tf"], "library_name": "transformers", "base_model": ID,
+        "tags": ["clip", "vision", "vision-text-dual-encoder", "tf"], "library_name": "dual-encoder-converter",
+        "base_model": ID,
     }  # fmt: skip
     again = push(out, f"{USER}/clip-tf", create_pr=False)
     assert again.action == "nothing"
