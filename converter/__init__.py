@@ -140,7 +140,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Where modules of version 0.1 stand now; their old names are for one version more.
+# The new places of modules of version 0.1; their old names work for one more version.
 _MOVED = {
     f"converter.{old}": f"converter.{wing}.{old}"
     for wing, names in {

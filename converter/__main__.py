@@ -1,4 +1,4 @@
-"""``python -m converter`` is ``convert``: other programs are called convert, too."""
+"""``python -m converter`` is the same as ``convert``, because other programs have that name, too."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _WORDS: Mapping[Any, str] = {
     Sequence: "a sequence",
 }
 _FITS: Mapping[Any, Callable[[Any], bool]] = {
-    # 0 and 1 are what C's programmers write, and NumPy has a bool of its own.
+    # 0 and 1 are habits from C, and NumPy has its own bool.
     bool: lambda value: isinstance(value, bool) or value in (0, 1) or type(value).__name__ in ("bool", "bool_"),
     int: lambda value: isinstance(value, Integral) and not isinstance(value, bool),
     float: lambda value: isinstance(value, Real) and not isinstance(value, bool),

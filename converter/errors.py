@@ -126,7 +126,7 @@ class WorkerCrash(WorkerError):
 
 
 def unreadable(where: Path | str, error: OSError) -> str:
-    """What to say of a file or folder that the system refuses to read, with the next step."""
+    """The message for a file or folder that the system refuses to read, with the next step."""
     if error.errno in TOO_MANY_FILES:
         return f"{where}: cannot be read: too many open files; raise the limit (ulimit -n)"
     return f"{where}: cannot be read: {error.strerror}; check its permissions"
@@ -170,10 +170,10 @@ def next_step(message: str) -> str:
     """The last part of a message, which says what to do.
 
     Args:
-        message: parts after semicolons or in sentences; what stands in brackets or backquotes is not divided.
+        message: parts after semicolons or in sentences; brackets and backquotes are not split.
 
     Returns:
-        ``"name another folder"`` of ``"x: not found; name another folder"``; empty where there is one part only.
+        ``"name another folder"`` from ``"x: not found; name another folder"``; empty if there is only one part.
     """
     depth, quoted, ends = 0, False, []
     for place, character in enumerate(message):
@@ -223,7 +223,7 @@ def quoted(path: object) -> str:
         path: may hold spaces, quotes, unprintable characters, and bytes that are not text.
 
     Returns:
-        One word of a POSIX shell; in bash's ``$'...'`` where there is no other way to write it.
+        One word of a POSIX shell; bash's ``$'...'`` if nothing else works.
     """
     import shlex  # which is slow to import
 

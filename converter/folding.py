@@ -17,7 +17,7 @@ def fold(names: Iterable[str]) -> list[tuple[str, int]]:
         names: for example ``a.0.x, a.1.x, b``.
 
     Returns:
-        ``[("a.{0...1}.x", 2), ("b", 1)]``, in the order of first appearance; how many names each stands for.
+        ``[("a.{0...1}.x", 2), ("b", 1)]``, in the order of first appearance; with the number of names behind each.
     """
     groups: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
     for name in names:

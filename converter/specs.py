@@ -1,4 +1,4 @@
-"""The nouns that every part shares: where a tensor's bytes lie, what a checkpoint holds, what a tensor is called."""
+"""The shared nouns: the place of a tensor's bytes, the content of a checkpoint, the name of a tensor."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Extent:
 
     Attributes:
         path: of the file.
-        offset: where the first byte lies, counted from the start of the file.
+        offset: the first byte, counted from the start of the file.
         nbytes: how many there are in all.
-        pieces: offset and length of each run, where there are several; empty for one.
+        pieces: offset and length of each run if there are several; empty for one.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Extent:
     pieces: tuple[tuple[int, int], ...] = ()
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Where bytes ``start:stop`` lie: offset and length of every run that holds some of them, in order."""
+        """The place of bytes ``start:stop``: offset and length of every run that holds some of them, in order."""
         for offset, nbytes in self.pieces or ((self.offset, self.nbytes),):
             if start < min(stop, nbytes):
                 yield offset + start, min(stop, nbytes) - start
@@ -60,9 +60,9 @@ class StoredTensor:
         name: the name the container gives it, without the root scope and ``:0`` that TensorFlow files add.
         dtype: one of ``casts.DTYPES``, for example ``"float32"``.
         shape: as stored, in the layout of the container's framework.
-        extent: where its bytes lie, little-endian and in C order; None for a tensor that is not one run of bytes.
+        extent: the place of its bytes, little-endian and in C order; None for a tensor that is not one run of bytes.
         read_rows: reads it when there is no extent (chunked HDF5, tensors in memory).
-        layout: key of ``layouts.LAYOUTS`` where it does not lie as its framework's tensors do.
+        layout: key of ``layouts.LAYOUTS`` if it differs from its framework's.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Checkpoint:
         metadata: the container's own metadata.
         close: closes what reading kept open.
         beside: other content of the file that could pass for weights, and why it is not.
-        check: compares the tensors with the sums that the container keeps of them, where it keeps any.
+        check: compares the tensors with the container's own sums, if it has any.
     """
 
     framework: Framework
@@ -118,10 +118,10 @@ def is_file_name(value: object) -> bool:
 def uniform(
     files: list[dict[str, Any]], dropped: list[dict[str, Any]], towers: Mapping[str, str], parameters: int
 ) -> dict[str, Any]:
-    """What results of several commands have in common, in one shape; ``files`` and the like differ since version 0.1.
+    """Fields that several commands' results share, in one shape; ``files`` and the like differ since version 0.1.
 
     Args:
-        files: name and size of each, and the sha256 where it is known.
+        files: name and size of each, and the sha256 if it is known.
         dropped: name of each tensor that is left out, and the reason.
         towers: model type by side.
         parameters: how many numbers the tensors hold.

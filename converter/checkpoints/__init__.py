@@ -1,1 +1,1 @@
-"""One module per container: its header in, its header out. What lies behind the header is bytes."""
+"""One module per container: its header in, its header out. Everything after the header is bytes."""

@@ -39,14 +39,14 @@ _STRING = 7
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an index says of one tensor.
+    """An index's entry for one tensor.
 
     Attributes:
-        dtype: one of ``casts.DTYPES``, ``"text"``, or a number that stands for another.
+        dtype: one of ``casts.DTYPES``, ``"text"``, or a number for another one.
         shape: as stored.
-        extent: where its bytes lie.
+        extent: the place of its bytes.
         crc: their CRC-32C, masked.
-        sliced: whether it is cut in slices, which lie elsewhere.
+        sliced: whether it is cut into slices, which are stored elsewhere.
     """
 
     dtype: str
@@ -61,7 +61,7 @@ class Entry:
         return mine == its
 
     def stored(self, name: str) -> StoredTensor:
-        """The tensor under a name of its own."""
+        """The tensor under another name."""
         return StoredTensor(name, self.dtype, self.shape, self.extent)
 
 
@@ -98,7 +98,7 @@ def read_index(path: Path) -> tuple[dict[str, Entry], tuple[Path, ...]]:
 
 
 def read_text(entry: Entry) -> bytes:
-    """A single text: it lies behind its length and the sum of that.
+    """A single text: its length and the checksum of that come before it.
 
     Raises:
         UnsoundMessage: it is not text, too long, or has another sum.
@@ -111,7 +111,7 @@ def read_text(entry: Entry) -> bytes:
     length, position = varint(data, 0)
     if length != len(data) - position - 4:
         raise UnsoundMessage(f"has an object graph of {length:,} bytes that lies in {len(data):,}")
-    # Of the length as it is in memory, not as it is written.
+    # Of the length as in memory, not as written.
     before = length.to_bytes(4, "little") + data[position : position + 4]
     if masked(crc32c(data[position + 4 :], crc32c(before))) != entry.crc:
         raise UnsoundMessage("has an object graph with another CRC-32C than it says")

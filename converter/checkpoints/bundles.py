@@ -12,7 +12,7 @@ from converter.folder.files import inside
 from converter.specs import is_file_name
 
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}", re.DOTALL)
-# What tf.train.CheckpointManager and save_weights say which of a folder's checkpoints is the last in.
+# The latest checkpoint in a folder, according to tf.train.CheckpointManager and save_weights.
 _STATE = "checkpoint"
 _LATEST = re.compile(rb'^model_checkpoint_path: "([^"\\\n]+)"', re.MULTILINE)
 MAX_STATE_BYTES = 2**20
@@ -47,7 +47,7 @@ def holds_one(folder: Path) -> bool:
 
 
 def index_of(path: Path) -> Path:
-    """The index that a file of a checkpoint belongs to, or that a prefix as TensorFlow names it stands for; else the path.
+    """The index that a file or a prefix of a checkpoint belongs to; otherwise the path itself.
 
     Raises:
         UnsupportedContainer: it belongs to one that is not there.
@@ -97,6 +97,6 @@ def _latest(folder: Path) -> Path | None:
         return None
     with inside(path, folder).open("rb") as file:
         said = _LATEST.search(file.read(MAX_STATE_BYTES))
-    # An absolute path is that of the machine where it was saved.
+    # An absolute path belongs to the machine that saved it.
     name = said[1].decode(errors="replace").rpartition("/")[2] + INDEX if said else ""
     return folder / name if is_file_name(name) else None

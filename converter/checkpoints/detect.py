@@ -89,11 +89,11 @@ def held(folder: Path) -> tuple[str, ...]:
 
 
 def model_folder(source: Path) -> Path:
-    """Where a source's model lies: in itself, or in the folder of it that modules.json leads to.
+    """The place of a source's model: the source itself, or its folder that modules.json names.
 
     Args:
-        source: a file or a folder. One that has no modules.json, or has a config.json or weights of its own, is given
-            back.
+        source: a file or a folder. A source without a modules.json, or with its own config.json or weights, is returned
+            unchanged.
 
     Raises:
         ConfigError: modules.json is invalid, or leads out of the folder.
@@ -230,7 +230,7 @@ def _nothing_found(folder: Path, framework: Wanted) -> Exception:
 
 
 def _no_file(listing: Sequence[Path]) -> SourceError | None:
-    """The error of a folder, or of a pipe, that is called as weights are."""
+    """The error for a folder, or a pipe, with the name of weights."""
     for path in listing:
         if path.name in sum(WEIGHTS.values(), ()) and not path.is_file():
             what = "a folder" if path.is_dir() else "neither a file nor a folder"
@@ -243,7 +243,7 @@ def _holds_weights(folder: Path) -> bool:
 
 
 def _by_another_name(folder: Path, listing: Sequence[Path], framework: Wanted) -> Exception | None:
-    """What there is to name: weights by other names, or why what looks like weights is not read."""
+    """Candidates to name: weights with other names, or the reason why a likely file is not read."""
     found: dict[str, str | None] = {}
     refused: Exception | None = None
     indexed = any(shards.is_index(path.name) for path in listing)

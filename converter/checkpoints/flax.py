@@ -1,4 +1,4 @@
-"""Flax's container, ``flax_model.msgpack``: says where every tensor's bytes lie, and lays out new files.
+"""Flax's container, ``flax_model.msgpack``: finds every tensor's bytes, and lays out new files.
 
 Nested maps with texts as keys. A leaf is an extension of type 1 (3 for a NumPy scalar) that holds a list: shape, dtype
 and bytes in C order. An array of more than 2^30 bytes is a map: its shape, and one-dimensional pieces of it, by number.
@@ -122,7 +122,7 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[
 
 
 def _written(tree: Mapping[str, object]) -> Iterator[bytes | tuple[str, str, Shape, int]]:
-    """What a file consists of: bytes, and for each run of a tensor's own bytes its name, dtype, shape and length."""
+    """The parts of a file: bytes, and for each run of a tensor's own bytes its name, dtype, shape and length."""
     yield msgpack.map_head(len(tree))
     for key, value in tree.items():
         yield msgpack.text(key)
@@ -152,7 +152,7 @@ def _array(name: str, dtype: str, shape: Shape) -> Iterator[bytes | tuple[str, s
 
 
 def _leaf_head(dtype: str, shape: Shape) -> bytes:
-    """What stands before an array's bytes."""
+    """The bytes before an array's bytes."""
     nbytes = math.prod(shape) * DTYPES[dtype]
     inner = msgpack.list_head(3) + msgpack.list_head(len(shape)) + b"".join(map(msgpack.whole, shape))
     inner += msgpack.text(dtype) + msgpack.bytes_head(nbytes)
@@ -168,7 +168,7 @@ class _Walk:
         self._entries = 0
 
     def map(self, head: msgpack.Head, level: int) -> _Tree | StoredTensor:
-        """Reads a map, or the array that it stands for."""
+        """Reads a map, or the array that it encodes."""
         if head.kind != "map":
             raise _corrupt(self._path, f"it holds a {head.kind} where a map was expected")
         if level > MAX_LEVELS:

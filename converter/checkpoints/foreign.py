@@ -43,7 +43,7 @@ _BY_ENDING: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def kind_of(name: str, head: bytes) -> str | None:
-    """What a file is by its first bytes or its name; None for one that may hold weights."""
+    """The kind of a file, by its first bytes or its name; None for one that may hold weights."""
     if head[4:8] == b"TFL3":
         return _TO_RUN.format("a LiteRT (TensorFlow Lite) model")
     found = next((what for magic, what in _BY_HEAD if head.startswith(magic)), None) or by_name(name)
@@ -51,7 +51,7 @@ def kind_of(name: str, head: bytes) -> str | None:
 
 
 def by_name(name: str) -> str | None:
-    """What a file is by its name; None for one that may hold weights."""
+    """The kind of a file, by its name; None for one that may hold weights."""
     if name.startswith("openvino_model."):
         return _TO_RUN.format("an OpenVINO model")
     return next((what for endings, what in _BY_ENDING if name.lower().endswith(endings)), None)

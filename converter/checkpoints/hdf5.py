@@ -1,4 +1,4 @@
-"""The ``tf_model.h5`` container: walks and writes its groups, and says where every dataset's bytes lie.
+"""The ``tf_model.h5`` container: walks and writes its groups, and finds every dataset's bytes.
 
 The format is that of transformers 4.x, after Keras 2. The root has the attributes ``layer_names``, ``backend`` and
 ``keras_version``. There is a group per layer, and ``top_level_model_weights``, which ``layer_names`` does not list.
@@ -45,7 +45,7 @@ TOP_LEVEL = "top_level_model_weights"
 MAX_ATTRIBUTE_BYTES = 64_512
 MAX_NAMES_BYTES = 64 * 2**20
 MAX_LINKS = 500_000
-_ALIGNED_FROM = 1024  # bytes; so little is copied as fast as it is found
+_ALIGNED_FROM = 1024  # bytes; copying so little is as fast as finding it
 
 
 def is_hdf5(path: Path) -> bool:
@@ -54,7 +54,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads where every tensor of a ``tf_model.h5`` lies.
+    """Finds every tensor of a ``tf_model.h5``.
 
     Plain contiguous datasets have an extent. Chunked, compressed and big-endian ones are read by rows through HDF5;
     the file stays open for them until ``close``.
@@ -70,7 +70,7 @@ def read_header(path: Path) -> Checkpoint:
 
 
 def read_here(path: Path) -> Checkpoint:
-    """Reads where every tensor lies as ``read_header`` does, but in this process: for files that HDF5 survives."""
+    """Finds every tensor as ``read_header`` does, but in this process: for files that do not crash HDF5."""
     try:
         file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
@@ -92,7 +92,7 @@ def read_here(path: Path) -> Checkpoint:
                 raise _corrupt(path, f"weight_names lists {printable(where)}, which is not there")
             used.add(where)
             tensor = _dataset(path, file, where, plain, size)
-            # Tied weights stand in the group of every layer that uses them.
+            # Tied weights are in the group of every layer that uses them.
             if plain in tensors and not _are_equal(tensors[plain], tensor):
                 raise _corrupt(path, f"it holds {printable(plain)} twice, with different values")
             tensors.setdefault(plain, tensor)
@@ -140,7 +140,7 @@ def _system_errors(path: Path) -> Iterator[None]:
 
 
 def _create(path: Path) -> h5py.File:
-    """A new file whose tensors, all but the smallest, begin where frameworks can take them from as they are."""
+    """A new file in which all but the smallest tensors begin where frameworks can use them in place."""
     return h5py.File(path, "x", locking=False, alignment_threshold=_ALIGNED_FROM, alignment_interval=ALIGNMENT)
 
 
@@ -153,7 +153,7 @@ def _write_groups(path: Path, tensors: Iterable[tuple[str, str, Shape]], root: s
     with _create(path) as file:
         layers = [group for group in groups if group != TOP_LEVEL]
         _write_names(file, "layer_names", layers)
-        # What transformers 4.x writes, by which readers choose how to read.
+        # What transformers 4.x writes, by which readers choose a method.
         file.attrs["backend"] = np.bytes_(b"tensorflow")
         file.attrs["keras_version"] = np.bytes_(b"2.15.0")
         for group_name, members in groups.items():
@@ -298,7 +298,7 @@ def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
 
 
 def _write_names(holder: h5py.Group, attribute: str, names: list[str]) -> None:
-    """Writes a list of names as fixed-length bytes, split where it is too long for one attribute."""
+    """Writes a list of names as fixed-length bytes, split if it is too long for one attribute."""
     data = np.array([name.encode() for name in names] or np.zeros(0, "S1"))
     if data.nbytes <= MAX_ATTRIBUTE_BYTES:
         holder.attrs[attribute] = data
@@ -374,7 +374,7 @@ def _properties() -> tuple[Any, Any]:
 def _allocate(
     path: Path, group: h5py.Group, where: str, name: str, dtype: str, shape: Shape, lists: tuple[Any, Any]
 ) -> StoredTensor:
-    """Creates a dataset with the property lists of ``_properties``, and says where it lies."""
+    """Creates a dataset with the property lists of ``_properties``, and returns its place."""
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     datatype = h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
     dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, *lists)
@@ -384,7 +384,7 @@ def _allocate(
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> SourceError:
-    """The error of a file that HDF5 does not read: unsound, unless it is that no more files may be open."""
+    """The error for a file that HDF5 does not read: invalid, unless too many files are open."""
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
         return SourceError(unreadable(path, error))
     return _corrupt(path, f"{what}: {printable(str(error))}")

@@ -44,7 +44,7 @@ def check_filters(codes: list[int]) -> None:
 
 
 def check_chunks(dataset: h5py.Dataset, codes: list[int], size: int) -> None:
-    """Checks that every chunk lies in the file and may have the size that it has.
+    """Checks that every chunk is inside the file and that its size is possible.
 
     Args:
         dataset: a chunked one.
@@ -52,7 +52,7 @@ def check_chunks(dataset: h5py.Dataset, codes: list[int], size: int) -> None:
         size: of the file, in bytes.
 
     Raises:
-        UnsoundChunks: a chunk lies.
+        UnsoundChunks: a chunk gives false sizes.
     """
     most = _chunk_bytes(dataset)
     if most > (limit := MAX_LZF_BYTES if _LZF in codes else MAX_CHUNK_BYTES):
@@ -61,7 +61,7 @@ def check_chunks(dataset: h5py.Dataset, codes: list[int], size: int) -> None:
 
     def visit(chunk: Any) -> bool | None:
         """Returning True ends the walk; an exception would be h5py's to report."""
-        # What does not get smaller is stored with a few bytes more; a filter that was left out is in the mask.
+        # Data that does not compress is stored with a few bytes more; the mask shows a filter that was left out.
         slack = most // 100 + 1000 if codes else 0
         least = most if not codes else _CHECKSUM_BYTES + 1 if _FLETCHER in codes else 1
         if not least <= chunk.size <= most + slack or chunk.byte_offset + chunk.size > size:
@@ -75,7 +75,7 @@ def check_chunks(dataset: h5py.Dataset, codes: list[int], size: int) -> None:
 
 
 def check_packed(dataset: h5py.Dataset, codes: list[int], start: int, stop: int) -> None:
-    """Checks that the chunks of some rows unpack to no more than a chunk.
+    """Checks that the chunks of some rows do not unpack to more than a chunk.
 
     Args:
         dataset: a chunked one.

@@ -86,7 +86,7 @@ def refuse_state(path: Path) -> None:
 
 
 def recognised(folder: Path, levels: int = _LEVELS) -> UnsupportedContainer | None:
-    """What a folder without weights is, if it is of a kind that is known by its marks.
+    """The kind of a folder without weights, if its files identify it.
 
     Args:
         folder: the folder.
@@ -142,7 +142,7 @@ def with_weights(folder: Path, holds: Callable[[Path], bool]) -> SourceError | N
 
 
 def by_another_name(folder: Path, found: Mapping[str, str | None]) -> SourceError:
-    """The error of a folder whose weights file has a name of its own.
+    """The error for a folder whose weights file has an unusual name.
 
     Args:
         folder: the folder.
@@ -169,7 +169,7 @@ def lone_shards(folder: Path, present: Collection[str]) -> SourceError | None:
 
 
 def _index_of(shard: re.Match[str]) -> str:
-    """What the index of a shard is called; transformers puts a variant behind: model.safetensors.index.fp16.json."""
+    """The name of a shard index; transformers appends a variant: model.safetensors.index.fp16.json."""
     stem, _, variant = shard[1].partition(".")
     return f"{stem}{shard[2]}.index.{variant}{'.' if variant else ''}json"
 
@@ -187,7 +187,7 @@ def refuse_shard(path: Path) -> None:
 
 
 def is_shard(name: str, indexed: bool = False) -> bool:
-    """Whether a file is one of several, by its name; one of one is whole, but has an index as well.
+    """Whether a file is one of several, by its name; one of one is complete, but has an index as well.
 
     Args:
         name: of the file.
@@ -197,13 +197,13 @@ def is_shard(name: str, indexed: bool = False) -> bool:
 
 
 def page_or_text(head: bytes) -> str | None:
-    """What a file is that holds text instead of weights; None for one that does not."""
+    """The kind of a file that holds text instead of weights, or None."""
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return (
             "a web page, not the file; download the file itself (its address has /resolve/ where the page's has /blob/)"
         )
-    if head.startswith(b"../"):  # what copying a link leaves where there are no links
+    if head.startswith(b"../"):  # a copied link, on systems without links
         return "the text of a link, not the file that it points to; copy the folder with `cp -rL`, or download it again"
     if len(head) >= 8 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         shown = head.decode("ascii").strip().splitlines()

@@ -57,7 +57,7 @@ def _stored(name: Any, value: Any) -> StoredTensor:
             return np.ascontiguousarray(rows, numpy_dtype(dtype))
         rows = rows.detach().cpu().contiguous()
         if dtype == "bfloat16":
-            # NumPy has no bfloat16 of its own: torch gives the bits as integers.
+            # NumPy itself has no bfloat16: torch gives the bits as integers.
             return np.asarray(rows.view(_int16(rows)).numpy()).view(numpy_dtype(dtype))
         return np.asarray(rows.numpy())
 

@@ -1,7 +1,7 @@
 """Follows modules.json: sentence-transformers keeps a model in a folder beside it, for example in ``0_CLIPModel/``.
 
 Source: ``SentenceTransformer.save`` of sentence-transformers: a list of ``{"idx", "name", "path", "type"}``. The first
-module is the model; one with an empty path lies beside modules.json, as newer versions save it.
+module is the model. If its path is empty, it is beside modules.json, as newer versions save it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def first_model(path: Path, has_config: Callable[[str], bool], where: str | None
 
 
 def _folder_of(module: Any, where: str) -> str:
-    """Name of a module's folder; empty where it lies beside modules.json."""
+    """Name of a module's folder; empty if it is beside modules.json."""
     name = module.get("path") if isinstance(module, dict) else None
     if name != "" and not is_file_name(name):
         raise ConfigError(

@@ -95,7 +95,7 @@ class Reader:
         return found
 
     def skip(self, nbytes: int) -> int:
-        """Steps over some bytes; gives where they begin.
+        """Skips some bytes; returns their start.
 
         Raises:
             Malformed: there are fewer.

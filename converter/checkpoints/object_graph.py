@@ -16,7 +16,7 @@ KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 MAX_NODES = 500_000
 _VALUE = "VARIABLE_VALUE"
 _BEHIND = f"/.ATTRIBUTES/{_VALUE}"  # of every key
-# What an optimizer counts its steps in, and no other object has.
+# The step counter of an optimizer, which no other object has.
 _STEPS = {"iter", "iterations", "_iterations"}
 # Where Keras keeps metrics, and what it keeps for itself of a model that is saved.
 _ASIDE = {"keras_api", "save_counter", "metrics", "_metrics"}

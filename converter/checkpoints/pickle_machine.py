@@ -32,7 +32,7 @@ class UnknownName(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What a table has in place of a function: ``build`` takes its arguments, and raises UnsoundPickle if unfit."""
+    """A table's entry for a function: ``build`` takes its arguments, and raises UnsoundPickle if unfit."""
 
     build: Callable[[tuple[Any, ...]], Any]
 
@@ -42,7 +42,7 @@ class Machine:
 
     Args:
         text: the pickle, of at most ``MAX_PICKLE_BYTES``; the reader of the file enforces that.
-        names: what stands for the names that it may use; only a ``Function`` can be called.
+        names: values for the names that it may use; only a ``Function`` can be called.
         persistent: builds what a persistent id means.
     """
 

@@ -1,4 +1,4 @@
-"""Tries in a process of its own what a C library may not survive, with little time and memory to do it in.
+"""Tries in another process what a C library may not survive, with little time and memory.
 
 HDF5 1.14 trusts its metadata: a damaged file can make it loop forever, crash, or allocate all memory. So a child
 process reads a file first: forked if that is safe, else newly started. What ends the child would have ended this
@@ -37,7 +37,7 @@ MAX_BYTES = 256 * 2**20  # beyond what this process has mapped already
 Read = Callable[[Path], object]
 _BEGAN = "the child begins\n"
 _UNLIMITED = "memory has no limit"
-_OF_WINDOWS = 2**16  # its statuses of crashes, such as 0xc0000005, lie above
+_OF_WINDOWS = 2**16  # its statuses of crashes, such as 0xc0000005, are above
 _PROGRAM = f"{LOAD}from converter.checkpoints.rehearsal import answer_afresh\nanswer_afresh(*sys.argv[1:])\n"
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def rehearse(path: Path, read: Read) -> None:
 
 
 def _forked(path: Path, read: Read) -> tuple[str | None, str]:
-    """What is at fault in how the child ended, and what it said."""
+    """The fault, from how the child ended and what it wrote."""
     inlet, outlet = os.pipe()
     mapped = mapped_memory()
     # In the child they stay blocked: the caller answers them, and ends the child.
@@ -140,7 +140,7 @@ def _started(path: Path, read: Read) -> tuple[str | None, str] | None:
 
 
 def answer_afresh(module: str, name: str, path: str, seconds: str) -> None:
-    """What a child does that was started: a function of a module reads a file.
+    """The program of a started child: a function of a module reads a file.
 
     Args:
         module: of the function.
@@ -162,7 +162,7 @@ def _answer(path: Path, read: Read, outlet: int, seconds: int, mapped: int | Non
         for number in DEADLY:
             signal.signal(number, signal.SIG_DFL)
     except BaseException as error:
-        # What was not tried has not been survived.
+        # An untested file counts as failed.
         message = f"{path}: cannot be tried with little memory before it is read ({type(error).__name__}); report this"
         os.write(outlet, f"CorruptCheckpoint\n{message}".encode(errors="backslashreplace"))
         return
@@ -179,7 +179,7 @@ def _answer(path: Path, read: Read, outlet: int, seconds: int, mapped: int | Non
 
 
 def _fault(status: int) -> str | None:
-    """What is said of a file on which a child ended so, by a signal (negative) say; None if the child ended by itself."""
+    """The fault of a file on which a child ended with this status (negative for a signal), or None if it ended normally."""
     if 0 <= status < _OF_WINDOWS:
         return None
     if status > 0:

@@ -1,4 +1,4 @@
-"""A file that lies elsewhere and looks like a path to the readers of headers, which then check it like any other.
+"""A remote file that looks like a path to the readers of headers, which then check it like any other.
 
 Reads are served from blocks, each fetched once, up to a limit. A header that makes its reader jump all over a file of
 gigabytes is refused.
@@ -19,7 +19,7 @@ from converter.errors import SourceError
 BLOCK_BYTES = 64 * 2**10
 MAX_FETCHED_BYTES = 96 * 2**20
 
-# Gives ``nbytes`` bytes from an offset; they lie within the file.
+# Returns ``nbytes`` bytes from an offset inside the file.
 Fetch = Callable[[int, int], bytes]
 
 
@@ -37,7 +37,7 @@ class RemoteFile(PosixPath):
         """Makes it.
 
         Args:
-            path: what it is called, for example ``"org/name@main/model.safetensors"``.
+            path: its name, for example ``"org/name@main/model.safetensors"``.
             size: in bytes.
             fetch: called with an offset and how many bytes are wanted.
         """

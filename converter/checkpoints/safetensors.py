@@ -1,4 +1,4 @@
-"""The safetensors container: reads and writes its header, and says where every tensor's bytes lie.
+"""The safetensors container: reads and writes its header, and finds every tensor's bytes.
 
 The format: 8 bytes with the length n of the header, little-endian; n bytes of JSON; the tensors, without gaps.
 Source: https://github.com/huggingface/safetensors#format
@@ -28,7 +28,7 @@ _TO_DTYPE = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
-# What safetensors can hold besides: floats of 8 bits and less, and complex numbers.
+# Other dtypes of safetensors: floats of 8 bits and less, and complex numbers.
 _NARROW = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "C64")
 _HALVES = re.compile("[\ud800-\udfff]")
 _FROM_DTYPE = {dtype: code for code, dtype in _TO_DTYPE.items()}
@@ -197,7 +197,7 @@ def _sizes(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; of one that is nested, which Python may be unable to show, only its type."""
+    """A value for a message; only the type of a nested one, which Python may be unable to show."""
     parts = value if isinstance(value, list) else [value]
     nested = any(isinstance(part, list | dict) for part in parts)
     return f"a nested {type(value).__name__}" if nested else printable(repr(value), 80)

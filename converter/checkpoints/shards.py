@@ -1,7 +1,7 @@
 """Checkpoints in shards: reads and writes the index, ``weight_map: name -> file``, and joins what the files hold.
 
 Source: transformers 4.x. TensorFlow's indices name tensors with the root scope and ``:0``; the shards themselves leave
-the root scope out. Files are called ``model-00001-of-00003.safetensors``, ``tf_model-00001-of-00003.h5`` and so on.
+the root scope out. Files are named ``model-00001-of-00003.safetensors``, ``tf_model-00001-of-00003.h5`` and so on.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_index(
 
     Args:
         path: for example ``model.safetensors.index.json``.
-        read_shard: reads the header of one file, and refuses what leads out of the folder.
-        find: gives the file for a name, or None; by default it lies beside the index.
+        read_shard: reads the header of one file, and refuses one outside the folder.
+        find: returns the file for a name, or None; by default it is beside the index.
 
     Raises:
         CorruptCheckpoint: the index is invalid, or index and shards contradict each other.
@@ -92,7 +92,7 @@ def split(tensors: Iterable[Named], weights: str, max_bytes: int | None) -> dict
     """Distributes tensors over files of at most ``max_bytes`` of data, in their order.
 
     Args:
-        tensors: name, dtype and shape of each; one that is larger than ``max_bytes`` gets a file of its own.
+        tensors: name, dtype and shape of each; one larger than ``max_bytes`` gets its own file.
         weights: name of the file if there is one only, for example ``"tf_model.h5"``.
         max_bytes: None for one file.
 
@@ -155,7 +155,7 @@ def read_map(path: Path) -> Mapping[str, str]:
 def _beside(path: Path) -> Callable[[str], Path | None]:
     def find(file: str) -> Path | None:
         shard = path.parent / file
-        return shard if shard.is_file() or shard.is_symlink() else None  # of a link, its reader says where it leads
+        return shard if shard.is_file() or shard.is_symlink() else None  # for a link, its reader names the target
 
     return find
 

@@ -16,7 +16,7 @@ FOOTER_BYTES = 48
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _TRAILER_BYTES = 5  # one for the kind of compression, four for the sum
 MAX_ENTRIES = 200_000
-# A variable's name as the file spells it, below the name of a model and with what stands behind it.
+# A variable's name as the file spells it, below the name of a model and with its suffix.
 MAX_KEY_BYTES = 2_000
 
 

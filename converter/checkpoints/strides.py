@@ -15,7 +15,7 @@ from converter.tensors.casts import numpy_dtype
 Array = np.ndarray[Any, Any]
 # An expanded tensor repeats its storage: a few bytes could claim any size.
 MAX_EXPANDED_BYTES = 64 * 2**20
-# One read fetches at most so much, and is cut where it is long and less than a quarter of it is wanted.
+# The most that one read fetches; it is split if it is long and less than a quarter of it is wanted.
 _MOST_BYTES = 16 * 2**20
 _LEAST_BYTES = 64 * 2**10
 
@@ -41,7 +41,7 @@ def row_reader(path: Path, offset: int, dtype: str, shape: Shape, stride: Shape)
     """Gives a reader of the rows of a tensor. It may be called from several threads at once.
 
     Args:
-        path: file with the storage; the caller has checked that the whole ``reach`` lies in it.
+        path: file with the storage; the caller has checked that the whole ``reach`` is inside it.
         offset: of the tensor's first element, in bytes from the start of the file.
         dtype: one of ``casts.DTYPES``.
         shape: of at least one axis.

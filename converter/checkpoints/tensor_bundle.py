@@ -1,6 +1,6 @@
 """TensorFlow's checkpoints, which a SavedModel keeps its variables in, too: ``.index`` and ``.data-00000-of-00001``.
 
-What the variables are called says the object graph, which is one of the tensors. A checkpoint of TensorFlow 1 has none:
+The object graph, which is one of the tensors, holds the names of the variables. A checkpoint of TensorFlow 1 has none:
 its keys are the names. Nothing of a SavedModel's program is read.
 """
 
@@ -23,7 +23,7 @@ _SEEDS = "seed_generator_state"
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads the index of a checkpoint, and says where every variable's bytes lie.
+    """Reads the index of a checkpoint, and finds every variable's bytes.
 
     Args:
         path: for example ``variables/variables.index``.
@@ -73,7 +73,7 @@ def _of_weights(names: Mapping[str, str], entries: Mapping[str, Entry], beside: 
 
 
 def _by_name(path: Path, names: Mapping[str, str], entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Tensors by their name, without the root scope that most of them have. One that stands there twice must be the same."""
+    """Tensors by their name, without the root scope that most of them have. If a name occurs twice, both must be the same."""
     counts = Counter(_scope(full) for full in names.values())
     root = max(counts, key=lambda scope: counts[scope], default="")
     found: dict[str, Entry] = {}

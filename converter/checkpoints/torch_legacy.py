@@ -18,7 +18,7 @@ from converter.errors import CorruptCheckpoint, UnsupportedContainer, printable
 from converter.specs import Checkpoint
 from converter.tensors.casts import DTYPES
 
-# A pickled number, 0x1950a86a20f9469cfc6c, with which torch began its files; by LONG1 in every protocol.
+# A pickled number, 0x1950a86a20f9469cfc6c, at the start of torch's old files; by LONG1 in every protocol.
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 # Before, weights_only could be led to run code by a file that is a tar archive too (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)

@@ -1,4 +1,4 @@
-"""What a state_dict's pickle may hold, and how one is written: tensors as views into storages, by name.
+"""What a state_dict's pickle may hold, and how to write one: tensors as views into storages, by name.
 
 Source: torch/serialization.py (persistent ids), torch/_utils.py (_rebuild_tensor_v2, _rebuild_tensor_v3).
 """
@@ -27,7 +27,7 @@ _BATCH = 1000  # items set at once, as Python's pickle does
 
 @dataclass(frozen=True, slots=True)
 class StorageType:
-    """What a storage holds; None are bytes, whose dtype the tensor says."""
+    """The content of a storage; None means bytes, whose dtype the tensor gives."""
 
     dtype: str | None
 
@@ -103,7 +103,7 @@ def write_pickle(tensors: Iterable[tuple[str, str, Shape]]) -> bytes:
 
 
 def _way_out(name: str) -> str:
-    """What to do about a pickle that asks for such a name."""
+    """The next step for a pickle that asks for such a name."""
     if name.startswith(("torch.float8", "torch.float4")):
         return "Convert its tensors with .to(torch.float32), multiply them by their scales if any, and save them again"
     if name.startswith(("torch.qint", "torch.quint", "torch._utils._rebuild_qtensor", "torch.per_")):

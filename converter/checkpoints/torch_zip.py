@@ -1,6 +1,6 @@
 """The ``pytorch_model.bin`` container of torch 1.6 and later, without torch: a zip archive with a pickle in it.
 
-All entries lie in one folder. ``data.pkl`` describes the tensors, and ``data/<key>`` are the storages; there are also
+All entries are in one folder. ``data.pkl`` describes the tensors, and ``data/<key>`` are the storages; there are also
 ``byteorder`` and ``version``. Nothing is compressed, so a contiguous tensor is a run of bytes of the file.
 Source: torch/serialization.py (_save, _load), caffe2/serialize/inline_container.cc.
 """
@@ -27,7 +27,7 @@ __all__ = ["read_header", "seal", "write_header"]
 
 
 def read_header(path: Path) -> Checkpoint:
-    """Reads where every tensor of a ``pytorch_model.bin`` lies; what a training script wraps in a dict counts as well.
+    """Finds every tensor of a ``pytorch_model.bin``, also inside a training script's dict.
 
     Contiguous tensors have an extent, other views into a storage are read by rows.
 
@@ -75,7 +75,7 @@ def write_header(path: Path, tensors: Iterable[tuple[str, str, Shape]]) -> dict[
 
 
 def _entries(path: Path) -> dict[str, Entry]:
-    """The archive's entries by their name below the one folder that they lie in."""
+    """The archive's entries by their name below their common folder."""
     names = entry_names(path)
     if any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names):
         raise UnsupportedContainer(
@@ -118,7 +118,7 @@ def _read(path: Path, entry: Entry, limit: int = MAX_PICKLE_BYTES) -> bytes:
 
 
 def _stored(path: Path, name: str, view: View, entries: Mapping[str, Entry]) -> StoredTensor:
-    """Checks that a view lies in its storage, and the storage in the archive."""
+    """Checks that a view is inside its storage, and the storage inside the archive."""
     where = f"tensor {printable(name)}"
     entry = entries.get(f"data/{view.storage.key}")
     if entry is None:

@@ -43,7 +43,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def varint(data: bytes, position: int) -> tuple[int, int]:
-    """A whole number of 7 bits a byte, the low ones first, and where it ends.
+    """An integer of 7 bits per byte, the low ones first, and its end.
 
     Raises:
         UnsoundMessage: it does not end, or has more than 64 bits.

@@ -1,4 +1,4 @@
-"""Zip archives whose entries are stored as they are: says where each entry's bytes lie, and lays out new ones.
+"""Zip archives with uncompressed entries: finds each entry's bytes, and lays out new ones.
 
 It is stricter than the zip format, because torch's own archives are plain. Nothing may be compressed or encrypted, there are
 no comments and no overlaps, names stay inside, and local headers agree with the central directory.
@@ -55,7 +55,7 @@ class Entry:
 
 
 def read_directory(path: Path) -> dict[str, Entry]:
-    """Reads where every entry of an archive lies, in the order of its central directory.
+    """Finds every entry of an archive, in the order of its central directory.
 
     Raises:
         CorruptCheckpoint: truncated, contradicts itself, or names and places that leave the archive.
@@ -79,7 +79,7 @@ def read_directory(path: Path) -> dict[str, Entry]:
 
 
 def entry_names(path: Path) -> list[str]:
-    """Names of an archive's entries as its directory spells them, none of them checked; those up to where it is unsound.
+    """Names of an archive's entries as its directory spells them, unchecked, up to the first invalid one.
 
     For saying what an archive is that is stricter judged afterwards.
     """

@@ -23,7 +23,7 @@ _SHOWN = 20
 
 
 class Many(Command):
-    """What is wrong with one checkpoint is 1, so that what is wrong with the list or with OUTDIR is another status."""
+    """Status 1 is for single checkpoints, so an error of the list or of OUTDIR is another status."""
 
     refused = WRONG_USAGE
 
@@ -57,7 +57,7 @@ class Many(Command):
     "--stop-after-failures", type=click.IntRange(1), metavar="N", help="End after N failures; leave the rest for later."
 )
 def fleet(sources: str, out: str, **options: Any) -> None:
-    """Convert all checkpoints of LIST, each into a folder of its own in OUTDIR.
+    """Convert all checkpoints of LIST, each into its own folder in OUTDIR.
 
     LIST is a file (a source per line, CSV, or JSON Lines), a folder of checkpoints, hub:AUTHOR, or - for standard
     input. Run the same command again to continue. `convert fleet status OUTDIR` shows the progress of a fleet.

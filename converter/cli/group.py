@@ -1,4 +1,4 @@
-"""What every command has in common: how it starts, the options of all of them, and how its errors are printed."""
+"""What all commands share: how they start, their common options, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Command(click.Command):
 
 
 def _at_home(value: Any) -> Any:
-    """What a path option holds, one path or several, of its own type: no shell puts the home folder after ``--option=``."""
+    """The value of a path option, one path or several, of the same type: no shell expands ``~`` after ``--option=``."""
     if isinstance(value, tuple):
         return tuple(_at_home(one) for one in value)
     if value is None or not str(value).startswith("~"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Result(Protocol):
-    """What every function of the library returns that a command prints."""
+    """A library result that a command prints."""
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -56,7 +56,7 @@ def _print_text(text: str) -> None:
 
 
 def conversion_lines(result: Conversion, joined: bool = False) -> Iterator[str]:
-    """What a conversion did, or would do; what was joined of several has no source to be verified with."""
+    """The result of a conversion or dry run; a joined model has no source to verify with."""
     yield from _summary_lines(result, joined)
     if result.dry_run or is_verbose():
         yield from ("", *_plan_lines(result))
@@ -106,7 +106,7 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
 
 
 def publication_lines(result: Publication) -> Iterator[str]:
-    """What publishing a checkpoint did, or would do."""
+    """The result of publishing, or of its dry run."""
     would = "would " if result.dry_run else ""
     what = {
         "pull request": f"{_past('open', would)} a pull request",
@@ -130,7 +130,7 @@ def publication_lines(result: Publication) -> Iterator[str]:
 
 
 def recording_lines(out: str, recording: Recording) -> Iterator[str]:
-    """What was recorded of a reference, in the file ``out``."""
+    """The recorded reference in the file ``out``."""
     from converter.parity.reports.words import described_run
 
     taps = sum(len(batch.taps) for batch in recording.batches)
@@ -158,7 +158,7 @@ def _left_out(label: str, dropped: Mapping[str, str]) -> Iterator[str]:
 
 
 def checkpoint_lines(info: CheckpointInfo, **options: str | None) -> Iterator[str]:
-    """What a checkpoint is, and whether it can be converted.
+    """A description of a checkpoint, and whether it can be converted.
 
     Args:
         info: what was found.

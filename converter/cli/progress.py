@@ -33,7 +33,7 @@ def stages(first: str) -> Iterator[Callable[[str, int, int], None] | None]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on stderr if that is a terminal; it begins after a download, which has bars of its own."""
+    """A progress bar on stderr if that is a terminal; it begins after a download, which has its own bars."""
     if _silent():
         os.environ.setdefault(_NO_BARS, "1")
     if _silent() or not sys.stderr.isatty():

@@ -22,7 +22,7 @@ def print_refusal(kind: str, message: str, following: str, status: int, *, as_js
         following: the next step, or empty.
         status: exit status of the program.
         as_json: print the object of docs/error.schema.json, too.
-        shown: print the line on stderr; False where that was done in other words.
+        shown: whether to print the line on stderr; False if that was already done.
     """
     if shown:
         label = styled("convert:", sys.stderr, fg="red", bold=True)

@@ -64,7 +64,7 @@ def run(group: click.Group) -> NoReturn:
             as_json = json_in(sys.argv[1:]) and not stop.answered
             print_refusal(type(error).__name__, f"a bug: {error}", _REPORT_IT, 1, as_json=as_json, shown=False)
             raise
-    _ignore_signals()  # all is said and done: Python would complain while it shuts down
+    _ignore_signals()  # everything is printed; Python would complain while it shuts down
     if stop.status is not None:
         gc.collect()  # what was raised on the threshold of a `with` leaves its generator suspended: now it cleans up
         as_json = json_in(sys.argv[1:]) and not stop.answered
@@ -93,6 +93,6 @@ def _fill_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs
-    # The encoding of a pipe on Windows lacks most letters: they are escaped, as they are on stderr.
+    # A pipe's encoding on Windows lacks most letters: they are escaped, as on stderr.
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

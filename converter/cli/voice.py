@@ -1,4 +1,4 @@
-"""What a run says, and how: --json, -q, -v and -V on the program and on every command; NO_COLOR and FORCE_COLOR."""
+"""How much a run prints: --json, -q, -v and -V on the program and on every command; NO_COLOR and FORCE_COLOR."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from converter.errors import printable
 LONG_LINE = 20_000
 _MADE_BY = "dual-encoder-converter"
 _JSON, _QUIET, _VERBOSE, _ANSWERED = "json", "quiet", "verbose", "answered"
-_KEY = "converter.voice."  # click keeps what stands under it for the program and its commands together
+_KEY = "converter.voice."  # click keeps values under it for the program and its commands together
 
 
 def common_options() -> list[click.Option]:
@@ -50,7 +50,7 @@ def _said(name: str) -> bool:
 
 
 def wants_json() -> bool:
-    """Whether what is said next, a result or an error, is for a program."""
+    """Whether the next output, a result or an error, is for a program."""
     return _said(_JSON) and not _said(_ANSWERED)
 
 
@@ -82,7 +82,7 @@ def json_in(arguments: Sequence[str]) -> bool:
 def in_colour(stream: IO[Any] | None) -> bool:
     """Whether a stream is written to in colours: a terminal, unless NO_COLOR is set; where FORCE_COLOR is, any stream.
 
-    Either counts where it is not empty (https://no-color.org, https://force-color.org); NO_COLOR is the stronger one.
+    Each counts if it is not empty (https://no-color.org, https://force-color.org); NO_COLOR wins.
     """
     if os.environ.get("NO_COLOR"):
         return False

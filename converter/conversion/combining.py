@@ -126,7 +126,7 @@ def combine(
 
 
 def _whole(held: Mapping[Side, Obtained], projection_dim: int | None) -> TensorReader | None:
-    """The model that both towers are of, whose trained projections then fit them; None where they are not of one."""
+    """The common model of both towers, whose trained projections fit them, or None."""
     if held["vision"].path.resolve() != held["text"].path.resolve():
         return None
     try:
@@ -174,7 +174,7 @@ def _outside(rule: TensorRule) -> bool:
 def _left_out(
     towers: Mapping[Side, TensorReader], found: Mapping[str, tuple[TensorReader, str]], same: bool
 ) -> tuple[Dropped, ...]:
-    """What no part of the new model takes; of one checkpoint the other tower does take what this one leaves."""
+    """What no part of the new model uses; in one checkpoint, one tower uses what the other leaves."""
     left = (item for tower in towers.values() for item in tower.dropped)
     if not same:
         return tuple(left)

@@ -178,7 +178,7 @@ def run_conversion(
     warn: bool = True,
     sums: tuple[str, ...] = USUAL,
 ) -> Conversion:
-    """Converts a checkpoint of one of some frameworks, as ``pt2tf`` does.
+    """Converts a checkpoint from one of some frameworks, as ``pt2tf`` does.
 
     Args:
         framework: whose weights are wanted; None takes what there is.
@@ -196,7 +196,7 @@ def run_conversion(
         sums: kinds of sums to record of every file, if ``check``.
     """
     if config is not None and not isinstance(config, Mapping):
-        # where it lay would say more of a machine than of a checkpoint
+        # its place would tell more about a machine than about a checkpoint
         config = expanded(config)
         options = {**options, "config": Path(config).name}
     source, out = expanded(source), out_folder(out)
@@ -221,7 +221,7 @@ def run_conversion(
 
 
 def _foreseen(job: Job, overwrite: bool) -> Written:
-    """What is known of a job that is not carried out: what it would replace."""
+    """For a dry run: what the job would replace."""
     copied = sidecars_of(job.sidecars)
     if overwrite:
         check_replaced(job.out, copied)
@@ -230,7 +230,7 @@ def _foreseen(job: Job, overwrite: bool) -> Written:
 
 
 def _local(source: Source, revision: str | None, out: Path) -> Path | None:
-    """Where a source lies that OUT must not be in; None for tensors in memory and models on the Hub.
+    """The source's folder, which OUT must not be in; None for tensors in memory and models on the Hub.
 
     A folder in that of a single weights file, which is often the one where the command runs, is not part of the source.
     """
@@ -268,7 +268,7 @@ def _warn(job: Job) -> None:
 
 
 def _log_plan(job: Job) -> None:
-    """What is about to be done, at INFO; what is left out, at DEBUG by name."""
+    """Logs the next step at INFO, and the names of what is left out at DEBUG."""
     plan, towers = job.plan, f"{job.config.vision.model_type} + {job.config.text.model_type}"
     _log.info("%s %s -> %s: %s, %d tensors", job.direction, job.source, job.out, towers, len(plan.tensors))
     for item in plan.dropped:

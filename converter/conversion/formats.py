@@ -1,4 +1,4 @@
-"""Which containers a checkpoint of each framework can be written in, and what their files are called."""
+"""The containers that a checkpoint of each framework can be written in, and their file names."""
 
 from __future__ import annotations
 

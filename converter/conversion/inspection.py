@@ -26,7 +26,7 @@ from converter.tensors.casts import DTYPES
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint is.
+    """A description of a checkpoint.
 
     Attributes:
         source: as it was given.
@@ -96,7 +96,7 @@ def inspect(
         config: path of a config.json; None takes the one beside the weights.
 
     Returns:
-        What it is; ``problem`` says why it could not be converted.
+        The description; ``problem`` says why it could not be converted.
 
     Raises:
         ConverterError: there are no weights that can be read at all.

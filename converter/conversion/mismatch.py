@@ -40,11 +40,11 @@ _FEW = 6
 
 
 def mismatch(checkpoint: Checkpoint, found: Collection[str], expected: Mapping[str, TensorRule]) -> PlanError | None:
-    """The error of a checkpoint that lacks tensors of the model, or holds others; None of one that does neither.
+    """The error for a checkpoint with missing or additional tensors, or None.
 
     Args:
         checkpoint: the source.
-        found: its names, those of the model where they mean a tensor of it.
+        found: its names, with the model's names where they match.
         expected: by the name that the source's framework has for it, the rule that asks for a tensor.
     """
     missing = [name for name in expected if name not in found]

@@ -75,14 +75,14 @@ def theirs_of(config: TwoTowerConfig, layout: str, processor: Mapping[str, Any])
 
 def _same(name: str, ours: object, theirs: object, fields: Mapping[str, Any]) -> bool:
     if name == "eos_token_id" and theirs == 2:
-        # The place of the highest id of all, or where that one stands first: the same.
+        # The position of the highest id, or its first position: the same.
         return ours in (2, fields["vocab_size"] - 1)
     # Which ids begin and fill up a text, tokenizers know; the models do not ask.
     return ours == theirs or name in ("bos_token_id", "pad_token_id") or (name == "eos_token_id" and theirs is None)
 
 
 def write_config(staging: Path, config: TwoTowerConfig, layout: str) -> str:
-    """Writes another program's config into a folder whose processor files are there; gives its name."""
+    """Writes another program's config into a folder that already has the processor files; returns its name."""
     name = str(layout_file(layout)["config"])
     held = staging / PROCESSOR
     processor = read_json(held) if held.exists() else {}

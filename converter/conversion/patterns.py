@@ -105,7 +105,7 @@ def _way_of_gap(missing: Collection[str], kept: Collection[str]) -> str | None:
 
 
 def _prefixes(missing: Collection[str], surplus: Collection[str]) -> list[str] | None:
-    """What stands before the names that the model lacks, if each of them is there below something; None otherwise."""
+    """The common prefix of the names, if every name that the model lacks exists below it, or None."""
     left, found = set(missing), set()
     for name in surplus:
         starts = [at.end() for at in re.finditer(r"[./]", name) if name[at.end() :] in left]
@@ -141,7 +141,7 @@ def _set(key: str, said: Collection[str], alone: bool) -> str:
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
-    """How many layers there are, by what stands before their number."""
+    """The number of layers, by the prefix of their number."""
     found: dict[str, int] = {}
     for key, layer in (at for name in names for at in _layers(name)):
         found[key] = max(found.get(key, 0), layer + 1)
@@ -149,7 +149,7 @@ def _counted(names: Iterable[str]) -> dict[str, int]:
 
 
 def _layers(name: str) -> list[tuple[str, int]]:
-    """What stands before each number in a name, outer ones first, and the number."""
+    """The prefix of each number in a name, outer ones first, and the number."""
     return [(name[: match.start()], int(match[1])) for match in _NUMBER.finditer(name)]
 
 

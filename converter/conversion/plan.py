@@ -39,14 +39,14 @@ class PlannedTensor:
     """One tensor's way from source to target.
 
     Attributes:
-        canonical: PyTorch's nested name, by which reports call it.
+        canonical: PyTorch's nested name, which reports use.
         source: as stored.
         name: what the target calls it (TensorFlow's without root scope and ``:0``).
         dtype: in the target.
         shape: in the target.
         layout: which pair of moves applies.
         from_pt: whether towards that layout, or from it back to PyTorch's.
-        shared: the layout of both, where nothing moves.
+        shared: the layout of both, if nothing moves.
     """
 
     canonical: str
@@ -67,7 +67,7 @@ class Dropped:
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """As it stands in the manifest."""
+        """The form in the manifest."""
         return {"name": self.name, "reason": self.reason}
 
 
@@ -190,7 +190,7 @@ def make_plan(
 
 
 def _check_one_dtype(planned: Iterable[PlannedTensor], table: Table) -> None:
-    """Refuses parts of one tensor that are of several dtypes."""
+    """Refuses parts of one tensor that have several dtypes."""
     seen: dict[str, PlannedTensor] = {}
     for tensor in planned:
         for run in table.runs[tensor.canonical]:

@@ -76,7 +76,7 @@ def table(config: TwoTowerConfig) -> str | None:
 
 
 def warning(text: TowerConfig, source: Framework, target: Framework) -> str | None:
-    """What to say where equal weights give other outputs; None where they do not."""
+    """The warning if equal weights give other outputs, or None."""
     if not offset(text, source, target):
         return None
     first = integer(text.rules["positions"]["first"], text.fields)

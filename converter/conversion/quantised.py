@@ -11,7 +11,7 @@ from converter.folder.sidecars import QUANTISING
 from converter.names.rule_files import SIDES
 from converter.specs import Checkpoint
 
-# Quantisers of transformers 4.57.6 that have a dequantize(); the first is also said by load_in_4bit and load_in_8bit.
+# Quantisers of transformers 4.57.6 that have a dequantize(); load_in_4bit and load_in_8bit also mean the first.
 UNDONE = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "higgs")
 QUANTISED = "the weights are quantised; dequantise them and save again"
 _QUANTISED_NAME = re.compile(

@@ -1,4 +1,4 @@
-"""What a conversion says of itself when it is done."""
+"""The result of a conversion."""
 
 from __future__ import annotations
 

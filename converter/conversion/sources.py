@@ -1,4 +1,4 @@
-"""Opens what a conversion reads: obtained if it lies on the Hub, its files' identities taken, then its headers read."""
+"""Opens a conversion's source: downloads it from the Hub if needed, records its files' identities, and reads its headers."""
 
 from __future__ import annotations
 

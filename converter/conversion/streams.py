@@ -42,7 +42,7 @@ class TensorReader:
     """The tensors of one checkpoint, complete and checked against its config before any is read.
 
     Attributes:
-        config: config.json as it stands; of a tower, the part that is its own.
+        config: the unchanged config.json; for a tower, its own part.
         family: of a model with two towers; None for a tower.
         dropped: tensors that are not given out, and why.
         new: names that a model would have and the checkpoint lacks; empty except for towers (a pooler).
@@ -89,12 +89,12 @@ class TensorReader:
 
     @property
     def container(self) -> str:
-        """What kind of file it lies in, for example ``"tf_model.h5"``; shards are another kind."""
+        """The kind of its file, for example ``"tf_model.h5"``; shards are another kind."""
         return self._checkpoint.container
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the tensors are read from."""
+        """The source of the tensors."""
         return self._checkpoint.files
 
     @property
@@ -109,7 +109,7 @@ class TensorReader:
 
     @property
     def sources(self) -> Mapping[str, str]:
-        """What the checkpoint calls each tensor that is given out."""
+        """The checkpoint's name of each returned tensor."""
         return {name: tensor.source.name for name, tensor in self._tensors.items()}
 
     @property
@@ -133,7 +133,7 @@ class TensorReader:
         return not self._checkpoint.container.startswith("tf_model.h5")
 
     def wrong_buffers(self) -> list[str]:
-        """Stored buffers that do not hold what follows from the config, in words."""
+        """Stored buffers that differ from what follows from the config, described."""
         return [
             f"{printable(stored.name)} holds values that config.json does not give"
             for stored, value in self._expected
@@ -149,7 +149,7 @@ class TensorReader:
                 process that may end if another process changes the file (``moves.Files.mapped``).
 
         Returns:
-            A fresh, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
+            A new, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
 
         Raises:
             SourceError: it is larger than the memory that is free, which a file with holes can be in a few bytes; what is

@@ -1,4 +1,4 @@
-"""Finds one tower in a checkpoint of its own, or of a model built around it: a head, a full CLIP, a dual encoder."""
+"""Finds one tower in its own checkpoint, or in that of a model around it: a head, a full CLIP, a dual encoder."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _respelled(checkpoint: Checkpoint) -> Iterator[tuple[str, StoredTensor]]:
 
 
 def _prefixes(checkpoint: Checkpoint, tower: TowerConfig) -> tuple[str, ...]:
-    """What may stand before a tower's names: nothing, the base model's name, or its scope in a dual encoder."""
+    """Possible prefixes of a tower's names: none, the base model's name, or its scope in a dual encoder."""
     framework = frameworks()[checkpoint.framework]
     scope = f"{tower.side}_model{framework.separator}"
     if framework.in_main_layer:

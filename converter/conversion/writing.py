@@ -96,7 +96,7 @@ class Job:
 
     @property
     def direction(self) -> str:
-        """What this conversion is called, for example ``"pt2tf"``; for a model's own tensors as if from the other framework."""
+        """The name of this conversion, for example ``"pt2tf"``; for a model's own tensors as if from the other framework."""
         source, target = self.plan.source, self.plan.target
         if source == target and not self.checkpoint.files:
             source = frameworks()[target].converts_to
@@ -176,7 +176,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
 
 
 def not_taken(job: Job, copied: Collection[str]) -> tuple[str, ...]:
-    """Of what lies beside the source's weights, what is not taken along."""
+    """Files beside the source's weights that are not copied."""
     return left_behind(job.beside, {*copied, *(path.name for path in job.checkpoint.files)})
 
 
@@ -217,7 +217,7 @@ def _sum_of_the_hub(job: Job, file: Path) -> str | None:
 
 
 def _sums_of_source(job: Job, file: Path) -> tuple[str, ...]:
-    """The kinds of sums to take of a file of the source: the Hub's, too, where that has one to compare with."""
+    """The kinds of sums to take of a source file: also the Hub's, if that has one to compare with."""
     return job.sums if _sum_of_the_hub(job, file) is None else tuple(SUMS)
 
 
@@ -258,7 +258,7 @@ def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], fl
 
 
 def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
-    """Gives every source tensor an extent: those without one are read by rows into a file of their own."""
+    """Gives every source tensor an extent: those without one are read by rows into another file."""
     sources = []
     for tensor in plan.tensors:
         source = tensor.source
@@ -291,7 +291,7 @@ def _allocate(staging: Path, job: Job) -> dict[str, StoredTensor]:
 
 
 def _check_values(files: Files, job: Job, moves: Iterable[Move]) -> float:
-    """Compares stored buffers with what they must be; gives the trained scale as it is written."""
+    """Compares stored buffers with their expected values; returns the trained scale as it is written."""
     for stored, value in job.plan.expected:
         if not holds(_read_small(files, stored), value):
             raise PlanError(
@@ -313,7 +313,7 @@ def _read_small(files: Files, tensor: StoredTensor) -> Array:
 
 def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> dict[str, int]:
     """Moves every tensor; returns, by tensor, how many values became infinite in the requested dtype."""
-    counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: only appended to
+    counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: append only
 
     def task(block: Block) -> Callable[[], int]:
         def run() -> int:

@@ -229,7 +229,7 @@ def _check_room(out: Path, needs: Needs) -> None:
 
 
 def _image(folder: Path, config: Mapping[str, Any], golden: Path | None) -> tuple[int, int] | None:
-    """The size of pictures where it is not the config's: what the image processor gives to a tower that takes any.
+    """The size of pictures if not the config's: the image processor's, for a tower that takes any size.
 
     Of a golden file one that it holds pictures of: nothing else could be compared.
     """
@@ -243,7 +243,7 @@ def _image(folder: Path, config: Mapping[str, Any], golden: Path | None) -> tupl
 
 
 def _limits(config: Any, options: ExportOptions) -> dict[str, Any]:
-    """What may be given: whole numbers, as ``export.json`` has them."""
+    """The limits on inputs: integers, as in ``export.json``."""
     text = read_vocabulary(config)
     if options.image is not None:
         config = with_image_size(config, options.image)

@@ -1,7 +1,7 @@
-"""What a .tflite file says of itself: its operators and the least runtime that has them.
+"""Facts about a .tflite file: its operators and the least runtime that has them.
 
-Read with the classes that LiteRT's own package makes of the format's schema. They check nothing, so a file of another's is
-read in a process that may end.
+Read with the classes that LiteRT's own package generates from the format's schema. They check nothing, so a file of
+another's is read in a process that may end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Graph:
     """What is in a file.
 
     Attributes:
-        operators: how often each is used, over all signatures; operators of one's own as ``custom:NAME``.
+        operators: how often each is used, over all signatures; custom operators as ``custom:NAME``.
         least: the first version of the runtime that has them; empty if the file does not say.
         axes: of the tensor that has most.
     """

@@ -1,4 +1,4 @@
-"""Makes an export in a fresh folder: writes each format, runs it, and raises where one is not the model."""
+"""Makes an export in a new folder: writes each format, runs it, and raises if one differs from the model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHOWN = 3  # of the problems of a file
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What to make, and what it is compared with.
+    """The export to make, and what it is compared with.
 
     Attributes:
         source: the checkpoint.
@@ -64,12 +64,12 @@ class Making:
 
 
 def make(making: Making, fresh: Path, out: Path, source: Mapping[str, Any], needs: Needs, began: float) -> Export:
-    """Fills a fresh folder, which becomes ``out``.
+    """Fills a new folder, which becomes ``out``.
 
     Raises:
         ExportError: a format cannot be written or run, or is not the model.
     """
-    fresh = fresh.absolute()  # the worker runs in a folder of its own
+    fresh = fresh.absolute()  # the worker runs in another folder
     with Worker("export", "converter.exporting.writing", ENVIRONMENT) as worker:
         _ask(worker, {"load": str(making.source.absolute())}, making.seconds)
         written = [_write(worker, making, target, fresh) for target in making.targets]
@@ -106,7 +106,7 @@ def make(making: Making, fresh: Path, out: Path, source: Mapping[str, Any], need
 
 
 def _write(worker: Worker, making: Making, target: Target, fresh: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Has one format written, and where it is not float32 the same in float32, for the times beside it."""
+    """Writes one format, and if it is not float32 also a float32 file, to compare the times."""
     making.step(f"writing {target.label}")
     numbers = None if making.normalisation is None else making.normalisation.to_json()
     request = {
@@ -139,7 +139,7 @@ def _ask(worker: Worker, request: Mapping[str, Any], seconds: float) -> dict[str
 def _checked(
     making: Making, target: Target, fresh: Path, answer: Mapping[str, Any], beside: Mapping[str, Any] | None
 ) -> ExportedFile:
-    """Runs one format on everything, and refuses it where it is not the model."""
+    """Runs one format on everything, and refuses it if it differs from the model."""
     making.step(f"verifying {target.label}")
     precision = making.options.precision
     checking = Checking(

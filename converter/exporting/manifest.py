@@ -1,4 +1,4 @@
-"""``export.json``: what an export was made of and what it takes. Decides which names and bounds of one are believed."""
+"""``export.json``: what an export was made of and what it takes. Decides which names and limits in one are trusted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RecordedFile:
 
 @dataclass(frozen=True, slots=True)
 class RecordedFormat:
-    """A format of an export, with its files and what can be asked of it; ``raw`` is all that is said of it, unchecked."""
+    """A format of an export, with its files and signatures; ``raw`` is its whole entry, unchecked."""
 
     target: Target
     files: tuple[RecordedFile, ...]
@@ -50,7 +50,7 @@ class RecordedFormat:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is needed of ``export.json``, checked."""
+    """The needed parts of ``export.json``, checked."""
 
     precision: Precision
     gate: float

@@ -1,4 +1,4 @@
-"""What an image processor does to the bytes of a picture once it has its size. Decides which processors a graph can stand for."""
+"""An image processor's arithmetic on the bytes of a picture, after resizing. Decides which processors a graph can replace."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Normalisation:
     """``(byte * rescale - mean) / std``, per channel.
 
     Attributes:
-        rescale: what bytes are multiplied with; 1 where the processor does not rescale.
-        mean: one number for each channel; 0 where the processor does not normalise.
-        std: one number for each channel; 1 where it does not.
+        rescale: factor for the bytes; 1 if the processor does not rescale.
+        mean: one number per channel; 0 if the processor does not normalise.
+        std: one number per channel; 1 if it does not.
     """
 
     rescale: float
@@ -67,7 +67,7 @@ class Normalisation:
         return nearest.astype(np.uint8) if np.abs(found - nearest).max(initial=0) < _NEAR else None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in ``export.json``."""
+        """The form in ``export.json``."""
         return {"rescale": self.rescale, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -85,7 +85,7 @@ class Normalisation:
 
 
 def normalisation_of(folder: Path) -> Normalisation | None:
-    """What the image processor in a folder does to bytes; None where the folder has none.
+    """The arithmetic of the image processor in a folder; None if there is none.
 
     Raises:
         ConfigError: its file cannot be read, or its numbers cannot normalise a picture.
@@ -95,7 +95,7 @@ def normalisation_of(folder: Path) -> Normalisation | None:
 
 
 def size_of(folder: Path) -> tuple[int, int] | None:
-    """Height and width of every picture that the image processor in a folder gives; None where it has none, or not one.
+    """Height and width of every picture from the image processor in a folder; None if there is none, or no fixed size.
 
     Raises:
         ConfigError: its file cannot be read.
@@ -112,7 +112,7 @@ def size_of(folder: Path) -> tuple[int, int] | None:
 
 
 def _whole(height: object, width: object) -> tuple[int, int] | None:
-    """Both where they are whole numbers above 0."""
+    """Both if they are integers above 0."""
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         return int(height), int(width)
     return None
@@ -157,5 +157,5 @@ def _numbers(value: Any, name: str, where: str) -> tuple[float, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    # Of NaN and infinity it is false, too; a whole number of any length is compared as it is.
+    # False for NaN and infinity, too; an integer of any length is compared exactly.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

@@ -26,11 +26,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class CheckedWeights:
-    """What the comparison of ONNX files with a checkpoint found.
+    """The result of comparing ONNX files with a checkpoint.
 
     Attributes:
         compared: how many weights, each once, in how many files soever it is used.
-        problems: what differs, in words; a weight is named as the files name it.
+        problems: the differences; weights have the files' names.
         unused: names in the checkpoint that no graph uses, such as a pooler.
     """
 
@@ -42,11 +42,11 @@ class CheckedWeights:
 def check_weights(folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str]) -> CheckedWeights:
     """Compares every weight of the ONNX files in a folder with the checkpoint that they were made of.
 
-    float32 must be the checkpoint's bits, widened where that is narrower; float16 and int8 must be what the export makes of
-    these, bit for bit too.
+    float32 must have the checkpoint's bits, widened if those are narrower. float16 and int8 must equal the export's
+    arithmetic on these, bit for bit too.
 
     Args:
-        folder: with the .onnx files and what lies beside them.
+        folder: the folder of the .onnx files.
         checkpoint: of any framework and container.
 
     Raises:

@@ -1,7 +1,7 @@
-"""An ONNX file as bytes on the wire: its inputs, outputs, operators, and where its weights lie. Trusts none of it.
+"""An ONNX file as bytes: its inputs, outputs, operators, and the places of its weights. Trusts none of it.
 
-Nothing of ONNX is imported, so that ``verify`` can compare weights where no ONNX package is, and no parser in C++ meets a
-file that a stranger wrote. Weights inside the .onnx are read as little as any other constant: ours lie beside it.
+It imports nothing of ONNX, so ``verify`` can compare weights without an ONNX package. No C++ parser reads a stranger's
+file. Weights inside the .onnx are not read, like other constants: ours are beside it.
 Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
@@ -19,7 +19,7 @@ from converter.folder.files import inside
 from converter.specs import MAX_AXES, MAX_NAME_CHARACTERS, Extent, StoredTensor, is_file_name
 from converter.tensors.casts import DTYPES
 
-# Of 24 layers each side without weights: 1 MB. Tables of relative positions lie inside.
+# Of 24 layers each side without weights: 1 MB. Tables of relative positions are inside.
 MAX_ONNX_BYTES = 32 * 2**20
 MAX_INITIALIZERS = 200_000
 # Bodies of branches and loops within one another; ours have none.
@@ -45,15 +45,15 @@ class OnnxValue:
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
-    """What an ONNX file says.
+    """The content of an ONNX file.
 
     Attributes:
         inputs: in order.
         outputs: the same for outputs.
-        operators: how often each is used, by name, with its domain in front where that is not ONNX's own.
+        operators: how often each is used, by name, with its domain in front if that is not ONNX's.
         opsets: version by domain, ``""`` for ONNX's own.
-        weights: initializers that lie in other files, by name.
-        constants: names of those that lie inside.
+        weights: initializers in other files, by name.
+        constants: names of those inside.
     """
 
     inputs: tuple[OnnxValue, ...]
@@ -65,10 +65,11 @@ class OnnxFile:
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Reads an ONNX file, and checks where it says that its weights lie.
+    """Reads an ONNX file, and checks the places of its weights.
 
     Raises:
-        CorruptCheckpoint: it is too large, is no ONNX file, or a weight lies outside the folder or past the end of a file.
+        CorruptCheckpoint: it is too large or not an ONNX file, or a weight is outside the folder or past the end of a
+            file.
     """
     with path.open("rb") as file:
         data = file.read(MAX_ONNX_BYTES + 1)
@@ -114,7 +115,7 @@ def _model(path: Path, data: bytes) -> OnnxFile:
 
 
 def _count(node: bytes, operators: collections.Counter[str], depth: int) -> None:
-    """Counts a node, and those of the bodies that it has; a constant in either lies inside."""
+    """Counts a node and those of its bodies; a constant in either is inside."""
     if depth > MAX_BODIES:
         raise UnsoundMessage(f"has bodies in bodies, more than {MAX_BODIES} deep")
     kind, domain = "", ""
@@ -175,7 +176,7 @@ def _initializer(path: Path, data: bytes) -> StoredTensor:
 
 
 def _extent(path: Path, name: str, external: Mapping[str, str], nbytes: int) -> Extent:
-    """Where a weight lies: in a file of the same folder, within its bounds, as many bytes as its shape asks for."""
+    """The place of a weight: in a file of the same folder, within its bounds, with as many bytes as its shape needs."""
     location, offset, length = external.get("location"), external.get("offset", "0"), external.get("length", "")
     if not is_file_name(location) or not str(location).isprintable():
         raise UnsoundMessage(f"has {printable(name)} in {printable(location or 'no file')}, which is no file beside it")

@@ -88,7 +88,7 @@ def write_onnx(
         progress: called with the name of each file that is about to be made.
 
     Returns:
-        What was written; paths are from ``folder``.
+        The result of writing; paths are relative to ``folder``.
 
     Raises:
         MissingPackage: tf2onnx or onnx is not installed.
@@ -292,5 +292,5 @@ def _version(package: str) -> str:
 
 
 def onnx_files(folder: str | os.PathLike[str], precision: Precision = "float32") -> dict[str, Path]:
-    """Where the graph of each signature lies in an export."""
+    """The path of each signature's graph in an export."""
     return {name: Path(folder, FOLDER, f"{file}{SUFFIXES[precision]}.onnx") for name, file in FILES.items()}

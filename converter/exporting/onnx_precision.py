@@ -1,4 +1,4 @@
-"""What an ONNX graph becomes in float16 and in int8, while its weights are still inputs. Decides which operators change.
+"""Converts an ONNX graph to float16 and int8, while its weights are still inputs. Decides which operators change.
 
 int8 is dynamic: a matrix of weights is int8 with a scale for each output, and what it is multiplied with becomes uint8 by the
 range of the batch. The nodes are those of ``onnxruntime.quantization.quantize_dynamic``, which ONNX Runtime fuses. Tables
@@ -20,7 +20,7 @@ _FLOATS = (1, 10, 11, 16)  # of TensorProto
 
 
 def halved(graph: Proto, weights: Iterable[str]) -> Proto:
-    """The graph in float16, whose inputs and outputs stay as they are, except for its weights.
+    """The graph in float16, with unchanged inputs and outputs, except for its weights.
 
     Two things stay in float32: numbers on their way from whole numbers to whole numbers (buckets of positions), and the
     sum of squares that an embedding is divided by.

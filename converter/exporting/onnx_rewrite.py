@@ -2,7 +2,7 @@
 
 - Layer normalisation in ten nodes becomes one ``LayerNormalization``, which adds squares in float32 for any input.
 - An id that is negative becomes one that no table has: ``Gather`` would count it from the end, and give numbers.
-- Comparisons of whole numbers by way of float32 (``Less`` of two casts) compare the whole numbers: float16 ends at 65504.
+- Comparisons of integers by way of float32 (``Less`` of two casts) compare the integers: float16 ends at 65504.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Nodes:
         return node if node is not None and node.op_type == kind else None
 
     def number(self, name: str) -> float | None:
-        """A constant of one element."""
+        """A constant with one element."""
         held = self.constants.get(name)
         return float(held.reshape(-1)[0]) if held is not None and held.size == 1 else None
 
@@ -75,7 +75,7 @@ def _types(inferred: Proto) -> dict[str, int]:
 
 
 def _compare_whole(node: Proto, nodes: Nodes, types: Mapping[str, int]) -> None:
-    """Compares whole numbers as such, where both sides are casts of one type, or constants that are whole."""
+    """Compares integers directly if both sides are casts of one type, or integer constants."""
     from onnx import TensorProto, numpy_helper
 
     sources: dict[int, str] = {}
@@ -172,7 +172,7 @@ def _centred(name: str, nodes: Nodes) -> str | None:
 
 
 def _epsilon(root: str, centred: str, nodes: Nodes) -> float | None:
-    """What is added to the mean of squares below the root."""
+    """The term added to the mean of squares below the root."""
 
     def is_square(name: str) -> bool:
         square = nodes.made_by(name, "Mul")

@@ -27,15 +27,15 @@ _LARGEST = 127
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What the graphs use of a variable.
+    """A variable as the graphs use it.
 
     Attributes:
         name: in the file, without ``:0``.
         of: the variable's checkpoint name.
         dtype: in the file.
         shape: the same for the shape.
-        read: gives it, in any floating type or as it is to be written.
-        stored_as: what was done to it, for ``export.json``; nothing where it is the checkpoint's, bit for bit.
+        read: returns it, in any floating type or as it is to be written.
+        stored_as: the change to it, for ``export.json``; nothing if it is the checkpoint's, bit for bit.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Weight:
 
 
 def key_of(name: str) -> str:
-    """What a weight is called in a TensorFlow safetensors file, and in the graphs."""
+    """The name of a weight in a TensorFlow safetensors file, and in the graphs."""
     return f"{name}:0"
 
 
@@ -114,7 +114,7 @@ def write_weights(path: Path, weights: Iterable[Weight]) -> dict[str, StoredTens
     """Writes a file of weights, one at a time.
 
     Returns:
-        By name in the graphs, where each lies.
+        The place of each, by name in the graphs.
     """
     held = {weight.name: weight for weight in weights}
     places = write_header(path, [(w.name, w.dtype, w.shape) for w in held.values()], KERAS)

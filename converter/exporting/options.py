@@ -1,4 +1,4 @@
-"""What kind of file a person wants. No framework is imported for it."""
+"""The kind of file that a person wants. No framework is imported for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = Literal["float", "uint8"]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What kind of file is wanted.
+    """The requested kind of file.
 
     Attributes:
         precision: of the weights; what is computed in float16 is the runtime's affair.

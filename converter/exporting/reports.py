@@ -1,4 +1,4 @@
-"""What an export found in words: lines for a terminal, and one HTML page."""
+"""The results of an export: lines for a terminal, and one HTML page."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _cost(one: ExportedFile) -> Iterator[tuple[str, ...]]:
 
 
 def _times(spent: Mapping[str, float]) -> Iterator[str]:
-    """In the columns of ``COST``; of a static shape the time of its batch stands in the first two."""
+    """In the columns of ``COST``; for a static shape, the first two have the time of its batch."""
     for count in (1, 8):
         for side in ("image", "text"):
             value = spent.get(f"{side} of {count}")
@@ -127,7 +127,7 @@ def _aligned(table: Table) -> Iterator[str]:
 
 
 def export_page(found: Export) -> str:
-    """An HTML page of its own, without scripts and without anything from elsewhere."""
+    """A complete HTML page, without scripts and external resources."""
     title, *lines = (line for line in export_lines(found) if line and not line.startswith("  "))
     del lines
     said = [line.strip() for one in found.exported for line in _not_given(one.check, TARGETS[one.format].label)]

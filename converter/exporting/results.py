@@ -1,4 +1,4 @@
-"""What exporting, and verifying an export later, gives back."""
+"""The results of exporting, and of verifying an export later."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class ExportedFile:
         written: what the writer says: ``versions``, ``least``, ``operators``, ``initializers``.
         signatures: inputs with shapes, dtypes and axes, and outputs, by name.
         check: what running it found.
-        wrong_inputs: what its runtime does with inputs that are out of bounds, in words, by kind.
-        float32: size (bytes) and milliseconds of the same format in float32, where this one is not.
+        wrong_inputs: what its runtime does with inputs out of bounds, by kind.
+        float32: size (bytes) and milliseconds of the same format in float32, if this one is not.
         seconds: that writing took.
         peak_memory: of the process that wrote it and those before it, in bytes; None if the system does not report it.
     """
@@ -63,7 +63,7 @@ class ExportedFile:
         return sum(record.size for record in self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in ``export.json``."""
+        """The form in ``export.json``."""
         told = {name: value for name, value in self.written.items() if name != "files" and value}
         return {
             "format": self.format,

@@ -136,7 +136,7 @@ class Runtime:
 
 
 def _signatures(raw: Any, where: str) -> dict[str, FoundSignature]:
-    """What a process says of a file that may come from anywhere: names are the file's own."""
+    """A process's description of a file from anywhere: the names are the file's own."""
     try:
         return {
             str(name): FoundSignature(

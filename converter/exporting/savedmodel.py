@@ -1,4 +1,4 @@
-"""What a server gets: a SavedModel with three signatures, which needs TensorFlow and nothing else to run."""
+"""A SavedModel for servers, with three signatures, which needs only TensorFlow to run."""
 
 from __future__ import annotations
 

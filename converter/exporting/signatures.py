@@ -1,4 +1,4 @@
-"""What an exported model can be asked: three signatures, the same for every format. Decides names, shapes, dtypes and axes.
+"""The three signatures of an exported model, the same for every format. Decides names, shapes, dtypes and axes.
 
 ``encode_image`` and ``encode_text`` give unit vectors, ``similarity`` both of them and the logits. The writers trace
 ``Signature.function`` over ``tensor_specs(signature.inputs)``; nothing here knows what they write.
@@ -105,8 +105,8 @@ def signatures_of(
         normalisation: what the image processor does to bytes; needed where ``pixels`` is ``"uint8"``.
 
     Returns:
-        ``similarity``, ``encode_image`` and ``encode_text``. What a text consists of, the model says
-        (``serving_fields``), and what an image does, its tower (``served``).
+        ``similarity``, ``encode_image`` and ``encode_text``. The model says what a text consists of
+        (``serving_fields``), and its vision tower what an image does (``served``).
 
     Raises:
         ModelError: bytes are requested without a known normalisation, or the tower takes no pictures of that size.
@@ -162,7 +162,7 @@ def _named(shape: Sequence[int | None], *names: str) -> tuple[Axis, ...]:
 def _images(
     model: Any, options: ExportOptions, normalisation: Normalisation | None
 ) -> tuple[tuple[Input, ...], Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]]:
-    """What an image consists of, and what makes the tower's inputs of it."""
+    """The parts of an image, and how they become the tower's inputs."""
     inputs = []
     for name, (shape, dtype) in model.vision_model.served.items():
         fixed = (options.batch, *shape[1:])

@@ -97,7 +97,7 @@ SNIPPETS: dict[str, dict[str, str]] = {"savedmodel": _SAVED_MODEL, "litert": _LI
 def snippets(found: Export, one: ExportedFile) -> dict[str, str]:
     """Programs by language; empty for a format without one.
 
-    Those in Python run in the export's folder as they stand. They encode one picture, or as many as a static shape has.
+    Those in Python run unchanged in the export's folder. They encode one picture, or as many as a static shape has.
     """
     image = one.signatures["encode_image"]["inputs"][0]
     shape = tuple(1 if size is None else size for size in image["shape"])

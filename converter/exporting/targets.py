@@ -1,4 +1,4 @@
-"""What there is to export to: a row for each format. Decides what its files are called and which modules write and run them."""
+"""The export targets: a row for each format. Decides its file names and which modules write and run them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Target:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What its weights may be."""
+        """The possible precisions of its weights."""
         return tuple(self.place)
 
     def places(self, precision: Precision) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Target:
         return self.write_to(folder / place if isinstance(place, str) else folder, model, signatures, precision)
 
     def write_to(self, path: Path, model: Any, signatures: Sequence[Any], precision: Precision) -> Any:
-        """The same at a path of one's own, as ``writer`` takes it."""
+        """The same for a custom path, as ``writer`` takes it."""
         return _imported(self.writer)(model, signatures, path, precision)
 
     def check_weights(self, folder: Path, precision: Precision, source: Path) -> tuple[int, tuple[str, ...]]:

@@ -89,7 +89,7 @@ def verify_export(
 
 
 def _differs(file: RecordedFile, folder: Path) -> str | None:
-    """What is wrong with a file; None where it is as it was written."""
+    """What is wrong with a file; None if it is unchanged."""
     try:
         path = inside(folder / file.path, folder)
         if not path.is_file():

@@ -19,7 +19,7 @@ def models_of(author: str, limit: int) -> tuple[str, ...]:
         limit: how many to ask for at most.
 
     Raises:
-        OptionError: it cannot be the name of one.
+        OptionError: it cannot be an author's name.
         HubError: the Hub refuses, or cannot be reached.
     """
     if "/" in author or not is_id(author):

@@ -1,6 +1,6 @@
-"""What is done with one checkpoint: converted, unless that was done before, and verified. No exception leaves it.
+"""The work on one checkpoint: it is converted, unless that was done before, and verified. No exception leaves it.
 
-It is the same wherever it runs. Question and answer are JSON, so that a process, or a machine, may lie between.
+It is the same wherever it runs. Request and answer are JSON, so that they can pass to another process or machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from converter.parity.verify import Verification, verify_with
 
 MAX_FOLDER_FILES = 10_000
 _MOST_SAID = 4_000
-# What a verification says, the least first.
+# The results of a verification, the weakest first.
 _THOROUGH = ("", "none", "weights", "outputs")
 _REPORT_IT = "report it with the worker's traceback"
 
@@ -67,7 +67,7 @@ def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[st
 
 
 def identity_of(source: Path) -> str:
-    """A sum of names, sizes and times of the files of a folder, or of those beside a file; empty where there are too many."""
+    """A sum of names, sizes and times of the files of a folder, or of those beside a file; empty if there are too many."""
     home = source if source.is_dir() else source.parent
     said = []
     try:
@@ -96,7 +96,7 @@ def manifest_sum(out: Path) -> str:
 
 
 def _inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a conversion of it would be; of a model on the Hub from its headers, which are all that is fetched."""
+    """The conversion that would happen; for a model on the Hub, from its headers, which are all that is downloaded."""
     source, wanted = _source(asked)
     info = inspect(source, revision=asked["revision"])
     if info.problem is not None:
@@ -159,7 +159,7 @@ def _of_manifest(made: Manifest) -> dict[str, Any]:
 
 
 def _source(asked: Mapping[str, Any]) -> tuple[str | Path, HubId | None]:
-    """The source as a conversion takes it, and the id where it is one."""
+    """The source for a conversion, and the id if it is one."""
     if asked["hub"] is False:
         return Path(asked["source"]), None
     source = expanded(asked["source"])
@@ -170,7 +170,7 @@ def _source(asked: Mapping[str, Any]) -> tuple[str | Path, HubId | None]:
 
 
 def _commit(wanted: HubId, known: Mapping[str, Any]) -> str:
-    """The commit that the Hub has now, where that says whether anything is left to do."""
+    """The commit on the Hub now, if it can tell whether anything is left to do."""
     return find_snapshot(wanted).commit if known.get("commit") else ""
 
 
@@ -209,7 +209,7 @@ _SILENT = (("positions", "keep"), ("layout", "transformers"))
 
 
 def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dict[str, Any]:
-    """What verifying says of it, which is written as a page beside the ledger."""
+    """The result of verifying, also written as a page beside the ledger."""
     weights_only = asked["verify"] == "weights"
     options = VerifyOptions() if asked.get("seconds") is None else VerifyOptions(seconds=asked["seconds"])
     found = verify_with(None if weights_only else models, out, weights_only=weights_only, options=options)
@@ -239,7 +239,7 @@ def _failed(asked: Mapping[str, Any], message: str, following: str = "") -> dict
 
 
 def _error(asked: Mapping[str, Any], message: str, following: str = "") -> dict[str, str]:
-    """An error in words that may leave this machine."""
+    """An error, without paths of this machine."""
     places = [Path(str(asked["source"])), Path(str(asked["out"])), Path(str(asked["out"])).parent]
     said = printable(without_folders(message, tuple(places)), _MOST_SAID)
     step = without_folders(following, tuple(places)) or ConverterError(said).next_step

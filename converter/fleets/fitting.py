@@ -1,4 +1,4 @@
-"""What a task takes of a disk, of memory and of the Hub, and whether that fits beside what is under way.
+"""The disk, memory and Hub requests that a task needs, and whether they fit beside the running tasks.
 
 It is counted before a task starts, so that no disk fills while tasks run. A conversion needs the size of the weights on the
 disk of OUTDIR, and 200 MB of memory. A comparison of outputs also needs memory for twice the weights and for the frameworks.
@@ -33,7 +33,7 @@ class Need:
     """What a task takes while it runs.
 
     Attributes:
-        disk: bytes where OUT appears; 0 where nobody can tell before it has begun, or where nothing is left to do.
+        disk: bytes where OUT appears; 0 if unknown before it has begun, or if nothing is left to do.
         memory: bytes.
         network: tasks of the Hub's.
         cpus: processors.
@@ -51,7 +51,7 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool) -> Need:
     Args:
         task: of a list.
         verify: what is verified.
-        known_bytes: of its weights, as an earlier attempt has it; 0 where there was none.
+        known_bytes: size of its weights from an earlier attempt, or 0.
         is_done: whether an earlier run says that it is done.
     """
     local = None if task.hub else Path(expanded(task.source))
@@ -64,7 +64,7 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool) -> Need:
 
 
 def weights_bytes(source: Path) -> int:
-    """Size of the weights of a checkpoint on this machine: of the largest set, where it has them for several frameworks."""
+    """Size of the weights of a local checkpoint: of the largest set, if it has several."""
     found: Counter[str] = Counter()
     try:
         if source.is_file():
@@ -81,13 +81,13 @@ def weights_bytes(source: Path) -> int:
 
 
 class Room:
-    """What a folder's disk and this machine have for tasks."""
+    """The disk of a folder and the memory of this machine that tasks can use."""
 
     def __init__(self, folder: Path, memory: int | None) -> None:
         """Takes where OUTs appear.
 
         Args:
-            folder: OUTDIR, or where it will be.
+            folder: OUTDIR, or its future place.
             memory: bytes of this machine; None where tasks run elsewhere, or where the system does not say.
         """
         self._folder = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)

@@ -38,7 +38,7 @@ class Holder:
 
     Attributes:
         owner: a word that only it knows.
-        machine: a sum of where it runs.
+        machine: a sum that identifies its machine.
         process: its number there.
         since: when the process began.
         age: seconds since its heart beat.
@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which may be another machine's; this one's where it may not be asked."""
+    """The time by the clock of the file system, which may be another machine's; this one's if that cannot be read."""
     probe = folder / f".{NAME}-{secrets.token_hex(6)}"
     try:
         probe.touch()
@@ -119,7 +119,7 @@ class Held:
         """Takes what is needed.
 
         Args:
-            folder: OUTDIR, which is there.
+            folder: OUTDIR, which exists.
             running: gives the names of the OUTs in progress.
         """
         self._folder, self._path, self._running = folder, folder / NAME, running
@@ -130,7 +130,7 @@ class Held:
 
     @property
     def owner(self) -> str:
-        """The word in the lock by which others know who has the folder."""
+        """The word in the lock that tells others who has the folder."""
         return self._owner
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
 """``fleet.jsonl``: the result of each checkpoint, one line per attempt, append-only. Later runs continue from it.
 
-``docs/ledger.schema.json`` describes a line. A line is one ``write``: a run that is killed leaves it whole, or torn at the
-end of the file, where it does not count. What a line says is done counts only while OUT has the manifest of that attempt.
+``docs/ledger.schema.json`` describes a line. A line is one ``write``. A killed run leaves it whole, or torn at the end
+of the file, where it does not count. A line's "done" counts only while OUT has the manifest of that attempt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of one attempt at one checkpoint.
+    """The result of one attempt at one checkpoint.
 
     Attributes:
         name: of its OUT.
@@ -47,7 +47,7 @@ class Attempt:
         worker: which one carried it out, counted from 1.
         seconds: how long it took.
         nbytes: size of the weights in OUT.
-        verify: what was verified; empty where it did not come to that.
+        verify: what was verified; empty if it did not get that far.
         verdict: of the verification; empty if there was none.
         commit: of a source on the Hub.
         identity: of a source on this machine: a sum of its files' names, sizes and times.
@@ -79,7 +79,7 @@ class Attempt:
     time: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the ledger."""
+        """The form in the ledger."""
         return {"format": FORMAT, "kind": "attempt"} | asdict(self)
 
 
@@ -169,7 +169,7 @@ _KINDS = {"int": int, "str": str, "State": str, "Mapping[str, str]": dict}
 
 
 def _attempt(found: Mapping[str, Any]) -> Attempt | None:
-    """An attempt of a line; None where some of it is of another type, or where a name leads elsewhere."""
+    """The attempt in a line; None if a value has another type, or a name leads elsewhere."""
     if found.get("kind") != "attempt":
         return None
     given = {one.name: found[one.name] for one in fields(Attempt) if one.name in found}
@@ -197,7 +197,7 @@ def _attempt(found: Mapping[str, Any]) -> Attempt | None:
 
 
 def report_of(name: str) -> str:
-    """Where the report of a verification lies, from OUTDIR."""
+    """The path of a verification's report, from OUTDIR."""
     return f"fleet-reports/{name}.html"
 
 

@@ -1,4 +1,4 @@
-"""What Ray runs on a node: one task, in a process that is kept for the next one.
+"""Ray's work on a node: one task, in a process that is kept for the next one.
 
 That process has a ``Pool`` of one, so that a deadline, a memory limit or a crash fails one checkpoint there, as it does here.
 Ray retries only the loss of its own process or node. Frameworks stay imported from one task to the next.
@@ -32,8 +32,8 @@ def carry_out_on_node(
         version: of this package, where the run was started.
 
     Returns:
-        ``refused`` alone where this node cannot work for the run; else ``answer`` and ``reason`` as ``Ended`` has them,
-        ``seconds``, and ``process``, which tells workers apart.
+        Only ``refused`` if this node cannot work for the run; else ``answer`` and ``reason`` as in ``Ended``,
+        ``seconds``, and ``process``, which identifies the worker.
     """
     if refused := _refusal(Path(str(question["out"])).parent, owner, version):
         return {"refused": refused}

@@ -1,4 +1,4 @@
-"""What the folder of each OUT is called: derived from its source, plain on every system, unique, the same in every run."""
+"""The name of each OUT: derived from its source, plain on every system, unique, the same in every run."""
 
 from __future__ import annotations
 

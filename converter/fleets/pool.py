@@ -7,7 +7,7 @@ plain process of this package with two pipes. Only that process is killed when i
 memory; a new one takes its place. It ends by itself, at once, when its driver does, however that ends: its standard
 input does.
 
-What bounds memory is a watch on what the process has for itself (Linux; no other system says it). ``RLIMIT_AS`` would
+Memory is limited by watching the private memory of the process (Linux; no other system reports it). ``RLIMIT_AS`` would
 count mapped weights as well, which take no memory, and hold for the frameworks that a worker starts.
 """
 
@@ -159,7 +159,7 @@ class Pool:
         return len(self.running) >= self._most
 
     def start(self, task: Any, question: Mapping[str, Any], need: Need | None = None) -> None:  # noqa: ARG002
-        """Hands a task to a worker; there must be one that has none. What it needs the run has seen to."""
+        """Hands a task to a worker; there must be one that has none. The run has provided what it needs."""
         idle = (process for process in self._processes if process.task is None and not process.ended_for)
         free = next(idle, None)
         if free is None:

@@ -67,7 +67,7 @@ class RayPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         left = list(self._tasks)
-        with contextlib.suppress(Exception):  # of a cluster that is gone
+        with contextlib.suppress(Exception):  # of a cluster that has gone
             for one in left:
                 self._ray.cancel(one)  # which interrupts it, and it ends its process
             if left:
@@ -102,7 +102,7 @@ class RayPool:
         """Waits a moment for a task to end, one way or another; None where none did.
 
         Raises:
-            WorkerError: the cluster cannot work for the run, or is gone.
+            WorkerError: the cluster cannot work for the run, or has gone.
         """
         ended, _ = self._ray.wait(list(self._tasks), timeout=_POLL, fetch_local=False)
         if not ended:
@@ -154,7 +154,7 @@ class RayPool:
         return found
 
     def _resources(self, need: Need) -> dict[str, Any]:
-        """What a task asks for, in steps of 1 GB: Ray plans by shape. Of no node more than the largest has, for it would wait.
+        """A task's request, in steps of 1 GB: Ray plans by shape. Of no node more than the largest has, for it would wait.
 
         ``disk`` (in GB) and ``network`` (in tasks) are asked for where the nodes were started with such resources.
         """

@@ -128,13 +128,13 @@ def in_order(tasks: list[FleetTask]) -> tuple[FleetTask, ...]:
 
 
 def of_attempt(attempt: Attempt, unchanged: bool = False) -> FleetTask:
-    """What the ledger says of a checkpoint."""
+    """The ledger's fields for a checkpoint."""
     shared = {name: value for name, value in vars(attempt).items() if name in FleetTask.__dataclass_fields__}
     return FleetTask(**shared, unchanged=unchanged)
 
 
 def estimated(nbytes: int, attempts: Mapping[str, Attempt]) -> float:
-    """Seconds that a conversion will take, by what others took, where there are any of some size."""
+    """Estimated seconds of a conversion, from others of known size, if there are any."""
     large = [one for one in attempts.values() if one.state == "done" and one.nbytes >= _MEASURED_BYTES and one.seconds]
     rate = sum(one.nbytes for one in large) / sum(one.seconds for one in large) if large else ASSUMED_RATE
     return ASSUMED_SECONDS + nbytes / rate

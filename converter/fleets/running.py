@@ -62,7 +62,7 @@ class FleetProgress:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What bounds a run, and each task of it; ``ray`` is where a cluster is, None for this machine."""
+    """The limits of a run, and of each task in it; ``ray`` is the address of a cluster, None for this machine."""
 
     workers: int | None
     deadline: float
@@ -97,7 +97,7 @@ class Run:
         self._failures = self._failed = self._nbytes = 0
 
     def carry_out(self, do: str, ledger: Ledger | None) -> Fleet:
-        """Carries out what there is to do, and notes it in the ledger where there is one."""
+        """Runs all tasks, and records them in the ledger if there is one."""
         unfinished: list[str] = []
         try:
             with self._workers() as pool:
@@ -122,7 +122,7 @@ class Run:
         return RayPool(bounds.ray, bounds.workers, bounds.deadline, bounds.memory, owner)
 
     def _go_over(self, pool: Workers, do: str, ledger: Ledger | None) -> str:
-        """Hands out one task after the other; gives why it did not come to the end, empty where it did."""
+        """Starts one task after the other; returns why it did not reach the end, or empty."""
         waiting, stopped = deque(self._tasks), ""
         self._tell(None)
         while waiting or pool.running:
@@ -144,7 +144,7 @@ class Run:
         return stopped
 
     def _next(self, waiting: deque[Task], pool: Workers, do: str) -> Task | None:
-        """Takes the first that fits beside what is running: of the next ones, or of all where nothing runs; or None."""
+        """Takes the first task that fits beside the running ones: among the next ones, or among all if nothing runs; or None."""
         running = [self._needs[task.name] for task in pool.running]
         for place in range(min(len(waiting), _LOOKED_AT) if running else len(waiting)):
             task = waiting[place]
@@ -175,7 +175,7 @@ class Run:
             known = {"state": "", "identity": "", "commit": "", "verdict": "", "verify": "", "manifest": last.manifest}
         report = report_of(task.name)
         out, source = self._out, task.source
-        if self._bounds.ray is not None:  # where it runs, the current folder is another
+        if self._bounds.ray is not None:  # it runs with another current folder
             out, local = out.absolute(), Path(expanded(source))
             source = str(local.absolute()) if task.hub is not True and local.exists() else source
         question = {
@@ -246,7 +246,7 @@ class Run:
 
 
 def _attempt(ended: Ended, number: int) -> Attempt:
-    """What the ledger says of a task that has ended."""
+    """The ledger's fields for a task that has ended."""
     answer = ended.answer or {"state": "failed", "seconds": ended.seconds, **_error(ended.reason)}
     known = {one.name for one in fields(Attempt)}
     said = {name: value for name, value in answer.items() if name in known}

@@ -1,4 +1,4 @@
-"""What is to be converted, and how: a line of a list. Decides which options a line may have, and by what it is known again."""
+"""A task: what to convert, and how, from a line of a list. Decides a line's options, and what identifies it in later runs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Task:
         source: path, or id of a model on the Hub, as a conversion takes it.
         label: what results call it: never a path of this machine.
         where: for messages, for example ``"line 3"``.
-        hub: True for an id and nothing else, False for a path and nothing else, None for what a person named.
+        hub: True for an id, False for a path, None for what a person named.
         revision: of an id.
-        asked_name: of its OUT, where the list names it; empty where not.
+        asked_name: the name of its OUT, if the list gives one; else empty.
         options: of ``OPTIONS``.
         name: of its OUT, once all of them are known.
     """
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """What the task is known by in later runs: the same source, revision, options and name give the same."""
+        """The task's identity in later runs: the same source, revision, options and name give the same."""
         said = [self.label, self.source if self.hub is None else "", self.revision, self.asked_name]
         return blake3.blake3(json.dumps([*said, sorted(self.options.items())]).encode()).hexdigest(length=16)
 
@@ -87,7 +87,7 @@ def task_of(fields: Mapping[str, object], to: Framework, where: str) -> Task:
 
 
 def label_of(source: str) -> str:
-    """What a source is called where this machine's folders must not be: its path as it was given, unless that is absolute."""
+    """A source's name without folders of this machine: its path as given, unless that is absolute."""
     plain = source.replace("\\", "/")
     absolute = plain.startswith(("/", "~")) or plain[1:2] == ":"
     return plain.rstrip("/").rpartition("/")[2] or "checkpoint" if absolute else source

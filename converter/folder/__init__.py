@@ -1,1 +1,1 @@
-"""What OUT is: staging and renaming, the small files, the manifest, the proof."""
+"""OUT: staging and renaming, the small files, the manifest, the proof."""

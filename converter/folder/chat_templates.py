@@ -1,6 +1,6 @@
 """The one folder that a tokenizer has: ``additional_chat_templates``, where transformers saves those beside the first.
 
-A file in it is called ``additional_chat_templates/NAME.jinja`` everywhere: in a manifest, a journal, and on the Hub.
+A file in it is named ``additional_chat_templates/NAME.jinja`` everywhere: in a manifest, a journal, and on the Hub.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Single files: what they hold as JSON, and whether they lie where they seem to."""
+"""Single files: their JSON content, and whether they are really where they seem to be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from converter.folder.chat_templates import names_in
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
 MAX_CONFIG_BYTES = 8 * 2**20
 MAX_CONFIG_DEPTH = 50
-# What changes when a file is replaced or written to: inode, size and time of change.
+# The values that change if a file is replaced or written to: inode, size and time of change.
 Identity = tuple[int, int, int]
 AnyPath = TypeVar("AnyPath")
 
@@ -41,7 +41,7 @@ def expanded(path: AnyPath) -> AnyPath | Path:
 
 
 def out_folder(out: str | os.PathLike[str]) -> Path:
-    """The folder to write, by a path that ends in its name: ``.``, ``..`` and what ends so are what they stand for.
+    """The folder to write, by a path that ends in its name; ``.``, ``..`` and the like are resolved.
 
     May be asked again: ``./~x``, which as a path is ``~x``, is given back in full.
     """
@@ -100,7 +100,7 @@ def _read(path: Path, limit: int) -> Any:
 
 
 def stands_in(text: bytes) -> str | None:
-    """What stands in a small file's place, by its beginning; None where it may be the file itself."""
+    """What replaced a small file, by its first bytes; None if it may be the file itself."""
     if text.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file; run `git lfs pull` in its repository"
     if text.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -111,7 +111,7 @@ def stands_in(text: bytes) -> str | None:
 
 
 def _is_nested(value: Any, depth: int) -> bool:
-    """Whether lists and objects lie deeper in one another than ``depth``: writing them would overflow the stack."""
+    """Whether lists and objects are nested deeper than ``depth``: writing them would overflow the stack."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
         inner = itertools.chain.from_iterable(held.values() if isinstance(held, dict) else held for held in level)
@@ -132,7 +132,7 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """Gives back ``path`` if what it leads to lies in ``folder``, following links.
+    """Returns ``path`` if it is really inside ``folder``, links followed.
 
     A snapshot in the cache of huggingface_hub links to ``blobs`` two levels up, from the folders in it more; that is
     accepted too.
@@ -165,12 +165,12 @@ def _leads_in_a_circle(path: Path) -> bool:
 
 
 def is_link(folder: Path, name: str) -> bool:
-    """Whether a file of a folder is a link, or lies in one."""
+    """Whether a file of a folder is a link, or inside one."""
     return any((folder / part).is_symlink() for part in (name, Path(name).parts[0]))
 
 
 def identity(path: Path) -> Identity:
-    """The identity of a file as it is now."""
+    """The current identity of a file."""
     held = path.stat()
     return held.st_ino, held.st_size, held.st_mtime_ns
 

@@ -1,4 +1,4 @@
-"""``conversion.json``: what made a checkpoint from what, so that it can be verified when the source is gone."""
+"""``conversion.json``: a checkpoint's origin and options, so that it can be verified without the source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TensorRecord:
     blake3: str
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The form in the manifest."""
         return {"dtype": self.dtype, "shape": list(self.shape), "blake3": self.blake3}
 
 
@@ -59,7 +59,7 @@ def make_manifest(
         source_files: the weights files of the source.
         options: as they were given.
         files: what was written, the manifest itself left out.
-        tensors: canonical hashes; empty where nothing was checked.
+        tensors: canonical hashes; empty if nothing was checked.
         account: what was dropped, restored, cast and rewritten.
     """
     return {
@@ -82,7 +82,7 @@ def make_manifest(
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is needed of ``conversion.json``, checked.
+    """The needed parts of ``conversion.json``, checked.
 
     Attributes:
         direction: for example ``"pt2tf"``.

@@ -36,7 +36,7 @@ class Proof:
         passed: whether files, weights and outputs were compared and are equal.
         verified_by: program and version.
         findings: part, status and how much was compared.
-        report: figures of the outputs, as ``ParityReport.to_json`` has them; None where they were not compared.
+        report: figures of the outputs, as ``ParityReport.to_json`` has them; None if they were not compared.
     """
 
     passed: bool

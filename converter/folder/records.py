@@ -1,4 +1,4 @@
-"""What is known of a file: its size, and the sums by which it is known again.
+"""Facts about a file: its size, and the sums that identify it.
 
 The default is BLAKE3, as the program ``b3sum`` computes it. It is four times as fast as sha256, which the Hub uses and
 version 0.1 used.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# As a manifest calls them, and as they are printed.
+# Their names in a manifest and in output.
 SUMS = {"blake3": "BLAKE3", "sha256": "sha256"}
 USUAL = ("blake3",)
 _HASH_BYTES = 2**18  # so that what was read is still in the cache when it is summed
@@ -19,7 +19,7 @@ _HASH_BYTES = 2**18  # so that what was read is still in the cache when it is su
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file as it was read or written. ``blake3`` and ``sha256`` are None where they were not taken."""
+    """A file as it was read or written. ``blake3`` and ``sha256`` are None if they were not computed."""
 
     name: str
     size: int
@@ -33,7 +33,7 @@ class FileRecord:
         return {kind: value for kind, value in held.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The form in the manifest."""
         return {"name": self.name, "size": self.size, **self.sums}
 
 
@@ -55,7 +55,7 @@ def hash_file(path: Path, kinds: Iterable[str] = USUAL) -> FileRecord:
 
 
 def _digest(kind: str) -> Any:
-    # Neither where no sum is taken: hashlib loads OpenSSL, and an interpreter that only runs the reference has no BLAKE3.
+    # Neither if no sum is needed: hashlib loads OpenSSL, and an interpreter that only runs the reference has no BLAKE3.
     if kind == "blake3":
         import blake3
 

@@ -92,7 +92,7 @@ def replaced_by(new: Collection[str], present: Collection[str]) -> tuple[str, ..
 
 
 def outlook(folder: Path, new: Collection[str]) -> tuple[tuple[str, ...], int]:
-    """Says what a conversion into a folder replaces, and how many files and folders in it stay; nothing of a fresh one."""
+    """Says what a conversion into a folder replaces, and how many files and folders in it stay; nothing for a new one."""
     if not folder.is_dir():
         return (), 0
     present = names_in(folder)
@@ -104,7 +104,7 @@ def check_replaced(folder: Path, names: Collection[str]) -> None:
     """Refuses to replace a folder by a file, or a file or a link by the folder of chat templates.
 
     Raises:
-        TargetError: one of the names is a folder, or lies in something that is not one.
+        TargetError: one of the names is a folder, or is inside something that is not one.
     """
     place = folder / TEMPLATES
     if any(map(is_chat_template, names)) and (place.is_symlink() or (place.exists() and not place.is_dir())):
@@ -161,7 +161,7 @@ def replace_files(folder: Path, staging: Path) -> tuple[str, ...]:
 def settle(folder: Path) -> None:
     """Ends what a run that died has begun: a folder whose files were being replaced gets back what it had.
 
-    Costs one look for a name where there is nothing to do.
+    Costs one name lookup if there is nothing to do.
 
     Args:
         folder: the folder of a checkpoint, or any path that a person named.
@@ -206,7 +206,7 @@ def _held(path: Path) -> Iterator[None]:
 
 
 def _read(folder: Path, path: Path) -> _Journal | None:
-    """Reads a journal; None if nothing is left of it. It may come from a stranger, with the folder that it lies in."""
+    """Reads a journal; None if nothing is left of it. It may come from a stranger, together with its folder."""
     if not os.path.lexists(path / _LIST) and not any(path.iterdir()):
         path.rmdir()
         return None
@@ -237,7 +237,7 @@ def _end(journal: _Journal) -> None:
     """Puts back what was there, unless all that is new is in its place; takes the journal away. May be done again.
 
     Raises:
-        TargetError: something else lies where an old file belongs.
+        TargetError: something else is in the place of an old file.
         OSError: the system refuses; the journal stays.
     """
     check_replaced(journal.folder, [name for name in (*journal.old, *journal.new) if is_chat_template(name)])

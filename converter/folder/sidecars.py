@@ -17,10 +17,10 @@ from converter.folder.files import inside, read_json, stands_in, write_json
 from converter.folder.tokenizer_files import CONFIGS, OF_IMAGES, OURS, TOKENIZER_CONFIG, sidecars_in
 
 _NAME_OR_PATH = "_name_or_path"
-# What a config says of quantised weights, on the top or of a tower.
+# The part of a config about quantised weights, at the top or of a tower.
 QUANTISING = "quantization_config"
 MAX_SIDECAR_BYTES = 256 * 2**20
-_BEGINNING = 200  # bytes, by which what stands in a file's place is known
+_BEGINNING = 200  # bytes, enough to recognise what replaced a file
 # Names of files beside weights that are not copied, for the manifest and results.
 MAX_LEFT_BEHIND = 1000
 _LIKE_SIDECARS = re.compile(
@@ -54,7 +54,7 @@ def most_bytes(name: str) -> int:
 def lies_beside(source: Path) -> tuple[str, ...]:
     """Names beside weights, folders with a slash; without hidden files and files of this program.
 
-    Of the folder of chat templates, what lies in it.
+    The files in the folder of chat templates.
 
     None of a folder that may not be listed, whose files can be read all the same.
 
@@ -76,7 +76,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def left_behind(beside: Collection[str], taken: Collection[str]) -> tuple[str, ...]:
-    """Of what lies beside weights, what is not taken along; the first ``MAX_LEFT_BEHIND`` names."""
+    """Files beside weights that are not copied; the first ``MAX_LEFT_BEHIND`` names."""
     left = (name for name in beside if name not in taken and name not in CONFIGS and ".index." not in name)
     return tuple(dict.fromkeys(left))[:MAX_LEFT_BEHIND]
 
@@ -90,7 +90,7 @@ def copy_sidecars(
     of version 4, tokenizer_config.json of transformers 5.x is changed where 4.x cannot open it.
 
     Returns:
-        Their names, and what was rewritten, in words.
+        Their names, and descriptions of the changes.
 
     Raises:
         SourceError: one of them is larger than any tokenizer is, a Git LFS pointer or a web page.
@@ -184,7 +184,7 @@ def _mend(config: dict[str, Any]) -> list[str]:
 
 
 def differing(one: Path, other: Path) -> tuple[str, ...]:
-    """Names of the small files that both of two checkpoint folders have, and that are not copies of one another."""
+    """Names of small files that two checkpoint folders both have, with different content."""
     theirs = frozenset(sidecars_in(other))
     return tuple(name for name in sidecars_in(one) if name in theirs and not _is_copy(one / name, other / name))
 
@@ -213,10 +213,10 @@ def rewrite_config(
         raw: of the source.
         scale: the trained value by the field that it is written to. transformers 4.x does not read a dual encoder's
             from ``tf_model.h5`` but takes ``logit_scale_init_value``. Empty where every reader takes it from the weights.
-        float_dtype: what the floats of the output are; None where they are mixed.
+        float_dtype: the dtype of the floats of the output; None if they are mixed.
 
     Returns:
-        The config, and what was rewritten, in words.
+        The config, and descriptions of the changes.
     """
     config = dict(raw)
     rewritten = []

@@ -1,8 +1,8 @@
 """Makes an output folder, or a file, appear whole or not at all: it is written beside its place, then renamed into it.
 
-A folder that is there already stays, and gets the new files in place of the old ones: see ``replacing``. A run that dies
-leaves a folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives; the next run into the
-same place sweeps it. This covers the death of the process, not of the machine's power.
+An existing folder stays, and gets the new files in place of the old ones: see ``replacing``. A run that dies leaves a
+folder ``.<name>.partial-<random>`` behind, which is locked only while its process lives; the next run into the same
+place sweeps it. This covers the death of the process, not of the machine's power.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
 
     Args:
         out: the folder that is to appear.
-        source: where the source lies, None for one in memory.
+        source: the place of the source, None for one in memory.
         overwrite: whether ``out`` may exist. One that a dead run left half replaced is restored first.
 
     Raises:
@@ -50,7 +50,7 @@ def check_out(out: Path, source: Path | None, overwrite: bool) -> None:
 
 
 def _check_place(out: Path, overwrite: bool) -> None:
-    """Refuses what lies there; unless it no longer does, for other runs may be replacing it at this moment."""
+    """Refuses what is there; unless it has gone, because other runs may be replacing it right now."""
     for _ in range(_ATTEMPTS):
         before = _what_is_at(out)
         if before is not None and not out.is_symlink():
@@ -99,11 +99,11 @@ def _check_apart(out: Path, source: Path) -> None:
 
 @contextlib.contextmanager
 def staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Gives a fresh folder beside ``out`` to write into, and at the end makes it ``out``, or puts its files into that.
+    """Yields a new folder beside ``out`` to write into. At the end it becomes ``out``, or its files replace those in ``out``.
 
     Args:
         out: the folder that shall appear; its parents are made, and taken away again if it does not.
-        overwrite: whether files of one that exists are replaced.
+        overwrite: whether files of an existing one are replaced.
 
     Raises:
         TargetError: it cannot be made, another process made ``out`` in the meantime, or another run writes to it.
@@ -156,7 +156,7 @@ def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
     """Gives the name of a file to write, which takes the place of ``path`` at the end.
 
     Args:
-        path: the file that shall appear, in a folder that is there; a link there is replaced, not followed.
+        path: the file to create, in an existing folder; a link there is replaced, not followed.
         replace: whether one that exists is replaced.
 
     Raises:
@@ -189,7 +189,7 @@ def staged_file(path: Path, replace: bool = True) -> Iterator[Path]:
 def explained(out: Path) -> Iterator[None]:
     """Turns what the system says when it cannot read or write into an error with the next step.
 
-    What it says of a file that is not in the staging folder of ``out`` is said of the source.
+    Errors for files outside the staging folder of ``out`` are about the source.
     """
     try:
         yield
@@ -262,7 +262,7 @@ class _Claim:
         self._lock = FolderLock()
 
     def take(self) -> None:
-        """Takes it, unless it is held: of the folder that is there now.
+        """Takes the lock of the folder that exists now, unless it is held.
 
         Raises:
             TargetError: another run has it.
@@ -284,7 +284,7 @@ class _Claim:
 
 
 def _remove(staging: Path) -> None:
-    """Removes a staging folder. Where no more files may be open one must do, and shutil.rmtree needs more."""
+    """Removes a staging folder. If no more files may be open, one must suffice, and shutil.rmtree needs more."""
     for folder in (staging / TEMPLATES, staging):
         with contextlib.suppress(OSError):
             for path in folder.iterdir():

@@ -22,7 +22,7 @@ SIDECARS = (
 )  # fmt: skip
 OF_IMAGES = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# What says which model lies there: transformers' file, and OpenCLIP's.
+# Files that identify the model in a folder: transformers' and OpenCLIP's.
 CONFIGS = ("config.json", "open_clip_config.json")
 # What this program writes beside the weights.
 OURS = ("conversion.json", "parity.json")
@@ -72,7 +72,7 @@ def _is_tiktoken(name: str) -> bool:
 
 
 def _named(config: Path) -> frozenset[str]:
-    """What a tokenizer_config.json calls a file of its own, and may."""
+    """The fields of a tokenizer_config.json that may name custom files."""
     if not config.is_file():
         return frozenset()
     try:

@@ -16,16 +16,16 @@ def choose_weights(
     framework: Wanted,
     framework_of: Callable[[str], Framework],
 ) -> str:
-    """Chooses the weights file, or the index of the shards, that a source stands for.
+    """Chooses the weights file, or the index of the shards, for a source.
 
     Args:
         what: the id, for messages.
         names: sizes of the files on the top level of the repository.
-        framework: whose weights are wanted; of several, or with None of all, the first that are there.
-        framework_of: says whose a safetensors file or index is, from its header; asked only where it matters.
+        framework: the wanted framework; for several, or None for all, the first available weights.
+        framework_of: the framework of a safetensors file or index, from its header; used only if it matters.
 
     Raises:
-        WrongFramework: only the other framework's weights are there.
+        WrongFramework: only the other framework's weights exist.
         SourceError: there are none that can be read; the message lists what there is instead.
     """
     held: list[Framework] = []

@@ -1,4 +1,4 @@
-"""Turns a source into files on this disk: a path as it is, an id by way of the cache of huggingface_hub.
+"""Turns a source into local files: a path unchanged, an id through the cache of huggingface_hub.
 
 Fetched are config.json (with OpenCLIP's weights its own), tokenizer and processor files, and one set of weights, of the
 top level or of the folder that modules.json leads to. The cache is huggingface_hub's own, at its place and under its
@@ -40,7 +40,7 @@ _LOG = logging.getLogger("converter.hub")
 _ATTEMPTS = 3
 # Seconds before a retry of the listing, which huggingface_hub does not retry itself.
 _WAITS = (1.0, 3.0)
-# What an HTTP header can hold; clients complain of others by printing the token.
+# Characters that an HTTP header can hold; clients complain about others by printing the token.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -51,12 +51,12 @@ class Snapshot:
 
     Attributes:
         hub: the id as it was given.
-        commit: that its revision stands for.
+        commit: the commit of its revision.
         folder: of the model in the snapshot in the cache; config.json is there.
         names: sizes of the files beside it; of those that are in the cache where the Hub is not reached.
-        unreached: why the Hub was not reached; None where it was.
-        licence: as the Hub has it from the model card; empty where it is not reached.
-        within: what stands in the repository before their names, for example ``"0_CLIPModel/"``; empty for the top level.
+        unreached: why the Hub could not be reached, or None.
+        licence: from the model card on the Hub; empty if the Hub was not reached.
+        within: the folder of the model in the repository, for example ``"0_CLIPModel/"``; empty for the top level.
     """
 
     hub: HubId
@@ -143,7 +143,7 @@ def _raise_unreached(snapshot: Snapshot) -> None:
 
 
 def find_snapshot(wanted: HubId) -> Snapshot:
-    """Finds out which commit a revision stands for, fetches what says where its model is, and lists what lies beside that.
+    """Resolves a revision to a commit, downloads what tells where the model is, and lists the files beside that.
 
     Raises:
         HubError: missing, gated, offline, or not reachable.
@@ -208,7 +208,7 @@ def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreac
                 raise unreached
             return held
         try:
-            # By the revision, not its commit: so the cache learns what the revision stands for.
+            # By the revision, not its commit, so that the cache learns the commit of the revision.
             first, how = _first(wanted, names), _how(wanted.access)
             return Path(
                 patiently(str(wanted), lambda: api.hf_hub_download(wanted.id, first, revision=wanted.revision, **how))
@@ -223,7 +223,7 @@ def _config_or_modules(api: Any, wanted: HubId, names: Mapping[str, int], unreac
 
 
 def _first(wanted: HubId, names: Mapping[str, int]) -> str:
-    """What says where the model is, not too large to be fetched: config.json, or else modules.json or OpenCLIP's config."""
+    """The file that tells where the model is, if not too large: config.json, or else modules.json or OpenCLIP's config."""
     within = wanted.access.within
     held = _within(names, within)
     _check_config(wanted, held)
@@ -389,7 +389,7 @@ def _is_out_of_reach(error: Exception) -> bool:
 
 
 def _offline_error() -> type[Exception]:
-    """What huggingface_hub raises where HF_HUB_OFFLINE is set."""
+    """The exceptions of huggingface_hub with HF_HUB_OFFLINE."""
     from huggingface_hub.utils import OfflineModeIsEnabled
 
     kind: type[Exception] = OfflineModeIsEnabled

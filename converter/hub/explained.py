@@ -1,4 +1,4 @@
-"""What huggingface_hub raises, said in one line with the next step; what it does not expect stays a bug's traceback."""
+"""Exceptions of huggingface_hub as one line with the next step; unexpected ones stay a bug's traceback."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_transport_error(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException) -> int:
-    """The status that the Hub answered with; 0 where it gave no answer."""
+    """The status of the Hub's answer; 0 without an answer."""
     return int(getattr(getattr(error, "response", None), "status_code", 0))
 
 
@@ -116,7 +116,7 @@ def _broken(what: str, kept: str, error: BaseException) -> str | None:
         )
     if is_transport_error(error):
         return _unreachable(what, kept, error)
-    # What huggingface_hub wraps: a part of an upload, or answers that are not the Hub's.
+    # Exceptions that huggingface_hub wraps: a part of an upload, or answers that are not the Hub's.
     if isinstance(error, RuntimeError) and error.__cause__ is not None:
         return _said(what, None, kept, error.__cause__)
     if isinstance(error, ValueError | OSError) and _passed_through(error, _is_of_a_client):

@@ -13,7 +13,7 @@ from converter.specs import Checkpoint, Framework
 
 
 def open_headers(snapshot: Snapshot, framework: Framework | None = None) -> Checkpoint:
-    """Reads the headers of one set of weights; what is in the cache is read there.
+    """Reads the headers of one set of weights; files in the cache are read there.
 
     Args:
         snapshot: of the model.

@@ -30,7 +30,7 @@ _OF_FILES = (
     ".pth",
     ".safetensors",
 )
-# What people copy out of a browser: the model's page, or a file of it.
+# Addresses that people copy from a browser: the model's page, or a file of it.
 _ADDRESS = re.compile(
     rf"(?:https?://[^/]+/|hf://)(?:models/)?({_PART}/{_PART})(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?"
 )
@@ -46,7 +46,7 @@ class Access:
         cache_dir: of downloads.
         local_files_only: the Hub is not asked; what is in the cache is used.
         force_download: download again what is in the cache.
-        subfolder: in which the model lies, of the repository or of the folder that is the source.
+        subfolder: the model's folder in the repository, or in the source folder.
     """
 
     token: str | bool | None = field(default=None, repr=False)
@@ -57,7 +57,7 @@ class Access:
 
     @property
     def within(self) -> str:
-        """What stands before the names of the model's files in the repository.
+        """The prefix of the names of the model's files in the repository.
 
         Raises:
             SourceError: the subfolder leads elsewhere.

@@ -32,7 +32,7 @@ class Obtained:
 
     @property
     def folder(self) -> Path:
-        """Where config.json lies."""
+        """The place of config.json."""
         return self.path if self.path.is_dir() else self.path.parent
 
     @property

@@ -1,4 +1,4 @@
-"""Turns what a person names into files on this disk: a path as it is, an id of the Hub by downloading what is needed of it."""
+"""Turns a person's source into local files: a path unchanged, an id of the Hub by downloading what is needed."""
 
 from __future__ import annotations
 

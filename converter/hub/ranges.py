@@ -20,7 +20,7 @@ def remote_file(repository: str, commit: str, name: str, size: int, token: str |
     Args:
         repository: its id.
         commit: of 40 hexadecimal digits.
-        name: of a file, with the folder that it lies in.
+        name: of a file, with its folder.
         size: as the Hub lists it.
         token: to send instead of that of the login; False for none.
 
@@ -29,7 +29,7 @@ def remote_file(repository: str, commit: str, name: str, size: int, token: str |
     """
     from huggingface_hub import constants, hf_hub_url
 
-    # HF_ENDPOINT as it is now; the template that hf_hub_url keeps may be older.
+    # The current HF_ENDPOINT; the template that hf_hub_url keeps may be older.
     url = hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT)
 
     def fetch(start: int, nbytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Waits as long as the Hub asks for where it is asked too often, or is busy, and asks again.
+"""Waits as long as the Hub requests if there are too many requests or it is busy, and then retries.
 
 huggingface_hub does so itself for some requests of a download, and not for listings and ranges.
 """
@@ -43,7 +43,7 @@ def patiently(what: str, ask: Callable[[], T]) -> T:
 
 
 def asked_to_wait(error: BaseException) -> float | None:
-    """Seconds that the Hub asks to wait, with a 429 or a 503; None where it does not.
+    """Seconds that the Hub asks to wait, with a 429 or a 503, or None.
 
     A ``Retry-After`` is a number of seconds or a date (RFC 9110, 10.2.3).
     """

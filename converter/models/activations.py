@@ -114,7 +114,7 @@ def activation(name: str, field: str = "hidden_act") -> Activation:
         A function of one tensor.
 
     Raises:
-        UnsupportedOption: there is no such activation, or it has weights of its own (``prelu``, ``xielu``).
+        UnsupportedOption: the activation does not exist, or has its own weights (``prelu``, ``xielu``).
     """
     try:
         return ACTIVATIONS[name]

@@ -8,12 +8,12 @@ from typing import Any
 from converter.errors import ModelError
 from converter.hub.ids import Access, hub_id
 
-# Of clients that are gone, or said by other means; without a meaning where they are None or False.
+# Arguments of clients that no longer exist, or with another spelling; ignored if they are None or False.
 _GONE = {"proxies": "HTTPS_PROXY", "mirror": "HF_ENDPOINT", "resume_download": None}
 
 
 def hub_arguments(source: str | os.PathLike[str], kwargs: dict[str, Any]) -> tuple[str | None, Access]:
-    """Takes what is said of the Hub out of the arguments of from_pretrained.
+    """Takes the arguments for the Hub out of those of from_pretrained.
 
     Args:
         source: a path, for which all but ``subfolder`` has no meaning, or an id.
@@ -24,7 +24,7 @@ def hub_arguments(source: str | os.PathLike[str], kwargs: dict[str, Any]) -> tup
         The revision, and how the Hub is asked.
 
     Raises:
-        ModelError: ``proxies`` or ``mirror``, which are said by a variable of the environment.
+        ModelError: ``proxies`` or ``mirror``, for which there are environment variables.
     """
     for name, variable in _GONE.items():
         if kwargs.pop(name, None) and variable is not None:

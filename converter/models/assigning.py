@@ -1,4 +1,4 @@
-"""One tensor at a time between a checkpoint and Keras' variables: read ahead, and copied no more than need be."""
+"""Moves one tensor at a time from a checkpoint to Keras' variables: read ahead, and copied as little as possible."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
 
 
 def _can_be_taken_over(array: np.ndarray[Any, Any]) -> bool:
-    """TensorFlow believes that what it is given by DLPack is aligned, and ends the process where it finds that it is not."""
+    """TensorFlow assumes that memory from DLPack is aligned, and aborts the process if it is not."""
     aligned = array.__array_interface__["data"][0] % ALIGNMENT == 0
     return (
         aligned

@@ -63,7 +63,7 @@ class AutoTwoTower:
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> TwoTowers:
-        """Makes a model with fresh weights.
+        """Makes a model with new weights.
 
         Args:
             config: of transformers.

@@ -24,7 +24,7 @@ QKV = ("query", "key", "value")
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations of fresh kernels in a block."""
+    """Standard deviations of new kernels in a block."""
 
     query: float
     out: float
@@ -49,7 +49,7 @@ class BlockSpec:
         eps: of the norms.
         norm_first: the norm comes before attention and MLP instead of after the residual.
         names: path of each role, in the order of creation, see ``block_names``.
-        spread: standard deviations of fresh kernels.
+        spread: standard deviations of new kernels.
         head_width: width of a head; ``width // heads`` when None.
         unbiased: roles of the dense layers that have no bias.
         attention_dropout: on the attention weights.

@@ -1,4 +1,4 @@
-"""How a model with two towers is called: what it takes, how it scores every pair, and its loss."""
+"""Calling a model with two towers: its inputs, how it scores every pair, and its loss."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Calling(Features, keras.Model):
         return_dict: bool | None,
         **flags: Any,
     ) -> Any:
-        """What ``call`` returns: of the inputs of texts and of images by name, and the flags that both towers take."""
+        """The result of ``call``: from inputs of texts and of images by name, and the flags of both towers."""
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         vision = self.vision_model.run(**images, **flags, return_dict=True)
         text = self.text_model.run(**texts, **flags, return_dict=True)
@@ -164,7 +164,7 @@ class Calling(Features, keras.Model):
         return made if as_dict else made.to_tuple()
 
     def inputs_of(self, first: Any) -> dict[str, Any]:
-        """Inputs as ``call`` takes them by name, of one dictionary or list."""
+        """Inputs by name, as ``call`` takes them, from one dictionary or list."""
         return self._tensors(unpacked(first, {}, self.fields))
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:

@@ -59,7 +59,7 @@ class ConvSpec:
         act: name of the activation.
         eps: of the norm.
         names: path of each role, in the order of creation: depthwise, norm, up, down, maybe scale.
-        std: of fresh kernels.
+        std: of new kernels.
         drop_path: stochastic depth.
         layer_scale: initial value of the layer scale, which exists where ``names`` has it.
     """
@@ -143,7 +143,7 @@ class Shrinking(CompositeLayer):
 class ConvTower(VisionTower):
     """Stages of blocks; hidden states are given out once per stage, channels first, and there are no attention weights.
 
-    A tower's file says where its parts stand, and how the last stage's grid becomes one vector.
+    A tower's file gives the paths of its parts, and how the last stage's grid becomes one vector.
     """
 
     block: type[ConvBlock] = ConvBlock
@@ -195,7 +195,7 @@ class ConvTower(VisionTower):
         raise NotImplementedError
 
     def norm_at(self) -> str:
-        """Where the last norm stands."""
+        """The path of the last norm."""
         return f"{self.main_layer}/layernorm"
 
     def check_size(self, size: Size) -> None:
@@ -215,7 +215,7 @@ class ConvTower(VisionTower):
         output_hidden_states: bool | None,
         training: bool,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Runs the stages; ``bias`` is the first hidden state where it is not the stem's output."""
+        """Runs the stages; ``bias`` is the first hidden state if it is not the stem's output."""
         del output_attentions
         states = [channels_first(x) if bias is None else bias]
         for stage, blocks in enumerate(self.stages):

@@ -55,12 +55,12 @@ class CosineWindowBlock(WindowBlock):
         return self.shift
 
     def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-        """Attention by ``cos(query, key) * scale``, each head with a scale of its own."""
+        """Attention by ``cos(query, key) * scale``, with a separate scale per head."""
         scale = ops.exp(ops.minimum(ops.convert_to_tensor(self.scale.value), STEEPEST))
         return attention(self, x, x, bias, self.spec.heads, self.drop_attention, training, turn=direction, scale=scale)
 
     def learned(self) -> Tensor:
-        """What the network says of every relative position, between 0 and 16."""
+        """The network's output for every relative position, between 0 and 16."""
         places = log_spaced(self.window, self.pretrained).reshape(-1, 2)
         x = ops.cast(ops.convert_to_tensor(places), self.compute_dtype)
         said = self.by_position(self.bias_down(ops.relu(self.bias_up(x))))

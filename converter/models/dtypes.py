@@ -1,4 +1,4 @@
-"""What a model keeps its weights in and computes in: Keras' policies, by any name that the frameworks have for them."""
+"""The dtypes of a model's weights and computation: Keras' policies, by any framework's names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def take_dtype(options: dict[str, Any], reader: TensorReader | None = None) -> d
             floats. Without one there is no ``"auto"``.
 
     Returns:
-        ``dtype`` as a Keras policy; nothing where neither was given.
+        ``dtype`` as a Keras policy; nothing if neither was given.
 
     Raises:
         ArgumentError: there is no such policy.

@@ -1,4 +1,4 @@
-"""What enters the first block: patches of an image or tokens of a text, with their positions."""
+"""The input of the first block: patches of an image or tokens of a text, with their positions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Patches(Part):
         self.bias: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates ``kernel (ph, pw, in, out)`` and, where there is one, ``bias (out,)``."""
+        """Creates ``kernel (ph, pw, in, out)`` and, if there is one, ``bias (out,)``."""
         self.kernel = self.weights["kernel"] = make(
             "kernel", (*self.patch, self.channels, self.width), "normal", self.std
         )
@@ -74,8 +74,8 @@ class ImageSpec:
         bias: whether the patch projection has one.
         flat: the class token is a vector ``(width,)`` and positions are an embedding (CLIP), instead of
             ``(1, 1, width)`` and ``(1, length, width)`` (ViT).
-        std: of fresh weights.
-        token_std: of a fresh class token.
+        std: of new weights.
+        token_std: of a new class token.
         dropout: on the result.
         mask_rank: how many axes the mask token has, which is kept for its checkpoint's sake only.
         registers: how many learned tokens without a position come between the class token and the patches, where
@@ -172,7 +172,7 @@ class ResizedImageEmbeddings(ImageEmbeddings):
             )
 
     def positions_fit(self, size: tuple[int, int]) -> bool:
-        """Whether the positions serve as they are: for square images with as many patches, as PyTorch decides it."""
+        """Whether the positions fit unchanged: for square images with as many patches, as PyTorch decides it."""
         grid, (height, width) = self.spec.grid, self.spec.patch
         return size[0] == size[1] and (size[0] // height) * (size[1] // width) == grid[0] * grid[1]
 
@@ -182,7 +182,7 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
-        """Positions as they are where they fit; else those of the patches resized, read as a square as in PyTorch."""
+        """Positions unchanged if they fit; else those of the patches resized, read as a square as in PyTorch."""
         table, grid = self.positions.value, self.grid_of(pixel_values)
         if self.positions_fit((int(pixel_values.shape[2]), int(pixel_values.shape[3]))):
             return table
@@ -201,7 +201,7 @@ class TextSpec:
         types: number of token type ids; None where the tower has no such table.
         width: of the embedding.
         names: path of each role, in the order of creation: words, types, positions, norm, and those of ``firsts``.
-        std: of fresh weights.
+        std: of new weights.
         eps: of the norm, which exists where ``names`` has it.
         dropout: on the result.
         padding: the word that is not trained.

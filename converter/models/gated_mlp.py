@@ -8,7 +8,7 @@ from keras import ops
 
 Tensor = Any
 
-# The roles that make an MLP a gated one: a layer of its own beside ``up``, or one that holds both, the gate first.
+# The roles that make an MLP a gated one: a separate layer beside ``up``, or one that holds both, the gate first.
 GATES = ("gate", "gate_and_up")
 
 

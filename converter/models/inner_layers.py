@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-# Attributes of transformers 4 whose layers have another name; any that ends with ``_output`` is called ``output``.
+# Attributes of transformers 4 whose layers have another name; any that ends with ``_output`` is named ``output``.
 _OTHER_NAMES = {"self_attention": "self"}
 NOT_HERE = object()
 
@@ -36,7 +36,7 @@ class InnerLayer:
         return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the tower gives, where this is its main layer; else what the part gives."""
+        """The tower's outputs, if this is its main layer; else the part's."""
         if self._path == getattr(self._owner, "main_layer", None):
             return self._owner(*args, **kwargs)
         part = self._owner.held.get(self._path)

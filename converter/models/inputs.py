@@ -1,4 +1,4 @@
-"""What a model accepts (arrays, tensors of any framework, nested lists, one dictionary) and what it refuses, by field.
+"""The inputs that a model accepts (arrays, tensors of any framework, nested lists, one dictionary) and refuses, by field.
 
 Ids become int32 here, before Keras casts floating inputs to its compute dtype (which would round ids in bfloat16).
 """
@@ -66,7 +66,7 @@ def as_ids(value: Any, field: str) -> Tensor:
         field: name of the input, for messages.
 
     Returns:
-        A tensor of the backend; what already is one is returned as it is.
+        A tensor of the backend; one that already is one is returned unchanged.
 
     Raises:
         ModelError: not two axes, or numbers that are not whole.

@@ -62,7 +62,7 @@ class LoadingReport:
 
 @checked()
 def build_tower(config: Any, side: Side | None = None, *args: Any, **kwargs: Any) -> Any:
-    """Makes a tower with fresh weights from a config of transformers.
+    """Makes a tower with new weights from a config of transformers.
 
     Args:
         config: a tower's config, or a full CLIP config when ``side`` says which half is meant.
@@ -200,7 +200,7 @@ def _class_for(of: Family | None, cls: Any, source: Source) -> Any:
 
 
 def join_towers(cls: Any, vision: Source | None, text: Source | None, *args: Any, **kwargs: Any) -> Any:
-    """Makes a dual encoder of two tower checkpoints, with fresh projections and the config's ``logit_scale``.
+    """Makes a dual encoder from two tower checkpoints, with new projections and the config's ``logit_scale``.
 
     Args:
         cls: class of the model.

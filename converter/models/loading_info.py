@@ -1,4 +1,4 @@
-"""What ``from_pretrained`` of transformers 4 says of a checkpoint, and the weights of it that may be of another shape."""
+"""``output_loading_info`` of transformers 4's ``from_pretrained``, and weights of a checkpoint that may have another shape."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def of_variant(source: str | os.PathLike[str], variant: str | None, subfolder: s
     Args:
         source: a folder, or an id, which has no variants here.
         variant: None for the usual weights.
-        subfolder: where in ``source`` the weights lie.
+        subfolder: the folder of the weights in ``source``.
 
     Raises:
         ModelError: there is no such file, or ``source`` is an id.
@@ -86,7 +86,7 @@ def of_variant(source: str | os.PathLike[str], variant: str | None, subfolder: s
 
 @dataclass(frozen=True)
 class Asked:
-    """Arguments of transformers 4's from_pretrained that say how to load, and where the weights then lie."""
+    """Arguments of transformers 4's from_pretrained about how to load, and the place of the weights then."""
 
     source: str | os.PathLike[str]
     info: bool

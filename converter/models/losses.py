@@ -56,7 +56,7 @@ def per_replica(loss: Tensor) -> Tensor:
         loss: a scalar, the mean over what this replica sees.
 
     Returns:
-        The same, divided by the number of replicas where there are several.
+        The same, divided by the number of replicas if there are several.
     """
     if keras.backend.backend() != "tensorflow":
         return loss

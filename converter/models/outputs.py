@@ -1,4 +1,4 @@
-"""What the models return: ordered dictionaries that are read by attribute, key or index, and are trees to Keras.
+"""The models' outputs: ordered dictionaries with access by attribute, key or index, which are trees to Keras.
 
 The fields are those of transformers' ``TFCLIPOutput`` and ``TFBaseModelOutputWithPooling``. A field that was not
 computed is not in the dictionary and reads as None by attribute, so no None ever reaches a graph boundary.
@@ -42,7 +42,7 @@ class ModelOutput(OrderedDict[str, Any]):
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values that are there, in order; outputs within become tuples too."""
+        """The values that exist, in order; outputs within become tuples too."""
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,7 +50,7 @@ class ModelOutput(OrderedDict[str, Any]):
 
 
 class TowerOutput(ModelOutput):
-    """Of a tower: index 0 is the last hidden state, index 1 the pooled output where there is one."""
+    """For a tower: index 0 is the last hidden state, index 1 the pooled output if there is one."""
 
     fields = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
 

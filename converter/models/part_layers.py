@@ -1,4 +1,4 @@
-"""What a part that a model holds itself, such as a projection, is to others: a Keras layer."""
+"""A Keras layer for a part that a model holds itself, such as a projection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Tensor = Any
 
 
 class PartLayer(keras.layers.Layer):
-    """What a part that a model has itself is to others: a layer, which can be frozen, called and looked at.
+    """A layer for a part that a model has itself, which can be frozen, called and inspected.
 
     The variables are the model's, which names, orders and saves them; here they are only shared.
 
@@ -38,13 +38,13 @@ class PartLayer(keras.layers.Layer):
                 variable.trainable = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the part makes of a tensor, without what Keras does around a layer; symbolic ones need a layer."""
+        """The part's output for a tensor, without what Keras does around a layer; symbolic tensors need a layer."""
         if args and keras.backend.is_keras_tensor(args[0]):
             return self._in_graphs()(*args, **kwargs)
         return self.part(*args, **kwargs)
 
     def _in_graphs(self) -> PartInGraph:
-        """The layer that stands for the part in functional models; kept where Keras does not look for parts to save."""
+        """The layer for the part in functional models; kept where Keras does not look for parts to save."""
         if "_hidden" not in vars(self):
             made = PartInGraph(self.part, name=self.name, dtype=self.dtype_policy)
             object.__setattr__(self, "_hidden", lambda: made)
@@ -73,5 +73,5 @@ class PartInGraph(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:
-        """What the part makes of a tensor."""
+        """The part's output for a tensor."""
         return self.part(x)

@@ -1,7 +1,7 @@
-"""What every tower is made of: parts with weights (dense, norm, embedding ...) and layers that know them by name.
+"""The building blocks of every tower: parts with weights (dense, norm, embedding ...) and layers that know them by name.
 
-The path under which a layer holds a part is that part's place in a checkpoint. It is given once, where the part is
-made, and serves both as the Keras path of a freshly built variable and for ``converter.models.names``.
+The path under which a layer holds a part is that part's place in a checkpoint. It is given once, when the part is made.
+It serves both as the Keras path of a newly built variable and for ``converter.models.names``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def in_float32(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """A half-precision tensor as float32; any other as it is."""
+    """A half-precision tensor as float32; any other unchanged."""
     return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
 
 
 def as_dtype(x: Tensor, dtype: str) -> Tensor:
-    """A tensor or variable in a dtype; as it is where it has that already, which ``ops.cast`` takes 5 to 30 µs to see."""
+    """A tensor or variable in a dtype; unchanged if it already has that, which ``ops.cast`` takes 5 to 30 µs to see."""
     return x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype)
 
 
@@ -88,7 +88,7 @@ class Dense(Part):
         self.bias: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates ``kernel (in, out)`` and, where there is one, ``bias (out,)``."""
+        """Creates ``kernel (in, out)`` and, if there is one, ``bias (out,)``."""
         self.kernel = self.weights["kernel"] = make("kernel", (self.inputs, self.outputs), "normal", self.std)
         if self.has_bias:
             self.bias = self.weights["bias"] = make("bias", (self.outputs,), "constant", 0.0)
@@ -114,7 +114,7 @@ class Norm(Part):
         self.beta: Any = None
 
     def build(self, make: Make) -> None:
-        """Creates ``gamma (width,)`` and ``beta (width,)``, which mixed precision leaves as they are."""
+        """Creates ``gamma (width,)`` and ``beta (width,)``, which mixed precision does not cast."""
         self.gamma = self.weights["gamma"] = make("gamma", (self.width,), "constant", 1.0, autocast=False)
         self.beta = self.weights["beta"] = make("beta", (self.width,), "constant", 0.0, autocast=False)
 
@@ -246,7 +246,7 @@ class Composite:
                 variable.trainable = False
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
-        """What ``tf.train.Checkpoint`` follows: of a model all weights, which Keras keeps in lists that it does not follow."""
+        """What ``tf.train.Checkpoint`` follows: all weights of a model, which Keras keeps in lists that it does not follow."""
         children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)  # type: ignore[misc]
         if save_type == "checkpoint" and isinstance(self, keras.Model):
             self.build()
@@ -265,7 +265,7 @@ class Composite:
         return self._by_path().get(name) if is_asked else found
 
     def named(self, path: str, name: str) -> str:
-        """The checkpoint name of a variable that is called ``name`` in what is held under a path; ``""`` is a bare one."""
+        """The checkpoint name of a variable named ``name`` in the part under a path; ``""`` is a bare one."""
         return f"{path}/{name}" if name else path
 
     def scopes(self, path: str) -> list[str]:

@@ -11,7 +11,7 @@ _portable: ContextVar[bool] = ContextVar("portable", default=False)
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Within it a model computes the same with operators that all runtimes have, where that costs time elsewhere.
+    """Within it, a model computes the same with operators that all runtimes have, even if that is slower elsewhere.
 
     Masks stay in the range of float16, because such a runtime may compute in it for any file. The lowest float32 would
     be minus infinity there, and that times 0 is NaN. Texts with only padding then differ from PyTorch, where each of

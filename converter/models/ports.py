@@ -1,4 +1,4 @@
-"""What comes down to the models from above: functions of wings they may not import, and their place in Keras' registry.
+"""Functions of higher wings that models may not import, and the place of models in Keras' registry.
 
 The package root provides the functions, and asks for the place. No framework is imported here.
 """
@@ -36,7 +36,7 @@ class ToBeImported:
         self.module, self.name = module, name
 
     def from_config(self, config: Any) -> Any:
-        """What the class itself makes of a config; importing it takes this object's place."""
+        """The class's own result for a config; importing it replaces this object."""
         return getattr(import_module(self.module), self.name).from_config(config)
 
 

@@ -187,7 +187,7 @@ class Pretrained:
         if is_named(filepath):
             load_named(self, filepath, skip_mismatch=bool(kwargs.get("skip_mismatch", False)))
             return
-        folder = Path(filepath).is_dir() and not (Path(filepath) / "config.json").exists()  # Orbax, say
+        folder = Path(filepath).is_dir() and not (Path(filepath) / "config.json").exists()  # such as Orbax
         if not str(filepath).endswith(_OF_KERAS) and not folder:
             raise ModelError(
                 f"{filepath}: load_weights reads what save_weights wrote, a .weights.h5. "
@@ -204,7 +204,7 @@ class Pretrained:
             **kwargs: of Keras.
 
         Raises:
-            ModelError: a name with another ending: Keras' HDF5 format holds models of its own layers only.
+            ModelError: a name with another ending: Keras' HDF5 format supports only models of its own layers.
         """
         if not str(filepath).endswith(".keras") and kwargs.get("zipped") is not False:
             raise ModelError(

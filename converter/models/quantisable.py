@@ -15,13 +15,13 @@ NARROWEST = 1e-5
 
 
 def keep(part: Part, make: Make, shapes: Mapping[str, Sequence[int]], values: Mapping[str, float] = {}) -> None:
-    """Creates tensors beside the weights of a part, which nothing trains, by name and shape; 0 where no value is given."""
+    """Creates untrained tensors beside the weights of a part, by name and shape; 0 without a value."""
     for name, shape in shapes.items():
         part.weights[name] = make(name, tuple(shape), "constant", values.get(name, 0.0), trainable=False)
 
 
 class QuantisableDense(Dense):
-    """A dense layer; ``weight_integer`` lies as PyTorch's weight, ``(out, in)``."""
+    """A dense layer; ``weight_integer`` has the layout of PyTorch's weight, ``(out, in)``."""
 
     def build(self, make: Make) -> None:
         """Creates ``kernel``, ``bias`` and their integers, with a scale for each output."""

@@ -17,7 +17,7 @@ from converter.names.towers import tower_rules
 
 
 def side_of(model_type: object) -> Side | None:
-    """The side that has a tower of this model type; None where neither has."""
+    """The side of a tower with this model type, or None."""
     return next((side for side in SIDES if tower_rules(side, model_type) is not None), None)
 
 
@@ -42,7 +42,7 @@ def complete(config: Any, side: Side) -> None:
 
 
 def width_of(config: Any, side: Side) -> int:
-    """How wide a tower's pooled output is, as its rules say; ``hidden_size`` where they say nothing."""
+    """The width of a tower's pooled output, from its rules; by default ``hidden_size``."""
     rules = tower_rules(side, getattr(config, "model_type", None)) or {}
     if "width" not in rules:
         return int(config.hidden_size)
@@ -82,7 +82,7 @@ def tower_class(config: Any, side: str) -> type[Any]:
 
 
 def family_class(of: Family) -> type[Any]:
-    """The class of a family: the one that its file names, in the module that is called as that file.
+    """The class of a family: named in its file, in the module with the file's name.
 
     Raises:
         ModelError: it has none yet.

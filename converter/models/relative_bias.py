@@ -13,7 +13,7 @@ Tensor = Any
 
 
 def resized_bias(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """What is added to the scores of a class token and the cells of a grid.
+    """The term added to the scores of a class token and the cells of a grid.
 
     Args:
         table: ``(distances + 3, heads)``, the last three rows those of the token, see ``grid_index_with_token``.

@@ -51,7 +51,7 @@ def rematerialized(
     Args:
         call: of a layer, with tensors and settings as arguments and a tensor or a tuple of tensors and None as result.
         remat: Keras', which gives a function of tensors to tensors back, or another such function.
-        seeds: what the layer draws from; None where it draws nothing.
+        seeds: the layer's random seeds; None if it draws nothing.
 
     Returns:
         A function with the arguments and results of ``call``.

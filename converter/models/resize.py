@@ -36,7 +36,7 @@ def resize(grid: Tensor, rows: int, columns: int, kind: Kind) -> Tensor:
     if (height, width) == (rows, columns):
         return grid
     dtype = keras.backend.standardize_dtype(grid.dtype)
-    grid = widened(grid)  # half precision shifts what lies between, and PyTorch avoids it too
+    grid = widened(grid)  # half precision shifts the values between, and PyTorch avoids it too
     down = ops.cast(ops.convert_to_tensor(weights(height, rows, kind)), grid.dtype)
     across = ops.cast(ops.convert_to_tensor(weights(width, columns, kind)), grid.dtype)
     return ops.cast(ops.einsum("rh,hwc,kw->rkc", down, grid, across), dtype)
@@ -100,7 +100,7 @@ def weights(size: int, wanted: int, kind: Kind) -> np.ndarray[Any, Any]:
 
 
 def _antialiased(size: int, wanted: int) -> np.ndarray[Any, Any]:
-    """Shrinking, the filter is as much wider as the result is smaller; what would lie outside is left out."""
+    """When shrinking, the filter widens as the result shrinks; positions outside are left out."""
     scale = size / wanted
     stretch = max(scale, 1.0)
     matrix = np.zeros((wanted, size))

@@ -35,7 +35,7 @@ def turned(x: Tensor, turn: Turn) -> Tensor:
 
 
 def patch_centres(rows: int, columns: int) -> Array:
-    """Where the patches of an image lie, row by row: their centres, with the image from -1 to 1 on either axis.
+    """The centres of an image's patches, row by row, with the image from -1 to 1 on either axis.
 
     Returns:
         ``(rows * columns, 2)``, y and x, in float32 as in PyTorch for any dtype of the model.

@@ -76,7 +76,7 @@ def save_graph(model: Any, folder: Place, version: int, signatures: Any) -> None
         model: built.
         folder: of the checkpoint.
         version: name of the folder of the SavedModel.
-        signatures: of one's own, as ``tf.saved_model.save`` takes them; None: those of ``model.export``.
+        signatures: custom ones, as for ``tf.saved_model.save``; None: those of ``model.export``.
     """
     place = Path(expanded(folder)) / "saved_model" / str(version)
     if signatures is None:
@@ -148,7 +148,7 @@ def push_model(
     Args:
         model: built.
         repository: its id.
-        folder: the checkpoint, where it is saved already; None: a temporary one.
+        folder: the checkpoint, if it is saved already; None: a temporary one.
         saving: arguments of ``save_pretrained``.
         options: arguments of ``converter.push``.
 

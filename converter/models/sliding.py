@@ -45,7 +45,7 @@ def sliding_attention(
 
     query, key, value = by_head(parts.query), by_head(parts.key), by_head(parts.value)
     head = query.shape[-1]
-    # Chunks lie along the batch, so that nothing has more than four axes.
+    # Chunks are along the batch, so that nothing has more than four axes.
     query = ops.transpose(ops.reshape(padded(query, 0, rest), (-1, reach, heads, head)), (0, 2, 1, 3))
     key, value = (with_neighbours(y, chunks, reach, rest) for y in (key, value))
     keep = ops.expand_dims(ops.cast(keep, query.dtype), (2, 3))

@@ -12,7 +12,7 @@ def adapt_call(cls: type[Any], fields: tuple[str, ...]) -> None:
     """Gives a subclass's ``call`` the signature of the class it overrides, which Keras binds the inputs to.
 
     Args:
-        cls: the subclass; nothing happens where it has no ``call`` of its own.
+        cls: the subclass; nothing happens if it does not define ``call``.
         fields: names of the inputs.
     """
     own = cls.__dict__.get("call")

@@ -1,4 +1,4 @@
-"""What all towers of texts share: how they are called, how they count and mask, and what they refuse."""
+"""What all text towers share: how they are called, how they count and mask, and what they refuse."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class TextTower(Tower):
         return consecutive(input_ids)
 
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor | None:
-        """What is added to the attention scores: the lowest number of the dtype where the mask is 0."""
+        """The term added to the attention scores: the lowest number of the dtype where the mask is 0."""
         del input_ids
         return None if attention_mask is None else mask_bias(attention_mask, dtype)
 

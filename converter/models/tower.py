@@ -1,4 +1,4 @@
-"""A tower: what it is made of is said in its own file; how it is called, checked and saved is said here, once."""
+"""A tower: its own file defines its parts; this file defines once how it is called, checked and saved."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tower(Transformers4, Composite, keras.Model):
     input_fields: ClassVar[tuple[str, ...]] = ()
     # Whether the last of the hidden states is the last hidden state after its norm, as PyTorch has it.
     ties_last: ClassVar[bool] = False
-    # Config fields that make training draw random numbers where they are set.
+    # Config fields that make training draw random numbers.
     random_fields: ClassVar[tuple[str, ...]] = (
         "hidden_dropout_prob",
         "attention_probs_dropout_prob",
@@ -160,12 +160,12 @@ class Tower(Transformers4, Composite, keras.Model):
         return super().__call__(**kwargs)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
-        """The call as it is: inside a ``keras.RematScope`` the layers run again, not the whole tower."""
+        """The unchanged call: inside a ``keras.RematScope`` the layers run again, not the whole tower."""
         del args, kwargs
         return layer_call
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Inputs as tensors of the backend, refused by name where they do not fit the config."""
+        """Inputs as tensors of the backend, refused by name if they do not fit the config."""
         raise NotImplementedError
 
     def encode(
@@ -232,5 +232,5 @@ def refuse_options(config: Any, side: Side) -> None:
 
 
 def asked(argument: bool | None, config: Any, field: str, default: bool = False) -> bool:
-    """What an argument asks for, or where it is None, what the config says."""
+    """The value of an argument, or if it is None, of the config."""
     return bool(getattr(config, field, default) if argument is None else argument)

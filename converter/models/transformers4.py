@@ -107,7 +107,7 @@ class Transformers4:
         del dynamic_batch
         from tensorflow.python.util import keras_deps
 
-        # The converter enters a context of Keras 2, which Keras 3 does not have. One that is there stays.
+        # The converter enters a context of Keras 2, which Keras 3 does not have. An existing one stays.
         if keras_deps.get_call_context_function() is None:
             keras_deps.register_call_context_function(_NoContext)
         return (self.input_signature,), {}

@@ -16,14 +16,14 @@ Tensor = Any
 
 @dataclass(frozen=True, kw_only=True)
 class TrigramSpec(TextSpec):
-    """Embeddings whose words have a width of their own, and whether each comes with those beside it."""
+    """Embeddings whose words have a separate width, and whether each comes with its neighbours."""
 
     narrow: int
     by_threes: bool
 
 
 class TrigramEmbeddings(TextEmbeddings):
-    """Each word between the next and the last one, mapped to the width; the map rests where nothing is to be widened."""
+    """Each word between the next and the last one, mapped to the width; unmapped if nothing is widened."""
 
     spec: TrigramSpec
 

@@ -1,4 +1,4 @@
-"""What all families of models with two towers share: how one is made of its config and its family's rule file.
+"""What all families of models with two towers share: how a config and the family's rule file become one.
 
 ``calling.py`` and ``features.py`` say what such a model computes, ``pretrained.py`` how it is loaded and saved.
 """
@@ -101,7 +101,7 @@ class TwoTowers(Pretrained, Transformers4, Composite, Calling):
 
     @classmethod
     def checked_config(cls, config: Any) -> Any:
-        """The config, each of its towers said to be what the family makes of it.
+        """The config, each of its towers with the model type that the family gives it.
 
         Raises:
             ConfigError: it is of another kind.
@@ -196,7 +196,7 @@ class TwoTowers(Pretrained, Transformers4, Composite, Calling):
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None, **kwargs: Any) -> Self:
-        """A model with fresh weights, from ``get_config``'s dictionary or from a config of transformers."""
+        """A model with new weights, from ``get_config``'s dictionary or from a config of transformers."""
         del custom_objects
         if not isinstance(config, Mapping):
             return cls(config, **kwargs)

@@ -1,4 +1,4 @@
-"""What all towers of images share: how they are called and what they refuse."""
+"""What all image towers share: how they are called and what they refuse."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class VisionTower(Tower):
 
     @property
     def served(self) -> Mapping[str, tuple[tuple[int | None, ...], str]]:
-        """What an image is to a server: shape, None where it is free, and dtype of each input."""
+        """The inputs of an image for a server: shape, None where it is free, and dtype of each."""
         return {"pixel_values": ((None, self.config.num_channels, *pair(self.config.image_size)), "float32")}
 
     def dummy_images(self, count: int) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from converter.models.parts import Embedding
 def resize_words(tower: Any, count: int) -> Any:
     """Resizes the word table of a text tower.
 
-    Rows that exist are kept. New ones are drawn as in a new model. What Keras has compiled or traced before still uses the
-    old table: resize before ``compile`` and ``fit``.
+    Rows that exist are kept. New ones are drawn as in a new model. Functions that Keras compiled or traced before still
+    use the old table: resize before ``compile`` and ``fit``.
 
     Args:
         tower: of texts.

@@ -34,7 +34,7 @@ class WindowBlock(Block):
         return 0 if min(size) <= self.window else self.shift
 
     def learned(self) -> Tensor:
-        """What relative positions add to the scores, ``(1, heads, window ** 2, window ** 2)``: rows of a learned table."""
+        """Terms that relative positions add to the scores, ``(1, heads, window ** 2, window ** 2)``: rows of a table."""
         return self.by_position(self.table.value)
 
     def by_position(self, table: Tensor) -> Tensor:

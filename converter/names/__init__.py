@@ -1,1 +1,1 @@
-"""What every tensor is called, and what config.json says of it."""
+"""The name of every tensor, and what config.json says about it."""

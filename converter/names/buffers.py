@@ -38,7 +38,7 @@ def swin_relative_position_index(fields: Mapping[str, Value]) -> Array:
 
 
 def swinv2_relative_coords_table(fields: Mapping[str, Value]) -> Array:
-    """Where a pair of positions of a Swin V2 window lies relative to each other, log-spaced.
+    """The relative place of a pair of positions in a Swin V2 window, log-spaced.
 
     Args:
         fields: with ``window_size``, w, and ``height`` and ``width`` of the window that a distance of 1 is for; 0 for w.

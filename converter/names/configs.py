@@ -18,12 +18,12 @@ from converter.names.meant import meant
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
 
-# What the examples of transformers called a dual encoder before it was one of its models.
+# The name of a dual encoder in the examples of transformers before it was one of its models.
 HYBRID = "hybrid-clip"
 MAX_FIELD_CHARACTERS = 10_000
 MAX_NUMBER = 2**31
 
-# What a person may have instead of a model with two towers, and where to go with it.
+# Models that a person may have instead of one with two towers, and what to do with them.
 _OTHER_MODELS = {
     "vision-encoder-decoder": "an image-to-text model; load it with transformers' VisionEncoderDecoderModel",
     "encoder-decoder": "a text-to-text model; load it with transformers' EncoderDecoderModel",
@@ -64,12 +64,12 @@ class TwoTowerConfig:
         vision: the vision tower's.
         text: the text tower's.
         fields: the model's own honoured fields and ``vision_width`` / ``text_width``.
-        rewritten: changes made to ``raw`` on reading, in words.
+        rewritten: descriptions of the changes made to ``raw`` on reading.
         unknown: fields on the top level that are not known.
-        layout: whose layout the weights of this config lie in; None for transformers' own.
+        layout: the layout of this config's weights; None for transformers' own.
         processor: the preprocessor_config.json that another program's config asks for.
         tokenizer: id of the tokenizer that goes with such a config.
-        cleaning: what the other program does to texts before that tokenizer, in words; empty for nothing.
+        cleaning: a description of what the other program does to texts before that tokenizer, or empty.
     """
 
     raw: Mapping[str, Any]
@@ -90,7 +90,7 @@ class TwoTowerConfig:
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
-        """Every field that is not known, with the section it stands in."""
+        """Every unknown field, with its section."""
         towers = (f"{tower.side}_config.{name}" for tower in (self.vision, self.text) for name in tower.unknown)
         return (*self.unknown, *towers)
 
@@ -190,7 +190,7 @@ def check_tower_config(side: Side, raw: Mapping[str, Any], where: str = "config.
 
 
 def tower_section(side: Side, raw: Mapping[str, Any], where: str = "config.json") -> tuple[Mapping[str, Any], str]:
-    """The config of one tower, and what messages call it: of a model with two towers the section, else all of it.
+    """The config of one tower, and its name in messages: the section of a model with two towers, else all of it.
 
     Args:
         side: which tower is wanted.
@@ -298,9 +298,9 @@ def _section(of: Family, side: Side, raw: Mapping[str, Any], where: str) -> Mapp
     """The section of a tower in the config of a family that has its own towers, as its config class reads it.
 
     Such a class builds the family's tower for any ``model_type`` in the section, and uses defaults for missing fields.
-    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included. What
-    is refused in the section stays refused: transformers 5 does not know all such fields as the class' own, and keeps
-    them.
+    Fields of ``text_config_dict`` / ``vision_config_dict`` replace those of the section, their defaults included. A
+    field that the section refuses stays refused: transformers 5 does not know all such fields as the class' own, and
+    keeps them.
     """
     section = _object(raw.get(f"{side}_config"), where)
     said = section.get("model_type")

@@ -20,7 +20,7 @@ class Normalised:
     """PyTorch tensors by their nested names.
 
     Attributes:
-        tensors: by nested name, by their own where they have none.
+        tensors: by nested name, or by their own without one.
         dialects: how many were spelled in which dialect, and in what training wrapped them.
         counters: names of numbers that training wrappers keep, and why they are no weights.
     """
@@ -38,7 +38,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised
         rules: of its config.
 
     Raises:
-        PlanError: two names mean the same tensor, or the model stands there twice.
+        PlanError: two names mean the same tensor, or the model occurs twice.
     """
     nested = set(rules.canonical)
     found: dict[str, StoredTensor] = {}
@@ -67,7 +67,7 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised
 
 
 def _from_layout(table: Table, stored: Mapping[str, StoredTensor], counters: Mapping[str, str]) -> Normalised:
-    """As ``normalise``, of tensors that lie in another program's layout."""
+    """As ``normalise``, for tensors in another program's layout."""
     left_out = {tensor.name: table.left_out[name] for name, tensor in stored.items() if name in table.left_out}
     found = table.ours({name: tensor for name, tensor in stored.items() if name not in table.left_out})
     return Normalised(found, {table.layout: len(stored) - len(left_out)}, {**counters, **left_out})

@@ -46,13 +46,13 @@ def evaluate(expression: str, fields: Mapping[str, Value]) -> Value:
             integers, ``true false none``, names of fields, ``+ - * / // % **``, comparisons, ``in``, ``and or not``,
             ``a if c else b``, ``int(x)``, ``len(x)``, ``x[i]``, ``pair(x)`` and ``names(x)``. ``pair`` gives ``(x, x)`` for a
             number and a sequence unchanged. ``names`` checks a list of names and gives a tuple.
-        fields: what the names stand for, config fields and placeholders.
+        fields: values of the names, config fields and placeholders.
 
     Returns:
         The value: a boolean, an integer or the value of a field.
 
     Raises:
-        ConfigError: a field has a value with which the expression makes no sense.
+        ConfigError: the expression makes no sense for a field's value.
         ValueError: the expression itself is not one (a mistake in a rule file).
     """
     try:

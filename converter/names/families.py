@@ -20,7 +20,7 @@ class Place:
     Attributes:
         towers: model types that the tower may have; the first is the default. Empty: every one with rules, and silence
             means nothing.
-        prefixes: by framework, what stands before the tower's own names; ``{side}`` and ``{main_layer}`` are filled in.
+        prefixes: by framework, the prefix of the tower's own names; ``{side}`` and ``{main_layer}`` are filled in.
             Where the canonical framework has none, the family's scope rules say it.
         without: prefixes of canonical names that the tower has by itself, but not here.
         own_dialects: whether the dialects of the tower's file are those of this family.

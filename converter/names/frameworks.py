@@ -1,4 +1,4 @@
-"""What a framework is to the names of tensors, by its key: ``pt``, ``tf``, ``flax``. One column in the kinds of module each."""
+"""What a framework means for tensor names, by its key: ``pt``, ``tf``, ``flax``. Each is a column in the kinds of module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from converter.names.rule_files import rule_file
 from converter.specs import FRAMEWORKS, Framework, Wanted
 
-# The framework in whose names and layouts everything is said: rules, hashes, reports.
+# The framework whose names and layouts rules, hashes and reports use.
 CANONICAL: Framework = "pt"
 # The framework whose names and layouts the models of this package have.
 KERAS: Framework = "tf"
@@ -73,12 +73,12 @@ def framework_name(key: Framework) -> str:
 
 
 def direction(source: Framework, target: Framework) -> str:
-    """What a conversion is called, for example ``"pt2tf"``."""
+    """The name of a conversion, for example ``"pt2tf"``."""
     return f"{source}2{target}"
 
 
 def command(source: Framework, target: Framework | None = None) -> str:
-    """What converts a checkpoint of a framework on the command line, for example ``"pt2tf"`` or ``"to pt"``.
+    """The command that converts a checkpoint of a framework, for example ``"pt2tf"`` or ``"to pt"``.
 
     Args:
         source: whose checkpoint it is.
@@ -98,7 +98,7 @@ def among(wanted: Wanted) -> tuple[Framework, ...]:
 
 
 def framework_names(wanted: Wanted = None) -> str:
-    """What people call the framework that is wanted, the first of several; of all ``"PyTorch, TensorFlow or Flax"``."""
+    """The name of the wanted framework, the first of several; for all ``"PyTorch, TensorFlow or Flax"``."""
     if wanted is not None:
         return framework_name(among(wanted)[0])
     *others, last = map(framework_name, frameworks())

@@ -15,7 +15,7 @@ from converter.names.rule_files import SIDES, Side
 Checked = Callable[[Any, Any, str], Any]
 _SECTIONS = ("model", *SIDES)
 _NONE = "none"
-# What the words of a rule file stand for: null, and the text that is spelled as it.
+# The meaning of special words in a rule file: null, and the text with that spelling.
 _ALOUD = {_NONE: None, "'none'": "none"}
 _SHOWN = 60  # characters of a value that are shown
 
@@ -29,7 +29,7 @@ class Translated:
         layout: whose it was.
         processor: the preprocessor_config.json that belongs to it; None if the config does not say.
         tokenizer: id of a tokenizer that gives the ids that the model was trained with.
-        cleaning: what the program does to texts before that tokenizer, in words; empty where it is the tokenizer's own.
+        cleaning: a description of what the program does to texts before that tokenizer; empty if the tokenizer does it.
     """
 
     raw: dict[str, Any]
@@ -52,7 +52,7 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
 
     Args:
         raw: as its file holds it.
-        layout: whose it is.
+        layout: the layout that it belongs to.
         where: what messages call it.
         checked: checks one field's value against its default, as ``configs`` does.
 
@@ -73,7 +73,7 @@ def to_ours(raw: Mapping[str, Any], layout: str, where: str, checked: Checked) -
         for name, said_by_default in kind[section]["honoured"].items():
             default = None if said_by_default == _NONE else said_by_default
             value = held.get(name, default)
-            if name in kind[section].get("only", ()):  # one of a few, checked above; false says no more than silence
+            if name in kind[section].get("only", ()):  # one of a few, checked above; false equals the default
                 fields[section][name] = default if value is False else value
             else:
                 fields[section][name] = checked(value, said_by_default, _path(where, section, name))
@@ -207,7 +207,7 @@ def _refuse_values(sections: Mapping[str, Mapping[str, Any]], kind: Mapping[str,
 
 
 def _is_one_of(value: Any, allowed: list[Any]) -> bool:
-    """Whether a value is one of some; false and null are the same, silence said aloud."""
+    """Whether a value is one of some; false and null count the same, like an explicit default."""
     if value is None or value is False:
         return None in allowed or any(choice is False for choice in allowed)
     return any(type(value) is type(choice) and value == choice for choice in allowed)

@@ -14,7 +14,7 @@ LAYOUTS_OF_OTHERS: tuple[str, ...] = ("open_clip",)
 
 
 def layout_file(layout: str) -> Mapping[str, Any]:
-    """What is said of a layout as a whole: its files' names, and what is refused."""
+    """The general rules of a layout: its files' names, and what is refused."""
     return rule_file(f"layouts/{layout}")
 
 
@@ -25,7 +25,7 @@ def kinds_of(layout: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def kind_of(layout: str, family: str) -> Mapping[str, Any] | None:
-    """The file that says how a layout keeps a family's models; None where it has none of them."""
+    """The file that describes how a layout keeps a family's models, or None."""
     return next((kind for kind in kinds_of(layout).values() if family in kind["families"]), None)
 
 
@@ -36,5 +36,5 @@ def families_of(layout: str) -> Iterator[str]:
 
 
 def layout_of_weights(name: str) -> str | None:
-    """The other program's layout that a weights file is called after; None for transformers' own."""
+    """The other program's layout that a weights file is named after; None for transformers' own."""
     return next((layout for layout in LAYOUTS_OF_OTHERS if name in layout_file(layout)["weights"].values()), None)

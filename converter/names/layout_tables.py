@@ -1,6 +1,6 @@
 """Where another program's layout keeps each tensor: compiled from its file in ``rename_rules/layouts/`` and read both ways.
 
-A tensor of ours is some rows of one of theirs, or of several: so fused ones are taken apart and put together by extents.
+A tensor of ours is some rows of one of theirs, or of several. So fused ones are split and joined by extents.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Table:
         layout: its name.
         shapes: of each of their tensors, as they keep it.
         runs: by canonical name, what a tensor of ours is made of.
-        lies: by canonical name, key of ``LAYOUTS`` where theirs is not PyTorch's own.
-        found_as: by canonical name, the shape of ours as it lies there.
+        lies: by canonical name, key of ``LAYOUTS`` if theirs is not PyTorch's own.
+        found_as: by canonical name, the stored shape of ours.
         left_out: names of theirs that are no weights, and why.
         below: beginning that their names of the text tower may have, and which those are.
     """
@@ -96,7 +96,7 @@ class Table:
         return replace(whole, shape=self.found_as[name], layout=self.lies.get(name))
 
     def _at_the_top(self, stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Their tensors by the names that they have where the text tower is no module of its own."""
+        """Their tensors under the names that they have if the text tower is not a separate module."""
         if self.below is None:
             return dict(stored)
         prefix, pattern = self.below

@@ -1,4 +1,4 @@
-"""What is supported, as the rules say it: families, towers, layouts and formats; and what is refused, with the reason."""
+"""What the rules support: families, towers, layouts and formats; and what is refused, with the reason."""
 
 from __future__ import annotations
 

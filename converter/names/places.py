@@ -16,12 +16,12 @@ from converter.specs import Framework
 
 
 def prefix(framework: Framework, family: Family, tower: TowerConfig) -> str:
-    """What stands before a tower's own names in a framework's names of a family."""
+    """The prefix of a tower's own names in a framework's names of a family."""
     return tower_prefix(framework, family, tower.side, tower.rules["main_layer"])
 
 
 def tower_prefix(framework: Framework, family: Family, side: Side, main_layer: str) -> str:
-    """What stands before the own names of the tower that a family has on a side."""
+    """The prefix of the own names of a family's tower on a side."""
     return _prefix(framework, family.model_type, side, main_layer)
 
 
@@ -32,12 +32,12 @@ def _prefix(framework: Framework, model_type: str, side: Side, main_layer: str) 
         return prefixes[framework].format(main_layer=main_layer)
     if framework != CANONICAL:
         return _separated(_prefix(CANONICAL, model_type, side, main_layer), framework)
-    # What tf_to_pt_weight_rename leaves of the name in TensorFlow.
+    # The result of tf_to_pt_weight_rename for the name in TensorFlow.
     return erase_main_layer(prefixes[KERAS].format(main_layer=main_layer).replace("/", "."))
 
 
 def path_in(framework: Framework, module: Mapping[str, Any]) -> str:
-    """A module's path in a framework: its own, or the canonical one where it has none."""
+    """A module's path in a framework: its own, or else the canonical one."""
     if framework in module:
         return str(module[framework])
     return _separated(module[CANONICAL], framework)

@@ -42,7 +42,7 @@ def tower_files(side: Side) -> Mapping[str, str]:
 
 @functools.cache
 def _tower_heads() -> Mapping[str, Mapping[str, Any]]:
-    """What stands above the first table of each tower's file: a file is not parsed to learn that it is not needed."""
+    """The text above the first table of each tower's file: a file that is not needed is not parsed."""
     return {stem: tomllib.loads(_text(f"towers/{stem}").partition("\n[")[0]) for stem in _stems("towers")}
 
 

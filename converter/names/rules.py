@@ -1,4 +1,4 @@
-"""Compiles rename_rules/ and a config into exact names: what every tensor is called in every framework, and its shape.
+"""Compiles rename_rules/ and a config into exact names: every tensor's name in every framework, and its shape.
 
 Nothing is guessed from what a name looks like. A rule set is a bijection or it is refused, with the rule cited.
 """
@@ -39,7 +39,7 @@ class TensorRule:
         names: by framework, without root scope and suffix; reports use PyTorch's nested (4.x) one.
         layouts: by framework, a key of ``layouts.LAYOUTS``.
         shape: in PyTorch's layout.
-        cite: where the rule stands, for messages.
+        cite: the place of the rule, for messages.
     """
 
     names: Mapping[Framework, str]
@@ -146,8 +146,8 @@ def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
 
     Args:
         tower: its config.
-        family: where it stands; None for a single tower, whose names begin as in its own files: in TensorFlow with the
-            main layer.
+        family: the family around it; None for a single tower, whose names begin as in its own files: in TensorFlow with
+            the main layer.
     """
     if family is None:
         layer = tower.rules["main_layer"]
@@ -209,7 +209,7 @@ def _expand_group(
 
 
 def _places(expression: str, fields: Mapping[str, Value]) -> Sequence[Value]:
-    """What a placeholder stands for: 0, 1, 2 ... below a number, or names."""
+    """The values of a placeholder: 0, 1, 2 ... below a number, or names."""
     names = evaluate(expression, fields)
     if isinstance(names, tuple):
         return names

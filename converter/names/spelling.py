@@ -77,7 +77,7 @@ def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
 
 
 def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
-    """What ends the branches of a tower's layers, as the modules of a live PyTorch tower are called.
+    """The modules that end the branches of a tower's layers, as a live PyTorch tower names them.
 
     Args:
         side: which tower.

@@ -1,4 +1,4 @@
-"""What the rule files say of a tower by its model type: which file serves it, and what a config means by silence."""
+"""The rule files for a tower, by its model type: which file serves it, and the defaults of a config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tower_rules(side: Side, model_type: object) -> Mapping[str, Any] | None:
 
 
 def tower_defaults(side: Side, model_type: object) -> dict[str, Any]:
-    """What a config of this model type means by silence: every honoured field with transformers' default.
+    """The defaults of a config of this model type: every honoured field with transformers' default.
 
     Args:
         side: which tower.
@@ -45,7 +45,7 @@ def in_transformers_4(side: Side, model_type: object, framework: Framework) -> b
 
 
 def class_in_transformers_4(side: Side, model_type: object, framework: Framework) -> str | None:
-    """The class of such a tower in transformers 4 in a framework other than PyTorch; None where no dual encoder can have it."""
+    """The class of such a tower in transformers 4 in a framework other than PyTorch; None if no dual encoder can have it."""
     rules = tower_rules(side, model_type)
     found = None if rules is None else rules.get("in_transformers_4", {}).get(framework, {}).get(model_type)
     return None if found is None else str(found)

@@ -26,18 +26,18 @@ def respell(name: str) -> tuple[str, str]:
 
 
 def common_prefix(names: Iterable[str], known: Collection[str], least: int) -> str:
-    """What stands before the model's names, as in a Lightning module that holds the model as ``self.model``.
+    """The prefix of the model's names, as in a Lightning module that holds the model as ``self.model``.
 
     Args:
         names: of the source, respelled.
         known: every name that a tensor of the model can have.
-        least: how many names must stand below it; fewer are no model.
+        least: how many names must have it; fewer are not a model.
 
     Returns:
-        For example ``"model."``; empty where most names that are known stand there as they are.
+        For example ``"model."``; empty if most known names have no prefix.
 
     Raises:
-        PlanError: the model stands there twice, below two prefixes.
+        PlanError: the model occurs twice, under two prefixes.
     """
     found = Counter(prefix for name in names for prefix in _prefixes(name, known))
     best = max(found.values(), default=0)
@@ -66,7 +66,7 @@ def counter_reason(name: str) -> str:
 
 
 def _prefixes(name: str, known: Collection[str]) -> Iterable[str]:
-    """The shortest of the beginnings after which the rest of a name is known; none if no rest is."""
+    """The shortest prefixes after which the rest of a name is known; none if no rest is."""
     levels = name.split(".")
     for count in range(len(levels)):
         if ".".join(levels[count:]) in known:

@@ -1,1 +1,1 @@
-"""Runs the PyTorch reference and our candidate in processes of their own and compares what came out, tap by tap."""
+"""Runs the PyTorch reference and our candidate in separate processes and compares their outputs, tap by tap."""

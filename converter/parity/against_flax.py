@@ -38,7 +38,7 @@ def flax_options(source: Path, options: ReferenceOptions) -> FlaxOptions:
 def counted_alike(
     batches: Sequence[Batch], config: TwoTowerConfig, moved: bool
 ) -> tuple[tuple[Batch, ...], tuple[str, ...]]:
-    """Batches on which Flax and Keras give the same where one counts positions from 0 and the other does not.
+    """Batches on which Flax and Keras give the same although only one counts positions from 0.
 
     Args:
         batches: as they were made.

@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def mask(self) -> Array:
-        """Which text positions count, bool ``(texts, sequence)``; all of them where there is no attention mask."""
+        """Which text positions count, bool ``(texts, sequence)``; all of them without an attention mask."""
         mask = self.inputs.get("attention_mask")
         return np.ones(self.inputs["input_ids"].shape, bool) if mask is None else mask != 0
 
@@ -50,7 +50,7 @@ class Batch:
 
 
 def same_bits(one: Array | None, other: Array | None) -> bool:
-    """Whether two arrays are there and the same, bit for bit."""
+    """Whether two arrays exist and are the same, bit for bit."""
     if one is None or other is None:
         return False
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()

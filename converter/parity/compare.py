@@ -34,8 +34,8 @@ def compare_runs(
         loss: whether the loss is part of that.
 
     Returns:
-        A report that fails where a value is not finite or leaves tolerance, where taps, shapes, dtypes or inputs
-        differ, and where nothing was compared.
+        A report that fails if a value is not finite or over tolerance, if taps, shapes, dtypes or inputs differ, or if
+        nothing was compared.
     """
     problems, notes = [], []
     unrecorded = _unrecorded(reference, candidate)
@@ -99,7 +99,7 @@ def _has_inner(recording: Recording) -> bool:
 
 
 def _unrecorded(reference: Recording, candidate: Recording) -> tuple[str, ...]:
-    """Taps inside layers that a version of this program could not record of a tower: all of one kind, or it is a fault.
+    """Taps inside a tower's layers that a version of this program could not record: all of one kind, or it is a fault.
 
     Recordings say since what they were to hold (``inner``).
     """

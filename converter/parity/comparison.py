@@ -15,10 +15,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a candidate's value may lie from the reference's: ``atol + rtol * |reference|``.
+    """The allowed distance of a candidate's value from the reference's: ``atol + rtol * |reference|``.
 
     Raises:
-        OptionError: one of them is negative, NaN or infinite, with which everything or nothing would pass.
+        OptionError: one of them is negative, NaN or infinite, so that everything or nothing would pass.
     """
 
     atol: float
@@ -44,7 +44,7 @@ class TapComparison:
         shape: of the reference's tensor.
         dtype: of the reference's tensor.
         compared: how many elements were compared.
-        left_out: how many were not, because they lie at masked text positions.
+        left_out: how many were not, because they are at masked text positions.
         exceeding: how many leave tolerance; values that are not finite count.
         not_finite_candidate: how many of the candidate's values are NaN or infinite.
         not_finite_reference: how many of the reference's are.
@@ -55,7 +55,7 @@ class TapComparison:
         greatest_relative: greatest ``|candidate - reference| / |reference|`` where the reference is not 0.
         index_relative: where, in the whole tensor.
         passing_atol: the smallest atol that would pass with the rtol in force; None where none would.
-        problem: why the tap could not be compared at all; None where it was.
+        problem: why the tap could not be compared at all, or None.
         seconds: how long comparing it took.
     """
 
@@ -104,7 +104,7 @@ class ParityReport:
         reference: the reference run's metadata.
         batches: title of each batch.
         comparisons: every tap of every batch that both sides have, batch by batch, in model order.
-        problems: what is wrong beside figures: taps of one side only, inputs that are not the same.
+        problems: faults beside figures: taps of one side only, inputs that are not the same.
         notes: what was not compared and need not be.
     """
 
@@ -128,7 +128,7 @@ class ParityReport:
 
     @property
     def left_out(self) -> int:
-        """How many elements lie at masked positions."""
+        """How many elements are at masked positions."""
         return sum(tap.left_out for tap in self.comparisons)
 
     @property

@@ -1,4 +1,4 @@
-"""How far two arrays lie apart: the greatest differences and where they are, how many exceed, which atol would pass."""
+"""The distance of two arrays: the greatest differences and where they are, how many exceed, which atol would pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK = 2**15  # elements
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What ``TapComparison`` says, with positions among the elements compared instead of indices."""
+    """The content of ``TapComparison``, with positions among the elements compared instead of indices."""
 
     exceeding: int
     not_finite_candidate: int
@@ -76,7 +76,7 @@ def _figures_of_block(ours: Array, theirs: Array, tolerance: Tolerance, start: i
 def _figures_of_plain_block(ours: Array, theirs: Array, tolerance: Tolerance, start: int) -> Figures | None:
     """The same where every value is finite, none of the reference's is 0, and all are within ``atol``: most blocks.
 
-    None of any other block. What is here to be computed takes a third of the time.
+    None of any other block. Computing it this way takes a third of the time.
     """
     difference, size = np.abs(ours - theirs), np.abs(theirs)
     at = int(
@@ -109,7 +109,7 @@ def _greater(value: float | None, than: float | None) -> bool:
 
 
 def _passing_atol(difference: Array, size: Array, rtol: float) -> float | None:
-    """The smallest atol that passes with this rtol; None where no finite one does."""
+    """The smallest atol that passes with this rtol; None if no finite one does."""
     with np.errstate(all="ignore"):
         atol = float(max(0.0, np.max(difference - rtol * size)))
         if not math.isfinite(atol):

@@ -76,7 +76,7 @@ def verify_weights(
     Args:
         folder: the converted checkpoint.
         recorded: its manifest, if there is one.
-        reference: the source; None where it is gone, so that the manifest's canonical hashes are all there is.
+        reference: the source; None if it is gone, so that only the manifest's canonical hashes are available.
         golden: of the weights that a golden reference file was recorded from.
     """
     problems: list[str] = []
@@ -108,7 +108,7 @@ def verify_weights(
                 return Finding("weights", "failed" if problems else "not checked", problems=(*problems, why))
             status: Status = "failed" if problems else "passed"
             return Finding("weights", status, len(ours.names), "; ".join(against), tuple(problems))
-    except NoReference as error:  # which says nothing about the checkpoint, whose own faults stand beside it
+    except NoReference as error:  # which says nothing about the checkpoint; its own faults are listed too
         return Finding("weights", "failed" if problems else "not checked", problems=(*problems, str(error)))
     except ConverterError as error:
         return Finding("weights", "not checked" if is_refused(error) else "failed", problems=(str(error),))
@@ -116,7 +116,7 @@ def verify_weights(
 
 @contextlib.contextmanager
 def _as_reference(path: Path, recorded: Manifest | None) -> Iterator[TensorReader]:
-    """The tensors of a source, a table of positions where it was moved to.
+    """The tensors of a source, with a moved position table if OUT has one.
 
     Raises:
         NoReference: it cannot be read, or is not whole.

@@ -1,4 +1,4 @@
-"""What a part of a verification found. What cannot be checked is "not checked", never "passed"."""
+"""The result of a part of a verification. What cannot be checked is "not checked", never "passed"."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def status_of(findings: Collection[Finding]) -> Status:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one part of a verification found.
+    """The result of one part of a verification.
 
     Attributes:
         part: ``"files"``, ``"weights"``, ``"outputs"`` or ``"samples"`` (texts and pictures).
         status: ``"passed"``, ``"failed"`` or ``"not checked"``.
         compared: how many files, tensors or values were compared.
-        against: with what, in words.
+        against: a description of the other side.
         problems: what is wrong, or why nothing could be checked.
         seconds: how long it took.
         required: whether it had to be checked here although the part is optional, because the checkpoint has it and only

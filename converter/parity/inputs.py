@@ -1,4 +1,4 @@
-"""What a model takes, as its config says: token ids, positions and pictures. Decides which inputs it may be given."""
+"""A model's inputs, from its config: token ids, positions and pictures. Decides which inputs it may be given."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Vocabulary:
 
 
 def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
-    """What a text tower takes, from the config of a model with two towers.
+    """A text tower's inputs, from the config of a model with two towers.
 
     Raises:
         ParityError: a field is missing or out of range, or no token id is without special meaning.
@@ -87,9 +87,9 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
 def _end_of_text(eos: int | None, size: int, literal: bool) -> tuple[int, bool]:
     """The id that ends a CLIP text, and whether CLIP finds it there.
 
-    CLIP pools at the first end token; an ``eos_token_id`` of 2 stands for the greatest id in the text, and position 0
-    is taken where no token matches (transformers, ``CLIPTextModel``). With causal attention position 0 sees nothing
-    but padding where that is on the left. Where the id is ``literal`` (MetaCLIP 2), 2 stands for itself.
+    CLIP pools at the first end token. An ``eos_token_id`` of 2 means the greatest id in the text, and without a match
+    position 0 is used (transformers, ``CLIPTextModel``). With causal attention, position 0 sees nothing but padding if
+    that is on the left. If the id is ``literal`` (MetaCLIP 2), 2 means 2.
     """
     if eos is None or (eos == 2 and not literal):
         return size - 1, eos == 2
@@ -136,7 +136,7 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
 
 
 def wanted_instead(inputs: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """What pictures the model of a config takes, where those of a batch are others; None where it can be given them."""
+    """The pictures that the model of a config takes, if those of a batch are others; None if they fit."""
     shape, patch = inputs["pixel_values"].shape[1:], patch_side(config)
     channels, height, width = image_shape(config)
     if patch is None:
@@ -148,7 +148,7 @@ def wanted_instead(inputs: Mapping[str, Any], config: Mapping[str, Any]) -> str 
 
 
 def takes_any_size(config: Mapping[str, Any]) -> bool:
-    """Whether what the vision tower makes of a picture of another size than its own is as defined: it resizes."""
+    """Whether the vision tower's output for a picture of another size than its own is defined: it resizes."""
     return bool(input_rules("vision", _tower(config, "vision").get("model_type")).get("any_size"))
 
 
@@ -198,7 +198,7 @@ def _side(patches: Any, patch: int | None) -> int | None:
 
 
 def _tower(config: Mapping[str, Any], side: Side) -> Mapping[str, Any]:
-    """The config of one tower as the config class of its family reads it; silence may mean a tower."""
+    """The config of one tower as the config class of its family reads it; a missing section may mean a tower."""
     try:
         tower, _ = tower_section(side, config)
     except ConfigError as error:

@@ -164,7 +164,7 @@ def _integers(draw: np.random.Generator, below: int, shape: tuple[int, ...]) -> 
 
 
 def _noise(draw: np.random.Generator, count: int, images: _Images, *, masked: bool = True) -> dict[str, Array]:
-    """Up to three pictures of noise; where they are cut up, each of another shape, and of fewer patches than there are."""
+    """Up to three pictures of noise; if they are cut up, each of another shape, and of fewer patches than possible."""
     channels, height, _ = images.shape
     if images.patch is None:
         return {"pixel_values": draw.standard_normal((count, *images.shape), dtype=np.float32)}

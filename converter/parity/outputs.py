@@ -56,7 +56,7 @@ _NO_PROCESSOR = "no tokenizer or image processor, so texts and pictures were not
 
 @dataclass(frozen=True)
 class _Ran:
-    """What both sides gave, why there are no texts and pictures, what the reference was, and what has to be said of it."""
+    """Both sides' outputs, why there are no texts and pictures, the reference, and the notes about it."""
 
     theirs: Recording
     ours: Recording
@@ -67,7 +67,7 @@ class _Ran:
 
 
 class Outputs:
-    """Runs both sides, each in a process of its own. A context manager: entering starts the processes.
+    """Runs both sides, each in its own process. A context manager: entering starts the processes.
 
     Frameworks take seconds to import; the caller has that time for something else.
     """
@@ -91,7 +91,7 @@ class Outputs:
             options: how.
             no_reference: why there is neither, and what to do, for the finding.
             recorded: the folder's manifest.
-            models: workers that are kept for further checkpoints; None for a pair of its own.
+            models: workers that are kept for further checkpoints; None for a separate pair.
 
         Raises:
             OptionError: tolerances, device or samples make no sense.
@@ -246,7 +246,7 @@ class Outputs:
         return _Ran(*both, reason, f"Flax on {source}", loss=False, notes=(NO_LOSS, *notes))
 
     def _that_run(self, source: Path) -> tuple[Path, Path]:
-        """The checkpoint and its source, or in place of one that has no model here what it becomes in PyTorch.
+        """The checkpoint and its source; one without a model here is replaced by its conversion to PyTorch.
 
         That is Flax's (its classes exist only in transformers 4), the source of a conversion within TensorFlow, and
         either of the two in another program's layout.
@@ -259,7 +259,7 @@ class Outputs:
         )
 
     def _in_pytorch(self, path: Path, framework: Framework) -> Path:
-        """A checkpoint's weights as PyTorch's, for as long as this runs; positions moved where they were for OUT."""
+        """A checkpoint's weights as PyTorch's, for as long as this runs; positions moved as in OUT."""
         made = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="parity-")), "checkpoint")
         moved = framework == "flax" and self._recorded is not None and self._recorded.positions == "flax"
         options = {"format": default_format(CANONICAL), "dtype": "keep", "positions": "flax" if moved else "keep"}
@@ -312,8 +312,7 @@ def all_batches(
         The batches, and why there are none of texts and pictures; empty if there are some.
 
     Raises:
-        WorkerError: the process that was to make them is gone, or failed; or it lacks a package, and texts or pictures
-            were named.
+        WorkerError: the process for them has gone, or failed; or it lacks a package, and texts or pictures were named.
     """
     batches = make_batches(read_json(config_of(in_torch)), options.seed)
     if not sidecars_in(processor):
@@ -336,7 +335,7 @@ def _untried(reason: str) -> Finding:
 
 
 def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
-    """What the comparison says of texts and pictures; not to have tried those that a person named is a failure."""
+    """The finding about texts and pictures; not having tried those that a person named is a failure."""
     number = next((k for k, title in enumerate(report.batches) if is_of_samples(title)), None)
     if number is None:
         return Finding("samples", "failed", problems=(reason,)) if given else _untried(reason)
@@ -351,7 +350,7 @@ def _samples_finding(report: ParityReport, reason: str, given: bool) -> Finding:
 
 
 def _unlike(folder: Path, source: Path) -> tuple[str, ...]:
-    """What a model is built from and two configs do not agree on: an epsilon may change less than rounding does."""
+    """Fields for building a model on which two configs disagree: an epsilon may change less than rounding does."""
     ours, theirs = (read_config(config_of_source(path)) for path in (folder, source))
     found = []
     for side, one, other in (
@@ -383,7 +382,7 @@ def _is_of_others(source: Path) -> bool:
 
 
 def _is_flax(source: Path) -> bool:
-    """Whether a source is Flax's; one that cannot be read is refused where it is compared."""
+    """Whether a source is Flax's; an unreadable one is refused when it is compared."""
     try:
         return check_whole(source) == "flax"
     except ConverterError:

@@ -1,4 +1,4 @@
-"""Real texts and pictures as inputs: which ones, and what a processor may make of them to be given to both sides."""
+"""Real texts and pictures as inputs: which ones, and what a processor may make of them for both sides."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _check_file(path: Path, limit: int) -> None:
 
 
 def sample_batch(title: str, made: Mapping[str, Array], config: Mapping[str, Any]) -> Batch:
-    """What a processor made of texts and pictures, if the model of a config takes it.
+    """A processor's output for texts and pictures, if the model of a config takes it.
 
     Args:
         title: of the batch.

@@ -14,7 +14,7 @@ from converter.folder.records import differing_sum
 from converter.hub.download import cached
 from converter.names.configs import config_beside
 
-# How much of a source's path its new place may keep: a file of a snapshot lies two folders below what has a name.
+# How much of a source's path its new place may keep: a file of a snapshot is two folders below the named one.
 _LEVELS = 3
 
 
@@ -51,7 +51,7 @@ def recorded_place(folder: Path, recorded: Manifest) -> Path | None:
     try:
         path = (folder / recorded.source).resolve()
         path.exists()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, say
+    except (OSError, RuntimeError, ValueError):  # such as a loop of links
         return None
     return path
 
@@ -71,7 +71,7 @@ def places(folder: Path, recorded: Manifest) -> tuple[Path, ...]:
 
 
 def _is_same(path: Path, recorded: Manifest) -> bool:
-    """Whether what lies there has the weights files that were converted, byte for byte where their sums are known."""
+    """Whether a place has the weights files that were converted, byte for byte if their sums are known."""
     home = path if path.is_dir() else path.parent
     if not recorded.source_sums or set(recorded.source_sums) != set(recorded.source_files):
         return False

@@ -50,7 +50,7 @@ def canonical_hashes(tensors: TensorReader) -> dict[str, tuple[str, str]]:
 
 
 def sum_recorded_in(golden: Path) -> WeightsSum | None:
-    """What a golden reference file says of the weights that it was recorded from; None where it says nothing of use."""
+    """A golden reference file's facts about the weights that it was recorded from; None if it has no useful ones."""
     try:
         said = json.loads(read_metadata(golden)["weights"])
         return WeightsSum(str(said["blake3"]), {str(name): int(count) for name, count in said["dtypes"].items()})
@@ -59,7 +59,7 @@ def sum_recorded_in(golden: Path) -> WeightsSum | None:
 
 
 def for_each(tensors: TensorReader, do: Callable[[str], None]) -> None:
-    """Calls a function with the name of every tensor of a reader, from several threads where that is safe."""
+    """Calls a function with the name of every tensor of a reader, from several threads if that is safe."""
 
     def task(name: str) -> Callable[[], int]:
         def run() -> int:

@@ -27,7 +27,8 @@ HEAD = (
     "logits_per_text",
     "loss",
 )
-# What lies inside a layer, in the order in which it is computed: what the dense layer at the end of each branch gives.
+# Values inside a layer, in the order in which they are computed: the output of the dense layer at the end of each
+# branch.
 INNER = ("attention_output", "mlp_output")
 _NUMBER = r"(?:0|[1-9]\d{0,3})"
 _IN_TOWER = re.compile(
@@ -58,13 +59,13 @@ def is_tap(name: str) -> bool:
 
 
 def tower_of(name: str) -> str | None:
-    """The tower a tap lies in, ``"vision"`` or ``"text"``; None for what follows the towers."""
+    """The tower of a tap, ``"vision"`` or ``"text"``; None for what follows the towers."""
     match = _IN_TOWER.fullmatch(name)
     return match["tower"] if match else None
 
 
 def is_inner(name: str) -> bool:
-    """Whether a tap lies inside a layer."""
+    """Whether a tap is inside a layer."""
     match = _IN_TOWER.fullmatch(name)
     return match is not None and match["inner"] is not None
 
@@ -137,7 +138,7 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
 
     Args:
         config: a dual encoder's config.json.
-        inner: whether what lies inside the layers is wanted.
+        inner: whether to record what is inside the layers.
 
     Returns:
         Names, in model order; without attention maps and loss, which are recorded on request.
@@ -160,9 +161,9 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
 
 
 def attending(config: Any, wanted: bool) -> tuple[str, ...]:
-    """The towers of a config object whose attention maps can be compared, where they are ``wanted``.
+    """The towers of a config object whose attention maps can be compared, if they are ``wanted``.
 
-    Convolutions have none, and those of a window have keys of their own for each query, which no mask of texts fits.
+    Convolutions have none. Windows have separate keys for each query, which no mask of texts fits.
     """
     found = ((tower, getattr(config, f"{tower}_config", None)) for tower in SIDES)
     rules = [(tower, tower_rules(tower, getattr(own, "model_type", None)) or {}) for tower, own in found]
@@ -174,7 +175,7 @@ def attending(config: Any, wanted: bool) -> tuple[str, ...]:
 
 
 class InnerTaps:
-    """Collects what lies inside the layers of a running model, in the order in which it is computed.
+    """Collects values inside the layers of a running model, in the order in which they are computed.
 
     Modules that several layers share (ALBERT's) are distinguished by that order.
     """
@@ -224,7 +225,7 @@ def collect_taps(
         projected: by tower ``(batch, projection)``, not yet normalised.
         attentions: the towers whose attention maps are requested.
         to_numpy: turns one tensor of the framework into an array.
-        inner: what lies inside the layers, by name, as ``InnerTaps`` has it.
+        inner: values inside the layers, by name, as in ``InnerTaps``.
 
     Returns:
         Taps by name, in model order.

@@ -48,7 +48,7 @@ class Verification:
     Attributes:
         folder: the checkpoint.
         findings: of files and weights and, unless ``weights_only``, of outputs and samples.
-        report: figures of the outputs; None where they could not be compared.
+        report: figures of the outputs; None if they could not be compared.
         places: the checkpoint, its source and the reference on this machine; no report contains these paths.
     """
 
@@ -224,7 +224,7 @@ def _no_reference(folder: Path, recorded: Manifest | None) -> str:
 
 
 def _given(reference: str | os.PathLike[str] | None, recorded: Manifest | None) -> Path | None:
-    """The reference that was named, downloaded where it is a model on the Hub: of the framework that OUT is not of."""
+    """The named reference, downloaded if it is a model on the Hub: of the framework that OUT is not of."""
     if reference is None:
         return None
     if hub_id(reference) is None:

@@ -1,6 +1,6 @@
 """The model card and the pull request's text: a section between two marks, and three fields of the metadata.
 
-Whatever else the card holds stays as it is, byte for byte.
+Everything else in the card stays unchanged, byte for byte.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def title(evidence: Evidence) -> str:
 
 
 def marker(evidence: Evidence) -> str:
-    """What a pull request of ours is known by: the source at its commit, and the framework."""
+    """The identity of a pull request of ours: the source at its commit, and the framework."""
     return f"<!-- dual-encoder-converter: {printable(evidence.source, 300)} {evidence.framework} -->"
 
 
 def section(evidence: Evidence, repository: str) -> str:
-    """What was made from what, the figures of parity, how to reproduce them, and how to load it; Markdown."""
+    """The source, the figures of parity, how to reproduce them, and how to load it; Markdown."""
     recorded, raw = evidence.recorded, evidence.raw
     way = command(recorded.source_framework, recorded.target_framework)
     source = evidence.source if recorded.hub is not None else SOURCE
@@ -161,7 +161,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _with_metadata(text: str, held: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
-    """Sets some fields, the lines of all others left as they are; checked by reading it again."""
+    """Sets some fields and keeps the lines of all others; checked by reading it again."""
     from huggingface_hub.utils import yaml_dump
 
     match = _METADATA.search(text)
@@ -193,7 +193,7 @@ def _set_field(block: str, name: str, dumped: str) -> str:
     while end < len(lines) and lines[end][:1] in (" ", "\t", "-", "#", "\r", "\n"):
         end += 1
     while end > begin + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
-        end -= 1  # what stands above the next field is its own
+        end -= 1  # text above the next field belongs to that
     return "".join([*lines[:begin], dumped, *lines[end:]])
 
 

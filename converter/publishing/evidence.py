@@ -1,4 +1,4 @@
-"""What is known of a checkpoint that is to be published: where it comes from, and whether it was verified."""
+"""Facts about a checkpoint to publish: where it comes from, and whether it was verified."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from converter.specs import Framework
 
 # Stands for a source that is on no Hub, in a card's command too.
 SOURCE = "SOURCE"
-# What an option's value may be to stand in a card as it is.
+# An option's values that may appear unquoted in a card.
 _PLAIN = re.compile(r"[A-Za-z0-9_. +-]{1,255}")
 
 
@@ -35,10 +35,10 @@ class Evidence:
     """A checkpoint that may be published.
 
     Attributes:
-        folder: where it lies.
+        folder: its folder.
         recorded: its manifest.
-        raw: the manifest as it stands.
-        proof: its passing verification; None where it was published unverified.
+        raw: the unchanged manifest.
+        proof: its passing verification; None if it was published unverified.
         files: names of the files to publish.
         source: what does not change of it: ``id@commit``, or the sum of its files' sums. If those are not known, because it
             was in memory or was not checked, the sum of the output.
@@ -65,7 +65,7 @@ class Evidence:
 
     @property
     def layout(self) -> str | None:
-        """Whose layout they lie in; None for transformers' own."""
+        """Their layout; None for transformers' own."""
         return next((layout for name in self.files if (layout := layout_of_weights(name)) is not None), None)
 
     @property
@@ -161,7 +161,7 @@ def _source(folder: Path, recorded: Manifest, raw: Mapping[str, Any]) -> str:
 
 
 def option_words(raw: Mapping[str, Any]) -> list[str]:
-    """The options of a conversion as the command line takes them, those left out that are as they are by default.
+    """The options of a conversion for the command line, without those at their defaults.
 
     A manifest may come from anywhere, and readers run what they copy. So every value is quoted as one word for a shell. A
     value that is not plain is replaced by a placeholder, because a card has marks and fences of its own.

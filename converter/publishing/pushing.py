@@ -1,4 +1,4 @@
-"""``push``: puts a converted checkpoint on the Hub, in a pull request or a commit; nothing that is there already."""
+"""``push``: puts a converted checkpoint on the Hub, in a pull request or a commit; only what is not there yet."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Publication:
 
     Attributes:
         repository: its id.
-        action: a new pull request, an update of one that is open, a commit to a branch, or nothing to do.
+        action: a new pull request, an update of an open one, a commit to a branch, or nothing to do.
         revision: the branch, ``refs/pr/<number>`` of a pull request; empty if it does not exist yet.
         creates: whether the repository is created.
         changes: every file, the model card too.
@@ -98,7 +98,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class _Target:
-    """The repository as it is: its commit (None if it is not there), listing, and the pull request of ours."""
+    """The current repository: its commit (None if it does not exist), listing, and our pull request."""
 
     commit: str | None
     files: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Reads and writes at an offset of an open file, and copies from file to file within the kernel, where there is that."""
+"""Reads and writes at an offset of an open file, and copies from file to file within the kernel if possible."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 # The open files of Windows translate line ends, and are inherited by children, unless they are opened with these.
 _PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _HAS_PREADV, _HAS_PREAD = hasattr(os, "preadv"), hasattr(os, "pread")
-# What file systems and kernels say that cannot copy from file to file.
+# Errors of file systems and kernels that cannot copy from file to file.
 _NO_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 _turn = threading.Lock()  # where reading at an offset is to go there and then to read
 
 
 def open_plain(path: str | os.PathLike[str], write: bool = False) -> int:
-    """The descriptor of a file that is there, for ``read_at``, and for ``write_at`` as well."""
+    """The descriptor of an existing file, for ``read_at``, and for ``write_at`` as well."""
     return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | _PLAIN)
 
 

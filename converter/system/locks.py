@@ -35,7 +35,7 @@ class FolderLock:
         """Takes the lock of a folder.
 
         Args:
-            folder: that is there.
+            folder: an existing one.
             wait: whether to wait for another process that has it.
             follow: whether it may be a link to a folder.
 
@@ -53,7 +53,7 @@ class FolderLock:
             self._take_folder(folder, wait, follow)
 
     def is_of(self, folder: Path) -> bool:
-        """Whether it is held, and the folder that is there now is the one that it was taken of."""
+        """Whether it is held, and its folder is still the one in that place."""
         if self._descriptor < 0:
             return False
         if _fcntl is None:

@@ -19,7 +19,7 @@ def is_plain(name: str) -> bool:
 
 
 def name_twice(file: Path, place: Path) -> None:
-    """Gives a file a second name: by a link where that is allowed, which is not so on Windows, else by a copy."""
+    """Gives a file a second name: by a link if that is allowed, which is not so on Windows, else by a copy."""
     for link in (os.symlink, os.link):
         with contextlib.suppress(OSError, AttributeError, NotImplementedError):
             link(file, place)

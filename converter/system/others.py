@@ -1,4 +1,4 @@
-"""What the system says of another process: whether it still is the one that it was, and how much memory it has taken."""
+"""The system's facts about another process: whether it still is the same one, and its memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_gone(number: int, since: str | None) -> bool:
 
     Args:
         number: of the process.
-        since: what ``began`` said of it.
+        since: the result of ``began`` for it.
     """
     if os.name != "posix":  # where os.kill would end it
         return False

@@ -71,7 +71,7 @@ def limit_memory(more: int, mapped: int | None) -> bool:
 
     Args:
         more: bytes.
-        mapped: what ``mapped_memory`` says of this process, or said of the one that it was forked from.
+        mapped: the result of ``mapped_memory`` for this process, or for the one that it was forked from.
     """
     return mapped is not None and _limit("RLIMIT_AS", mapped + more)
 

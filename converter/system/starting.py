@@ -1,4 +1,4 @@
-"""How a process of its own gets this very package: the beginning of its program."""
+"""How another process gets this very package: the beginning of its program."""
 
 from __future__ import annotations
 

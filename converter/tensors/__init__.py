@@ -1,1 +1,1 @@
-"""How a tensor lies in each framework, and how it moves."""
+"""The layout of a tensor in each framework, and how it moves."""

@@ -75,7 +75,7 @@ def _check_move(files: Files, move: Move) -> TensorRecord:
             digest.update(theirs.reshape(-1).view(np.uint8).data)
     shape = move.target.shape if not move.from_pt else move.shared.shape_to_pt(move.source.shape)
     if move.shared.axes is not None:
-        # Its bytes were copied as they lie; the manifest's hash is of PyTorch's rows, for any container.
+        # Its bytes were copied unchanged; the manifest's hash is of PyTorch's rows, for any container.
         turned = Move(move.name, move.target, StoredTensor(move.name, move.target.dtype, shape), move.shared, False)
         for block in blocks([turned], copy_limit=BLOCK_BYTES // 2):
             digest.update(_read(files, turned.source, block, "target").reshape(-1).view(np.uint8).data)

@@ -1,4 +1,4 @@
-"""How a tensor lies in each framework: every layout is a pair of inverse moves, on shapes and on arrays.
+"""The layout of a tensor in each framework: a pair of inverse moves, on shapes and on arrays.
 
 All are derived from PyTorch's, which is called plain. In each other one whose elements change their order, PyTorch's
 first axis (out) is the last one. Moves therefore work on blocks of PyTorch rows, which are blocks of columns elsewhere.
@@ -22,7 +22,7 @@ Make = Callable[[Shape, Any], Array]
 # that rows whose stride is a multiple of 4096 do not evict each other.
 _TILE_ROWS = 128
 _TILE_BYTES = 256
-# Where frameworks want a tensor to begin to take it as it is; NumPy's own begin 16 bytes into a page.
+# The alignment that frameworks need to use a tensor in place; NumPy's own begin 16 bytes into a page.
 ALIGNMENT = 64
 
 
@@ -33,7 +33,7 @@ class Layout:
     Attributes:
         name: as rule files call it.
         axes: its axes in terms of PyTorch's; None where the elements keep their order.
-        flat_shape: its shape where that differs though the elements keep their order.
+        flat_shape: its shape if that differs although the elements keep their order.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Layout:
         if self.axes is None:
             return rows if self.flat_shape is None else rows.reshape(self.flat_shape)
         turned = transpose(rows.reshape(len(rows), math.prod(rows.shape[1:])), make).reshape(*rows.shape[1:], len(rows))
-        # What is left to move are whole runs of PyTorch's first axis; of matrices, nothing.
+        # The rest to move are whole runs of PyTorch's first axis; for matrices, nothing.
         return np.ascontiguousarray(turned.transpose(*(axis - 1 for axis in self.axes[:-1]), -1))
 
     def to_pt(self, columns: Array, make: Make | None = None) -> Array:
@@ -75,7 +75,7 @@ def transpose(matrix: Array, make: Make | None = None) -> Array:
 
     Args:
         matrix: of any dtype.
-        make: gives the array for the result, of a shape and a dtype; by default a fresh one.
+        make: returns the array for the result, with a shape and a dtype; by default a new one.
     """
     rows, columns = matrix.shape
     result = (make or empty_array)((columns, rows), matrix.dtype)
@@ -92,7 +92,7 @@ def transpose(matrix: Array, make: Make | None = None) -> Array:
 
 
 def empty_array(shape: Shape, dtype: Any) -> Array:
-    """A fresh array of any values that a framework can take over without a copy: aligned to 64 bytes."""
+    """A new array of any values that a framework can use without a copy: aligned to 64 bytes."""
     dtype = np.dtype(dtype)
     held = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
     begin = -held.__array_interface__["data"][0] % ALIGNMENT
@@ -116,7 +116,7 @@ def way(source: Layout, target: Layout) -> tuple[Layout, bool]:
 
 
 def shared(source: Layout, target: Layout) -> Layout:
-    """The layout that a tensor keeps because both sides have it; PyTorch's where they differ."""
+    """The layout that a tensor keeps because both sides have it; PyTorch's if they differ."""
     return source if source == target else LAYOUTS["plain"]
 
 

@@ -1,4 +1,4 @@
-"""Moves tensors from extent to extent: in the kernel where nothing changes, by blocks of rows where something does.
+"""Moves tensors from extent to extent: in the kernel if nothing changes, else by blocks of rows.
 
 Every thread owns its blocks, and reads and writes at an offset. So a conversion maps no file, and its memory is
 independent of the checkpoint's size.
@@ -40,7 +40,7 @@ class Move:
     Attributes:
         name: nested PyTorch name, for messages and hashes.
         from_pt: True towards the layout, False from it back to PyTorch's.
-        shared: the layout of both ends, where nothing moves; hashes are of PyTorch's.
+        shared: the layout of both ends, if nothing moves; hashes are of PyTorch's.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Move:
 
     @property
     def copies(self) -> bool:
-        """Whether the bytes stay as they are."""
+        """Whether the bytes stay unchanged."""
         return self.layout.axes is None and self.source.dtype == self.target.dtype
 
     @property
@@ -72,7 +72,7 @@ class Block:
 
 
 class _Kept(threading.local):
-    """Memory that a thread uses again for block after block: to be given fresh pages costs as much as to fill them."""
+    """Memory that a thread reuses for block after block: getting new pages costs as much as filling them."""
 
     def __init__(self) -> None:
         self._held: dict[str, Array] = {}
@@ -133,7 +133,7 @@ class Files:
                 done += count
 
     def mapped(self, extent: Extent, dtype: Any) -> Array:
-        """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
+        """The bytes of an extent, mapped: nothing is read before it is used, and writes stay in memory.
 
         If another process shortens or changes the file meanwhile, that ends this process or changes the array. So this is for
         processes that may end, and not for models that stay.
@@ -157,7 +157,7 @@ class Files:
                 done += write_at(descriptor, view[done:end], position + done - (end - nbytes))
 
     def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
-        """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
+        """Copies bytes ``start:stop`` of one extent to another, in the kernel if possible."""
         if source.pieces or target.pieces:
             self._copy_pieces(source, target, start, stop)
             return
@@ -172,7 +172,7 @@ class Files:
             start += count
 
     def _copy_pieces(self, source: Extent, target: Extent, start: int, stop: int) -> None:
-        """Copies where one side lies in several runs: each stretch that is one run on both sides by itself."""
+        """Copies if one side has several runs: separately for each stretch that is one run on both sides."""
         for begin, nbytes in source.runs(start, stop):
             for into, length in target.runs(start, start + nbytes):
                 self.copy(Extent(source.path, begin, length), Extent(target.path, into, length), 0, length)
@@ -323,7 +323,7 @@ def in_parallel(
 
 
 def extent_of(tensor: StoredTensor) -> Extent:
-    """Where a tensor lies that is known to be a run of bytes."""
+    """The place of a tensor that is known to be a run of bytes."""
     if tensor.extent is None:
         raise ValueError(f"{tensor.name} has no extent")
     return tensor.extent

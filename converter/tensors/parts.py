@@ -1,4 +1,4 @@
-"""Cuts rows out of stored tensors and puts such parts together, by where their bytes lie: nothing is copied."""
+"""Cuts rows out of stored tensors and joins such parts, by the places of their bytes, without copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 def rows_of(tensor: StoredTensor, start: int, stop: int) -> StoredTensor:
-    """Rows ``start:stop`` of a tensor, as one of its own."""
+    """Rows ``start:stop`` of a tensor, as a tensor."""
     name, shape = f"{tensor.name}[{start}:{stop}]", (stop - start, *tensor.shape[1:])
     if tensor.extent is not None:
         width = math.prod(tensor.shape[1:]) * DTYPES[tensor.dtype]
@@ -28,7 +28,7 @@ def rows_of(tensor: StoredTensor, start: int, stop: int) -> StoredTensor:
 
 
 def joined(name: str, parts: Sequence[StoredTensor]) -> StoredTensor:
-    """One tensor from parts that follow one another along the first axis; an extent where all are runs of one file."""
+    """One tensor from parts that follow one another along the first axis; an extent if all are runs of one file."""
     rows = [part.shape[0] for part in parts]
     shape = (sum(rows), *parts[0].shape[1:])
     extents = [part.extent for part in parts if part.extent is not None]

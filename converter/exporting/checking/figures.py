@@ -1,8 +1,8 @@
 """Figures of an exported file beside its reference, and what they may be. Decides the tolerances and the gate.
 
-float32: embeddings, which are unit vectors, within ``EMBEDDINGS_ATOL``. Logits are cosines times the trained scale, so that
-their rounding grows with it: within ``LOGITS_ATOL``, times a tenth of the batch's greatest logit where that is above 10.
-float16 and int8: each embedding's cosine with the reference's is at least the gate; logits must be finite.
+float32: embeddings, which are unit vectors, within ``EMBEDDINGS_ATOL``. Logits are cosines times the trained scale, so
+their rounding grows with it. They must be within ``LOGITS_ATOL``, times a tenth of the batch's greatest logit if that
+is above 10. float16 and int8: each embedding's cosine with the reference's is at least the gate; logits must be finite.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One output of one signature, over all batches that it was given.
+    """One output of one signature, over all its batches.
 
     Attributes:
         signature: its name.
@@ -44,7 +44,7 @@ class Figure:
         greatest: greatest absolute difference; None where a value is not finite or shapes differ.
         allowed: what it may be in the batch that is furthest off; None where cosines decide.
         cosine: least cosine of an embedding with the reference's; None of logits.
-        problem: what is wrong; empty where nothing is.
+        problem: what is wrong, or empty.
     """
 
     signature: str
@@ -56,7 +56,7 @@ class Figure:
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in ``export.json``."""
+        """The form in ``export.json``."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
@@ -102,7 +102,7 @@ def _allowed(theirs: Array, embeds: bool) -> float:
 
 
 def cosines(ours: Array, theirs: Array) -> Array:
-    """The cosine of each row with the same row of the other; 0 where one of them is all zeros."""
+    """The cosine of each row with the same row of the other; 0 if one of them is all zeros."""
     one, other = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     dots = np.sum(one * other, axis=-1)
@@ -111,7 +111,7 @@ def cosines(ours: Array, theirs: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What one side of a model kept of its real pictures or texts.
+    """One side's results for real pictures or texts.
 
     Attributes:
         side: ``"image"`` or ``"text"``.
@@ -130,7 +130,7 @@ class Quality:
     top10: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in ``export.json``."""
+        """The form in ``export.json``."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 

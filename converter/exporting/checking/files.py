@@ -55,12 +55,12 @@ class FileCheck:
     """What checking a file found.
 
     Attributes:
-        problems: what is wrong with it; empty where it is the model.
+        problems: what is wrong with it; empty if it matches the model.
         figures: of every output.
         given: how many batches each signature was given.
         not_given: those that it cannot be given, by signature and title, and why.
         quality: of real pictures and texts; empty without them.
-        milliseconds: of one image or text, and of eight at a time each, by side; empty where it was not timed.
+        milliseconds: for one image or text, and for eight at a time each, by side; empty if it was not timed.
         weights: how many were compared with the checkpoint's, bit for bit; 0 of formats that do not keep them by name.
     """
 
@@ -128,7 +128,7 @@ def _compared(runtime: Runtime, checking: Checking, where: str) -> FileCheck:
 
 
 def timed(runtime: Runtime, checking: Checking, side: str) -> dict[str, float]:
-    """Milliseconds of one image or text, and of each of eight; of the first batch that can be repeated to that."""
+    """Milliseconds for one image or text, and for each of eight, from the first batch that can be repeated to that."""
     signature = next(one for one in checking.signatures if one.name == f"encode_{side}")
     found = runtime.signatures[signature.name]
     batches = sorted(checking.batches, key=lambda batch: not is_of_samples(batch.title))

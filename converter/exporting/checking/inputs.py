@@ -1,4 +1,4 @@
-"""What an exported file is asked. Decides which batches its inputs can express, and says of the others why they cannot."""
+"""The inputs for an exported file. Decides which batches its inputs can express, and says of the others why they cannot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Named:
 def batches_for(
     config: Mapping[str, Any], options: ExportOptions, normalisation: Normalisation | None, seed: int = 0
 ) -> tuple[Batch, ...]:
-    """Batches that fit what is exported: of its static shapes, and of bytes that were normalised where it takes bytes.
+    """Batches that fit the export: its static shapes, and bytes for normalised pictures if it takes bytes.
 
     Args:
         config: a dual encoder's config.json.
@@ -119,7 +119,7 @@ def expressed(
     config: Mapping[str, Any],
     normalisation: Normalisation | None,
 ) -> tuple[dict[str, Array] | None, str]:
-    """A batch as a file's signature takes it; None, and the reason, where it cannot be expressed."""
+    """A batch in the form of a file's signature; or None and the reason."""
     inputs = {name: value for name, value in batch.inputs.items() if _concerns(name, signature)}
     if PIXELS in signature.inputs and normalisation is not None:
         made = normalisation.bytes_of(_channels_last(inputs["pixel_values"], config))

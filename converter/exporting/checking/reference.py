@@ -1,4 +1,4 @@
-"""What exported files are compared with: PyTorch run here, or what it gave elsewhere, in a golden reference file."""
+"""The reference for exported files: PyTorch run here, or its recorded outputs in a golden file."""
 
 from __future__ import annotations
 

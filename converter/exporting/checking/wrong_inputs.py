@@ -1,4 +1,4 @@
-"""What a runtime does with inputs that are out of bounds: an error, or numbers that mean nothing. Measured, not assumed."""
+"""A runtime's reaction to inputs out of bounds: an error, or meaningless numbers. Measured, not assumed."""
 
 from __future__ import annotations
 

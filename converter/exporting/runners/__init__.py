@@ -1,1 +1,1 @@
-"""Exported files in the runtimes that will run them, each in a process of its own: a bad file may end it."""
+"""Exported files in their runtimes, each in its own process, because a bad file may end it."""

@@ -1,4 +1,4 @@
-"""What every runtime's process answers: it opens a file, says what can be asked of it, runs it and times it.
+"""The requests that every runtime's process answers: to open a file, describe it, run it and time it.
 
 Requests, each a JSON object (``serving`` adds and takes ``reply``); arrays go through safetensors files:
 
@@ -28,7 +28,7 @@ class Session(Protocol):
     """An opened file."""
 
     def signatures(self) -> Mapping[str, Mapping[str, Any]]:
-        """What can be asked of it, as the answer to ``open`` has it."""
+        """Its description, as the answer to ``open``."""
         ...
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> Mapping[str, Array]:

@@ -1,4 +1,4 @@
-"""ONNX Runtime in a process of its own: opens the graphs of an export, runs them, and says how long that takes.
+"""ONNX Runtime in its own process: opens the graphs of an export, runs them, and times them.
 
 ``python -m converter.exporting.runners.onnx`` is that process; it reads requests as ``serving`` describes them:
 
@@ -103,7 +103,7 @@ class Sessions:
 
 
 class _Words:
-    """Makes an error of ours of one of the runtime's, which are all of kinds of their own."""
+    """Turns an error of the runtime, which has its own kinds, into one of ours."""
 
     def __init__(self, path: Path, what: str, runtime: Any) -> None:
         self._path, self._what = path, what

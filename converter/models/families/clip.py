@@ -55,5 +55,5 @@ class MainLayer:
         setattr(object.__getattribute__(self, "_model"), name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model gives."""
+        """The outputs of the model."""
         return object.__getattribute__(self, "_model")(*args, **kwargs)

@@ -38,7 +38,7 @@ class TFSiglipModel(TwoTowers, model_type="siglip"):
     logit_bias: Any
 
     def project(self, side: Side, output: Any) -> Tensor:
-        """The pooled output as it is: the towers end in the common space."""
+        """The unchanged pooled output: the towers end in the common space."""
         del side
         return output.pooler_output
 

@@ -16,8 +16,8 @@ Tensor = Any
 class TFSiglip2Model(TFSiglipModel, model_type="siglip2"):
     """Embeds images and texts into one space and scores every pair: transformers' ``Siglip2Model`` on Keras.
 
-    Images are what ``Siglip2ImageProcessor`` makes of them: patches, which of them count, and how many rows and columns of
-    them each image has. Texts are padded to their full length and come without a mask, as the model was trained.
+    Images come from ``Siglip2ImageProcessor``: patches, which of them count, and how many rows and columns of them each
+    image has. Texts are padded to their full length and come without a mask, as the model was trained.
 
     Args:
         config: a ``Siglip2Config`` of transformers.

@@ -80,7 +80,7 @@ class BeitTower(AnySizeTower):
         return None if self.shared is None else shared
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """With mean pooling, hidden states as they are and the patches' mean normed; else all normed, and the token."""
+        """With mean pooling, unchanged hidden states and the patches' mean normed; else all normed, and the token."""
         mean, pools = self.config.use_mean_pooling, self.add_pooling_layer
         if not mean:
             x = self.norm(x)

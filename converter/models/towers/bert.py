@@ -77,7 +77,7 @@ class BertTower(TextTower):
     has_pooler: ClassVar[bool] = True
     # The layer of the embeddings, which takes what ``words`` gives.
     embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
-    # The layer of one block, which takes what ``block`` gives.
+    # The layer of one block, with the arguments of ``block``.
     encoder_block: ClassVar[type[Block]] = Block
 
     def assemble(self, config: Any) -> None:

@@ -74,5 +74,5 @@ class CLIPVisionTower(VisionTower):
         return self.pre_norm(x)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The last block's output as it is; the class token normalised."""
+        """The last block's output unchanged; the class token normalised."""
         return x, self.post_norm(x[:, 0])

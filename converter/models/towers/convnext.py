@@ -34,9 +34,9 @@ class ConvNextTower(ConvTower):
         return self.layer(f"{self.main_layer}/embeddings", Stem, patches, self.inner_eps(config), names)
 
     def names(self, config: Any) -> Mapping[str, str]:
-        """The block's, with a layer scale where it does not begin at 0."""
+        """The block's, with a layer scale unless it begins at 0."""
         return {**({"scale": "layer_scale_parameter"} if config.layer_scale_init_value > 0 else {}), **BLOCK}
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The last grid as it is, and its mean normed."""
+        """The last grid unchanged, and its mean normed."""
         return channels_first(x), (self.norm(mean_of_grid(x)) if self.add_pooling_layer else None)

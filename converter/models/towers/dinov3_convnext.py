@@ -44,7 +44,7 @@ class DINOv3ConvNextTower(ConvTower):
         return BLOCK
 
     def norm_at(self) -> str:
-        """Where the last norm stands."""
+        """The path of the last norm."""
         return f"{self.main_layer}/layer_norm"
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:

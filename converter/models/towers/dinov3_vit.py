@@ -1,4 +1,4 @@
-"""DINOv3 (https://arxiv.org/abs/2508.10104): DINOv2 with registers whose positions are rotary, by where a patch lies."""
+"""DINOv3 (https://arxiv.org/abs/2508.10104): DINOv2 with registers and rotary positions, by the place of a patch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayoutLM (https://arxiv.org/abs/1912.13318): BERT that adds where on its page a word stands, and how large it is."""
+"""LayoutLM (https://arxiv.org/abs/1912.13318): BERT that adds the place and size of a word on its page."""
 
 from __future__ import annotations
 

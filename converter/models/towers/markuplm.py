@@ -1,4 +1,4 @@
-"""MarkupLM (https://arxiv.org/abs/2110.08518): RoBERTa that reads where in a document's tree a word stands."""
+"""MarkupLM (https://arxiv.org/abs/2110.08518): RoBERTa that reads the place of a word in a document's tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = {"tag": "xpath_tag_sub_embeddings", "sub": "xpath_subs_sub_embeddings"}
 
 @dataclass(frozen=True, kw_only=True)
 class PathSpec(TextSpec):
-    """Embeddings with paths: how many steps they have, the width of one, rows and padding of the two tables of a step."""
+    """Embeddings with paths: their number of steps, the width of one, rows and padding of the two tables of a step."""
 
     depth: int
     narrow: int

@@ -17,7 +17,7 @@ class RemBertTower(BertTower):
     main_layer = "rembert"
 
     def words(self, config: Any) -> TextSpec:
-        """BERT's, of a width of their own."""
+        """BERT's, with a separate width."""
         return bert_embeddings(config, width=config.input_embedding_size)
 
     def assemble_encoder(self, config: Any) -> None:

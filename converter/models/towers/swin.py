@@ -91,7 +91,7 @@ class SwinTower(StagedTower):
         return self.layer(path, SwinBlock, spec, window, window // 2 if number % 2 else 0, self.seeds)
 
     def check_size(self, size: Size) -> None:
-        """At every stage at least one window; with absolute positions as many patches as they are for."""
+        """At every stage at least one window; with absolute positions exactly as many patches."""
         grid, config = self.embeddings.grid_of(size), self.config
         said, count = f"pixel_values is {size[0]} x {size[1]}", math.prod(self.embeddings.spec.grid)
         if config.use_absolute_embeddings and math.prod(grid) != count:

@@ -24,7 +24,7 @@ class AdaptedSpec(BlockSpec):
         languages: which there are adapters for.
         language: whose adapter runs.
         narrow: width inside an adapter.
-        reuses_norm: what enters an adapter that has no norm of its own goes through that of the MLP.
+        reuses_norm: whether an adapter without its own norm uses that of the MLP.
         adds_normed: an adapter adds to what its norm gave, not to what came before that.
     """
 
@@ -62,7 +62,7 @@ class AdaptedBlock(Block):
         return (x if first else self.norm2(x)), (weights if output_attentions else None)
 
     def adapt(self, x: Tensor, training: bool) -> Tensor:
-        """What the adapter of the language makes of ``(batch, length, width)``, with its residual."""
+        """The language adapter's output for ``(batch, length, width)``, with its residual."""
         residual = x
         if "adapter_norm" in self.spec.names:
             x = self.adapter_norm(x)
@@ -80,13 +80,13 @@ class XmodTower(RobertaInOrder):
     ties_last = True
 
     def assemble_blocks(self, config: Any) -> None:
-        """The blocks; where they have their norms first, one more norm."""
+        """The blocks; if they have their norms first, one more norm."""
         super().assemble_blocks(config)
         norm = Norm(config.hidden_size, config.layer_norm_eps)
         self.norm = self.part("xmod/encoder/LayerNorm", norm) if config.pre_norm else None
 
     def after(self, x: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Hidden states, normalised where there is a last norm, and the pooler's view of them."""
+        """Hidden states, normalised if there is a last norm, and the pooler's view of them."""
         return super().after(x if self.norm is None else self.norm(x), input_ids)
 
     def block(self, config: Any) -> BlockSpec:

@@ -61,7 +61,7 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; }
 
 
 def to_page(found: Verification) -> str:
-    """An HTML page of its own."""
+    """A complete HTML page."""
     return to_html(found.report, found.findings, verdict(found), found.status)
 
 
@@ -71,10 +71,10 @@ def to_html(
     """Renders a report as a page without scripts and without anything from elsewhere.
 
     Args:
-        report: of one comparison; None where there was none.
+        report: of one comparison, or None.
         findings: what verifying found of each part.
         title: the verdict over all parts; by default the report's.
-        status: whether it is a good one; by default the report's, where there is one.
+        status: whether it is a good one; by default the report's, if there is one.
 
     Returns:
         An HTML document.
@@ -162,7 +162,7 @@ def _plot(report: ParityReport, tower: str) -> str:
 
 
 def _height(value: float | None, lowest: int) -> float:
-    """Where a difference lies; one that is not known or not finite at the top, where it cannot be overlooked."""
+    """The place of a difference; one that is unknown or not finite is at the top, where it cannot be overlooked."""
     decade = _HIGHEST if value is None or math.isinf(value) else lowest if value == 0 else math.log10(value)
     part = (min(max(decade, lowest), _HIGHEST) - lowest) / (_HIGHEST - lowest)
     return _HEIGHT - _BOTTOM - part * (_HEIGHT - _BOTTOM - _TOP)

@@ -1,4 +1,4 @@
-"""What verifying found as JSON: every figure of every tap and batch."""
+"""The result of verifying as JSON: every figure of every tap and batch."""
 
 from __future__ import annotations
 

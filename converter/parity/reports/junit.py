@@ -1,4 +1,4 @@
-"""What verifying found as JUnit XML, which CI systems show: one test case per part, per tower and per output of the model."""
+"""The result of verifying as JUnit XML for CI systems: one test case per part, per tower and per output of the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verification_junit(found: Verification) -> str:
         if finding.status == "passed":
             ElementTree.SubElement(case, "system-out").text = f"{finding.status}{compared(finding)}"
             continue
-        # What could not be checked is no failure of the checkpoint, and no success: CI systems show errors apart.
+        # An unchecked part is neither a failure nor a success of the checkpoint: CI systems show errors separately.
         kind = "skipped" if finding.is_optional else "error"
         kind = "failure" if finding.status == "failed" else kind
         counts[_COUNTS[kind]] += 1

@@ -1,4 +1,4 @@
-"""What verifying found as Markdown: fits a model card, a pull request and the summary of a CI job."""
+"""The result of verifying as Markdown: fits a model card, a pull request and the summary of a CI job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SIGNS = {"passed": "✅", "failed": "❌", "not checked": "⚠️"}
 _HEADER = (
     "layer output", "max abs diff", "at", "max rel diff", "over tolerance", "atol needed", "compared", "masked", "",
 )  # fmt: skip
-# What would otherwise be markup, a link or the end of a table's cell.
+# Characters that would otherwise be markup, a link or the end of a table's cell.
 _ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>()#|!~"} | {"&": "&amp;"})
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def without_places(found: Verification) -> Verification:
-    """What was found, in words that may leave this machine.
+    """The result, without paths of this machine.
 
     A checkpoint below the working folder appears by its path from there, any other by its name. A file in the home folder,
     or in Python's, appears by its path from there.
@@ -28,7 +28,7 @@ _FOLDERS = re.compile(r"(?<![\w.:/~-])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:;,'\"()]+)+(
 
 
 def without_folders(text: str, places: tuple[Path, ...]) -> str:
-    """A message in words that may leave this machine: of a file elsewhere than in ``places`` only its name is left."""
+    """A message without paths of this machine: of a file elsewhere than in ``places`` only its name is left."""
     shorter = sorted(_shorter(places).items(), key=lambda item: -len(item[0]))
     return _FOLDERS.sub("", str(_replaced(text, shorter)))
 

@@ -1,4 +1,4 @@
-"""What verifying found as text: the verdict, each part, both towers as a line of layer errors, and on request tables."""
+"""The result of verifying as text: the verdict, each part, both towers as a line of layer errors, and on request tables."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def verification_text(found: Verification, verbose: bool = True) -> str:
 def _lines(finding: Finding) -> Iterator[str]:
     yield f"{finding.part:8} {finding.status}{compared(finding)}"
     for problem in problems(finding):
-        for line in problem.split("\n"):  # a process's log has lines of its own
+        for line in problem.split("\n"):  # a process's log has several lines
             yield f"         {printable(line, 2000)}"
 
 

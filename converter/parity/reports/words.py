@@ -1,4 +1,4 @@
-"""What every report says in the same words: the verdict, what was found of a part, what ran where, and figures."""
+"""The wording that all reports share: the verdict, the result of a part, what ran where, and figures."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def verdict(found: Verification) -> str:
 
 
 def compared(finding: Finding) -> str:
-    """How much of a part was compared, and with what; empty where nothing was."""
+    """How much of a part was compared, and with what; empty if nothing was."""
     against = f", against {printable(finding.against, 500)}" if finding.against else ""
     return f" ({finding.compared:,} compared{against})" if finding.compared else ""
 
 
 def problems(finding: Finding) -> list[str]:
-    """What is wrong with a part: the first of it, and how much more there is."""
+    """The fault of a part: the first one, and how many more there are."""
     more = len(finding.problems) - _SHOWN
     return [*finding.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
@@ -119,7 +119,7 @@ def figure_above(value: float | None) -> str:
 
 
 def remark(tap: TapComparison) -> str:
-    """What is to be said of a comparison beside its figures: nothing where it passed."""
+    """The remark on a comparison beside its figures: nothing if it passed."""
     if tap.problem is not None:
         return tap.problem
     sides = {"candidate": tap.not_finite_candidate, "reference": tap.not_finite_reference}

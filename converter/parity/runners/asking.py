@@ -1,4 +1,4 @@
-"""What is asked of a worker, and how its answer is read: a run of one model, or texts and pictures made into inputs."""
+"""Requests to a worker, and how its answer is read: a run of one model, or texts and pictures turned into inputs."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def run_candidate(
     python: Path | None = None,
     seconds: float = 600.0,
 ) -> Recording:
-    """Runs our model of a checkpoint folder in a process of its own.
+    """Runs our model of a checkpoint folder in its own process.
 
     Args:
         source: a folder with config.json and weights of either framework.

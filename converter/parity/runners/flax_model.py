@@ -1,6 +1,6 @@
 """Loads and runs transformers 4's Flax model in the reference's process. Decides that one with a weight missing never runs.
 
-The weights are read by flax itself, or by safetensors, so that nothing of ours stands between the file and the model.
+flax itself or safetensors reads the weights, so that no code of ours is between the file and the model.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _run(model: Any, batch: Batch, dtype: str) -> Batch:
     output = model(**given, output_hidden_states=True, return_dict=True)
     pixels = given.pop("pixel_values")
     if not isinstance(model, transformers.FlaxCLIPModel):
-        # FlaxVisionTextDualEncoderModel turns them channels last when it is called, and not here (4.50, 4.57)
+        # FlaxVisionTextDualEncoderModel makes them channels-last when it is called, so not here (4.50, 4.57)
         pixels = pixels.transpose(0, 2, 3, 1)
     projected = {"vision": model.get_image_features(pixels), "text": model.get_text_features(**given)}
     pooled = {tower: getattr(output, f"{tower}_model_output").pooler_output for tower in TOWERS}

@@ -29,7 +29,7 @@ from converter.specs import JSON_FORMAT
 
 FORMAT = "vision-text-parity"
 FORMAT_VERSION = "1"
-# What every run says of itself; "versions" and "precision" are JSON objects, "batches" a JSON list of titles.
+# Metadata of every run; "versions" and "precision" are JSON objects, "batches" a JSON list of titles.
 METADATA = ("source", "config_sha256", "versions", "device", "attention", "dtype", "precision")
 MAX_BYTES = 8 * 2**30
 MAX_BATCHES = 1000
@@ -39,11 +39,11 @@ _NAME = re.compile(r"batch\.(0|[1-9]\d{0,3})\.(input|tap)\.([a-z0-9_.]{1,60})")
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What a run was given and what it computed.
+    """A run's inputs and outputs.
 
     Attributes:
         metadata: ``METADATA`` and other facts about the run.
-        batches: in the order in which they ran; without taps where no model has run yet.
+        batches: in the order in which they ran; without taps if no model has run yet.
     """
 
     metadata: Mapping[str, str]
@@ -66,7 +66,7 @@ def config_of(source: Path) -> Path:
 
 
 def config_sha256(source: Path) -> str:
-    """The hash by which a run says which config.json it ran, that of the checkpoint ``source``."""
+    """The hash by which a run identifies its config.json, that of the checkpoint ``source``."""
     return hashlib.sha256(config_of(source).read_bytes()).hexdigest()
 
 
@@ -74,7 +74,7 @@ def check_recording_path(path: Path) -> None:
     """Checks, before any model runs, that a new recording can be written.
 
     Raises:
-        OptionError: it has a name by which ``verify`` would not know it.
+        OptionError: ``verify`` would not recognise its name.
         ParityError: the file exists, or could not be made.
     """
     if path.suffix != ".safetensors":
@@ -119,7 +119,7 @@ def write_recording(recording: Recording, path: Path, replace: bool = True) -> N
         raise ParityError(f"{path}: another process created it meanwhile; choose another name") from None
     except OSError as error:
         raise ParityError(f"{path}: cannot be written: {error.strerror}; choose another place") from None
-    except SafetensorError as error:  # what the system said of writing, in words only
+    except SafetensorError as error:  # the system's message about writing
         why = "the disk is full; free some space" if "(os error 28)" in str(error) else printable(str(error))
         raise ParityError(f"{path}: cannot be written: {why}") from None
 

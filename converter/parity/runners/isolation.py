@@ -1,4 +1,4 @@
-"""Starts a worker in a process of its own and waits for its answers. Distinguishes crashes and hangs.
+"""Starts a worker in its own process and waits for its answers. Distinguishes crashes and hangs.
 
 PyTorch and TensorFlow do not share a process well (importing TensorFlow before triton crashes), and a model that takes
 the process down with it must not take the comparison down.
@@ -74,7 +74,7 @@ class Worker:
         self._waiting: Path | None = None
         self._ended_for = ""
         program = LOAD + _START.format(module=module)
-        # As it is from here: the process starts in a folder of its own. A bare name may be on the PATH.
+        # As it is from here: the process starts in another folder. A bare name may be on the PATH.
         interpreter = str(python.absolute() if python is not None and python.exists() else python or sys.executable)
         try:
             with self.log.open("wb") as output:
@@ -202,7 +202,7 @@ class Worker:
         if not lines:
             return "; its log is empty"
         shown, said = lines[-LOG_LINES:], "its log ends with"
-        # Python's stack is long, and why a library aborted stands before it.
+        # Python's stack is long, and the reason for a library's abort comes before it.
         fatal = next((number for number, line in enumerate(lines) if line.startswith(_FATAL)), len(lines))
         if fatal < len(lines) - LOG_LINES:
             start = max(0, fatal - LOG_LINES // 2)

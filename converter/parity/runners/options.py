@@ -26,7 +26,7 @@ class ReferenceOptions:
     """How the reference runs.
 
     Attributes:
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
+        device: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
         dtype: ``"float32"`` or ``"float64"``.
         attention: ``"eager"``, the only one that returns attention maps, or ``"sdpa"``, the only one that is exact in
             float64.

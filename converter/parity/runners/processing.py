@@ -1,6 +1,6 @@
 """Puts texts and pictures through the tokenizer and the image processor of a checkpoint folder, with transformers.
 
-Runs in the process of the PyTorch reference: transformers imports torch where it is installed.
+Runs in the process of the PyTorch reference: transformers imports torch if it is installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The PyTorch reference, in a process of its own; of a Flax checkpoint Flax itself, where that can run.
+"""The PyTorch reference, in its own process; for a Flax checkpoint Flax itself, if that can run.
 
 ``python -m converter.parity.runners.reference`` is that process; it reads requests as ``serving`` describes them.
 """
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 # Tells the process to use Flax if its environment has it.
 _WANTED = "PARITY_FLAX"
-# What transformers imports where it is installed, and what imports SciPy in turn.
+# Packages that transformers imports if installed, and those that import SciPy in turn.
 _ON_SCIPY = ("sklearn", "librosa", "bitsandbytes")
 
 
@@ -69,7 +69,7 @@ def run_reference(
     python: Path | None = None,
     seconds: float = 600.0,
 ) -> Recording:
-    """Runs the PyTorch model of a folder in a process of its own.
+    """Runs the PyTorch model of a folder in its own process.
 
     Args:
         source: a folder with config.json and PyTorch weights.
@@ -121,7 +121,7 @@ def _load_flax() -> Answer:
 def _spared() -> tuple[str, ...]:
     """SciPy, which transformers imports for the losses of object detection and which takes half a second to import.
 
-    Not where it also imports a package that cannot do without.
+    Not if an installed package cannot do without SciPy.
     """
     return () if any(map(find_spec, _ON_SCIPY)) else ("scipy",)
 

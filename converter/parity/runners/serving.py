@@ -1,4 +1,4 @@
-"""The worker's side of a process of its own: reads requests, answers each with a file, keeps what went wrong apart.
+"""The worker's side of a separate process: reads requests, answers each with a file, and distinguishes the kinds of faults.
 
 Requests are JSON lines on standard input, ``{"reply": path, ...}``. A reply is a JSON object with one key. It is
 ``answer``, ``refused`` (the input's fault), ``unable`` (the environment's), ``missing`` (a package), ``memory`` (it ran out)

@@ -30,7 +30,7 @@ from converter.system.names import name_twice
 
 # Buffers that follow from the config; some versions of transformers write them and others do not.
 _DERIVED = (".position_ids", ".relative_position_index", ".relative_coords_table")
-# What transformers looks for in a folder, by whether it is safetensors and whether it is an index of shards.
+# The files that transformers looks for in a folder, by whether it is safetensors and whether it is an index of shards.
 _WEIGHTS = {
     (True, False): "model.safetensors",
     (True, True): "model.safetensors.index.json",
@@ -125,7 +125,7 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
         "that failed to load": list(info.get("error_msgs") or ()),
     }
     if any(wrong.values()):
-        # The weights were found to be the model's before: both together, it is the names that this version does not read.
+        # The weights matched the model before. So both together mean that this version does not read the names.
         unread = _version() < (5, 6) and wrong["missing from the files"] and wrong["unexpected in the files"]
         raise (WorkerError if unread else ParityError)(
             f"{source}: the files are not the model that config.json describes: {_counted(wrong)}. Check that they "
@@ -137,7 +137,7 @@ def load_model(source: Path, options: ReferenceOptions, family: Family) -> tuple
 
 def _load_with_attention(source: Path, options: ReferenceOptions, family: Family) -> tuple[Any, dict[str, Any]]:
     """Loads with the requested attention, only in the other tower if one has only eager (MPNet)."""
-    # "dtype" is called "torch_dtype" up to 4.55
+    # "dtype" was "torch_dtype" up to 4.55
     dtype = {"dtype" if _version() >= (4, 56) else "torch_dtype": getattr(torch, options.dtype)}
     asked, name = options.attention, family.classes[CANONICAL]
     kind = getattr(transformers, name, None)
@@ -245,7 +245,7 @@ def _keep_projection(
     inputs: tuple[torch.Tensor, ...],
     result: torch.Tensor,
 ) -> None:
-    """What a projection is given is the pooled output, which CLIP's output of transformers 5 no longer holds."""
+    """The input of a projection is the pooled output, which CLIP's output of transformers 5 no longer holds."""
     pooled[tower], projected[tower] = inputs[0], result
 
 
