@@ -57,11 +57,6 @@ class Exported:
     size_mb: float
     runs: dict[tuple[int, str], list[float]] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.target.label}, {self.precision}"
-
     def to_json(self) -> dict[str, Any]:
         """A JSON object: medians, extremes and every round."""
         rows = [
@@ -110,7 +105,9 @@ def time_all(found: Sequence[Exported], folder: Path, config: Mapping[str, Any],
         opened = []
         for one in found:
             place = folder / f"{one.target.name}-{one.precision}"
-            opened.append((one, stack.enter_context(Runtime(one.target, place, one.precision, SECONDS, threads))))
+            opened.append(
+                (one, stack.enter_context(Runtime(one.target, place, one.precision, SECONDS, threads, exact=False)))
+            )
         for number in range(rounds + 1):
             for case, (signature, _) in CASES.items():
                 for one, runtime in opened:
@@ -121,21 +118,37 @@ def time_all(found: Sequence[Exported], folder: Path, config: Mapping[str, Any],
                         one.runs.setdefault((threads, case), []).append(spent)
 
 
-def table(found: Sequence[Exported], threads: int) -> str:
-    """Medians in milliseconds as a Markdown table, in brackets how often they fit into our float32."""
-    ours = next((one for one in found if (one.target.name, one.precision) == OURS), None)
-    lines = [
-        f"| milliseconds, {threads} thread{'s' * (threads > 1)} (times faster than ours) | {' | '.join(CASES)} | MB |",
-        f"|---|{'---|' * (len(CASES) + 1)}",
+def tables(report: Mapping[str, Any]) -> str:
+    """What a JSON file holds, as Markdown: what writing took, and medians in milliseconds for each number of threads.
+
+    In brackets: how many times a median fits into that of our float32.
+    """
+    found = report["exports"]
+    medians = {
+        (one["format"], one["precision"], run["threads"], run["case"]): run["median_ms"]
+        for one in found
+        for run in one["passes"]
+    }
+    lines = ["| file | seconds | peak memory, MB | size, MB |", "|---|---|---|---|"]
+    lines += [
+        f"| {_label(one)} | {one['seconds']:.0f} | {one['peak_mb']:,.0f} | {one['size_mb']:,.0f} |" for one in found
     ]
-    for one in found:
-        cells = []
-        for case in CASES:
-            median = statistics.median(one.runs[threads, case])
-            base = None if ours is None or ours is one else statistics.median(ours.runs[threads, case])
-            cells.append(f"{median:.0f}" + ("" if base is None else f" ({base / median:.1f})"))
-        lines.append(f"| {one.name} | {' | '.join(cells)} | {one.size_mb:,.0f} |")
+    for threads in sorted({threads for *_, threads, _ in medians}):
+        lines += ["", f"| {threads} thread{'s' * (threads > 1)}, ms | {' | '.join(CASES)} |"]
+        lines.append(f"|---|{'---|' * len(CASES)}")
+        for one in found:
+            cells = []
+            for case in CASES:
+                median = medians[one["format"], one["precision"], threads, case]
+                base = medians.get((*OURS, threads, case))
+                compared = base is not None and (one["format"], one["precision"]) != OURS
+                cells.append(f"{median:.0f}" + (f" ({base / median:.1f})" if compared else ""))
+            lines.append(f"| {_label(one)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _label(one: Mapping[str, Any]) -> str:
+    return f"{TARGETS[one['format']].label}, {one['precision']}"
 
 
 def main() -> None:
@@ -148,8 +161,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks" / "data", help="where the files go")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="where the JSON goes")
     asked = parser.parse_args()
-    # As TensorFlow comes; a verification turns this off for the sake of the last bits.
-    running.ENVIRONMENT["TF_ENABLE_ONEDNN_OPTS"] = "1"
     folder = asked.folder.absolute() / f"exports-{asked.size}"
     remove(folder)
     try:
@@ -158,11 +169,11 @@ def main() -> None:
         found = list(write_all(folder / "tf", folder / "files", [TARGETS[name] for name in asked.to]))
         for threads in asked.threads:
             time_all(found, folder / "files", config, threads, asked.rounds)
-            print(f"\n{table(found, threads)}", flush=True)
     finally:
         remove(folder)
     report = {"size": asked.size, **counts, "tokens": TOKENS, "machine": machine(),
               "exports": [one.to_json() for one in found]}  # fmt: skip
+    print(f"\n{tables(report)}", flush=True)
     path = asked.results / f"exports-{asked.size}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import verify
+from benchmarks import exports, verify
 from benchmarks.convert import ROOM, SIZES, Case, Run, lacks_room, summarise, table
 from benchmarks.convert import make_cases as cases_of
 from benchmarks.limit import limit
@@ -143,3 +143,8 @@ def test_verify_is_timed_on_a_pair_with_its_manifest(tmp_path: Path) -> None:
     answer = subprocess.run(cases[verify.WEIGHTS_ONLY].command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.splitlines()[0].endswith(": matches its source (weights only)")
     assert cases[verify.OURS].command[-1] == str(tmp_path / "tiny" / "report.json")
+
+
+def test_the_page_on_exports_has_the_figures_that_were_measured() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "exports-clip-italian.json").read_text("utf-8"))
+    assert f"\n\n{exports.tables(report)}\n\n" in (ROOT / "docs" / "exports.md").read_text("utf-8")

@@ -17,7 +17,7 @@ from converter.exporting.checking.inputs import Named
 from converter.exporting.checking.wrong_inputs import wrong_inputs
 from converter.exporting.manifest import GOLDEN, NAME, SHA256
 from converter.exporting.normalisation import Normalisation
-from converter.exporting.options import ExportOptions
+from converter.exporting.options import ExportOptions, Precision
 from converter.exporting.results import Export, ExportedFile, Needs
 from converter.exporting.running import ENVIRONMENT, Runtime
 from converter.exporting.targets import Target
@@ -156,9 +156,9 @@ def _checked(
         check = replace(check, weights=compared, problems=(*check.problems, *differing))
         if check.problems:
             raise ExportError(_refusal(check))
-        check = replace(check, milliseconds=_times(runtime, checking))
         wrong = wrong_inputs(runtime, checking, making.limits)
     making.step(f"timing {target.label}")
+    check = replace(check, milliseconds=_times(making, target, fresh, precision, checking))
     return ExportedFile(
         target.name,
         tuple(_record(fresh, name) for name in answer["written"]["files"]),
@@ -176,12 +176,12 @@ def _beside(
     making: Making, target: Target, folder: Path, checking: Checking, answer: Mapping[str, Any]
 ) -> dict[str, Any]:
     size = sum((folder / name).stat().st_size for name in answer["written"]["files"])
-    with Runtime(target, folder, "float32", making.seconds, threads=1) as runtime:
-        return {"size": size, "milliseconds": _times(runtime, checking)}
+    return {"size": size, "milliseconds": _times(making, target, folder, "float32", checking)}
 
 
-def _times(runtime: Runtime, checking: Checking) -> dict[str, float]:
-    return {name: round(value, 4) for side in SIDES for name, value in timed(runtime, checking, side).items()}
+def _times(making: Making, target: Target, folder: Path, precision: Precision, checking: Checking) -> dict[str, float]:
+    with Runtime(target, folder, precision, making.seconds, threads=1, exact=False) as runtime:
+        return {name: round(value, 4) for side in SIDES for name, value in timed(runtime, checking, side).items()}
 
 
 def _refusal(check: FileCheck) -> str:

@@ -17,6 +17,7 @@ from converter.exporting.onnx_weights import QUANTISED, SCALE
 Proto = Any
 _MATRIX, _TABLE = 1, 0
 _FLOATS = (1, 10, 11, 16)  # of TensorProto
+_PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}  # a Gemm that is a product and a sum
 
 
 def halved(graph: Proto, weights: Iterable[str]) -> Proto:
@@ -82,6 +83,8 @@ def quantised(graphs: Sequence[Proto], weights: Collection[str]) -> dict[str, in
     Returns:
         By name of a weight, the axis that has a scale for each place.
     """
+    for graph in graphs:
+        _without_gemm(graph, weights)
     uses: dict[str, set[int | None]] = {}
     sizes = {v.name: len(v.type.tensor_type.shape.dim) for graph in graphs for v in graph.graph.input}
     for graph in graphs:
@@ -93,6 +96,37 @@ def quantised(graphs: Sequence[Proto], weights: Collection[str]) -> dict[str, in
     for graph in graphs:
         _quantise(graph, axes)
     return axes
+
+
+def _without_gemm(graph: Proto, weights: Collection[str]) -> None:
+    """A product and a sum where tf2onnx has made one node of both, as it does where shapes are fixed."""
+    from onnx import helper
+
+    made: list[Proto] = []
+    for node in graph.graph.node:
+        plain = all(
+            getattr(a, "f" if a.name in ("alpha", "beta") else "i") == _PLAIN.get(a.name) for a in node.attribute
+        )
+        if node.op_type != "Gemm" or node.input[1] not in weights or not plain:
+            made.append(node)
+            continue
+        given, matrix, *bias = node.input
+        (out,) = node.output
+        product = f"{out}_product" if bias else out
+        made.append(helper.make_node("MatMul", [given, matrix], [product], f"{node.name}_product"))
+        if bias:
+            made.append(helper.make_node("Add", [product, *bias], [out], f"{node.name}_sum"))
+    _replace_nodes(graph, made)
+
+
+def _replace_nodes(graph: Proto, made: Iterable[Proto]) -> None:
+    nodes = []
+    for node in made:
+        copy = type(node)()
+        copy.CopyFrom(node)
+        nodes.append(copy)
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
 
 
 def _use(node: Proto, place: int) -> int | None:
@@ -136,13 +170,7 @@ def _quantise(graph: Proto, axes: dict[str, int]) -> None:
                 helper.make_node("Gather", [scale, ids], [f"{own}_scale"], f"{own}_scales", axis=0),
                 helper.make_node("Mul", [f"{own}_float", f"{own}_scale"], [out], f"{own}_rescale"),
             ]
-    nodes = []
-    for node in made:
-        copy = type(node)()
-        copy.CopyFrom(node)
-        nodes.append(copy)
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
+    _replace_nodes(graph, made)
     _declare(graph, axes)
 
 

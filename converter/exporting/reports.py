@@ -63,7 +63,7 @@ def verification_lines(found: ExportVerification) -> Iterator[str]:
 def _not_given(check: FileCheck, label: str) -> Iterator[str]:
     for signature, why in check.not_given.items():
         reasons = "; ".join(sorted(set(why.values())))
-        yield f"  {label}: {len(why)} batches cannot be given to {signature}: {reasons}"
+        yield f"  {label}: {len(why)} {'batch' if len(why) == 1 else 'batches'} cannot be given to {signature}: {reasons}"
 
 
 def _reference(metadata: Mapping[str, str]) -> str:

@@ -31,9 +31,11 @@ def write_saved_model(model: Any, signatures: Sequence[Signature], folder: str |
     import tensorflow as tf
 
     archive = keras.export.ExportArchive()
-    archive.track(model)
     for signature in signatures:
         archive.add_endpoint(signature.name, signature.function, input_signature=tensor_specs(signature.inputs))
+    # Not `track(model)`: it keeps Keras' variables beside TensorFlow's, and every weight is in the file twice.
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        archive.add_variable_collection(name, [variable.value for variable in getattr(model, name)])
     archive.write_out(os.fspath(folder), verbose=False)
     home = Path(folder)
     files = tuple(sorted(path.relative_to(home) for path in home.rglob("*") if path.is_file()))

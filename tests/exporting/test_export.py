@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors import safe_open
 
 from converter.errors import ExportError, TargetError
@@ -30,6 +32,7 @@ from tests.cli.schemas import validated
 from tests.exporting.conftest import FIXTURE, edited
 from tests.models import reference
 from tests.models.families import config_of
+from tests.torture import FULL
 from tests.towers import ROUND
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
@@ -59,6 +62,16 @@ def test_what_is_in_it(made: Export) -> None:
     }  # fmt: skip
     for name in ("tokenizer.json", "processor_config.json", "config.json"):
         assert (made.folder / name).is_file()
+
+
+def test_no_weight_is_in_a_saved_model_twice(made: Export) -> None:
+    reader = tf.train.load_checkpoint(str(made.folder / "saved_model" / "variables" / "variables"))
+    held = sum(int(np.prod(shape)) for shape in reader.get_variable_to_shape_map().values())
+    with safe_open(FIXTURE / "model.safetensors", "numpy") as file:
+        wanted = sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    assert wanted <= held <= wanted + 100
+    loaded = tf.saved_model.load(str(made.folder / "saved_model"))
+    assert len(loaded.variables) >= len(loaded.trainable_variables) > 50
 
 
 def test_what_was_compared(made: Export) -> None:
@@ -92,10 +105,14 @@ def test_wrong_inputs_are_refused_or_said_not_to_be(made: Export) -> None:
             )
 
 
+def _blocks(made: Export, language: str) -> list[str]:
+    """Programs of the card."""
+    return re.findall(rf"```{language}\n(.*?)```", (made.folder / "README.md").read_text("utf-8"), re.DOTALL)
+
+
 def test_python_of_the_card(made: Export, tmp_path: Path) -> None:
     """As it stands in the card, in a process without this package, in the export's folder."""
-    card = (made.folder / "README.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    blocks = _blocks(made, "python")
     assert len(blocks) == sum("python" in snippets(made, one) for one in made.exported) > 0
     for block in blocks:
         program = "import sys; sys.modules['converter'] = None\n" + block
@@ -104,6 +121,53 @@ def test_python_of_the_card(made: Export, tmp_path: Path) -> None:
         )
         assert run.returncode == 0, run.stderr[-2000:]
         assert run.stdout.split("\n")[0] == "(1, 28)"
+
+
+@pytest.mark.skipif(not FULL, reason="runs under `make torture`: npm installs onnxruntime-node")
+def test_javascript_of_the_card(made: Export, packages: Path, tmp_path: Path) -> None:
+    """As it stands in the card, beside the files, in Node."""
+    (block,) = _blocks(made, "javascript")
+    folder = Path(shutil.copytree(made.folder, tmp_path / "app"))
+    (folder / "node_modules").symlink_to(packages / "node_modules")
+    (folder / "card.mjs").write_text(block)
+    run = subprocess.run(["node", "card.mjs"], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == ["[", "1,", "28", "]"]
+
+
+_CPP_MAIN = """
+#include <iostream>
+{includes}
+int main() {{
+  tensorflow::Tensor images(tensorflow::DT_FLOAT, {{1, 3, 40, 40}});
+  images.flat<float>().setZero();
+{body}
+  std::cout << outputs[0].shape().DebugString() << std::endl;
+}}
+"""
+
+
+@pytest.mark.skipif(not FULL or shutil.which("g++") is None, reason="runs under `make torture`, where a g++ is")
+def test_cpp_of_the_card(made: Export, tmp_path: Path) -> None:
+    """What loads the SavedModel, within a program, against the library that TensorFlow's wheel carries.
+
+    No package that is here carries the headers of LiteRT's or ONNX Runtime's C++.
+    """
+    (block,) = (block for block in _blocks(made, "cpp") if "tensorflow::" in block)
+    lines = block.splitlines()
+    program = _CPP_MAIN.format(
+        includes="\n".join(line for line in lines if line.startswith("#")),
+        body="\n".join(line for line in lines if not line.startswith("#")),
+    )
+    (tmp_path / "card.cc").write_text(program)
+    place = tf.sysconfig.get_lib()
+    command = [
+        "g++", "-w", "card.cc", "-o", "card", *tf.sysconfig.get_compile_flags(), f"-L{place}", f"-Wl,-rpath,{place}",
+        "-Wl,--no-as-needed", "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=600)
+    run = subprocess.run([tmp_path / "card"], cwd=made.folder, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stdout) == (0, "[1,28]\n"), run.stderr[-2000:]
 
 
 def test_verified_again(convert: Convert, copy: Path) -> None:
@@ -269,3 +333,34 @@ def test_the_page(made: Export) -> None:
         "next: convert verify"
     )
     assert np.char.count(lines, "encode_image").sum() >= len(TARGETS)
+
+
+_KILLED = """
+import os, signal, sys
+from converter import export
+
+def die(step, done, total):
+    if done == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+export(sys.argv[1], sys.argv[2], to="savedmodel", progress=die)
+"""
+
+
+@pytest.mark.skipif(not FULL, reason="runs under `make torture`: exports eight times")
+def test_killed_at_every_step(tmp_path: Path) -> None:
+    """DIR is there whole or not at all; the next run sweeps what is left and ends with a folder that verifies."""
+    out = tmp_path / "place" / "app"
+    out.parent.mkdir()
+    ended = []
+    for step in range(9):
+        command = [sys.executable, "-c", _KILLED, str(FIXTURE), str(out), str(step)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        ended.append(run.returncode)
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        assert not out.exists()
+    assert len(ended) > 5 and ended[-1] == 0
+    assert list(out.parent.iterdir()) == [out]
+    assert verify_export(out).passed

@@ -47,8 +47,6 @@ NAMES = ALL if FULL else [ALL[ROUND % len(ALL)]]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 LEAST_COSINE = {"float16": 0.9999, "int8": 0.98}  # of random weights, 16 to 50 wide: real ones keep more
 SHAPES = ({}, {"images": 1, "texts": 1, "length": 5, "seed": 1}, {"images": 5, "texts": 2, "length": 12, "seed": 2})
-# transformers.js, as npm has it; its scripts would fetch a build for GPUs.
-INSTALL = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "@huggingface/transformers@4.3.2")
 SCRIPT = Path(__file__).with_name("transformers_js.mjs")
 SECONDS = 120.0
 
@@ -271,21 +269,15 @@ def test_a_terabyte_is_refused(worker: Worker, tmp_path: Path) -> None:
         worker.ask({"open": {"encode_text": str(tmp_path / "m.onnx")}}, SECONDS)
 
 
+def test_fixed_shapes_are_quantised_as_free_ones_are(exported: Exported, tmp_path: Path) -> None:
+    """Where shapes are fixed, tf2onnx makes one node of a product and a sum."""
+    signatures = signatures_of(exported.case.keras, ExportOptions("int8", batch=3, length=7))
+    write_onnx(exported.case.keras, signatures, tmp_path, "int8")
+    free, fixed = (load_file(folder / "onnx" / "weights_int8.safetensors") for folder in (exported.folder, tmp_path))
+    assert {name: value.dtype for name, value in fixed.items()} == {name: value.dtype for name, value in free.items()}
+
+
 # --- transformers.js ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with transformers.js: that of TRANSFORMERS_JS, or one that npm fills."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node or npm is not installed")
-    if "TRANSFORMERS_JS" in os.environ:
-        return Path(os.environ["TRANSFORMERS_JS"])
-    folder = tmp_path_factory.mktemp("node")
-    made = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
-    if made.returncode:
-        pytest.skip(f"npm cannot install transformers.js: {made.stderr[-200:]}")
-    return folder
 
 
 @pytest.mark.skipif(not FULL, reason="runs under `make torture`: npm installs transformers.js")
