@@ -10,6 +10,8 @@ OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12; do $$p -c '' 2>/dev/nul
 # Of a version: the one on the PATH, or one of pyenv's, whose shims run only what was chosen.
 python_of = $(shell for p in python$(1) $(HOME)/.pyenv/versions/$(1).*/bin/python$(1); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 OTHER_PYTHONS ?= $(foreach version,3.12 3.13,$(call python_of,$(version)))
+# One of them a day, in turn.
+PYTHON_OF_TODAY = $(if $(strip $(OTHER_PYTHONS)),$(word $(shell expr $$(date +%s) / 86400 % $(words $(OTHER_PYTHONS)) + 1),$(OTHER_PYTHONS)))
 TESTERS := $(shell grep -E '^(pytest|hypothesis|jsonschema)==' constraints/dev.txt)
 
 BIN := .venv/bin
@@ -19,7 +21,8 @@ OPENCLIP_PYTHON ?= .venv-openclip/bin/python
 OUT := out
 # What mirrors the rooms that move bytes.
 CORE_TESTS := tests/test_errors.py tests/test_folding.py tests/names tests/tensors tests/folder tests/checkpoints tests/conversion
-OLDEST_TESTS ?= $(CORE_TESTS) tests/hostile tests/cli tests/hub
+# `make test` checks which test each guard has; that does not depend on versions.
+OLDEST_TESTS ?= $(CORE_TESTS) tests/hostile tests/cli tests/hub --ignore tests/hostile/test_guards.py
 # Between the oldest, of `make oldest`, and the newest, of `make test`: the last with requests, and the first with httpx.
 HUB_VERSIONS ?= 0.36.2 1.0.0
 
@@ -144,9 +147,9 @@ compat: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-ope
 oldest: .venv-oldest/.installed ## the core's tests with the oldest versions that pyproject.toml allows
 	.venv-oldest/bin/python -m pytest -p no:cacheprovider $(OLDEST_TESTS) -m "not torch and not tf and not jax and not compat and not torture"
 
-pythons: | .venv/.installed ## the core's unit tests on every other Python of this machine
-	@test -n "$(strip $(OTHER_PYTHONS))" || echo "no Python 3.12 or 3.13 found: the core is not tested with them" >&2
-	@for p in $(OTHER_PYTHONS); do \
+pythons: | .venv/.installed ## the core's unit tests on one other Python of this machine, a new one each day
+	@test -n "$(strip $(PYTHON_OF_TODAY))" || echo "no Python 3.12 or 3.13 found: the core is not tested with them" >&2
+	@for p in $(PYTHON_OF_TODAY); do \
 		venv=.venv-$$(basename $$p); echo "$$p: $$($$p --version)"; \
 		$$p -m venv --clear $$venv && \
 		$$venv/bin/python -m pip install -qq --constraint constraints/dev.txt --editable . $(TESTERS) && \
@@ -177,7 +180,7 @@ torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-op
 		$(BIN)/python -m pytest tests/compat tests/drafting
 	code=$$(PYTHONPATH=. $(BIN)/python -c "from tests.torture import *; print(state_of_the_code()[:12])") && \
 		$(BIN)/python benchmarks/tolerances.py --sample --results $(OUT)/torture/tolerances-$$code.json # every tower in two pairs and one of today, gone on with
-	$(MAKE) hubs installs
+	$(MAKE) hubs installs pythons PYTHON_OF_TODAY="$(OTHER_PYTHONS)"
 
 installs: .venv/.installed ## runs every snippet of README and docs after its install line, in fresh environments
 	$(BIN)/python -m tests.installs --python "$(PYTHON)" $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))

@@ -11,10 +11,12 @@ import pytest
 import torch
 import transformers
 
+from converter.names.families import JOINED
 from tests.models import reference
 from tests.models.families import FAMILIES, WHOLES, Kind, config_of, kind_of, make_dual
 from tests.sampling import changed_files, families_in_turn
-from tests.towers import TEXT, VISION
+from tests.torture import FULL
+from tests.towers import ROUND, TEXT, VISION
 
 PAIRS = [f"{vision}+{text}" for vision in ("clip_vision_model", "vit") for text in ("bert", "roberta")]
 # Towers that these do not have.
@@ -25,6 +27,9 @@ FURTHER_VISION, FURTHER_TEXT = (
 
 _CHOSEN = families_in_turn(changed_files())
 IN_TURN = {name: kind for name, kind in FAMILIES.items() if name in _CHOSEN}
+# Two of those, for what is dear and depends little on the towers; under `make torture` all.
+_OTHERS = [name for name in IN_TURN if name != JOINED]
+FEW = IN_TURN if FULL else {name: IN_TURN[name] for name in (JOINED, _OTHERS[ROUND % len(_OTHERS)])}
 
 
 class Case(NamedTuple):
@@ -61,6 +66,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(params=IN_TURN.values(), ids=IN_TURN)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Each family whose turn it is."""
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture(params=FEW.values(), ids=FEW)
+def one_kind(request: pytest.FixtureRequest) -> Kind:
+    """Each of the two families that dear tests look at today."""
     found: Kind = request.param
     return found
 

@@ -14,12 +14,18 @@ from converter.names.towers import tower_rules
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, FURTHER_VISION, PAIRS, Case, make_case
 from tests.models.families import FAMILIES, WHOLES, config_of
+from tests.sampling import changed_files, in_full
 from tests.torture import FULL
 from tests.towers import TOWERS, each_once
 
 pytestmark = [pytest.mark.torch, pytest.mark.tf]
 
 FURTHER = ["+".join(pair) for pair in each_once(FURTHER_VISION, FURTHER_TEXT)]
+if (
+    keras.backend.backend() == "jax" and not FULL
+):  # compiling costs most there: the towers that are checked in full today
+    TODAY = in_full(changed_files())
+    FURTHER = [name for name in FURTHER if TODAY.intersection(name.split("+"))]
 ODD_WHOLES = [name for name in WHOLES if name not in FAMILIES]  # which the fixture `case` has
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 
