@@ -31,8 +31,8 @@ from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.system.processes import free_memory
 from converter.tensors.casts import DTYPES, numpy_dtype
+from converter.tensors.files import Files
 from converter.tensors.layouts import ALIGNMENT, empty_array
-from converter.tensors.moves import Files
 
 Array = np.ndarray[Any, Any]
 _ASKED_FROM = 2**30  # bytes; smaller tensors are not worth asking the system for
@@ -146,7 +146,7 @@ class TensorReader:
         Args:
             name: one of ``names``.
             in_place: give the file's own bytes, mapped copy-on-write, if they need no change and are aligned. Only for a
-                process that may end if another process changes the file (``moves.Files.mapped``).
+                process that may end if another process changes the file (``files.Files.mapped``).
 
         Returns:
             A new, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).

@@ -38,17 +38,9 @@ from converter.names.frameworks import direction, frameworks
 from converter.specs import Checkpoint, Extent, StoredTensor
 from converter.tensors.casts import DTYPES, FLOATS, numpy_dtype
 from converter.tensors.check import check_moves, same_bits
-from converter.tensors.moves import (
-    THREADS,
-    Block,
-    Files,
-    Move,
-    blocks,
-    cast,
-    extent_of,
-    in_parallel,
-    write_block,
-)
+from converter.tensors.files import Files
+from converter.tensors.moves import Block, Move, blocks, cast, extent_of, write_block
+from converter.tensors.parallel import THREADS, in_parallel
 
 Progress = Callable[[str, int, int], None]
 Identity = tuple[int, int, int]

@@ -19,7 +19,8 @@ from converter.parity.files_and_weights import where_they_differ
 from converter.specs import StoredTensor
 from converter.tensors.casts import numpy_dtype
 from converter.tensors.check import same_bits
-from converter.tensors.moves import Files, cast
+from converter.tensors.files import Files
+from converter.tensors.moves import cast
 
 Array = np.ndarray[Any, Any]
 

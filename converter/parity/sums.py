@@ -14,7 +14,7 @@ import numpy as np
 from converter.conversion.streams import TensorReader
 from converter.errors import ParityError
 from converter.parity.runners.golden import read_metadata
-from converter.tensors.moves import in_parallel
+from converter.tensors.parallel import in_parallel
 
 
 @dataclass(frozen=True)

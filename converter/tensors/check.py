@@ -17,7 +17,9 @@ from converter.folder.manifest import TensorRecord
 from converter.folder.records import FileRecord, hash_file
 from converter.specs import StoredTensor
 from converter.tensors.casts import DTYPES
-from converter.tensors.moves import BLOCK_BYTES, Block, Files, Move, blocks, cast, in_parallel, kept, read_rows
+from converter.tensors.files import Files
+from converter.tensors.moves import BLOCK_BYTES, Block, Move, blocks, cast, kept, read_rows
+from converter.tensors.parallel import in_parallel
 
 Array = np.ndarray[Any, Any]
 _COMPARED = 2**16

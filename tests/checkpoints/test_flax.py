@@ -17,7 +17,7 @@ from converter.checkpoints.detect import open_source, read_header
 from converter.conversion.streams import open_tensors
 from converter.errors import ConverterError, PlanError, SourceError
 from converter.specs import Extent
-from converter.tensors.moves import Files
+from converter.tensors.files import Files
 from tests.flax_files import chunked, nest, pack
 from tests.tiny import BFLOAT16, FIXTURES
 

@@ -91,7 +91,7 @@ def test_in_place_where_files_cannot_be_mapped(both: tuple[Path, Path], monkeypa
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
-    monkeypatch.setattr("converter.tensors.moves.mmap.mmap", refuse)
+    monkeypatch.setattr("converter.tensors.files.mmap.mmap", refuse)
     found, mapped = read_in_place(both[1])
     assert_same(found, read_side(both[1], "tf"))
     assert not any(mapped.values())

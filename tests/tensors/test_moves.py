@@ -19,8 +19,10 @@ from converter.errors import CorruptCheckpoint
 from converter.specs import Extent, StoredTensor
 from converter.tensors import moves
 from converter.tensors.casts import numpy_dtype
+from converter.tensors.files import Files
 from converter.tensors.layouts import LAYOUTS
-from converter.tensors.moves import Files, Move, blocks, in_parallel, write_block
+from converter.tensors.moves import Move, blocks, write_block
+from converter.tensors.parallel import THREADS, in_parallel
 
 Array = np.ndarray[Any, Any]
 GAP = 13  # bytes before an extent: neither file begins with it, and nothing is aligned
@@ -240,5 +242,5 @@ def test_the_first_error_stops_the_rest() -> None:
 
 
 def test_limits_of_memory_and_threads() -> None:
-    assert 1 <= moves.THREADS <= 4
-    assert 2 * moves.BLOCK_BYTES * moves.THREADS <= 100 * 2**20
+    assert 1 <= THREADS <= 4
+    assert 2 * moves.BLOCK_BYTES * THREADS <= 100 * 2**20
