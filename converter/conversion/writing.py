@@ -39,8 +39,9 @@ from converter.specs import Checkpoint, Extent, StoredTensor
 from converter.tensors.casts import DTYPES, FLOATS, numpy_dtype
 from converter.tensors.check import check_moves, same_bits
 from converter.tensors.files import Files
-from converter.tensors.moves import Block, Move, blocks, cast, extent_of, write_block
-from converter.tensors.parallel import THREADS, in_parallel
+from converter.tensors.moves import Move, cast, extent_of
+from converter.tensors.parallel import THREADS
+from converter.tensors.write import write_moves
 
 Progress = Callable[[str, int, int], None]
 Identity = tuple[int, int, int]
@@ -137,7 +138,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
         check_replaced(job.out, sidecars_of(job.sidecars))  # now, not when all is written
         needed = sum(math.prod(tensor.shape) * DTYPES[tensor.dtype] for tensor in job.plan.tensors)
         _check_room(job, needed, staging)
-        moves, logit_scale, overflowed = _write_weights(job, staging, check)
+        moves, logit_scale, overflowed, read = _write_weights(job, staging, check)
         scale = {} if job.config.family.init_scale is None else {job.config.family.init_scale: logit_scale}
         raw, rewritten = rewrite_config(job.config.raw, scale, _float_dtype(moves))
         copied, mended = copy_sidecars(
@@ -149,7 +150,7 @@ def write_job(job: Job, overwrite: bool, check: bool) -> Written:
             write_json(staging / config_name, raw)
         else:
             config_name, rewritten = write_config(staging, job.config, job.plan.table.layout), ()
-        tensors, hashes = _check(staging, job, moves) if check else ((), {})
+        tensors, hashes = _check(staging, job, moves, read) if check else ((), {})
         (staging / _SPOOL).unlink(missing_ok=True)
         record = partial(hash_file, kinds=job.sums) if check else file_record
         written_here = (path.name for path in staging.iterdir() if path.is_file())
@@ -224,8 +225,10 @@ def _source_record(job: Job, file: Path, hashed: FileRecord | None) -> FileRecor
     return record
 
 
-def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], float, dict[str, int]]:
-    """Writes the weights file; returns where everything went, the trained logit_scale, and what overflowed."""
+def _write_weights(
+    job: Job, staging: Path, check: bool
+) -> tuple[list[Move], float, Mapping[str, int], Mapping[Path, FileRecord]]:
+    """Writes the weights file; returns where everything went, logit_scale, what overflowed, and sums of the source."""
     sources = _spooled(job.plan, staging / _SPOOL)
     allocated = _allocate(staging, job)
     placed = allocated if job.plan.table is None else job.plan.table.ours(allocated)
@@ -241,12 +244,13 @@ def _write_weights(job: Job, staging: Path, check: bool) -> tuple[list[Move], fl
         for target in placed.values():
             files.open(extent_of(target).path, write=True)
         logit_scale = _check_values(files, job, moves)
-        overflowed = _move_all(files, moves, job.progress)
+        summed = [file for file in job.checkpoint.files if check and _sums_of_source(job, file) == USUAL]
+        overflowed, read = write_moves(files, moves, summed, _advance("convert", moves, job.progress))
         for name, value in job.plan.restored.items():
             files.write(extent_of(placed[name]), 0, np.ascontiguousarray(value))
     for path in sorted({extent_of(target).path for target in placed.values()}):
         seal(path, THREADS)
-    return moves, logit_scale, overflowed
+    return moves, logit_scale, overflowed, read
 
 
 def _spooled(plan: Plan, spool: Path) -> list[StoredTensor]:
@@ -303,34 +307,10 @@ def _read_small(files: Files, tensor: StoredTensor) -> Array:
     return value
 
 
-def _move_all(files: Files, moves: list[Move], progress: Progress | None) -> dict[str, int]:
-    """Moves every tensor; returns, by tensor, how many values became infinite in the requested dtype."""
-    counts: list[tuple[str, int]] = []  # blocks of one tensor may finish at the same time: append only
-
-    def task(block: Block) -> Callable[[], int]:
-        def run() -> int:
-            if overflowed := write_block(files, block):
-                counts.append((block.move.name, overflowed))
-            share = (block.stop - block.start) / max(1, _rows(block.move))
-            return int(block.move.source.size * DTYPES[block.move.source.dtype] * share)
-
-        return run
-
-    in_parallel([task(block) for block in blocks(moves)], _advance("convert", moves, progress))
-    overflowed: dict[str, int] = {}
-    for name, count in sorted(counts):
-        overflowed[name] = overflowed.get(name, 0) + count
-    return overflowed
-
-
-def _rows(move: Move) -> int:
-    return move.source.size if move.layout.axes is None else move.pt_shape[0]
-
-
-def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra: int = 0) -> Callable[[int], None]:
+def _advance(stage: str, moves: Iterable[Move], progress: Progress | None) -> Callable[[int], None]:
     if progress is None:
         return lambda _: None
-    total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves) + extra
+    total = sum(move.source.size * DTYPES[move.source.dtype] for move in moves)
     so_far = 0
 
     def advance(done: int) -> None:
@@ -341,8 +321,10 @@ def _advance(stage: str, moves: Iterable[Move], progress: Progress | None, extra
     return advance
 
 
-def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
-    """Re-opens the written file by its reader and compares it with the source."""
+def _check(
+    staging: Path, job: Job, moves: list[Move], read: Mapping[Path, FileRecord]
+) -> tuple[tuple[TensorRecord, ...], Mapping[Path, FileRecord]]:
+    """Re-opens the written file by its reader and compares it with the source; ``read`` are sums that are known."""
     index = staging / f"{job.weights}.index.json"
     written = read_back(index if index.exists() else staging / job.weights)
     table = job.plan.table
@@ -364,9 +346,9 @@ def _check(staging: Path, job: Job, moves: list[Move]) -> tuple[tuple[TensorReco
             if not same_bits(_read_small(files, written.tensors[name]), np.ascontiguousarray(value)):
                 raise CheckError(f"{name}: the file differs from the data written to it; convert again")
         hashed = dict.fromkeys(written.files, job.sums)
-        hashed |= {file: _sums_of_source(job, file) for file in job.checkpoint.files}
-        extra = sum(file.stat().st_size for file in hashed)
-        return check_moves(files, reopened, hashed, _advance("check", reopened, job.progress, extra))
+        hashed |= {file: _sums_of_source(job, file) for file in job.checkpoint.files if file not in read}
+        found, records = check_moves(files, reopened, hashed, _advance("check", reopened, job.progress))
+        return found, {**read, **records}
 
 
 def _manifest(job: Job, written: Written) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A tensor is compared by bringing the target back into PyTorch's layout, which is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from converter.errors import CheckError
 from converter.folder.manifest import TensorRecord
-from converter.folder.records import FileRecord, hash_file
+from converter.folder.records import USUAL, FileRecord, hash_file
 from converter.specs import StoredTensor
-from converter.tensors.casts import DTYPES
+from converter.tensors.batches import Batch, in_order, rows_of
+from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.moves import BLOCK_BYTES, Block, Move, blocks, cast, kept, read_rows
+from converter.tensors.moves import BLOCK_BYTES, Block, Move, blocks, cast, extent_of, kept, read_rows, strips
 from converter.tensors.parallel import in_parallel
+from converter.tensors.passing import PassingSum, together
 
 Array = np.ndarray[Any, Any]
 _COMPARED = 2**16
@@ -36,48 +39,118 @@ def check_moves(
     Args:
         files: with every source and target opened for reading.
         moves: source and target of every tensor; the target as its container's reader found it.
-        hashed: files to hash, each with the kinds of sums to take.
+        hashed: files to hash, each with the kinds of sums to take. A file of targets that needs BLAKE3 alone is hashed
+            while it is read for the comparison.
         advance: called with the number of bytes done.
 
     Raises:
         CheckError: a tensor differs; says which and where first.
     """
-    tensors: dict[str, TensorRecord] = {}
-    records: dict[Path, FileRecord] = {}
+    moves = list(moves)
+    order = in_order(moves, "target", hashed=True)
+    on_the_way = {path for path in order.in_order if hashed.get(path) == USUAL}
+    sums = {path: PassingSum(path, files, path in on_the_way) for path in {b.extent.path for b in order.batches}}
+    found = _Found({}, {}, {})
 
     def hash_task(path: Path) -> Callable[[], int]:
         def run() -> int:
-            records[path] = hash_file(path, hashed[path])
-            return records[path].size
+            found.files[path] = hash_file(path, hashed[path])
+            return 0  # progress counts tensors
 
         return run
 
-    def check_task(move: Move) -> Callable[[], int]:
+    def batch_task(batch: Batch) -> Callable[[], int]:
+        return lambda: _check_batch(files, batch, sums[batch.extent.path], found)
+
+    def loose_task(move: Move) -> Callable[[], int]:
         def run() -> int:
-            tensors[move.name] = _check_move(files, move)
+            found.tensors[move.name] = _check_by_rows(files, move)
             return move.source.size * DTYPES[move.source.dtype]
 
         return run
 
-    moves = list(moves)
-    largest_first = sorted(moves, key=lambda move: -move.source.size)
-    in_parallel([*map(hash_task, hashed), *map(check_task, largest_first)], advance)
-    return tuple(tensors[move.name] for move in moves), records
+    alone = (path for path in hashed if path not in on_the_way)
+    tasks = [*map(hash_task, alone), *map(batch_task, order.batches), *map(loose_task, order.loose)]
+    in_parallel(together(tasks, sums.values()), advance)
+    found.files.update((path, sums[path].finish()) for path in on_the_way)
+    return tuple(found.tensors[move.name] for move in moves), found.files
 
 
-def _check_move(files: Files, move: Move) -> TensorRecord:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What threads have found so far; ``begun`` are the hashes of tensors that are read in parts."""
+
+    tensors: dict[str, TensorRecord]
+    files: dict[Path, FileRecord]
+    begun: dict[str, Any]
+
+
+def _check_batch(files: Files, batch: Batch, sums: PassingSum, found: _Found) -> int:
+    room, first = batch.room(), batch.blocks[0]
+    in_parts = first.stop - first.start != rows_of(first.move)
+    begun = found.begun.setdefault(first.move.name, blake3.blake3()) if in_parts else None
+    sums.read(batch.number, batch.extent.offset, room, also=begun)
+    done = 0
+    for block in batch.blocks:
+        move, theirs = block.move, batch.part(room, block, block.move.target)
+        digest = begun or blake3.blake3()
+        if move.layout.axes is not None:
+            _check_turned(files, move, theirs, digest)
+        else:
+            width = DTYPES[move.source.dtype]
+            ours = kept.maker("source")((block.stop - block.start,), numpy_dtype(move.source.dtype))
+            files.read(extent_of(move.source), block.start * width, ours)
+            _compare(move, block.start, ours, theirs.reshape(-1))
+            if move.shared.axes is not None:
+                # Its bytes were copied unchanged; the manifest's hash is of PyTorch's rows, for any container.
+                for _, strip in strips(theirs, move.shared, False):
+                    digest.update(strip.reshape(-1).view(np.uint8).data)
+            elif begun is None:
+                digest.update(theirs.reshape(-1).view(np.uint8).data)
+        if block.stop == rows_of(move):
+            found.tensors[move.name] = TensorRecord(move.name, move.target.dtype, _pt_shape(move), digest.hexdigest())
+        done += move.source.size * DTYPES[move.source.dtype] * (block.stop - block.start) // rows_of(move)
+    return done
+
+
+def _check_turned(files: Files, move: Move, theirs: Array, digest: Any) -> None:
+    """Compares a whole tensor whose layout changed, strip by strip of PyTorch's rows; updates its hash."""
+    source, dtype = extent_of(move.source), numpy_dtype(move.source.dtype)
+    if not move.from_pt:
+        digest.update(theirs.reshape(-1).view(np.uint8).data)
+        ours = kept.maker("source")(move.source.shape, dtype)
+        files.read(source, 0, ours)
+        for start, strip in strips(ours, move.layout, False):
+            _compare(move, start, strip, theirs[start : start + len(strip)])
+        return
+    for start, strip in strips(theirs, move.layout, False):
+        ours = kept.maker("source")(strip.shape, dtype)
+        files.read(source, start * (ours.nbytes // len(strip)), ours)
+        _compare(move, start, ours, strip)
+        digest.update(strip.reshape(-1).view(np.uint8).data)
+
+
+def _compare(move: Move, start: int, ours: Array, theirs: Array) -> None:
+    if move.source.dtype != move.target.dtype:
+        ours = cast(ours, move.target.dtype)
+    if not same_bits(ours, theirs):
+        raise _differs(move, start, ours, theirs)
+
+
+def _pt_shape(move: Move) -> tuple[int, ...]:
+    return move.target.shape if not move.from_pt else move.shared.shape_to_pt(move.source.shape)
+
+
+def _check_by_rows(files: Files, move: Move) -> TensorRecord:
+    """Compares a tensor that is too large to be held, or lies in several runs."""
     digest = blake3.blake3()
     for block in blocks([move], copy_limit=BLOCK_BYTES // 2):
         ours, theirs = _read(files, move.source, block, "source"), _read(files, move.target, block, "target")
-        if move.source.dtype != move.target.dtype:
-            ours = cast(ours, move.target.dtype)
-        if not same_bits(ours, theirs):
-            raise _differs(move, block, ours, theirs)
+        _compare(move, block.start, ours, theirs)
         if move.shared.axes is None:
             digest.update(theirs.reshape(-1).view(np.uint8).data)
-    shape = move.target.shape if not move.from_pt else move.shared.shape_to_pt(move.source.shape)
+    shape = _pt_shape(move)
     if move.shared.axes is not None:
-        # Its bytes were copied unchanged; the manifest's hash is of PyTorch's rows, for any container.
         turned = Move(move.name, move.target, StoredTensor(move.name, move.target.dtype, shape), move.shared, False)
         for block in blocks([turned], copy_limit=BLOCK_BYTES // 2):
             digest.update(_read(files, turned.source, block, "target").reshape(-1).view(np.uint8).data)
@@ -105,12 +178,12 @@ def same_bits(a: Array, b: Array) -> bool:
     )
 
 
-def _differs(move: Move, block: Block, ours: Array, theirs: Array) -> CheckError:
+def _differs(move: Move, start: int, ours: Array, theirs: Array) -> CheckError:
     width = DTYPES[move.target.dtype]
     pairs = zip(ours.reshape(-1).view(np.uint8), theirs.reshape(-1).view(np.uint8), strict=True)
     first = next(position for position, (a, b) in enumerate(pairs) if a != b) // width
     return CheckError(
         f"{move.target.name}: what was written differs from the source, first at element {first:,} of the rows from "
-        f"{block.start:,}: {ours.reshape(-1)[first]!r} became {theirs.reshape(-1)[first]!r}; the disk or the memory of "
+        f"{start:,}: {ours.reshape(-1)[first]!r} became {theirs.reshape(-1)[first]!r}; the disk or the memory of "
         "this machine may be failing: convert again, elsewhere"
     )

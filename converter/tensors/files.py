@@ -50,11 +50,15 @@ class Files:
             while done < end:
                 count = read_at(descriptor, view[done:end], position + done - (end - nbytes))
                 if count == 0:
-                    raise _shorter(extent)
+                    raise shorter(extent.path)
                 done += count
 
+    def some(self, path: Path, position: int, into: Array) -> int:
+        """Reads some bytes from a position of an open file into ``(n,)``, uint8; gives how many, 0 at its end."""
+        return read_at(self._descriptors[path, False], into.data, position)
+
     def mapped(self, extent: Extent, dtype: Any) -> Array:
-        """The bytes of an extent where they lie: nothing is read before it is used, and what is written stays in memory.
+        """The bytes of an extent, mapped: nothing is read before it is used, and writes stay in memory.
 
         If another process shortens or changes the file meanwhile, that ends this process or changes the array. So this is for
         processes that may end, and not for models that stay.
@@ -64,7 +68,7 @@ class Files:
             self._mapped[extent.path] = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
         held = self._mapped[extent.path]
         if extent.offset + extent.nbytes > len(held):
-            raise _shorter(extent)
+            raise shorter(extent.path)
         found: Array = np.frombuffer(held, np.uint8, extent.nbytes, extent.offset).view(dtype)
         return found
 
@@ -78,7 +82,7 @@ class Files:
                 done += write_at(descriptor, view[done:end], position + done - (end - nbytes))
 
     def copy(self, source: Extent, target: Extent, start: int, stop: int) -> None:
-        """Copies bytes ``start:stop`` of one extent to another, in the kernel where it can."""
+        """Copies bytes ``start:stop`` of one extent to another, in the kernel if possible."""
         if source.pieces or target.pieces:
             self._copy_pieces(source, target, start, stop)
             return
@@ -93,7 +97,7 @@ class Files:
             start += count
 
     def _copy_pieces(self, source: Extent, target: Extent, start: int, stop: int) -> None:
-        """Copies where one side lies in several runs: each stretch that is one run on both sides by itself."""
+        """Copies if one side has several runs: separately for each stretch that is one run on both sides."""
         for begin, nbytes in source.runs(start, stop):
             for into, length in target.runs(start, start + nbytes):
                 self.copy(Extent(source.path, begin, length), Extent(target.path, into, length), 0, length)
@@ -101,5 +105,6 @@ class Files:
             start += nbytes
 
 
-def _shorter(extent: Extent) -> CorruptCheckpoint:
-    return CorruptCheckpoint(f"{extent.path}: shrank while it was being read; convert it again")
+def shorter(path: Path) -> CorruptCheckpoint:
+    """The error of a file that ends before where it was to be read."""
+    return CorruptCheckpoint(f"{path}: shrank while it was being read; convert it again")

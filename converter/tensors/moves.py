@@ -17,14 +17,15 @@ import numpy as np
 from converter.specs import Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.layouts import LAYOUTS, Layout, Make
+from converter.tensors.layouts import LAYOUTS, Layout, Make, transpose
 from converter.tensors.parallel import THREADS
 
 Array = np.ndarray[Any, Any]
 
-# Source and target of one block per thread; all threads together stay below 100 MB.
-BLOCK_BYTES = 96 * 2**20 // (3 * THREADS)
+# Both ends of one tensor per thread; all threads together stay below 100 MB.
+BLOCK_BYTES = 96 * 2**20 // (2 * THREADS)
 COPY_BYTES = 32 * 2**20
+STRIP_BYTES = 2**19
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class _Kept(threading.local):
 kept = _Kept()
 
 
-def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES, copy_limit: int = COPY_BYTES) -> Iterator[Block]:
+def blocks(moves: Iterable[Move], limit: int = BLOCK_BYTES // 2, copy_limit: int = COPY_BYTES) -> Iterator[Block]:
     """Cuts moves into blocks of at most ``limit`` bytes on either side (but at least one row).
 
     Args:
@@ -120,10 +121,7 @@ def write_block(files: Files, block: Block) -> int:
         files.copy(source, target, block.start * width, block.stop * width)
         return 0
     held = read_rows(files, move.source, block, not move.from_pt, "source")
-    data = cast(held, move.target.dtype)
-    overflowed = 0
-    if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
-        overflowed = int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
+    data, overflowed = cast_and_count(held, move)
     if move.layout.axes is not None:
         data = (move.layout.from_pt if move.from_pt else move.layout.to_pt)(data, kept.maker("turned"))
     _write_rows(files, move.target, block, data, columns=move.from_pt)
@@ -173,6 +171,34 @@ def _write_rows(files: Files, tensor: StoredTensor, block: Block, data: Array, c
         return
     for line, values in enumerate(data.reshape(-1, count)):
         files.write(extent, (line * rows + block.start) * width, values)
+
+
+def strips(data: Array, layout: Layout, from_pt: bool) -> Iterator[tuple[int, Array]]:
+    """Moves a whole tensor to another layout, or back, some of the result at a time.
+
+    Args:
+        data: the tensor; a matrix comes in strips that stay in the second-level cache, all else in one.
+        layout: with axes.
+        from_pt: True towards it, False from it back to PyTorch's.
+
+    Returns:
+        Where each strip begins along the result's first axis, and the strip; good until this thread asks for the next.
+    """
+    if data.ndim != 2:
+        yield 0, (layout.from_pt if from_pt else layout.to_pt)(data, kept.maker("turned"))
+        return
+    rows, columns = data.shape
+    step = max(1, STRIP_BYTES // (64 * max(1, rows) * data.dtype.itemsize)) * 64
+    for start in range(0, columns, step):
+        yield start, transpose(data[:, start : start + step], kept.maker("turned"))
+
+
+def cast_and_count(held: Array, move: Move) -> tuple[Array, int]:
+    """Casts some of a move's numbers; says how many finite ones became infinite."""
+    data = cast(held, move.target.dtype)
+    if DTYPES[move.target.dtype] < DTYPES[move.source.dtype] or move.source.dtype == "bfloat16":
+        return data, int(np.count_nonzero(np.isinf(data) & np.isfinite(held)))
+    return data, 0
 
 
 def cast(data: Array, dtype: str) -> Array:

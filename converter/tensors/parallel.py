@@ -17,7 +17,7 @@ def in_parallel(
 
     Args:
         tasks: each returns how many bytes it dealt with.
-        advance: told of that number after each task, by one thread at a time.
+        advance: called with that number after each task, by one thread at a time.
         threads: how many at once.
     """
     pending = iter(tasks)
