@@ -19,8 +19,8 @@ from converter.cli.signals import run
 def cli() -> None:
     """Convert vision-text dual encoder checkpoints between PyTorch, TensorFlow and Flax, bit for bit.
 
-    SRC is a folder as save_pretrained writes it, a weights file in one, or the id of a model on the Hugging Face Hub,
-    ID@REVISION too. OUT is a folder that does not exist yet: it appears whole or not at all.
+    SRC is a folder that save_pretrained wrote, a weights file in one, or the id of a model on the Hugging Face Hub (ID or
+    ID@REVISION). OUT is a new folder; it appears whole or not at all.
     """
 
 

@@ -82,7 +82,7 @@ def tf2pt(source: str, out: str, no_check: bool, **options: Any) -> None:
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "bin", "h5", "msgpack"]),
-    help="Container; by default safetensors for pt, h5 for tf, msgpack for flax. All have safetensors.",
+    help="Container; by default safetensors for pt, h5 for tf, msgpack for flax. All support safetensors.",
 )
 @click.option(
     "--names",
@@ -133,7 +133,7 @@ def to(target: Framework, source: str, out: str, no_check: bool, **options: Any)
 @click.option("--seed", default=0, show_default=True, help="Seed of the new projections.")
 @overwrite_option
 def combine(vision: str, text: str, out: str, target: Framework, **options: Any) -> None:
-    """Make a dual encoder from the tower checkpoints VISION and TEXT; its projections are new, to be trained.
+    """Make a dual encoder from the tower checkpoints VISION and TEXT. Its projections are new; train them before use.
 
     If VISION and TEXT are the same model, such as a full CLIP, its trained projections and scale are kept.
     """

@@ -66,9 +66,9 @@ def verify(
     reports: tuple[Path, ...],
     **options: Any,
 ) -> None:
-    """Verify that OUT (default: this folder) is its source: files, weights bit for bit, and every layer's output.
+    """Verify that OUT (default: this folder) matches its source: files, weights bit for bit, and every layer's output.
 
-    Of a folder that `convert export` made, every file is run in its own runtime and compared with its golden file.
+    In a folder that `convert export` made, every file is run in its own runtime and compared with its golden file.
 
     Exit status: 0 equal, 1 different, 2 wrong usage, 3 not checked.
     """

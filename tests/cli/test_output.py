@@ -50,7 +50,7 @@ def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -
         "  swin + bert, 119 tensors, 40,387 parameters converted\n"
         "  119 tensors bfloat16 -> float32\n"
         "  left out: text_model.embeddings.position_ids (1): 0, 1, 2 ..., which early versions stored; every version "
-        "makes them anew\n"
+        "computes them\n"
         "  rebuilt: vision_model/swin/encoder/layers.{0...1}/blocks.{0...1}/attention/self/relative_position_index\n"
         "  config.json: logit_scale_init_value: 2.6592 -> 3.3125\n"
         '  config.json: dtype: "bfloat16" -> "float32"\n'

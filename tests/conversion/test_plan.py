@@ -202,7 +202,7 @@ def test_position_ids_are_left_out_and_said_so() -> None:
     config = config_of()
     made = plan(shapes_of(config) | {POSITIONS: (1, 41)}, config)
     assert [(item.name, item.reason) for item in made.dropped] == [
-        (POSITIONS, "0, 1, 2 ..., which early versions stored; every version makes them anew")
+        (POSITIONS, "0, 1, 2 ..., which early versions stored; every version computes them")
     ]
     ((stored, value),) = made.expected
     assert stored.name == POSITIONS

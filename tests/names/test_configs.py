@@ -177,8 +177,8 @@ def test_code_of_its_own_is_refused(where: str, place: str) -> None:
         ),
         (
             {"position_embedding_type": "relative_key"},
-            "position_embedding_type is 'relative_key', supported is 'absolute': relative positions were read by "
-            "transformers 4.x in PyTorch alone, and are ignored since 5.0",
+            "position_embedding_type is 'relative_key', supported is 'absolute': relative positions were read only by "
+            "transformers 4.x in PyTorch, and are ignored since 5.0",
         ),
         (
             {"pruned_heads": {"0": [1]}},
