@@ -14,7 +14,7 @@ from converter.folder.records import SUMS, FileRecord
 from converter.specs import FRAMEWORKS, Framework, is_file_name
 
 NAME = "conversion.json"
-VERSION = "0.1.0"  # as in pyproject.toml; importlib.metadata, which knows it as well, takes 10 ms
+VERSION = "0.2.0"  # as in pyproject.toml; importlib.metadata, which knows it as well, takes 10 ms
 FORMAT = 2
 # Format 1, of version 0.1, has sha256 as the sum of a file. Format 2 has BLAKE3, and sha256 if requested.
 READABLE = (1, 2)

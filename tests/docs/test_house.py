@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from typing import Any
 
 import jsonschema
@@ -39,6 +41,13 @@ def test_issue_templates_ask_for_what_is_needed() -> None:
     for url in (link["url"] for link in links):
         assert url.startswith(URLS)
         assert "/blob/main/" not in url or (ROOT / url.partition("/blob/main/")[2]).is_file()
+
+
+def test_the_changelog_has_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert version in headings[:2], "the first may be Unreleased"
+    assert [heading for heading in headings if headings.count(heading) > 1] == []
 
 
 def test_pre_commit_runs_the_ruff_of_lint() -> None:
