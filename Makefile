@@ -110,15 +110,16 @@ endif
 
 ##@ To start
 
-demo: .venv/.demo ## converts the shipped checkpoint there and back, runs the TensorFlow model, verifies it
+demo: .venv/.demo ## converts a small trained model there and back, names twelve pictures with it, verifies it
 	rm -rf $(OUT)/demo
-	$(BIN)/convert inspect fixtures/clip-bert-tiny
-	$(BIN)/convert pt2tf fixtures/clip-bert-tiny $(OUT)/demo/tf
+	$(BIN)/convert inspect fixtures/forme-italiane
+	$(BIN)/convert pt2tf fixtures/forme-italiane $(OUT)/demo/tf
 	$(BIN)/convert tf2pt $(OUT)/demo/tf $(OUT)/demo/pt
-	$(BIN)/python fixtures/same_tensors.py fixtures/clip-bert-tiny/model.safetensors $(OUT)/demo/pt/model.safetensors
-	$(BIN)/python examples/zero_shot.py $(OUT)/demo/tf fixtures/pictures/croce.png \
-		"un cerchio rosso su sfondo blu" "una croce verde in un quadrato giallo" "due strisce nere"
-	$(BIN)/convert verify $(OUT)/demo/tf
+	$(BIN)/python fixtures/same_tensors.py fixtures/forme-italiane/model.safetensors $(OUT)/demo/pt/model.safetensors
+	$(BIN)/python examples/name_pictures.py $(OUT)/demo/tf fixtures/forme-italiane-pictures
+	$(BIN)/convert verify $(OUT)/demo/tf --images fixtures/forme-italiane-pictures \
+		--texts fixtures/forme-italiane-pictures/texts.txt --report $(OUT)/demo/report.html
+	@echo "Open $(OUT)/demo/report.html in a browser: every picture, layer and figure of this run."
 
 ##@ Tests
 

@@ -1,17 +1,18 @@
 """Embeds many pictures, batch by batch: `python examples/embed_pictures.py FOLDER OUT.npz PICTURE [PICTURE ...]`.
 
-FOLDER is a dual encoder of either framework with its processor; torch is not needed. `tf.data` reads and prepares the
-next batch while the model is busy with this one. OUT.npz holds `names` and, of length 1 each, `embeds`.
+Install: `pip install '.[tf]'`. FOLDER is a dual encoder of either framework with its processor; torch is not needed.
+`tf.data` reads and prepares the next batch while the model is busy with this one. OUT.npz holds `names` and, of length 1
+each, `embeds`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 from typing import Any
 
 # Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
-from converter import TFVisionTextDualEncoderModel
+from converter import ConverterError, TFVisionTextDualEncoderModel
 
 # isort: split
 import numpy as np
@@ -39,7 +40,14 @@ def embed(folder: str, pictures: list[str], batch: int = 32) -> np.ndarray[Any, 
 
 
 if __name__ == "__main__":
-    folder, out, *pictures = sys.argv[1:]
-    embeds = embed(folder, pictures)
-    np.savez(out, names=pictures, embeds=embeds)
-    print(f"{out}: {len(embeds)} pictures, {embeds.shape[1]} numbers each")
+    parser = argparse.ArgumentParser(description="Embeds many pictures, batch by batch.")
+    parser.add_argument("folder", metavar="FOLDER", help="a dual encoder with its processor")
+    parser.add_argument("out", metavar="OUT.npz")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="+")
+    given = parser.parse_args()
+    try:
+        embeds = embed(given.folder, given.pictures)
+        np.savez(given.out, names=given.pictures, embeds=embeds)
+    except (ConverterError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"{given.out}: {len(embeds)} pictures, {embeds.shape[1]} numbers each")

@@ -1,18 +1,19 @@
 """Fine-tunes a dual encoder with its image tower locked (LiT): `python examples/fine_tune.py FOLDER OUT`.
 
-FOLDER is a dual encoder of either framework with its tokenizer and processor. The pictures are coloured shapes, made
-here, with captions in Italian. OUT/tf is the tuned checkpoint, OUT/pt the same for PyTorch, verified against it.
+Install: `pip install '.[tf,torch]'`. FOLDER is a dual encoder of either framework with its tokenizer and processor. The
+pictures are coloured shapes, made here, with captions in Italian. OUT/tf is the tuned checkpoint with tokenizer and
+processor, OUT/pt the same for PyTorch, verified against it.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
-from converter import TFVisionTextDualEncoderModel, tf2pt, verify
+from converter import ConverterError, TFVisionTextDualEncoderModel, tf2pt, verify
 from converter.models import named_variables
 
 # isort: split
@@ -110,14 +111,22 @@ def fine_tune(folder: str, out: str, epochs: int = EPOCHS) -> dict[str, Any]:
     losses = model.fit(pictures, epochs=epochs, verbose=0).history["loss"]
 
     moved = [name for name, value in weights(model.vision_model).items() if value.tobytes() != locked[name].tobytes()]
-    model.save_pretrained(Path(out, "tf"))
+    for part in (model, pictures.tokenizer, pictures.processor):
+        part.save_pretrained(Path(out, "tf"))
     tf2pt(Path(out, "tf"), Path(out, "pt"))
     equal = verify(Path(out, "pt")).passed
     return {"losses": losses, "right": (before, right(model, unseen)), "moved": moved, "equal": equal}
 
 
 if __name__ == "__main__":
-    result = fine_tune(sys.argv[1], sys.argv[2])
+    parser = argparse.ArgumentParser(description="Fine-tunes a dual encoder with its image tower locked.")
+    parser.add_argument("folder", metavar="FOLDER", help="a dual encoder with its tokenizer and processor")
+    parser.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
+    given = parser.parse_args()
+    try:
+        result = fine_tune(given.folder, given.out)
+    except (ConverterError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
     print(f"loss: {result['losses'][0]:.2f} in the first epoch, {result['losses'][-1]:.2f} in the last")
     print("right caption of 24 for unseen pictures: {:.0%} before, {:.0%} after".format(*result["right"]))
     print(f"locked weights that moved: {len(result['moved'])}")

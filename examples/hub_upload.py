@@ -1,4 +1,7 @@
-"""Publishes a model of the Hub for TensorFlow, too: `python examples/hub_upload.py SOURCE_ID REPOSITORY_ID`."""
+"""Publishes a model of the Hub for TensorFlow, too: `python examples/hub_upload.py SOURCE_ID REPOSITORY_ID`.
+
+Install: `pip install '.[tf,torch]'`. Set HF_TOKEN, or log in with `hf auth login`.
+"""
 
 from __future__ import annotations
 

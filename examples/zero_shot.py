@@ -1,15 +1,16 @@
 """Compares a picture with captions: `python examples/zero_shot.py FOLDER PICTURE CAPTION [CAPTION ...]`.
 
-FOLDER is a dual encoder of either framework with its tokenizer and processor files; torch is not needed.
+Install: `pip install '.[tf]'`. FOLDER is a dual encoder of either framework with its tokenizer and processor files;
+torch is not needed.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 # Before Keras and TensorFlow: beside PyTorch with CUDA, what transformers imports later would crash.
-from converter import TFVisionTextDualEncoderModel
+from converter import ConverterError, TFVisionTextDualEncoderModel
 
 # isort: split
 from keras import ops
@@ -30,6 +31,14 @@ def probabilities(folder: str, picture: str, captions: list[str]) -> list[float]
 
 
 if __name__ == "__main__":
-    folder, picture, *captions = sys.argv[1:]
-    for caption, probability in zip(captions, probabilities(folder, picture, captions), strict=True):
-        print(f"{probability:6.1%}  {caption}  ({Path(picture).name})")
+    parser = argparse.ArgumentParser(description="Compares a picture with captions.")
+    parser.add_argument("folder", metavar="FOLDER", help="a dual encoder with its tokenizer and processor")
+    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("captions", metavar="CAPTION", nargs="+")
+    given = parser.parse_args()
+    try:
+        found = probabilities(given.folder, given.picture, given.captions)
+    except (ConverterError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    for caption, probability in zip(given.captions, found, strict=True):
+        print(f"{probability:6.1%}  {caption}  ({Path(given.picture).name})")

@@ -2,8 +2,8 @@
 
 Every install line gets an environment of its own, from a copy of what the package is built from. Blocks of one page with
 one install line run in one process, in order. A page's blocks share a folder, which holds what a reader has. `clip-italian`
-and `model` are dual encoders, copies of `fixtures/clip-bert-tiny`. `OUT` is a conversion of it. Pictures and the examples
-are there too.
+and `model` are dual encoders, copies of `fixtures/clip-bert-tiny`. `OUT` is a conversion of it. Pictures, the examples
+and `forme-italiane` with its pictures are there too.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ NOT_RUN = {
 EXAMPLES = {
     "from_memory.py clip-italian of-memory": ("torch",),
     "zero_shot.py clip-italian gatto.jpg uno due": ("tf",),
+    "name_pictures.py forme-italiane forme-italiane-pictures": ("tf",),
     "embed_pictures.py clip-italian embeds.npz gatto.jpg foto.png": ("tf",),
     "fine_tune.py clip-italian tuned-by-example": ("tf", "torch"),
 }
@@ -143,6 +144,8 @@ def _place(folder: Path, python: Path) -> Path:
     for name in ("gatto.jpg", "foto.png"):
         shutil.copy(ROOT / "fixtures" / "pictures" / "croce.png", folder / name)
     shutil.copytree(ROOT / "examples", folder / "examples")
+    for name in ("forme-italiane", "forme-italiane-pictures"):
+        shutil.copytree(ROOT / "fixtures" / name, folder / name)
     _run([str(python), "-m", "converter", "pt2tf", "clip-italian", "OUT"], folder)
     return folder
 

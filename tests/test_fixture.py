@@ -50,6 +50,22 @@ def test_the_fixture_is_hard(tiny: Path) -> None:
     assert 3.309 < memoryview(tensors["logit_scale"][2]).cast("f")[0] < 3.311
 
 
+def test_the_demos_model_is_small_and_its_pictures_are_twelve(tiny: Path, tmp_path: Path) -> None:
+    """Every shape and colour is among them, each with a caption of its own; `tests/models` has the model name them."""
+    model, pictures = (tiny.parent / name for name in ("forme-italiane", "forme-italiane-pictures"))
+    assert sum(path.stat().st_size for folder in (model, pictures) for path in folder.iterdir()) < 2e6
+    captions = json.loads((pictures / "captions.json").read_text("utf-8"))
+    assert sorted(captions) == sorted(path.name for path in pictures.glob("*.png"))
+    assert (len(captions), len(set(captions.values()))) == (12, 12)
+    assert (pictures / "texts.txt").read_text("utf-8").splitlines() == list(captions.values())
+    words = {word for caption in captions.values() for word in caption.split()}
+    assert {"cerchio", "quadrato", "triangolo", "croce", "stella"} <= words
+    assert {"rosso", "blu", "verde", "gialla", "nero", "bianco"} <= words
+    pt2tf(model, tmp_path / "tf")
+    tf2pt(tmp_path / "tf", tmp_path / "pt")
+    assert same_tensors.main(str(model / "model.safetensors"), str(tmp_path / "pt" / "model.safetensors")) == 0
+
+
 def test_converting_imports_no_framework(tiny: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from converter import pt2tf, tf2pt; pt2tf(sys.argv[1], sys.argv[2]); tf2pt(*sys.argv[2:]); "

@@ -16,7 +16,7 @@ from converter.cli.options import (
     positions_option,
     revision_option,
 )
-from converter.cli.printing import checkpoint_lines, conversion_lines, show
+from converter.cli.printing import checkpoint_lines, conversion_colour, conversion_lines, show
 from converter.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def combine(vision: str, text: str, out: str, target: Framework, **options: Any)
 
     with progress_bar() as progress:
         result = join(vision, text, out, target=target, progress=progress, **options)
-    show(result, conversion_lines(result, joined=True))
+    show(result, conversion_lines(result, joined=True), conversion_colour(result))
 
 
 @click.command(
@@ -170,4 +170,4 @@ def _run_conversion(
 ) -> None:
     with progress_bar() as progress:
         result = convert(source, out, check=not no_check, progress=progress, **options)
-    show(result, conversion_lines(result))
+    show(result, conversion_lines(result), conversion_colour(result))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from converter.cli.voice import LONG_LINE, is_quiet, is_verbose, mark_answered, styled, wants_json
+from converter.cli.colours import coloured
+from converter.cli.voice import LONG_LINE, in_colour, is_quiet, is_verbose, mark_answered, styled, wants_json
 from converter.errors import ConverterError, listed, printable, quoted
 from converter.folding import fold, folded
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from converter.conversion.result import Conversion
     from converter.parity.runners.golden import Recording
     from converter.publishing.pushing import Publication
+
+
+_BAR = 20  # characters
 
 
 class _Result(Protocol):
@@ -42,6 +46,8 @@ def show(result: _Result, lines: Iterable[str], colour: str = "green", **more: A
     elif not is_quiet():
         # Names of files and tensors may hold anything, terminal escapes and what is not text included.
         first, *others = (printable(line, LONG_LINE) for line in lines)
+        if in_colour(sys.stdout):
+            others = [coloured(line) for line in others]
         _print_text("\n".join([styled(first, sys.stdout, fg=colour, bold=True), *others]))
 
 
@@ -68,12 +74,50 @@ def _plan_lines(result: Conversion) -> Iterator[str]:
         yield f"{count:5}  {printable(line, 300)}"
 
 
+def conversion_colour(result: Conversion) -> str:
+    """The colour of its verdict: yellow where something has yet to be looked at."""
+    return "yellow" if result.overflowed or not (result.checked or result.dry_run) else "green"
+
+
 def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
-    vision, text = result.towers
-    done = "would be converted" if result.dry_run else "converted"
     where = result.out if result.dry_run else result.out / result.weights
-    yield f"{result.source}{_at(result.commit)} -> {where}"
-    yield f"  {vision} + {text}, {result.tensors} tensors, {result.parameters:,} parameters {done}"
+    yield f"{result.source}{_at(result.commit)} -> {where}: {_verdict(result, joined)}"
+    yield from _tower_lines(result)
+    written = "" if result.dry_run else f", {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s"
+    yield f"  {result.tensors} tensors, {result.parameters:,} parameters{written}"
+    yield from _change_lines(result)
+    if result.dry_run:
+        return
+    if not joined:  # what was joined has no source that it could be verified with
+        yield f"next: convert verify {quoted(result.out)}"
+    yield f"{'next' if joined else 'back'}: convert {result.back} {quoted(result.out)} OUT"
+
+
+def _verdict(result: Conversion, joined: bool) -> str:
+    if result.dry_run:
+        return "would be converted"
+    source = "its sources" if joined else "its source"
+    return f"matches {source} bit for bit" if result.checked else f"converted, not checked against {source}"
+
+
+def _tower_lines(result: Conversion) -> Iterator[str]:
+    """A line per tower: what it is, and its share of all parameters as a bar."""
+    from converter.names.rule_files import SIDES  # with it come the rules, which `--help` needs not
+
+    width = max(map(len, result.towers))
+    for side, tower in zip(SIDES, result.towers, strict=True):
+        held = [tensor for tensor in result.plan.tensors if tensor.canonical.startswith(f"{side}_model.")]
+        parameters = sum(tensor.source.size for tensor in held)
+        share = parameters / max(1, result.parameters)
+        bar = "█" * round(share * _BAR)
+        yield (
+            f"  {side:<6}  {tower:<{width}}  {bar.ljust(_BAR, '░')}  {share:4.0%}  {len(held)} tensors, "
+            f"{parameters:,} parameters"
+        )
+
+
+def _change_lines(result: Conversion) -> Iterator[str]:
+    """What became different on the way, or was left out."""
     for cast, count in result.casts.items():
         yield f"  {count} tensors {cast}"
     if result.overflowed:
@@ -96,13 +140,6 @@ def _summary_lines(result: Conversion, joined: bool) -> Iterator[str]:
         words = ("would be replaced", "would stay") if result.dry_run else ("replaced", "stayed")
         names = listed([name for name, _ in fold(result.replaced)])
         yield f"  {words[0]} in {result.out}: {names}; {result.kept} other files and folders {words[1]}"
-    if result.dry_run:
-        return
-    checked = "matches its source bit for bit" if result.checked else "not checked against its source"
-    yield f"  {result.nbytes / 1e6:,.1f} MB in {result.seconds:.2f} s, {checked}"
-    if not joined:  # what was joined has no source that it could be verified with
-        yield f"next: convert verify {quoted(result.out)}"
-    yield f"{'next' if joined else 'back'}: convert {result.back} {quoted(result.out)} OUT"
 
 
 def publication_lines(result: Publication) -> Iterator[str]:

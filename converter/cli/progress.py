@@ -20,15 +20,23 @@ def _silent() -> bool:
 
 @contextmanager
 def stages(first: str) -> Iterator[Callable[[str, int, int], None] | None]:
-    """What is being verified, on stderr if that is a terminal; frameworks take seconds to start."""
+    """A bar on stderr of what is being verified, if that is a terminal; frameworks take seconds to start."""
     if _silent() or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     following = {"files": "weights", "weights": "outputs: both models start, run and are compared"}
-    with Console(stderr=True).status(f"verifying {first}") as status:
-        yield lambda part, _, __: status.update(f"verifying {following.get(part, part)}")
+    said = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), said)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"verifying {first}", total=None)
+
+        def advance(part: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"verifying {following.get(part, part)}")
+
+        yield advance
 
 
 @contextmanager

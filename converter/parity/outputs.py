@@ -46,6 +46,7 @@ from converter.parity.runners.kept import Models
 from converter.parity.runners.reference import runs_flax, start_reference
 from converter.parity.samples import Samples, is_of_samples
 from converter.parity.sources import config_of_source
+from converter.parity.trial import Trial, trial_of
 from converter.specs import Framework
 
 _log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Outputs:
         self._workers: tuple[Worker, Worker] | None = None
         self._wants_flax = False
         self._processor: tuple[Status, str] = ("passed", "")
+        self.trial: Trial | None = None
 
     def __enter__(self) -> Self:
         if self._golden is None and self._source is not None:
@@ -155,6 +157,8 @@ class Outputs:
                 ran = self._run_both()
             config = read_config(config_of_source(self._folder)).raw
             report = compare_runs(ran.ours, ran.theirs, self._tolerance, config, loss=ran.loss)
+            given = None if self._golden is not None else self._samples
+            self.trial = trial_of(ran.ours, ran.theirs, self._folder, config, given)
             if self._source is not None:
                 report = replace(report, problems=(*report.problems, *_unlike(self._folder, self._source)))
             report = replace(report, notes=(*report.notes, *ran.notes))

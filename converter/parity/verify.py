@@ -27,6 +27,7 @@ from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import Finding, Status, status_of
+from converter.parity.occasion import Occasion, occasion_of
 from converter.parity.options import VerifyOptions
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
 from converter.parity.runners.asking import ask_run
@@ -35,6 +36,7 @@ from converter.parity.runners.kept import Models
 from converter.parity.runners.reference import start_reference
 from converter.parity.sources import config_of_source, find_source, places
 from converter.parity.sums import canonical_hashes, sum_of, sum_recorded_in
+from converter.parity.trial import Trial
 from converter.specs import JSON_FORMAT
 
 _NARROW = ("float16", "bfloat16")
@@ -50,12 +52,16 @@ class Verification:
         findings: of files and weights and, unless ``weights_only``, of outputs and samples.
         report: figures of the outputs; None if they could not be compared.
         places: the checkpoint, its source and the reference on this machine; no report contains these paths.
+        trial: the texts and pictures that were tried; None where there were none.
+        occasion: when this was, and of which model.
     """
 
     folder: Path
     findings: tuple[Finding, ...]
     report: ParityReport | None
     places: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    trial: Trial | None = field(default=None, compare=False, repr=False)
+    occasion: Occasion | None = field(default=None, compare=False, repr=False)
 
     @property
     def status(self) -> Status:
@@ -162,7 +168,8 @@ def verify_with(
             new, report = outputs.compare()
             add(*(_with_reason(finding, recorded) for finding in new))
     named = (folder, given, source, None if source is None or source.is_dir() else source.parent)
-    found = Verification(folder, tuple(findings), report, tuple(path for path in named if path is not None))
+    there = tuple(path for path in named if path is not None)
+    found = Verification(folder, tuple(findings), report, there, outputs.trial, occasion_of(folder, recorded))
     if record and recorded is not None and not weights_only and found.status != "not checked":
         try:
             write_proof(folder, found.to_json())

@@ -12,23 +12,29 @@ from tests.cli.conftest import EXPECTED_TEXT, Convert
 from tests.crash.sources import content
 from tests.tiny import BFLOAT16, config_of, load, tensors_of, write_checkpoint, write_tiny
 
+# A line per tower, with its share of the parameters.
+TOWERS = (
+    "  vision  clip_vision_model  █████████████░░░░░░░   64%  55 tensors, 72,240 parameters\n"
+    "  text    bert               ███████░░░░░░░░░░░░░   34%  39 tensors, 38,912 parameters\n"
+)
+
 
 def test_there_and_back(convert: Convert, here: Path) -> None:
     assert convert("pt2tf", "src", "tf") == (
         0,
-        "src -> tf/tf_model.h5\n"
-        "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
+        "src -> tf/tf_model.h5: matches its source bit for bit\n"
+        f"{TOWERS}"
+        "  97 tensors, 113,617 parameters, 0.5 MB in 0.00 s\n"
         "  config.json: logit_scale_init_value: 2.6592 -> 3.309999942779541\n"
-        "  0.5 MB in 0.00 s, matches its source bit for bit\n"
         "next: convert verify tf\n"
         "back: convert tf2pt tf OUT\n",
         "",
     )
     assert convert("tf2pt", "tf", "pt", "--no-check") == (
         0,
-        "tf -> pt/model.safetensors\n"
-        "  clip_vision_model + bert, 97 tensors, 113,617 parameters converted\n"
-        "  0.5 MB in 0.00 s, not checked against its source\n"
+        "tf -> pt/model.safetensors: converted, not checked against its source\n"
+        f"{TOWERS}"
+        "  97 tensors, 113,617 parameters, 0.5 MB in 0.00 s\n"
         "next: convert verify pt\n"
         "back: convert pt2tf pt OUT\n",
         "",
@@ -46,8 +52,10 @@ def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -
     write_checkpoint(here / "odd", config, tensors)
     assert convert("pt2tf", "odd", "tf") == (
         0,
-        "odd -> tf/tf_model.h5\n"
-        "  swin + bert, 119 tensors, 40,387 parameters converted\n"
+        "odd -> tf/tf_model.h5: matches its source bit for bit\n"
+        "  vision  swin  ████████░░░░░░░░░░░░   42%  77 tensors, 16,990 parameters\n"
+        "  text    bert  ███████████░░░░░░░░░   54%  39 tensors, 21,940 parameters\n"
+        "  119 tensors, 40,387 parameters, 0.2 MB in 0.00 s\n"
         "  119 tensors bfloat16 -> float32\n"
         "  left out: text_model.embeddings.position_ids (1): 0, 1, 2 ..., which early versions stored; every version "
         "computes them\n"
@@ -55,7 +63,6 @@ def test_casts_drops_and_unknown_fields_are_said(convert: Convert, here: Path) -
         "  config.json: logit_scale_init_value: 2.6592 -> 3.3125\n"
         '  config.json: dtype: "bfloat16" -> "float32"\n'
         "  config.json: unknown fields kept: zeta\n"
-        "  0.2 MB in 0.00 s, matches its source bit for bit\n"
         "next: convert verify tf\n"
         "back: convert tf2pt tf OUT\n",
         "",
@@ -68,7 +75,7 @@ def test_what_training_put_around_names_is_said(convert: Convert, here: Path) ->
     write_checkpoint(here / "src", config, held | {"global_step": np.array(7)})
     run = convert("pt2tf", "src", "tf")
     assert (run.status, run.err) == (0, "")
-    assert run.out.splitlines()[2:4] == [
+    assert run.out.splitlines()[4:6] == [
         "  names in the source: 97 v4, model. _orig_mod.",
         "  left out: global_step (1): how many steps were trained, no weight",
     ]
@@ -293,5 +300,5 @@ def test_what_was_combined_is_not_sent_to_verify(convert: Convert, here: Path) -
 
 def test_a_folder_whose_name_is_not_text(convert: Convert, here: Path) -> None:
     (here / "src").rename(here / "s\udcffc")
-    assert r"s\udcffc -> tf/tf_model.h5" in convert("pt2tf", "s\udcffc", "tf").out
+    assert r"s\udcffc -> tf/tf_model.h5: matches" in convert("pt2tf", "s\udcffc", "tf").out
     assert convert("inspect", "s\udcffc").out.startswith(r"s\udcffc: can be converted")

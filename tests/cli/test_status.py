@@ -207,7 +207,7 @@ def test_the_module_is_the_program(here: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(engine.__file__).parents[2])}
     run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith("src -> tf/tf_model.h5\n")
+    assert run.stdout.startswith("src -> tf/tf_model.h5: matches its source bit for bit\n")
     run = run_module("pt2tf", "src", "tf", env=environment, cwd=here)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from converter.cli import cli
+from converter.cli.colours import coloured
 from converter.cli.voice import in_colour
 from tests.cli.conftest import Convert
 
@@ -60,7 +61,7 @@ def test_quiet_says_errors_alone(convert: Convert, here: Path, flag: str) -> Non
 @pytest.mark.parametrize("words", [("-v", "pt2tf", "src", "tf"), ("pt2tf", "src", "tf", "--verbose")])
 def test_verbose_has_tables_and_each_step(convert: Convert, here: Path, words: tuple[str, ...]) -> None:
     run = convert(*words)
-    assert run.out.splitlines()[0] == "src -> tf/tf_model.h5"
+    assert run.out.splitlines()[0] == "src -> tf/tf_model.h5: matches its source bit for bit"
     assert "    1  visual_projection.weight -> visual_projection/kernel  [dense]" in run.out.splitlines()
     steps = run.err.splitlines()
     assert steps[0] == "convert: pt2tf src -> tf: clip_vision_model + bert, 97 tensors"
@@ -69,7 +70,7 @@ def test_verbose_has_tables_and_each_step(convert: Convert, here: Path, words: t
 
 
 def test_the_verdict_is_first(convert: Convert, here: Path) -> None:
-    assert convert("pt2tf", "src", "tf").out.startswith("src -> tf/tf_model.h5\n")
+    assert convert("pt2tf", "src", "tf").out.startswith("src -> tf/tf_model.h5: matches its source bit for bit\n")
     assert convert("inspect", "tf").out.startswith("tf: can be converted\n")
     assert convert("verify", "tf", "--weights-only").out.startswith("tf: matches its source (weights only)\n")
     (here / "tf" / "config.json").write_text("{}")
@@ -95,7 +96,7 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], f
 
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "pt2tf"])
-def test_only_the_verdict_and_the_label_of_an_error_are_coloured(
+def test_colours_are_all_that_a_terminal_adds(
     convert: Convert, here: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     convert("pt2tf", "src", "tf")
@@ -106,8 +107,29 @@ def test_only_the_verdict_and_the_label_of_an_error_are_coloured(
     run = convert(command, *arguments)
     first, *others = run.out.splitlines()
     assert first == f"\x1b[32m\x1b[1m{bare.out.splitlines()[0]}\x1b[0m"
-    assert others == bare.out.splitlines()[1:]
+    assert [re.sub(r"\x1b\[\d+m", "", line) for line in others] == bare.out.splitlines()[1:]
+    assert any("\x1b" in line for line in others)
     assert "\x1b" not in convert(command, *arguments, "--json").out
     assert convert(command, "./none", "x").err.startswith(("\x1b[31m\x1b[1mconvert:\x1b[0m ", "Usage"))
     monkeypatch.setenv("NO_COLOR", "1")
     assert convert(command, *arguments) == bare
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("next: convert verify tf", "<cyan>next:</> convert verify tf"),
+        ("  vision  bert  ██░░   50%", "  <bold>vision</>  bert  <cyan>██</><dim>░░</>   50%"),
+        ("  vision tower  ▁▃✗✗  first over", "  <bold>vision</> tower  <cyan>▁▃</><red>✗✗</>  first over"),
+        ("  weights  passed (3 compared)", "  weights  <green>passed</> (3 compared)"),
+        ("  files    failed", "  files    <red>failed</>"),
+        ("  samples  not checked", "  samples  <yellow>not checked</>"),
+        ("  passed: a name with failed and next: in it", "  passed: a name with failed and next: in it"),
+    ],
+)
+def test_a_word_is_coloured_where_the_program_prints_it(line: str, shown: str) -> None:
+    """And not in a name from a file, wherever that stands."""
+    made = coloured(line).replace("\x1b[36m\x1b[1m", "\x1b[36m").replace("\x1b[0m", "</>")
+    for name, code in {"cyan": 36, "bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}.items():
+        made = made.replace(f"\x1b[{code}m", f"<{name}>")
+    assert made == shown

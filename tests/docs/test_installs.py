@@ -86,6 +86,13 @@ def test_the_quickstart_says_what_each_example_needs() -> None:
     assert {command.split()[0]: ",".join(extras) for command, extras in EXAMPLES.items()}.items() <= said.items()
 
 
+def test_each_example_names_its_install_line() -> None:
+    needed = {command.split()[0]: extras for command, extras in EXAMPLES.items()} | {"hub_upload.py": ("tf", "torch")}
+    for path in (ROOT / "examples").glob("*.py"):
+        lines = re.findall(r"^Install: `(.*?)`", path.read_text("utf-8"), re.MULTILINE)
+        assert lines == [f"pip install '.[{','.join(needed[path.name])}]'"], path.name
+
+
 def test_commands_are_those_after_a_prompt() -> None:
     text = "$ convert a \\\n    b\nsaid\n$ git add x\n$ sh c\n"
     assert list(commands([text])) == [("convert a      b", 0), ("sh c", 0)]

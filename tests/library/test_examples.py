@@ -29,4 +29,6 @@ def test_from_memory(tiny: Path, tmp_path: Path) -> None:
     assert run.stdout == f"{tmp_path / 'live'}: 97 tensors, 0.5 MB, compared bit for bit: True\n"
     pt2tf(tiny, tmp_path / "file")
     assert (tmp_path / "live" / "tf_model.h5").read_bytes() == (tmp_path / "file" / "tf_model.h5").read_bytes()
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        assert (tmp_path / "live" / name).is_file(), "a complete checkpoint"
     assert verify(tmp_path / "live", reference=tiny, weights_only=True).passed

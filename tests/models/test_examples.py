@@ -33,8 +33,63 @@ assert sys.modules["torch"] is None
 """
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def example(name: str) -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "examples" / name))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_without_arguments_an_example_says_how_it_is_called(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    said = capsys.readouterr().err + (caught.value.code if isinstance(caught.value.code, str) else "")
+    assert caught.value.code not in (0, None)
+    assert f"usage: {name}" in said or f"python examples/{name} " in said
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("zero_shot.py", ["none", "none.png", "un gatto"]),
+        ("name_pictures.py", ["none", "none"]),
+        ("embed_pictures.py", ["none", "none.npz", "none.png"]),
+        ("from_memory.py", ["none", "out"]),
+        ("fine_tune.py", ["none", "out"]),
+    ],
+)
+def test_an_example_ends_with_one_line_where_a_folder_is_missing(
+    name: str,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith(f"{name}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demos_model_names_every_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In TensorFlow, from its PyTorch file; and a caption that is not a picture's is found out."""
+    pictures = ROOT / "fixtures" / "forme-italiane-pictures"
+    monkeypatch.setattr(sys, "argv", ["name_pictures.py", str(pictures.parent / "forme-italiane"), str(pictures)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "examples" / "name_pictures.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert (caught.value.code, said.splitlines()[-1]) == (False, "12 of 12 pictures named right")
+    assert "WRONG" not in said
 
 
 def test_fine_tuning_ends_with_an_equal_pytorch_model(tiny: Path, tmp_path: Path) -> None:
@@ -45,6 +100,9 @@ def test_fine_tuning_ends_with_an_equal_pytorch_model(tiny: Path, tmp_path: Path
     assert losses[-1] < 0.8 * losses[0]
     assert found["moved"] == []
     assert found["equal"] is True
+    for made in ("tf", "pt"):
+        assert {"config.json", "tokenizer.json", "tokenizer_config.json"} <= names_in(tmp_path / "out" / made)
+        assert {"preprocessor_config.json", "processor_config.json"} & names_in(tmp_path / "out" / made)
     before, after = (
         named_variables(TFVisionTextDualEncoderModel.from_pretrained(folder)) for folder in (tiny, tmp_path / "out/pt")
     )

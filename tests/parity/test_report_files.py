@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import math
@@ -23,18 +25,22 @@ from converter.errors import ParityError
 from converter.parity.compare import compare_runs
 from converter.parity.comparison import ParityReport, Tolerance
 from converter.parity.finding import Finding
+from converter.parity.occasion import Occasion
 from converter.parity.reports.files import KINDS, add_to_job_summary, check_report_path, write_report
 from converter.parity.reports.html import to_html, to_page
 from converter.parity.reports.junit import to_junit, verification_junit
 from converter.parity.reports.markdown import to_markdown, verification_markdown
+from converter.parity.reports.page_style import POLICY, SCRIPT
 from converter.parity.reports.words import verdict
 from converter.parity.runners.golden import Recording
+from converter.parity.trial import Trial
 from converter.parity.verify import Verification, verify
 from tests.parity.samples import METADATA, changed, recording, taps
 from tests.tiny import config_of, tensors_of, write_checkpoint
 
 CONFIG = config_of("clip_vision_model", "bert")
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "report.schema.json"
+SCRIPT_TAG = f"<script>{SCRIPT}</script>"
 HOSTILE = "<script>alert(1)</script>|[x](http://y)\x1b[31m\n&\x00"
 
 
@@ -178,7 +184,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
-        if tag not in ("meta", "line", "polyline"):
+        if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -194,13 +200,78 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("made", [report(), report(text_layers_0=1.5, logits_per_image=math.nan), hostile()])
 def test_html_is_one_page_without_anything_from_elsewhere(made: ParityReport) -> None:
-    page = Page(to_html(made))
+    text = to_html(made, trial=tried(HOSTILE), occasion=Occasion("2026-11-27T17:00:00Z", HOSTILE, HOSTILE), data="{}")
+    page = Page(text)
     assert page.open == []
-    assert "script" not in page.tags
-    assert not {name for name, _ in page.attributes} & {"src", "href", "onload", "onclick"}
+    assert page.tags.count("script") == 1
+    assert text.count("<script>") == text.count(f"<script>{SCRIPT}</script>") == 1
+    assert ("http-equiv", "Content-Security-Policy") in page.attributes
+    assert hashlib.sha256(SCRIPT.encode()).digest() == base64.b64decode(POLICY.partition("'sha256-")[2].rstrip("'"))
+    assert not {name for name, _ in page.attributes if name.startswith("on")}
+    links = {(value or "").partition(",")[0] for name, value in page.attributes if name in ("src", "href")}
+    assert links == {"data:image/png;base64", "data:application/json;base64"}
+    assert not re.search(r"https?://|@import|url\(|\x1b", text.replace("x](http://y)", ""))
     assert made.verdict in page.text
-    assert page.tags.count("svg") == 2
-    assert page.tags.count("tr") == len(made.worst) + 1
+    assert page.tags.count("figure") == 2 + len(tried().names)
+    assert text.count("<tr><td data-key=") + text.count('<tr class="failed"><td data-key=') == len(made.worst)
+
+
+def tried(name: str = "croce.png") -> Trial:
+    """Two pictures and four captions, on which both sides agree but for a thousandth."""
+    theirs = ((0.9, 0.06, 0.03, 0.01), (0.1, 0.899, 0.001, 0.0))
+    ours = ((0.901, 0.059, 0.03, 0.01), (0.1, 0.899, 0.001, 0.0))
+    captions = (name, "un cerchio", "una stella", "un gatto")
+    return Trial(captions, (name, "nave.png"), theirs, ours, (b"1", b"2"))
+
+
+def test_html_shows_the_pictures_with_both_sides_probabilities() -> None:
+    text = to_html(None, trial=tried())
+    assert "the same caption for 2 of 2 pictures. Their probabilities differ by 1.0e-03 at most" in text
+    first, second = text.split('<figure class="card">')[1:]
+    assert f'src="data:image/png;base64,{base64.b64encode(b"1").decode()}"' in first
+    assert re.findall(r"width:([\d.]+)%", first) == ["90.00", "90.10", "6.00", "5.90", "3.00", "3.00"]
+    assert re.findall(r"<em>(.*?)</em>", first) == ["90.0%", "90.1%", "6.0%", "5.9%", "3.0%", "3.0%"]
+    assert re.findall(r'<p class="said">(.*?)</p>', second) == ["un cerchio", "croce.png", "una stella"]
+    assert "1 more, each at most 1.0%" in first
+    assert "1 more, each at most 0.0%" in second
+    rare = replace(tried(), reference=((0.9, 0.06, 0.03999, 1e-5),) * 2)
+    assert "1 more, each below 0.1%" in to_html(None, trial=replace(rare, candidate=rare.reference))
+    lost = replace(tried(), candidate=((math.nan,) * 4, tried().candidate[1]))
+    text = to_html(None, trial=lost)
+    assert "for 1 of 2 pictures. Their probabilities differ by nan at most" in text
+    assert re.findall(r"<em>(.*?)</em>", text)[:2] == ["90.0%", "NaN"]
+    assert "Pictures and captions" not in to_html(report())
+
+
+def test_html_says_of_which_model_and_when() -> None:
+    occasion = Occasion("2026-11-27T17:00:00Z", "CLIPModel, vit + bert", "me/clip at commit 12", "ab" * 20)
+    made = Verification(Path("out"), (Finding("weights", "passed", 3),), report(), trial=tried(), occasion=occasion)
+    text = to_page(made)
+    assert "<title>out: matches its source (weights only)</title>" in text
+    for name, value in {
+        "model": "CLIPModel, vit + bert",
+        "made from": "me/clip at commit 12",
+        "date": "2026-11-27 17:00:00 UTC",
+        "commit": "ab" * 20,
+    }.items():
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert '<tr><th scope="row">torch</th><td>2.0</td><td>2.0</td></tr>' in text
+    assert '<tr><th scope="row">device</th><td>cpu</td><td>cpu</td></tr>' in text
+    coded = re.search(r'download="parity.json" href="data:application/json;base64,([^"]+)"', text)
+    assert coded is not None
+    assert json.loads(base64.b64decode(coded[1])) == made.to_json()
+    assert ElementTree.fromstring(verification_junit(made))[0].attrib["timestamp"] == "2026-11-27T17:00:00Z"
+
+
+def test_html_says_the_figures_of_a_point_and_sorts_by_numbers() -> None:
+    text = to_html(report(text_layers_0=1.5))
+    said = "text tower, layer 0: max abs diff 5.0e-01, atol needed 5.0e-01, 1 of 56 values over tolerance"
+    assert f"<title>{said}</title>" in text
+    row = text.partition('<tr class="failed">')[2].partition("</tr>")[0]
+    assert re.findall(r'data-key="([^"]*)"', row) == ["2", "0", "0.5", "1", "0.5", "1", "0.5", "56", "49"]
+    assert text.count('<th scope="col"><button>') == 9
+    row = to_html(report(text_layers_0=math.nan)).partition('<tr class="failed">')[2].partition("</tr>")[0]
+    assert re.findall(r'data-key="([^"]*)"', row)[6] == "Infinity", "no atol would pass"
 
 
 def test_html_marks_what_failed() -> None:
@@ -215,7 +286,7 @@ def test_html_marks_what_failed() -> None:
 
 def test_html_says_why_a_tap_failed_where_its_name_stands() -> None:
     page = to_html(report(text_layers_0=math.nan))
-    assert "<td>text tower, layer 0<small>" in page
+    assert '<td data-key="2">text tower, layer 0<small>' in page
     assert page.count("<small>") == 1
     assert "at the top" not in page
 
@@ -352,7 +423,7 @@ def test_what_a_file_says_never_acts() -> None:
     for kind, render in KINDS.items():
         text = render(made)
         assert "\x1b" not in text, kind
-        assert "<script>" not in text or kind in (".json", ".txt"), kind
+        assert "<script>" not in text.replace(SCRIPT_TAG, "") or kind in (".json", ".txt"), kind
         assert "and 21 more" in text or kind in (".json", ".xml"), kind
 
 
@@ -465,9 +536,23 @@ def test_no_report_replaces_a_file_of_the_source_or_through_a_link(tmp_path: Pat
 def test_a_page_lists_its_batches_and_serves_light_and_dark_wide_and_narrow() -> None:
     page = to_html(report(text_layers_0=1.5))
     assert "<dt>batches</dt><dd>0: batch 0</dd>" in page
-    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media screen and (prefers-color-scheme: dark)" in page
     assert "@media (max-width: 45rem)" in page
+    assert "@media print" in page
     # both towers, on a log scale: each has its grid of decades and its own line of dots
-    assert page.count("<svg ") == page.count('<div class="wide"><svg ') == 2
+    assert page.count('<figure class="plot">') == page.count('<svg role="img"') == 2
     assert page.count(">1e-8</text>") == 2
-    assert not set(re.findall(r"https?://[^\"'<> ]+|src=|<script|<link|@import", page))
+    assert "viewBox" not in page, "text would shrink with the page"
+    assert not re.findall(r"https?://[^\"'<> ]+|src=|<link|@import", page)
+
+
+def test_a_plot_names_as_many_layers_as_there_is_room_for() -> None:
+    one = {"vision.embeddings": np.ones((4, 10, 6))}
+    one |= {f"vision.layers.{number}": np.ones((4, 10, 6)) for number in range(59)}
+    page = to_html(compare_runs(recording(one), recording(one), Tolerance(0.0)))
+    named = re.findall(r'<text( class="roomy")? text-anchor="end" transform=[^>]*>([^<]+)<', page)
+    assert len(named) == 30
+    assert [text for roomy, text in named if not roomy][:3] == ["embeddings", "layer 9", "layer 19"]
+    assert page.count('<circle class="dot"') == 60
+    edges = [float(x) for x in re.findall(r'<svg class="point" x="([\d.]+)%"', page)]
+    assert (edges[0], edges[-1]) == (0.0, 100.0)

@@ -37,6 +37,8 @@ def verification_junit(found: Verification) -> str:
         ElementTree.SubElement(case, kind, message=message)
     suite.attrib |= {"tests": str(len(found.findings)), **{name: str(count) for name, count in counts.items()}}
     suite.attrib["time"] = _time(sum(finding.seconds for finding in found.findings))
+    if found.occasion is not None:
+        suite.attrib["timestamp"] = found.occasion.date
     return to_xml([suite, *([] if found.report is None else [junit_suite(found.report)])])
 
 

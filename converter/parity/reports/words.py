@@ -44,16 +44,19 @@ def problems(finding: Finding) -> list[str]:
     return [*finding.problems[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
+def run_facts(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What ran where, by name, from a recording's metadata, which may come from a file."""
+    facts = {name: metadata.get(name, "?") for name in ("framework", "dtype", "device")}
+    facts |= {name: str(version) for name, version in _object(metadata.get("versions", "")).items()}
+    kinds = sorted({str(kind) for kind in _object(metadata.get("attention", "")).values()})
+    facts |= {"attention": " and ".join(kinds)} if kinds else {}
+    return facts | dict(zip(("time", "memory"), _spent(metadata), strict=False))
+
+
 def described_run(metadata: Mapping[str, str]) -> str:
     """What ran where in one line, from a recording's metadata, which may come from a file."""
-    parts = [metadata.get(name, "?") for name in ("framework", "dtype", "device")]
-    versions = _object(metadata.get("versions", ""))
-    parts += [f"{name} {version}" for name, version in versions.items()]
-    attention = _object(metadata.get("attention", ""))
-    kinds = sorted({str(kind) for kind in attention.values()})
-    if kinds:
-        parts.append(f"attention {' and '.join(kinds)}")
-    parts += _spent(metadata)
+    named = {"framework": "", "dtype": "", "device": "", "time": "", "memory": ""}
+    parts = [f"{named.get(name, f'{name} ')}{value}" for name, value in run_facts(metadata).items()]
     return printable(", ".join(parts), 300)
 
 
