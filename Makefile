@@ -180,7 +180,7 @@ torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-op
 	TORTURE=1 COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) OPENCLIP_PYTHON=$(abspath $(OPENCLIP_PYTHON)) \
 		$(BIN)/python -m pytest tests/compat tests/drafting
 	code=$$(PYTHONPATH=. $(BIN)/python -c "from tests.torture import *; print(state_of_the_code()[:12])") && \
-		$(BIN)/python benchmarks/tolerances.py --sample --results $(OUT)/torture/tolerances-$$code.json # every tower in two pairs and one of today, gone on with
+		$(BIN)/python benchmarks/tolerances.py --sample --results $(OUT)/torture/tolerances-$$code.json # every tower in two pairs and one of today; continues an interrupted run
 	$(MAKE) hubs installs pythons PYTHON_OF_TODAY="$(OTHER_PYTHONS)"
 
 installs: .venv/.installed ## runs every snippet of README and docs after its install line, in fresh environments

@@ -2,11 +2,10 @@
 
     python benchmarks/contenders.py ours|jax|torch|peer FOLDER SMALL
 
-SMALL is a small checkpoint of the same kind, loaded before, so that imports and what frameworks start on first use are not
-counted. The first line that it prints tells how long loading took, and what memory at most, above that. Then every
-line it reads names a case and a mode. It answers with the seconds of one run and some of the computed numbers, or with the
-reason why there are none. Compilation happens in the first run. The peer
-runs in the environment of transformers 4.57.6.
+SMALL is a small checkpoint of the same kind, loaded before, so that imports and what frameworks start on first use are
+not counted. Its first output line gives the time of loading and the peak memory above that. Then every line it reads
+names a case and a mode. It answers with the seconds of one run and some of the computed numbers, or with the reason why
+there are none. Compilation happens in the first run. The peer runs in the environment of transformers 4.57.6.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ CASES: dict[str, tuple[int, int, int, bool]] = {
     "64 texts of 77 tokens": (0, 64, 77, False),
     "training step, 8 pairs of 32 tokens": (8, 8, 32, True),
 }
-RATE = 1e-9  # of learning: the weights stay what they are, whoever has made more steps
+RATE = 1e-9  # of learning: the weights stay unchanged, however many steps a contender has made
 KEPT = 4
 
 
@@ -230,7 +229,7 @@ def loaded(kind: str, folder: Path, small: Path) -> tuple[Any, dict[str, float]]
 
 
 def answers(contender: Any, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Runs what is asked for, each case and mode made once."""
+    """Runs the requested cases; each case and mode is made once."""
     runs: dict[tuple[str, str], Run] = {}
     for line in sys.stdin:
         asked = json.loads(line)

@@ -180,7 +180,7 @@ def run_size(
 
 
 def limit(folder: Path, nbytes: int) -> dict[str, Any]:
-    """What ``limit.py`` computes of this machine, for so many bytes."""
+    """What ``limit.py`` computes for this machine and a number of bytes."""
     command = [sys.executable, str(ROOT / "benchmarks" / "limit.py"), str(nbytes / 1e6), "--folder", str(folder)]
     answer = subprocess.run(
         [*command, "--sample", str(min(max(nbytes, 10**7), 4 * 10**8))],

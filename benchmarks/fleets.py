@@ -32,7 +32,7 @@ AIMS = {"local": 0.005, "ray": 0.030}
 
 
 def main() -> None:
-    """Runs what is asked for, prints a table, writes the figures."""
+    """Runs the requested cases, prints a table, writes the figures."""
     if sys.argv[1:2] == ["--run"]:
         print(json.dumps(run(json.loads(sys.argv[2]))))
         return
@@ -102,7 +102,7 @@ def throughputs(folder: Path, count: int, size: str, workers: int, places: dict[
 
 
 def driver(folder: Path, count: int, workers: int) -> dict[str, Any]:
-    """Peak memory of the driver at so many lines, and at a tenth of them."""
+    """Peak memory of the driver for a number of lines, and for a tenth of it."""
     found = {}
     print("| lines | driver's peak, MB |\n|---|---|")
     for lines in (max(1, count // 10), count):
@@ -115,7 +115,7 @@ def driver(folder: Path, count: int, workers: int) -> dict[str, Any]:
 
 
 def linked(folder: Path, size: str, count: int) -> tuple[Path, Path]:
-    """Makes one checkpoint, and a folder of so many of hard links to it."""
+    """Makes one checkpoint, and a folder with a number of hard links to it."""
     home = folder / f"source-{size}"
     prepare(size, home, ())
     source, sources = home / "pt", folder / f"sources-{size}"
@@ -153,7 +153,7 @@ def converted_alone(source: Path, out: Path) -> float:
 
 
 def copied(source: Path, copies: Path, count: int, workers: int) -> float:
-    """Bytes a second of so many ``cp``, as many at a time as there are workers; each copy is removed at once."""
+    """Bytes per second of ``cp``, as many at a time as there are workers; each copy is removed at once."""
 
     def copy(number: int) -> None:
         subprocess.run(["cp", "-r", str(source), str(copies / str(number))], check=True)

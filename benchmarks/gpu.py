@@ -46,7 +46,7 @@ class Steps:
     """Runs commands and keeps what came of each, in the results' file as soon as it is known."""
 
     def __init__(self, out: Path, scratch: Path, asked: argparse.Namespace) -> None:
-        """Takes where to write, where to work, and what was asked for."""
+        """Parses where to write, where to work, and which parts to run."""
         self.asked, self.scratch = asked, scratch
         self.end = time.perf_counter() + asked.budget
         self.report: dict[str, Any] = {"machine": describe(asked.device)}

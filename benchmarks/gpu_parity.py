@@ -139,7 +139,7 @@ def print_row(outcome: Outcome) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """What was asked for."""
+    """The requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--backend", default="jax", choices=("jax", "tensorflow"))
@@ -224,7 +224,7 @@ def main() -> int:
 
 
 def runs_of(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """What ran where, of the first pair that was compared; its folder's name and its own seconds are none of it."""
+    """What ran where, from the first pair that was compared, without its folder's name and its own seconds."""
     report = next((outcome.report for outcome in outcomes if outcome.report is not None), None)
     runs = {} if report is None else {"reference": dict(report.reference), "candidate": dict(report.candidate)}
     own = ("source", "config_sha256", "seconds", "peak_memory", "left_out", "inner")

@@ -62,7 +62,7 @@ def _config(vision: Any, text: Any, projection: int) -> VisionTextDualEncoderCon
 
 
 def write_model(config: Any, out: Path, seed: int, spread: float | None = None) -> None:
-    """Writes a model whose every weight is drawn anew.
+    """Writes a model with new random weights.
 
     Args:
         config: of the model.
@@ -107,7 +107,7 @@ def write_real(out: Path, seed: int) -> None:
 
 
 def main() -> None:
-    """Writes the models asked for, one folder each, and a list of them on standard output."""
+    """Writes the requested models, one folder each, and a list of them on standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", nargs="*", choices=(*ALL_PAIRS, *OTHER_FAMILIES), default=ALL_PAIRS)

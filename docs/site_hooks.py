@@ -59,7 +59,7 @@ def on_post_page(output: str, *, page: Any, **_: Any) -> str:
 
 
 def fetched(html: str) -> list[str]:
-    """What a browser fetches from elsewhere to show a page; links that a reader follows are none of it."""
+    """What a browser fetches from other servers to show a page; links that a reader follows do not count."""
     found = _LOADED.findall(html) + _IMPORTED.findall(html)
     for tag in re.findall(r"<link\b[^>]*>", html):
         if not re.search(r"rel=[\"']?(?:canonical|alternate|prev|next|edit)\b", tag):

@@ -68,7 +68,7 @@ def closed(contents: bytes, kind: int = 0) -> bytes:
 
 
 def table(items: Iterable[tuple[bytes, bytes]], in_a_block: int = 20, kind: int = 0) -> bytes:
-    """A sorted table as TensorFlow writes it, of blocks of so many entries."""
+    """A sorted table as TensorFlow writes it, in blocks with this many entries."""
     held = list(items)
     parts = [held[start : start + in_a_block] for start in range(0, len(held), in_a_block)]
     return table_of_blocks([(part[-1][0], block(part, kind)) for part in parts])

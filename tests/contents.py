@@ -33,7 +33,7 @@ def read_h5(path: Path) -> dict[str, object]:
 
 
 def attributes(item: h5py.Group) -> dict[str, list[str]]:
-    """Attributes as text, but for the Keras version, which is that of whoever wrote the file."""
+    """Attributes as text, except the Keras version, which depends on the file's writer."""
     return {
         name: [unnumbered(text.decode() if isinstance(text, bytes) else text) for text in np.ravel(value).tolist()]
         for name, value in item.attrs.items()

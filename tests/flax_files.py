@@ -75,7 +75,7 @@ def described(value: Any, shape: Any = None, dtype: Any = None, data: Any = None
 
 
 def chunked(array: np.ndarray[Any, Any], nbytes: int) -> dict[str, Any]:
-    """An array in pieces of at most so many bytes."""
+    """An array in pieces of at most this many bytes."""
     step = max(1, nbytes // array.dtype.itemsize)
     flat = array.reshape(-1)
     pieces = [flat[start : start + step] for start in range(0, flat.size, step)]

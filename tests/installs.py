@@ -79,7 +79,7 @@ def to_run() -> list[Snippet]:
 
 
 class Environments:
-    """One environment per install line, made when it is first asked for."""
+    """One environment per install line, made at its first use."""
 
     def __init__(self, folder: Path, python: str, torch_index: str | None) -> None:
         self.folder, self.python, self._made = folder, python, dict[str, Path]()

@@ -47,7 +47,7 @@ class Phrases:
 
 
 def words(sentence: str) -> int:
-    """How many words a sentence has: a code span, a placeholder or a link's address is none or one of them."""
+    """How many words a sentence has; a code span counts as one, a placeholder or a link's address as none."""
     plain = re.sub(r"(`+).+?\1", "code", sentence)
     plain = re.sub(r"\]\([^)]*\)", "]", plain)
     return sum(1 for word in plain.split() if re.search(r"\w", word))

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote is read for ever: manifests, proof, golden file, .keras, SavedModel and every container."""
+"""What version 0.1 wrote can always be read: manifests, proof, golden file, .keras, SavedModel and every container."""
 
 from __future__ import annotations
 

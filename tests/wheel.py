@@ -76,7 +76,7 @@ def there_and_back(convert: Path, folder: Path) -> None:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Runs a command outside the checkout and gives what it said."""
+    """Runs a command outside the checkout and returns its output."""
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     words = [str(part) for part in command]
     done = subprocess.run(words, cwd=cwd, env=alone, capture_output=True, text=True, check=False)

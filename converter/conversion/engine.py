@@ -315,8 +315,8 @@ def write_tensors(
         format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
         overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
         label: what the result calls the source.
-        sidecars: folders whose tokenizer and processor files are taken along; of two folders the first's tokenizer and
-            the second's image processor.
+        sidecars: folders whose tokenizer and processor files are copied; of two folders the first's tokenizer and the
+            second's image processor.
         made_new: names of tensors that were drawn, for the manifest.
         seed: that they were drawn with, for the manifest.
         dropped: what was left out on the way here, for the manifest.

@@ -39,7 +39,7 @@ class Conversion:
         dropped: tensors left out, and why.
         restored: buffers computed from the config.
         made_new: new random weights, because no source has them (``combine`` only).
-        config_rewritten: changes to config.json, in words.
+        config_rewritten: descriptions of the changes to config.json.
         config_unknown: fields of config.json that are not known here; they were kept.
         left_behind: names of files beside the source's weights that are not copied; folders end with a slash. For a single
             weights file, only those that look like a tokenizer's or processor's.

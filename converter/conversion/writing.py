@@ -104,7 +104,7 @@ class Written:
         nbytes: size of the weights.
         files: every file but the manifest.
         tensors: canonical hashes.
-        config_rewritten: changes in words.
+        config_rewritten: descriptions of the changes.
         source_files: what was read.
         overflowed: by tensor, how many values.
         replaced: files of an ``out`` that was there that gave way.

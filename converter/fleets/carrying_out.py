@@ -165,7 +165,7 @@ def _source(asked: Mapping[str, Any]) -> tuple[str | Path, HubId | None]:
     source = expanded(asked["source"])
     wanted = hub_id(source, asked["revision"])
     if asked["hub"] and wanted is None:
-        raise SourceError(f"{source}: a folder here bears the name of the model; run this in another folder")
+        raise SourceError(f"{source}: a folder here has the name of the model; run this in another folder")
     return source, wanted
 
 

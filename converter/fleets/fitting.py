@@ -20,7 +20,7 @@ from converter.system.processes import free_memory
 
 CONVERSION_BYTES = 200 * 10**6
 FRAMEWORKS_BYTES = 1_500 * 10**6
-# Of the Hub at a time: it counts requests, and answers 429 to more than so many in some minutes.
+# For the Hub, at a time: it counts requests, and answers 429 if there are too many within minutes.
 MAX_HUB_TASKS = 8
 MAX_FILES_COUNTED = 10_000
 _RESERVED_BYTES, _RESERVED_PART = 10**9, 0.02

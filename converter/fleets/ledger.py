@@ -43,7 +43,7 @@ class Attempt:
         key: of the task, the same in every run.
         source: what the list calls it.
         state: ``"done"``, ``"failed"``, or ``"not checked"``: converted, and not shown to be its source.
-        attempt: the how-manieth it was.
+        attempt: number of the attempt.
         worker: which one carried it out, counted from 1.
         seconds: how long it took.
         nbytes: size of the weights in OUT.

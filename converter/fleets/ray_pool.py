@@ -156,7 +156,7 @@ class RayPool:
     def _resources(self, need: Need) -> dict[str, Any]:
         """A task's request, in steps of 1 GB: Ray plans by shape. Of no node more than the largest has, for it would wait.
 
-        ``disk`` (in GB) and ``network`` (in tasks) are asked for where the nodes were started with such resources.
+        ``disk`` (in GB) and ``network`` (in tasks) are requested if the nodes were started with such resources.
         """
         most: dict[str, float] = {}
         for node in self._ray.nodes():

@@ -23,7 +23,7 @@ from converter.folder.staging import sweep
 from converter.specs import Framework
 
 Said = Callable[["FleetProgress"], None]
-# Of those that wait, so many may go before one that is too large for the moment.
+# How many waiting tasks may overtake one that is too large right now.
 _LOOKED_AT = 64
 
 

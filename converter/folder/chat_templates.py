@@ -26,7 +26,7 @@ def is_chat_template(name: object) -> bool:
 
 
 def taken_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Of some names those of the templates that are taken along: in order, ``MAX_CHAT_TEMPLATES`` at most."""
+    """Of some names, those of templates to copy: in order, ``MAX_CHAT_TEMPLATES`` at most."""
     return tuple(sorted(filter(is_chat_template, names))[:MAX_CHAT_TEMPLATES])
 
 

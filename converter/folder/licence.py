@@ -1,6 +1,7 @@
 """The licence of a checkpoint, as the metadata of its model card names it, or the manifest of the conversion that made it.
 
-It is a note for the card of what is made of the checkpoint. One that cannot be read is none; no conversion fails for it.
+It is a note for the card of what is made of the checkpoint. An unreadable one counts as none; no conversion fails
+because of it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def of_text(text: str) -> dict[str, str]:
 def _of_card(folder: Path) -> dict[str, str]:
     try:
         path = inside(folder / CARD, folder)
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             return {}
         with path.open("rb") as file:
             return of_text(file.read(MAX_METADATA_BYTES).decode("utf-8", "replace"))

@@ -47,7 +47,7 @@ def _named_sidecars(sources: tuple[Path, ...]) -> tuple[tuple[str, Path], ...]:
 
 
 def most_bytes(name: str) -> int:
-    """How large a file that is taken along may be."""
+    """Size limit of a copied file."""
     return MAX_CHAT_TEMPLATE_BYTES if is_chat_template(name) else MAX_SIDECAR_BYTES
 
 

@@ -84,7 +84,7 @@ def _named(config: Path) -> frozenset[str]:
 
 
 def _may_be_named(value: object) -> bool:
-    """Whether a file of this name is taken along because a config says so, and replaces one in OUT."""
+    """Whether a file of this name is copied because a config says so, and replaces one in OUT."""
     if not isinstance(value, str) or not _is_visible(value) or "." not in value:
         return False
     plain = value.casefold()  # Macs and Windows take Config.json for config.json

@@ -130,8 +130,8 @@ def check_golden_inputs(batches: Sequence[Batch], config: Mapping[str, Any], whe
     many = any(min(len(batch.inputs["pixel_values"]), len(batch.inputs["input_ids"])) > 1 for batch in batches)
     if not many or (text.longest > 1 and all(batch.mask.all() for batch in batches)):
         raise ParityError(
-            f"{where}: no batch of several images and texts, or none with masked positions, so models cannot be told "
-            "apart; record the file again with 'convert reference'"
+            f"{where}: no batch of several images and texts, or none with masked positions, so it cannot "
+            "distinguish models; record the file again with 'convert reference'"
         )
 
 

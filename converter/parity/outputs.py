@@ -273,7 +273,7 @@ class Outputs:
     def _compare_processors(self, worker: Worker, made: Batch, source: Path) -> tuple[Status, str]:
         """Whether the tokenizer and the image processor are the source's, and why not.
 
-        Other files may mean the same. Only the texts and pictures at hand can show whether they do.
+        Other files may mean the same. Only the available texts and pictures can show whether they do.
         """
         files = differing(self._folder, source)
         if not files:

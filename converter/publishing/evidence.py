@@ -128,8 +128,8 @@ def gather(folder: Path, allow_unverified: bool) -> Evidence:
 def _without_paths(folder: Path, recorded: Manifest, raw: Mapping[str, Any], proven: bool) -> dict[str, bytes]:
     """Manifest and verification as the world may see them.
 
-    A manifest names a local source by its path from OUT, which shows the converting user's folders and helps nobody else.
-    A verification refers to that manifest by its sum.
+    A manifest names a local source by its path from OUT. That shows the folders of the user who converted it, and does not help
+    others. A verification refers to that manifest by its sum.
     """
     public = json.loads(json.dumps(raw))
     if recorded.hub is None:

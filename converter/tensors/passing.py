@@ -23,7 +23,7 @@ PIECE_BYTES = 2**19
 class PassingSum:
     """Reads parts of a file for any thread, one after the other in the order of their numbers, and sums the file.
 
-    What lies between the parts is read for the sum alone. Whoever holds a number has to read, or to stop the others.
+    What lies between the parts is read for the sum alone. A thread that holds a number must read, or stop the others.
     """
 
     def __init__(self, path: Path, files: Files, summed: bool) -> None:

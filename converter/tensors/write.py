@@ -32,8 +32,8 @@ def write_moves(
         advance: told how many bytes were dealt with.
 
     Returns:
-        How many values of which tensors became infinite in the dtype that was asked for; and the sums of those of
-        ``summed`` that could be read in order.
+        By tensor, how many values became infinite in the requested dtype; and the sums of those of ``summed`` that
+        could be read in order.
     """
     order = in_order(moves, "source", hashed=False, part_bytes=None if summed else COPY_BYTES)
     sums = {path: PassingSum(path, files, True) for path in order.in_order.intersection(summed)}

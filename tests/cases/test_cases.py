@@ -42,7 +42,7 @@ def convert(cases: Path, folder: str, out: Path) -> Any:
 
 
 def filled(template: str, cases: Path, folder: str) -> str:
-    """What stands in the table, with the paths of this run: in words that a shell takes as one."""
+    """The text in the table, with the paths of this run, each as one word for a shell."""
     parts = []
     for word in template.split(" "):
         path = word.replace("{case}", str(cases / folder)).replace("{cases}", str(cases))

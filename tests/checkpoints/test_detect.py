@@ -448,7 +448,7 @@ def test_links_of_other_names_out_of_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_links_to_its_own_blobs_only(tmp_path: Path) -> None:
-    """Blobs of another repository, of a private one perhaps, are none of its own."""
+    """Blobs of another repository, perhaps a private one, are not its own."""
     ours = tmp_path / "models--a--b" / "snapshots" / "0123"
     ours.mkdir(parents=True)
     for name in ("models--a--b", "models--private--c"):

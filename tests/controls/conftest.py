@@ -40,7 +40,7 @@ def keras_worker() -> Iterator[Worker]:
 
 @pytest.fixture(scope="session")
 def recorded(torch_worker: Worker) -> Callable[[Path, int], Recording]:
-    """Runs PyTorch on a pair, once however often it is asked for."""
+    """Runs PyTorch on a pair, only once."""
     kept: dict[tuple[Path, int], Recording] = {}
 
     def record(source: Path, seed: int) -> Recording:

@@ -41,10 +41,10 @@ class Fault:
 
     Attributes:
         title: what is wrong.
-        weights: the altered PyTorch tensors, from the true ones; None where the config is what is wrong.
+        weights: the altered PyTorch tensors, from the true ones; None if the fault is in the config.
         config: what is changed in the output's ``<side>_config``.
         tensor: the name, or a part of it, that the comparison of weights has to give; None where the tower has none such.
-        place: how the first tap out of tolerance has to begin, in words.
+        place: the expected beginning of the first layer output over tolerance.
         inside: how it has to end, where the fault is in one of a layer's branches.
     """
 

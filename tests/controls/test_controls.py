@@ -40,7 +40,7 @@ CASES = [
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Mapping[str, Any]]]:
-    """A model's folder and config, written when first asked for."""
+    """A model's folder and config, written at first use."""
     kept: dict[tuple[str, ...], tuple[Path, Mapping[str, Any]]] = {}
 
     def make(*model: str) -> tuple[Path, Mapping[str, Any]]:

@@ -248,7 +248,7 @@ def test_metaclip_2s_answers_are_those_of_the_original(tmp_path: Path) -> None:
 @pytest.mark.torch
 @pytest.mark.parametrize("family", [family for family, said in TOWERS_OF.items() if " " not in said[0]])
 def test_pytorch_runs_every_vision_tower_taken_out(tmp_path: Path, family: str) -> None:
-    """And gives what the whole model projects, bit for bit."""
+    """And returns what the whole model projects, bit for bit."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""PyTorch dialects and spellings: each understood, counted and written as asked for; no two names for one tensor."""
+"""PyTorch dialects and spellings: each understood, counted and written on request; no two names for one tensor."""
 
 from __future__ import annotations
 

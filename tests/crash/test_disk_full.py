@@ -32,7 +32,7 @@ IS_FULL = r"cannot be written(, nothing was left behind: the disk is full|: it n
 @pytest.mark.parametrize("late", [True, pytest.param(False, marks=pytest.mark.torture)], ids=["fills later", "is full"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_disk_that_is_full(small: Path, talk: Path, mounted: Mounted, name: str, late: bool) -> None:
-    """A tmpfs with room for ever more pages, until the conversion fits."""
+    """A tmpfs with room for more and more pages, until the conversion fits."""
     case, disk = CASES[name], mounted("tmpfs", f"size={DISK}")
     arguments = case.words(small, disk / "out")
     prepare = without_looking_at_the_disk if late else None

@@ -138,7 +138,7 @@ def test_every_call_that_writes_may_fail(training: Training, monkeypatch: pytest
 
 @pytest.mark.parametrize("kind", KINDS if FULL else ["h5"])
 def test_a_disk_that_is_full(small: Path, mounted: Mounted, kind: str) -> None:
-    """A tmpfs with room for ever more pages, until an epoch fits."""
+    """A tmpfs with room for more and more pages, until an epoch fits."""
     disk = mounted("tmpfs", f"size={DISK}")
     training = begun(small, disk / "out", kind)
     before, ballast = others(training.out), disk / "ballast"

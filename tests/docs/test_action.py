@@ -26,7 +26,7 @@ SCHEMA = json.loads((ROOT / "fixtures" / "schemas" / "github-action.json").read_
 STEPS = ACTION["runs"]["steps"]
 # As GitHub's runner calls `shell: bash`.
 BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
-# pip is asked, and answers without installing anything: what it is asked for is kept.
+# pip is called, and answers without installing anything; its arguments are kept.
 PYTHON = """#!/bin/sh
 case "$*" in
     "-m pip install "*) shift 3; printf '%s\\n' "$@" >>"$ASKED"; exit 0 ;;

@@ -74,7 +74,7 @@ def splits(runs: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _expressions(pairs: Mapping[str, str], before: int, after: int) -> list[list[str]]:
-    """What differs between two names, with so many levels before and after it; the longest first."""
+    """The difference between two names, with this many levels before and after it; the longest first."""
     found: dict[str, str] = {}
     for name, other in pairs.items():
         for ours, theirs in zip(_segments(name), _segments(other), strict=False):

@@ -149,7 +149,7 @@ class _Search:
         self.seen: dict[tuple[Any, ...], Term] = {}
 
     def run(self, atoms: Sequence[Term], most: int) -> str | None:
-        """The first expression of the wanted values with at most so many parts."""
+        """The first expression of the wanted values with at most this many parts."""
         count = len(self.wanted)
         constants = [Term(str(number), ATOM, (number,) * count) for number in CONSTANTS]
         levels = [[], self._new([*constants, *atoms])]

@@ -99,7 +99,7 @@ def own_config(config: dict[str, Any]) -> Any:
     """The config object of one of transformers' own classes.
 
     Raises:
-        ValueError: the model type is none of transformers' own, or the config asks for code.
+        ValueError: the model type is not one of transformers' own, or the config asks for code.
     """
     from transformers import CONFIG_MAPPING
 

@@ -57,7 +57,7 @@ def learn(names: Iterable[Mapping[str, Sequence[object]]], configs: Iterable[Map
 
     Args:
         names: of every config, name -> shape, kind of module.
-        configs: as many configs, of whose fields some may list names of modules.
+        configs: a number of configs; some of their fields may list names of modules.
     """
     names = list(names)
     below: dict[str, dict[int, set[tuple[str, object]]]] = {}

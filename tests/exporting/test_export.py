@@ -235,7 +235,7 @@ def test_nothing_is_left_of_what_is_not_the_model(tmp_path: Path, monkeypatch: p
 
 
 def test_bytes_in_fixed_shapes_by_a_golden_file(made: Export, tmp_path: Path) -> None:
-    """PyTorch is not asked: its interpreter is one that there is not. Pictures of noise are no bytes."""
+    """PyTorch is not asked: its interpreter does not exist. Pictures of noise are not bytes."""
     nobody = {"reference": made.folder / "reference.safetensors", "reference_python": tmp_path / "none"}
     found = export(FIXTURE, tmp_path / "golden", length=None, **nobody)  # type: ignore[arg-type]
     assert found.reference == made.reference

@@ -1,4 +1,4 @@
-"""Fleets from end to end: what becomes of good and bad checkpoints, and of a second run, whatever happened in between."""
+"""Fleets from end to end: the results of good and bad checkpoints, and of a second run after any interruption."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_a_driver_that_is_killed(many: Path, number: int, point: str) -> None:
 
 
 def test_a_worker_that_is_killed(models: Path) -> None:
-    """By whoever: its own task fails, with what to do."""
+    """By any process: its own task fails, with the next step."""
     killed: list[str] = []
 
     def kill(far: FleetProgress) -> None:

@@ -125,7 +125,7 @@ CALLS = ("rename", "unlink", "rmdir")
 def dying(
     monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool, calls: tuple[str, ...] = CALLS
 ) -> Callable[[], None]:
-    """Lets the process die at one of its renames or unlinks, before or right after it; gives what brings it to life again."""
+    """Lets the process die at one of its renames or unlinks, before or right after it; returns what revives it."""
     seen = 0
     patched = pytest.MonkeyPatch()
 

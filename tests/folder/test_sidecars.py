@@ -52,7 +52,7 @@ def test_a_tokenizer_has_files_by_names_of_its_own(tmp_path: Path) -> None:
     assert sorted(path.name for path in target.iterdir()) == list(taken)
     assert (target / "my.words").read_text() == "a"
     (target / "my.words").write_text("c")
-    assert sidecars.differing(source, target) == ("my.words",)  # a mended config is a copy
+    assert sidecars.differing(source, target) == ("my.words",)  # a changed config is a copy
 
 
 TEMPLATES = "additional_chat_templates"
@@ -344,7 +344,7 @@ def test_copies_are_told_from_others_and_a_mended_one_is_a_copy(tmp_path: Path) 
 
 @pytest.mark.torch
 def test_every_vocabulary_of_transformers_goes_along() -> None:
-    """What the tokenizer classes of the installed transformers call their files; a pickle is nobody's vocabulary here."""
+    """What the tokenizer classes of the installed transformers call their files; a pickle is never a vocabulary here."""
     import transformers
 
     named: set[str] = set()

@@ -46,7 +46,7 @@ class Guard:
 
     Attributes:
         part: of the code, a heading of the table.
-        stops: what it stops, in words.
+        stops: a description of what it stops.
         file: where it stands.
         text: its source; stands there exactly once.
         without: what stands there once it is removed.

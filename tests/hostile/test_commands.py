@@ -178,7 +178,7 @@ def test_every_command_refuses_it(tmp_path: Path, name: str) -> None:
         if command == "verify" and held(folder):  # says what it found of each part
             assert (status, complained) == (1, "")
             assert any(line.startswith("  weights  failed") for line in lines(said))
-        elif status == 0:  # a sound header beside a config that is none
+        elif status == 0:  # a valid header beside an invalid config
             assert command == "inspect"
             assert ": CANNOT be converted: " in lines(said)[0]
             assert complained == ""

@@ -95,7 +95,7 @@ def test_every_test_that_is_named_is_there(file: str, request: pytest.FixtureReq
 
 
 def test_every_module_with_guards_is_in_the_table() -> None:
-    """Where the safety code is: whoever adds a module that refuses what strangers send has to think of it here."""
+    """Where the safety code is: a new module that refuses strangers' input must be added here."""
     # Refuse what a person asks for, the Hub answers or a rule file gets wrong, not what a file holds.
     without = {
         "checkpoints/memory.py", "conversion/anywhere.py", "conversion/engine.py", "conversion/formats.py",

@@ -134,7 +134,7 @@ def test_no_framework_is_given_what_was_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_the_opcodes_that_are_known_are_these() -> None:
-    """Whoever adds one has to think of what it can build."""
+    """If you add one, consider what it can build."""
     known = bytes(sorted(pickle_machine._OPERATIONS))
     assert known == bytes(sorted(b"\x80\x95(01N\x88\x89KMJ\x8aGX\x8c\x8dBC)\x85\x86\x87t]ae}suqr\x94hjc\x93QRb"))
 

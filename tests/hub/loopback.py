@@ -38,13 +38,13 @@ class Request:
 
     @property
     def range(self) -> str | None:
-        """The bytes that were asked for."""
+        """The requested bytes."""
         return self.headers.get("range")
 
 
 @dataclass
 class Answer:
-    """What is sent back. ``cut`` closes the connection after so many bytes of the body; ``slow`` waits before it."""
+    """What is sent back. ``cut`` closes the connection after this many bytes of the body; ``slow`` waits before it."""
 
     status: int = 200
     body: bytes = b""
@@ -90,7 +90,7 @@ class Hub:
         return [request for request in self.requests if re.search(pattern, f"{request.method} {request.path}")]
 
     def fail(self, pattern: str, *answers: Answer) -> None:
-        """Answers requests that match with these, one after the other, then as usual; the last may be for ever."""
+        """Answers matching requests with these, one after the other, then as usual; the last may hold forever."""
         left = list(answers)
 
         def fault(request: Request) -> Answer | None:

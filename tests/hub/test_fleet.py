@@ -70,4 +70,4 @@ def test_ids_that_an_author_does_not_have(hub: Hub, author: str, monkeypatch: py
     Path("org/one").mkdir(parents=True)
     found = fleet(author, "out", verify="none")
     assert [task.state for task in found.tasks] == ["failed", "done"]
-    assert "a folder here bears the name of the model" in found.tasks[0].error
+    assert "a folder here has the name of the model" in found.tasks[0].error

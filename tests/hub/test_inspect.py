@@ -139,7 +139,7 @@ def test_a_hub_that_serves_no_ranges(hub: Hub, published: str) -> None:
 
 
 def test_a_part_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more is taken than was asked for, however much is sent."""
+    """No more than the requested bytes are taken, however many are sent."""
     taken: list[int] = []
 
     class Endless:

@@ -408,7 +408,7 @@ def test_what_the_repository_ignores(hub: Hub, out: Path) -> None:
 
 
 def test_to_a_pull_request(hub: Hub, out: Path) -> None:
-    """Of another user, say."""
+    """For example of another user."""
     hub.repositories[ID].refs["refs/pr/7"] = hub.repositories[ID].refs["main"]
     result = push(out, ID, revision="refs/pr/7")
     assert (result.action, result.revision) == ("commit", "refs/pr/7")
@@ -688,7 +688,7 @@ def test_a_card_that_is_not_yaml(hub: Hub, out: Path) -> None:
     ],
 )
 def test_metadata_that_cannot_be_added_to(hub: Hub, out: Path, before: str) -> None:
-    """Spelling all of it anew would lose comments, and make the language `no` into `false`."""
+    """Writing all of it again would lose comments, and turn the language `no` into `false`."""
     hub.add(f"{USER}/odd", {"README.md": f"---\n{before}---\n".encode()})
     said = refused(hub, out, f"{USER}/odd", SourceError)
     assert said.startswith(

@@ -55,7 +55,7 @@ class Bench:
         return Kind.from_pretrained(self.source, from_pt=True, **options)
 
     def same(self, model: Any) -> bool:
-        """Whether a model gives what the shared one gives."""
+        """Whether a model gives the same as the shared one."""
         return bool(np.array_equal(self.scores, np.asarray(model(**self.inputs).logits_per_image)))
 
 

@@ -68,7 +68,7 @@ def whole_config(config: dict[str, Any]) -> Any:
 
 
 def pytorch_model(config: dict[str, Any]) -> tuple[Any, str]:
-    """A new model, and the scope of what was asked for: a tower's in a dual encoder, else empty."""
+    """A new model, and the scope of the requested one: a tower's in a dual encoder, else empty."""
     from transformers import AutoModel, VisionTextDualEncoderModel
 
     if is_family(config):

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/names/refresh_fixtures.py [--all] PYTHON_WITH_TRANSFORMERS_4 PYTHON_WITH_TRANSFORMERS_5
 
-Only cases without an answer are asked for; ``--all`` asks for every case again, as another version of transformers requires.
+Only cases without an answer are run; ``--all`` runs every case again, as another version of transformers requires.
 
 A new tower gets a case in odd.json for its config and for each of its variants whose names or shapes are others, and one
 pair in pairs.json. To add a further case by hand, add ``"its name": {"config": {...}}`` to odd.json first; for a new family

@@ -59,7 +59,7 @@ def test_version_5_is_as_the_tables_say(question: str, column: str, names: Any) 
 
 @pytest.mark.torch
 def test_fields_of_version_5_are_as_the_tables_say(names: Any) -> None:
-    """A new field, or a new default, has to be sorted anew."""
+    """A new field, or a new default, has to be sorted."""
     assert ask("fields", names) == (VERSION_5, names.table("config_fields")[VERSION_5])
 
 
@@ -74,7 +74,7 @@ def test_version_4_is_as_the_tables_say(question: str, column: str, names: Any) 
 
 
 def families_are_as_the_tables_say(python: str, version: str, names: Any, tmp_path: Path) -> None:
-    """Everything that families.json holds of one version, asked anew."""
+    """Everything that families.json holds of one version, collected again."""
     table, asked = names.table("families"), OF_FAMILIES[version]
     read = {f"{family}: {case}": said for family, content in table.items() for case, said in content["read"].items()}
     (tmp_path / "read.json").write_text(json.dumps(read), "utf-8")

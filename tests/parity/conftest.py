@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def tiny_model(seed: int = 3, **text: Any) -> Any:
-    """A CLIP and BERT dual encoder whose every weight is drawn anew; its sizes differ pairwise."""
+    """A CLIP and BERT dual encoder with new random weights; its sizes differ pairwise."""
     import torch
     from transformers import BertConfig, CLIPVisionConfig, VisionTextDualEncoderConfig, VisionTextDualEncoderModel
 

@@ -139,7 +139,7 @@ def test_a_process_keeps_its_backend(candidate: tuple[Worker, str], tiny_folder:
 
 def test_a_gpu_that_is_not_there_is_refused(candidate: tuple[Worker, str], tiny_folder: Path, batches: Any) -> None:
     worker, backend = candidate
-    with pytest.raises(ParityError, match=rf"device cuda:7 was asked for, but {backend} sees 0 GPUs"):
+    with pytest.raises(ParityError, match=rf"device cuda:7 was requested, but {backend} sees 0 GPUs"):
         ask_run(worker, tiny_folder, batches, asdict(CandidateOptions(backend, "cuda:7")), SECONDS)
 
 

@@ -342,8 +342,8 @@ def test_golden_inputs_are_of_the_model() -> None:
 def test_golden_inputs_have_to_tell_models_apart() -> None:
     batches = make_batches(CONFIG)
     little = (
-        "file: no batch of several images and texts, or none with masked positions, so models cannot be told "
-        "apart; record the file again with 'convert reference'"
+        "file: no batch of several images and texts, or none with masked positions, so it cannot "
+        "distinguish models; record the file again with 'convert reference'"
     )
     assert fits(batches[:1]) == ""
     assert fits(batches[4:]) == little

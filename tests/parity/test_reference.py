@@ -260,7 +260,7 @@ def test_a_gpu_that_is_not_there_is_refused(tiny_folder: Path, batches: tuple[Ba
     import torch
 
     number = torch.cuda.device_count()
-    with pytest.raises(ParityError, match=rf"device cuda:{number} was asked for, but torch .* sees {number} CUDA"):
+    with pytest.raises(ParityError, match=rf"device cuda:{number} was requested, but torch .* sees {number} CUDA"):
         run_reference(tiny_folder, batches[:1], ReferenceOptions(device=f"cuda:{number}"), seconds=SECONDS)
 
 

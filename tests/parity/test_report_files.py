@@ -1,4 +1,4 @@
-"""Reports for people and CI: whole outputs, nothing from a file acts as markup, and what failed is what is shown."""
+"""Reports for people and CI: whole outputs, nothing from a file acts as markup, and failures are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are summed while they are read for another purpose: the right sum, one reading, and nobody waits for ever."""
+"""Files that are summed while they are read for another purpose: the right sum, one reading, and no endless wait."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_sum_is_the_files_whatever_is_read(
 
 
 def test_a_failure_ends_the_waiting(tmp_path: Path) -> None:
-    """The first part is never read; whoever waits for it gets its error."""
+    """The first part is never read; a reader that waits for it gets its error."""
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     with Files() as files:

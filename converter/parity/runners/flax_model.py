@@ -56,7 +56,7 @@ def choose_device(device: str) -> Any:
         return jax.devices(platform_name)[int(number or 0)]
     except (RuntimeError, IndexError):
         raise WorkerError(
-            f"device {device} was asked for, but jax {jax.__version__} does not see it; choose cpu, or an environment "
+            f"device {device} was requested, but jax {jax.__version__} does not see it; choose cpu, or an environment "
             "whose jax has CUDA"
         ) from None
 

@@ -91,7 +91,7 @@ def choose_gpu(device: str) -> int | None:
         return None
     if number >= count:
         raise WorkerError(
-            f"device {device} was asked for, but {keras.backend.backend()} sees {count} GPUs; choose cpu or auto"
+            f"device {device} was requested, but {keras.backend.backend()} sees {count} GPUs; choose cpu or auto"
         )
     return number
 

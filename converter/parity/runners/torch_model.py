@@ -78,7 +78,7 @@ def choose_device(device: str) -> torch.device:
     chosen = torch.device(device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise WorkerError(
-            f"device {device} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            f"device {device} was requested, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
             "devices; choose cpu, or an environment whose torch has CUDA"
         )
     return chosen

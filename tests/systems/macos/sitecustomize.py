@@ -1,6 +1,7 @@
 """Python finds this before anything else and then lacks what macOS lacks: a pretended Mac, on the kernel of Linux.
 
-Taken away are ``/proc``, calls and flags that are Linux's alone, and limits of memory. ``renamex_np`` is there. Whoever forks
+Taken away are ``/proc``, calls and flags that are Linux's alone, and limits of memory. ``renamex_np`` is there. When a
+process forks
 fails: on a Mac it would be sound only now and then.
 """
 
@@ -25,7 +26,7 @@ _SIGNALS = "SIGPWR SIGSTKFLT SIGPOLL SIGRTMIN SIGRTMAX sigtimedwait sigwaitinfo"
 
 
 def _hide_proc() -> None:
-    """``/proc`` is not there, whoever asks for it."""
+    """``/proc`` does not exist, for any caller."""
 
     def guarded(real):
         def call(path=".", *arguments, **options):
