@@ -74,7 +74,7 @@ def read_here(path: Path) -> Checkpoint:
     try:
         file = h5py.File(path.open("rb") if isinstance(path, RemoteFile) else path, "r", locking=False)
     except (OSError, RuntimeError) as error:
-        raise _unreadable(path, "HDF5 cannot open it", error) from None
+        raise unreadable_hdf5(path, "HDF5 cannot open it", error) from None
     try:
         below = _check_kind(path, file)
         size = path.stat().st_size
@@ -82,26 +82,26 @@ def read_here(path: Path) -> Checkpoint:
         paths = {where for where in _walk(path, file) if where.startswith(below)}
         tensors: dict[str, StoredTensor] = {}
         used: set[str] = set()
-        for listed_name, plain in _listed_names(path, file[below] if below else file):
+        for listed_name, plain in listed_names(path, file[below] if below else file):
             where = below + listed_name
             if len(plain) > MAX_NAME_CHARACTERS:
-                raise _corrupt(path, f"tensor {printable(plain)} has a name of {len(plain):,} characters")
+                raise corrupt(path, f"tensor {printable(plain)} has a name of {len(plain):,} characters")
             if where in used:
-                raise _corrupt(path, f"it lists {printable(plain)} twice")
+                raise corrupt(path, f"it lists {printable(plain)} twice")
             if where not in paths:
-                raise _corrupt(path, f"weight_names lists {printable(where)}, which is not there")
+                raise corrupt(path, f"weight_names lists {printable(where)}, which is not there")
             used.add(where)
             tensor = _dataset(path, file, where, plain, size)
             # Tied weights are in the group of every layer that uses them.
             if plain in tensors and not _are_equal(tensors[plain], tensor):
-                raise _corrupt(path, f"it holds {printable(plain)} twice, with different values")
+                raise corrupt(path, f"it holds {printable(plain)} twice, with different values")
             tensors.setdefault(plain, tensor)
         if paths - used:
-            raise _corrupt(path, f"no weight_names lists these datasets: {listed(sorted(paths - used))}")
+            raise corrupt(path, f"no weight_names lists these datasets: {listed(sorted(paths - used))}")
     except BaseException as error:
         file.close()
         if isinstance(error, RuntimeError | KeyError | OSError | ValueError | UnicodeError | TypeError):
-            raise _unreadable(path, "HDF5 cannot read it", error) from None
+            raise unreadable_hdf5(path, "HDF5 cannot read it", error) from None
         raise
     if all(tensor.extent is not None for tensor in tensors.values()):
         file.close()
@@ -256,12 +256,12 @@ def _walk(path: Path, file: h5py.File) -> set[str]:
 
     problem = file.id.links.visit(visit, info=True)
     if problem is not None:
-        raise _corrupt(path, problem)
+        raise corrupt(path, problem)
     return datasets
 
 
-def _listed_names(path: Path, file: h5py.Group) -> Iterator[tuple[str, str]]:
-    """Path of every dataset that the file says it holds, and the tensor's name."""
+def listed_names(path: Path, file: h5py.Group) -> Iterator[tuple[str, str]]:
+    """The path of every dataset that the file lists, and the tensor's name."""
     layers = _read_names(path, file, "layer_names")
     if layers and all(name.endswith(":0") for name in layers):
         yield from ((name, name.removesuffix(":0")) for name in layers)
@@ -269,10 +269,10 @@ def _listed_names(path: Path, file: h5py.Group) -> Iterator[tuple[str, str]]:
     groups = [*layers, *([TOP_LEVEL] if TOP_LEVEL in file and TOP_LEVEL not in layers else [])]
     unlisted = sorted(set(file) - set(groups))
     if unlisted or len(set(groups)) != len(groups):
-        raise _corrupt(path, f"layer_names lists {listed(layers)}; the file also holds {listed(unlisted)}")
+        raise corrupt(path, f"layer_names lists {listed(layers)}; the file also holds {listed(unlisted)}")
     for group in groups:
         if group not in file or not isinstance(file[group], h5py.Group):
-            raise _corrupt(path, f"layer_names lists {printable(group)}, which is not a group of it")
+            raise corrupt(path, f"layer_names lists {printable(group)}, which is not a group of it")
         for name in _read_names(path, file[group], "weight_names"):
             yield f"{group}/{name}", strip_scope(name)
 
@@ -286,13 +286,13 @@ def _read_names(path: Path, holder: h5py.Group, attribute: str) -> list[str]:
         while f"{attribute}{len(parts)}" in holder.attrs:
             parts.append(f"{attribute}{len(parts)}")
     if not parts:
-        raise _corrupt(path, f"{printable(holder.name)} has no attribute {attribute}")
+        raise corrupt(path, f"{printable(holder.name)} has no attribute {attribute}")
     names: list[str] = []
     for part in parts:
         held = holder.attrs.get_id(part)
         count = math.prod(held.shape)
         if count and (held.get_storage_size() > MAX_NAMES_BYTES or count > MAX_LINKS):
-            raise _corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
+            raise corrupt(path, f"attribute {part} has {held.get_storage_size():,} bytes")
         names += [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(holder.attrs[part])]
     return names
 
@@ -316,30 +316,30 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
     properties, space, kind = opened.get_create_plist(), opened.get_space(), opened.get_type()
     layout = properties.get_layout()
     if properties.get_external_count() or layout == h5py.h5d.VIRTUAL:
-        raise _corrupt(path, f"{printable(where)} keeps its data in another file")
+        raise corrupt(path, f"{printable(where)} keeps its data in another file")
     codes = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
     read_as = kind.dtype
     dtype = read_as.newbyteorder("<").name if read_as.kind in "fiu" else str(read_as)
     shape = space.get_simple_extent_dims()
     if dtype not in DTYPES or space.get_simple_extent_type() == h5py.h5s.NULL or len(shape) > MAX_AXES:
-        raise _corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
+        raise corrupt(path, f"{printable(where)} has dtype {printable(dtype, 60)}, which no weight has")
     nbytes = math.prod(shape) * DTYPES[dtype]
     try:
         check_filters(codes)
         if layout == h5py.h5d.CHUNKED:
             check_chunks(h5py.Dataset(opened), codes, size)
     except UnsoundChunks as error:
-        raise _corrupt(path, f"{printable(where)} {error}") from None
+        raise corrupt(path, f"{printable(where)} {error}") from None
     stored = opened.get_storage_size()
     if layout != h5py.h5d.CHUNKED and stored not in (0, math.prod(shape) * kind.get_size()):
-        raise _corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
+        raise corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
     # Not by read_as: h5py reports a stored bfloat16 as float32, and reads it as that.
     as_stored = kind.equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
     contiguous = layout == h5py.h5d.CONTIGUOUS and as_stored
     offset = opened.get_offset() if contiguous and nbytes else 0
     if contiguous and offset is not None:
         if offset + nbytes > size:
-            raise _corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
+            raise corrupt(path, f"{printable(where)} lies beyond the end of the file: it is truncated")
         return StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
     return StoredTensor(name, dtype, shape, None, _row_reader(path, h5py.Dataset(opened), codes, where, dtype))
 
@@ -351,9 +351,9 @@ def _row_reader(path: Path, dataset: h5py.Dataset, codes: list[int], where: str,
                 check_packed(dataset, codes, start, stop)
             rows = dataset[start:stop] if dataset.shape else dataset[()]
         except UnsoundChunks as error:
-            raise _corrupt(path, f"{printable(where)} {error}") from None
+            raise corrupt(path, f"{printable(where)} {error}") from None
         except (OSError, RuntimeError) as error:
-            raise _unreadable(path, f"HDF5 cannot read {printable(where)}", error) from None
+            raise unreadable_hdf5(path, f"HDF5 cannot read {printable(where)}", error) from None
         return np.ascontiguousarray(rows, numpy_dtype(dtype))
 
     return read_rows
@@ -383,12 +383,13 @@ def _allocate(
     )
 
 
-def _unreadable(path: Path, what: str, error: Exception) -> SourceError:
+def unreadable_hdf5(path: Path, what: str, error: Exception) -> SourceError:
     """The error for a file that HDF5 does not read: invalid, unless too many files are open."""
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
         return SourceError(unreadable(path, error))
-    return _corrupt(path, f"{what}: {printable(str(error))}")
+    return corrupt(path, f"{what}: {printable(str(error))}")
 
 
-def _corrupt(path: Path, what: str) -> CorruptCheckpoint:
+def corrupt(path: Path, what: str) -> CorruptCheckpoint:
+    """The error for a file that is no ``tf_model.h5``."""
     return CorruptCheckpoint(f"{path}: not a valid tf_model.h5: {what}; download or save it again")

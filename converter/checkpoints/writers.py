@@ -62,7 +62,7 @@ def read_back(path: Path) -> Checkpoint:
     if shards.is_index(path.name):
         return shards.read_index(path, lambda shard: read_back(shard))
     if path.name.endswith(".h5"):
-        from converter.checkpoints import hdf5
+        from converter.checkpoints.hdf5_written import read_written
 
-        return hdf5.read_here(path)
+        return read_written(path)
     return read_header(path)
