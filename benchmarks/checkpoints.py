@@ -34,7 +34,7 @@ class Size:
     """What a benchmark checkpoint looks like.
 
     Attributes:
-        vision: fields of the vision config: of CLIP's where no model type is said.
+        vision: fields of the vision config: CLIP's by default.
         text: fields of the BERT config, of full CLIP those of its text tower.
         projection: width of the common space.
         shard: bytes of data per file at most; None for one file.
@@ -368,7 +368,7 @@ def _write_file(path: Path, shapes: dict[str, tuple[int, ...]], noise: np.random
 
 
 def _mean(name: str) -> float:
-    """What values lie around. A norm scales by about 1: with less every text comes out alike, layer after layer."""
+    """The mean of the values. A norm scales by about 1: with less every text comes out alike, layer after layer."""
     return 1.0 if "norm" in name.lower() and name.endswith(".weight") else 0.0
 
 

@@ -32,7 +32,7 @@ CASES = ("h5", "bin", "tf-safetensors", "flax", "help", "peer")
 OPEN_CLIP = "open_clip"
 # One direction, on all cores and on one: how the cost grows with the size.
 GROWTH = "growth"
-# Size (see checkpoints.py) -> bounds in times cp, without and with the check, and what is timed if nothing is said.
+# Size (see checkpoints.py) -> limits in times cp, without and with the check, and the default parts to time.
 SIZES: dict[str, tuple[float | None, float | None, tuple[str, ...]]] = {
     "clip-italian": (4, 8, CASES),
     "clip-vit-b-32": (4, 8, ("h5", OPEN_CLIP, "peer")),
@@ -154,7 +154,7 @@ def main() -> None:
 
 
 def lacks_room(size: str, folder: Path) -> str | None:
-    """Why a size is not run on this disk; None where it is."""
+    """Why a size is not run on this disk, or None."""
     while not folder.exists():
         folder = folder.parent
     free, needed = shutil.disk_usage(folder).free, ROOM.get(size, 0)
@@ -164,7 +164,7 @@ def lacks_room(size: str, folder: Path) -> str | None:
 def run_size(
     size: str, folder: Path, wanted: Sequence[str], rounds: int, peer_rounds: int, cold: bool = False
 ) -> dict[str, Any]:
-    """Makes the checkpoints of one size if need be, runs the rounds, prints the table and gives the report."""
+    """Makes the checkpoints of one size if needed, runs the rounds, prints the table and returns the report."""
     counts = prepare(size, folder, wanted)
     cases = make_cases(size, folder, wanted, peer_rounds, cold)
     runs = measure(cases, rounds)
@@ -202,7 +202,7 @@ def limit_lines(least: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def prepare(size: str, folder: Path, wanted: Sequence[str]) -> dict[str, int]:
-    """Makes the checkpoints that are converted, each a folder with config and weights alone, unless they are there.
+    """Makes the checkpoints to convert, each a folder with only config and weights, unless they exist.
 
     Returns:
         ``tensors`` and ``bytes`` of them.

@@ -1,9 +1,9 @@
 """Times exported files in their own runtimes, side by side: `python benchmarks/exports.py --help`.
 
-Every format and precision of one model is written once, with its seconds and peak memory, and is then a process of its own
-that holds the file. Each round asks every one of them for every case once, so that what else the machine does falls on all
-alike. One thread and two; images and texts one and eight at a time. The SavedModel is what `tf.function` runs.
-Whether the files are right is `convert export`'s affair; this looks at none of their answers.
+Every format and precision of one model is written once, with its seconds and peak memory. Then a separate process holds
+the file. Each round asks every one of them for every case once, so that what else the machine does falls on all alike.
+One thread and two; images and texts one and eight at a time. The SavedModel is what `tf.function` runs. Whether the
+files are right is `convert export`'s affair; this looks at none of their answers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Exported:
 
 
 def write_all(source: Path, folder: Path, targets: Sequence[Target]) -> Iterator[Exported]:
-    """Writes every format in every precision, each in a fresh process, whose peak is that of this one alone."""
+    """Writes every format in every precision, each in a new process, so that the peak memory is its own."""
     for target in targets:
         for precision in target.precisions:
             place = folder / f"{target.name}-{precision}"
@@ -119,7 +119,7 @@ def time_all(found: Sequence[Exported], folder: Path, config: Mapping[str, Any],
 
 
 def tables(report: Mapping[str, Any]) -> str:
-    """What a JSON file holds, as Markdown: what writing took, and medians in milliseconds for each number of threads.
+    """A JSON file's content as Markdown: the cost of writing, and medians in milliseconds for each number of threads.
 
     In brackets: how many times a median fits into that of our float32.
     """

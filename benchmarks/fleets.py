@@ -1,7 +1,7 @@
 """Times fleets of many small and of large checkpoints, here and on Ray: `python benchmarks/fleets.py --help`.
 
-Sources are hard links of one checkpoint, and each OUT is removed as soon as it is there, so that the disk holds one source
-and what is under way. It measures the cost of each checkpoint beyond `pt2tf` of it alone, and the throughput beside as many
+Sources are hard links of one checkpoint, and each OUT is removed at once, so that the disk holds one source and the
+OUTs in progress. It measures the cost of each checkpoint beyond `pt2tf` of it alone, and the throughput beside as many
 `cp` as there are workers. It also measures the driver's memory for a long list.
 """
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def overheads(folder: Path, count: int, places: dict[str, str | None]) -> dict[str, Any]:
-    """Seconds of each checkpoint beyond ``pt2tf`` of it in a process that is there already, one worker at a time."""
+    """Seconds of each checkpoint beyond ``pt2tf`` of it in an existing process, one worker at a time."""
     source, sources = linked(folder, "tiny", count)
     alone = converted_alone(source, folder / "alone")
     rows: dict[str, Any] = {"checkpoints": count, "alone_s": alone}
@@ -167,7 +167,7 @@ def copied(source: Path, copies: Path, count: int, workers: int) -> float:
 
 
 def fleet(sources: Path, out: Path, workers: int, address: str | None) -> dict[str, Any]:
-    """Runs a fleet in a process of its own, whose memory is the driver's."""
+    """Runs a fleet in a separate process, whose memory is the driver's."""
     asked = json.dumps({"sources": str(sources), "out": str(out), "workers": workers, "ray": address})
     try:
         answer = subprocess.run(

@@ -43,7 +43,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 class Steps:
-    """Runs commands and keeps what came of each, in the results' file as soon as it is known."""
+    """Runs commands and records the result of each in the results' file at once."""
 
     def __init__(self, out: Path, scratch: Path, asked: argparse.Namespace) -> None:
         """Parses where to write, where to work, and which parts to run."""

@@ -3,8 +3,8 @@
     python benchmarks/gpu_contender.py jax|torch PRECISION FOLDER DEVICE
 
 PRECISION is float32 (no TF32), tf32 or bfloat16, weights included. A line on standard input names a batch, a mode and a
-number of runs. The answer holds the seconds of each run and the embeddings of the last, or the reason why there are none.
-A run ends when its results are ready; they stay on the device. What is compiled, is compiled in the first run.
+number of runs. The answer holds the seconds of each run and the embeddings of the last, or the reason why there are
+none. A run ends when its results are ready; they stay on the device. Compilation happens in the first run.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python benchmarks/gpu_parity.py --json parity.json --budget 150 --jobs 6
     python benchmarks/gpu_parity.py --device cpu --pairs clip_vision_model+bert siglip2 --no-large
 
-By default every tower runs once, in a tiny pair, and every other family, and a pair of clip-italian's size; `--all` takes
-every pair. Needs torch, transformers, keras and JAX, no TensorFlow. Each framework runs in a process of its own, in full
+By default every tower runs once, in a tiny pair, and every other family, and a pair of clip-italian's size; `--all`
+takes every pair. Needs torch, transformers, keras and JAX, no TensorFlow. Each framework runs in a separate process, in
+full
 float32: TF32 is off in PyTorch, and JAX multiplies with precision "highest". The JSON file is written after every pair.
 Exit status 1 where a pair is not equal, 3 where the budget ended before the last.
 """
@@ -85,7 +86,7 @@ def supported_pairs() -> tuple[str, ...]:
 
 
 def covering_pairs() -> tuple[str, ...]:
-    """Pairs in which every tower stands at least once."""
+    """Pairs that contain every tower at least once."""
     vision, text = supported("vision"), supported("text")
     longest = max(len(vision), len(text))
     return tuple(f"{vision[i % len(vision)]}+{text[i % len(text)]}" for i in range(longest))
@@ -94,7 +95,7 @@ def covering_pairs() -> tuple[str, ...]:
 def make_models(
     folder: Path, pairs: Sequence[str], large: bool, seed: int, real: bool = False
 ) -> list[tuple[str, Path]]:
-    """Writes the models with random weights; what they are called and where they lie."""
+    """Writes the models with random weights; returns their names and places."""
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "pairs.py"),
@@ -162,7 +163,7 @@ def parse() -> argparse.Namespace:
 
 
 def asked_pairs(asked: argparse.Namespace) -> tuple[str, ...]:
-    """What to run, the other families among the first: a budget may end before the last."""
+    """The pairs to run, the other families among the first: a budget may end before the last."""
     if asked.pairs is not None:
         return tuple(asked.pairs)
     others = tuple(name for name in families() if name != joined().model_type)

@@ -3,9 +3,9 @@
     python benchmarks/gpu_speed.py FOLDER --json speed.json
     python benchmarks/gpu_speed.py FOLDER --device cpu --batches 1 2 --runs 3
 
-FOLDER is a PyTorch checkpoint (`benchmarks/pairs.py --large` makes one). Every framework and precision is a process of its
-own; all load and compile at once, then the rounds take turns. Each answer's embeddings are compared with those of PyTorch in
-float32 without TF32: the last columns say what a precision costs. The JSON file is written after every case.
+FOLDER is a PyTorch checkpoint (`benchmarks/pairs.py --large` makes one). Every framework and precision has its own
+process; all load and compile at once, then the rounds take turns. Each answer's embeddings are compared with those of
+PyTorch in float32 without TF32: the last columns say what a precision costs. The JSON file is written after every case.
 """
 
 from __future__ import annotations

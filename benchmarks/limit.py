@@ -23,12 +23,12 @@ import blake3
 import numpy as np
 
 PIECE = 2**20  # bytes
-COPIED = 64 * 2**20  # bytes; beyond the second-level cache, as matrices that are transposed lie
+COPIED = 64 * 2**20  # bytes; beyond the second-level cache, like matrices that are transposed
 SAMPLE = 400 * 10**6  # bytes that a rate is measured over
 RUNS = 5
 START = "import numpy, h5py, blake3, click"
-# What happens to the bytes of the weights, in order: a name for people, the rate that it goes at, and whether it is part
-# of the check.
+# The steps for the bytes of the weights, in order: a name for people, the rate of the step, and whether it is part of
+# the check.
 STEPS = (
     ("read the source", "read", False),
     ("transpose", "copy", False),
@@ -132,7 +132,7 @@ def fastest(do: Callable[[], None]) -> float:
 
 
 def cpu_seconds() -> float:
-    """What this process and its children have used of the cores so far."""
+    """CPU seconds of this process and its children so far."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)
 

@@ -1,6 +1,6 @@
 """Times the model beside transformers 4.57.6, PyTorch and itself on JAX: `python benchmarks/models.py --help`.
 
-Loading is timed in fresh processes, imports aside. For the passes, every contender is a process that holds its model.
+Loading is timed in new processes, without imports. For the passes, every contender is a process that holds its model.
 Each round runs every case once in every contender, so that other load on the machine affects all of them alike. Their
 outputs are compared with PyTorch's: a contender that is fast with other numbers is rejected.
 """
@@ -84,12 +84,12 @@ def _line(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def available(kinds: Sequence[str]) -> list[str]:
-    """Those that can run here: the peer needs an environment of its own."""
+    """Contenders that can run here: the peer needs another environment."""
     return [kind for kind in kinds if kind != "peer" or os.environ.get("COMPAT_PYTHON")]
 
 
 def time_loading(folder: Path, kinds: Sequence[str], rounds: int, weights: int) -> list[dict[str, Any]]:
-    """Loads from either framework's checkpoint, in fresh processes in turn."""
+    """Loads from either framework's checkpoint, in new processes in turn."""
     cases = [(kind, source) for kind, source in LOADERS if kind in kinds]
     taken: dict[tuple[str, str], list[dict[str, Any]]] = {case: [] for case in cases}
     for number in range(rounds + 1):

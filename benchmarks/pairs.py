@@ -2,9 +2,8 @@
 
     python benchmarks/pairs.py OUT [--pairs vit+bert siglip2 ...] [--large]
 
-Sizes are those of fixtures/towers.toml, pairwise different, so that a swapped axis cannot hide; no weight has its initial
-value, LayerNorm included.
-Imports PyTorch: run it in a process of its own.
+Sizes are those of fixtures/towers.toml, pairwise different, so that a swapped axis cannot hide; no weight has its
+initial value, LayerNorm included. Imports PyTorch: run it in a separate process.
 """
 
 from __future__ import annotations

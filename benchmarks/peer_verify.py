@@ -1,4 +1,4 @@
-"""What the benchmark compares with: transformers 4.57.6 loads both sides of a checkpoint, runs each once, and compares.
+"""The benchmark's peer: transformers 4.57.6 loads both sides of a checkpoint, runs each once, and compares.
 
 Runs in the environment of transformers 4.57.6: `python benchmarks/peer_verify.py PT TF`. The TensorFlow side is what such a
 script reads: a folder with tf_model.h5. One batch of 4 images and 3 texts of 11 ids, logits alone: less than `convert

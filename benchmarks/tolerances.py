@@ -125,7 +125,7 @@ def table(found: Mapping[str, Figures]) -> str:
 
 
 def table_of_towers(found: Mapping[str, Figures]) -> str:
-    """A Markdown table: of every tower the greatest figures of the pairs that it stands in."""
+    """A Markdown table: for every tower the largest figures of the pairs that contain it."""
     lines = [
         "| tower | pairs | float32, hidden states | float32, logits | float64, hidden states |",
         "|---|---|---|---|---|",
@@ -152,7 +152,7 @@ def page(text: str, found: Mapping[str, Figures]) -> str:
 
 
 def pairs_to_measure(found: Mapping[str, Figures]) -> list[str]:
-    """The pairs that it still takes for every tower to stand in two: those least measured, each with another."""
+    """The pairs still needed for every tower to be in two: the least measured towers, each with another."""
     counts = Counter(tower for pair in found if pair != REAL for tower in pair.split("+"))
     asked: list[str] = []
     while True:
@@ -166,7 +166,7 @@ def pairs_to_measure(found: Mapping[str, Figures]) -> list[str]:
 
 
 def sample_of_pairs(day: int) -> list[str]:
-    """Pairs in which every tower stands: others every day, all of them in as many days as the longer side has towers."""
+    """Pairs that contain every tower: others every day, all of them in as many days as the longer side has towers."""
     visions, texts = supported("vision"), supported("text")
     shift, count = day % len(texts), max(len(visions), len(texts))
     sides = (itertools.islice(itertools.cycle(side), count) for side in (visions, texts[shift:] + texts[:shift]))

@@ -74,7 +74,7 @@ def definition(name: str, module: str) -> Definition:
 
 
 def signature(node: ast.FunctionDef) -> str:
-    """A definition without its body, an argument a line where it is long."""
+    """A definition without its body, one argument per line if it is long."""
     arguments = without_self(node)
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     whole = f"def {node.name}({', '.join(arguments)}){result}: ..."
@@ -130,7 +130,7 @@ def described(docstring: str) -> Iterator[str]:
 
 
 def wrapped(markdown: str) -> str:
-    """Paragraphs and list items broken at column 100, code spans and links left whole; code stays as it is."""
+    """Paragraphs and list items broken at column 100, with whole code spans and links; code is unchanged."""
     blocks = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(block if block.startswith("```") else _wrapped(block) for block in blocks)
 
@@ -185,7 +185,7 @@ def bases(node: ast.ClassDef, module: str) -> Iterator[tuple[ast.ClassDef, str]]
 
 
 def section(name: str, module: str) -> Iterator[str]:
-    """What the page says of one name."""
+    """The page's section for one name."""
     node = definition(name, module)
     docstring = ast.get_docstring(node)
     if not docstring:

@@ -1,6 +1,6 @@
 """Makes docs/terminal.svg: what pt2tf and verify print for the shipped checkpoint: `python docs/make_picture.py`.
 
-The commands are run as they stand, colours included; only the name of the folder that they ran in is ours.
+The commands are run unchanged, colours included; only the name of the folder that they ran in is ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def said(command: str, folder: Path, colours: str = "") -> str:
-    """Runs a command in a folder and gives what it printed; in colours where that is ``"1"``."""
+    """Runs a command in a folder and returns its output, in colours if that is ``"1"``."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH), "HF_HUB_OFFLINE": "1"}
     environment |= {"FORCE_COLOR": colours, "NO_COLOR": ""}
     arguments = [sys.executable, "-m", "converter", *shlex.split(command)[1:]]

@@ -1,6 +1,6 @@
 """Draws docs/rooms.svg from the layers of import-linter in pyproject.toml: `python docs/make_rooms.py`.
 
-What each room is for is said in docs/architecture.md, whose table the words are taken from.
+docs/architecture.md says what each room is for; the words come from its table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "rooms.svg"
 WIDTH, ROW, GAP, LEFT, TOP = 760, 34, 8, 56, 46
-# What is said beside the rooms that have no row in the table.
+# The text beside the rooms that have no row in the table.
 SINGLE = {
     "specs": "what a tensor and a framework are",
     "arguments": "what callers may say",
@@ -44,7 +44,7 @@ def layers() -> list[list[str]]:
 
 
 def purposes() -> dict[str, str]:
-    """What each room is for, by its name, up to the first colon or semicolon where the text is long."""
+    """The purpose of each room by its name, up to the first colon or semicolon if the text is long."""
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     said = dict(re.findall(r"^\| `converter/(\w+)/` \| (.*) \|$", page, re.MULTILINE))
     return {name: text.replace("`", "") for name, text in (SINGLE | said).items()}

@@ -1,4 +1,4 @@
-"""What mkdocs.yml hooks into the build: pages from the repository's root, links out of docs, and GitHub's anchors.
+"""Hooks of mkdocs.yml for the build: pages from the repository's root, links out of docs, and GitHub's anchors.
 
 The pages have to read well on GitHub, too. There a link may lead to any file of the repository. Here one to CHANGELOG.md,
 CONTRIBUTING.md or SECURITY.md leads to the page made of it, and any other leads to the repository.
@@ -22,7 +22,7 @@ _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: Any, **_: Any) -> Any:
-    """Anchors are those that GitHub makes of headings."""
+    """Anchors follow GitHub's rules for headings."""
     config.mdx_configs["toc"] = {**config.mdx_configs.get("toc", {}), "slugify": slug}
     return config
 
@@ -42,7 +42,7 @@ def on_files(files: Any, *, config: Any, **_: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Mends the links of a page, but for what stands in fenced blocks."""
+    """Corrects the links of a page, except in fenced blocks."""
     folder = "." if page.file.src_uri in FROM_ROOT else "docs"
     parts = _FENCE.split(markdown)
     parts[::2] = [_LINK.sub(lambda found: led(found[1], folder, config.extra["source"]), part) for part in parts[::2]]
@@ -68,7 +68,7 @@ def fetched(html: str) -> list[str]:
 
 
 def led(target: str, folder: str, repository: str) -> str:
-    """Where a link leads on the site: ``target`` as it stands in a page of ``folder``."""
+    """The target of a link on the site: ``target`` as written in a page of ``folder``."""
     if re.match(r"[a-z]+:|#", target):
         return target
     path, mark, anchor = target.partition("#")

@@ -72,7 +72,7 @@ class Pictures(keras.utils.PyDataset):  # type: ignore[misc]
         self.batches = [self.batch(np.random.default_rng((seed, number))) for number in range(batches)]
 
     def batch(self, noise: np.random.Generator) -> dict[str, Any]:
-        """What the model takes, of all pairs."""
+        """The model's inputs for all pairs."""
         images, captions = zip(*all_pairs(noise), strict=True)
         texts = self.tokenizer(list(captions), padding=True, return_tensors="np")
         return {

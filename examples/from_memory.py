@@ -1,7 +1,7 @@
 """Converts a live model's weights to TensorFlow without a file in between: `python examples/from_memory.py FOLDER OUT`.
 
-Install: `pip install '.[torch]'`. FOLDER stands for whatever gives you a running PyTorch model, such as a training script.
-The names of a `state_dict()` differ from those of files since transformers 5.9, and by family; they are read as they are.
+Install: `pip install '.[torch]'`. FOLDER represents any source of a running PyTorch model, such as a training script.
+The names of a `state_dict()` differ from those of files since transformers 5.9, and by family; they are read unchanged.
 OUT is complete: tokenizer and processor are saved beside the weights.
 """
 

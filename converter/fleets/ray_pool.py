@@ -29,7 +29,7 @@ _GB = 10**9
 _POLL = 0.05
 _SECONDS_BETWEEN_COUNTS = 5.0
 _SECONDS_TO_CANCEL = 15.0
-_RETRY = "try it again with --retry failed"
+_RETRY = "retry it with --retry failed"
 
 
 class RayPool:

@@ -164,8 +164,8 @@ class Run:
     def _full(self, task: Task) -> str:
         need = self._needs[task.name].disk
         return (
-            f"stopped, for the disk of {self._out.name} is full: {task.name} needs {need:,} bytes, and "
-            f"{self._room.disk:,} can be had; free some space and run this again for the rest"
+            f"stopped: the disk of {self._out.name} is too full: {task.name} needs {need:,} bytes, and "
+            f"{self._room.disk:,} are free; free some space and run this again for the rest"
         )
 
     def _start(self, pool: Workers, task: Task, do: str) -> None:

@@ -81,7 +81,7 @@ def test_a_disk_that_would_fill(models: Path, monkeypatch: pytest.MonkeyPatch) -
     assert max(most) == 1
     assert {task.name: task.state for task in found.tasks} == {"b": "left", "a": "done", "org--c": "done"}
     assert found.stopped == (
-        f"stopped, for the disk of out is full: b needs {3 * SIZE:,} bytes, and {free:,} can be had; free some space "
+        f"stopped: the disk of out is too full: b needs {3 * SIZE:,} bytes, and {free:,} are free; free some space "
         "and run this again for the rest"
     )
     shutil.copy(FIXTURE / "model.safetensors", large)
