@@ -148,3 +148,22 @@ def test_verify_is_timed_on_a_pair_with_its_manifest(tmp_path: Path) -> None:
 def test_the_page_on_exports_has_the_figures_that_were_measured() -> None:
     report = json.loads((ROOT / "benchmarks" / "results" / "exports-clip-italian.json").read_text("utf-8"))
     assert f"\n\n{exports.tables(report)}\n\n" in (ROOT / "docs" / "exports.md").read_text("utf-8")
+
+
+def test_fleets_are_timed(tmp_path: Path) -> None:
+    """Small and large ones and a long list, without Ray: all figures are there, and no checkpoint stays."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "fleets.py"), "--tiny", "3", "--large", "2", "--workers", "2"]
+    command += ["--large-size", "tiny", "--lines", "10", "--ray", "none"]
+    command += ["--folder", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads((tmp_path / "results" / "fleets.json").read_text("utf-8"))
+    tiny = report["tiny"]
+    assert tiny["local"]["overhead_s"] == pytest.approx(tiny["local"]["seconds_each"] - tiny["alone_s"])
+    assert tiny["local"]["counts"] == {"done": 3}
+    assert report["large"]["local"]["times_cp"] > 0
+    assert {lines: found["counts"] for lines, found in report["driver"].items()} == {
+        "1": {"done": 1},
+        "10": {"done": 10},
+    }
+    assert "| 10 | " in answer.stdout
+    assert list((tmp_path / "data").iterdir()) == []
