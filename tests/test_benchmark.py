@@ -12,7 +12,8 @@ import pytest
 from benchmarks import exports, verify
 from benchmarks.convert import ROOM, SIZES, Case, Run, lacks_room, summarise, table
 from benchmarks.convert import make_cases as cases_of
-from benchmarks.limit import limit
+from benchmarks.limit import STEPS, limit
+from benchmarks.timeline import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONVERSIONS = [
@@ -44,6 +45,9 @@ def test_it_times_every_container(tmp_path: Path) -> None:
         assert 1 < row["peak_mb"] < 200
         assert f"| {name} | {row['median_s']:.2f} |" in answer.stdout
     assert f"| limit | {report['limit']['checked_s']:.2f} |" in answer.stdout
+    assert [row["stage"] for row in report["timeline"]] == list(STAGES)  # so small a model is far above the aim
+    assert all(row["cpu_s"] >= 0 and 0 <= row["seconds"] < 60 for row in report["timeline"])
+    assert f"| check | {report['timeline'][4]['seconds']:.2f} |" in answer.stdout
     assert 0 < report["limit"]["unchecked_s"] < report["limit"]["checked_s"]
     assert list((tmp_path / "data").iterdir()) == []
 
@@ -99,6 +103,10 @@ def test_the_limit_follows_from_the_rates() -> None:
     assert one["unchecked_s"] == pytest.approx(0.1 + 0.25 + 0.1 + 0.5)
     assert one["checked_s"] == pytest.approx(0.1 + 0.85 + 3 * 0.5 + 0.25 + 2 * 0.1)
     assert many["unchecked_s"] == many["checked_s"] == pytest.approx(0.1 + 0.5)  # one thread writes to a file
+
+
+def test_every_step_of_the_limit_has_its_stage() -> None:
+    assert sorted(step for steps in STAGES.values() for step in steps) == sorted(name for name, _, _ in STEPS)
 
 
 def test_how_the_cost_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
