@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converter.errors import printable
 from converter.exporting.results import Export, ExportedFile
 from converter.exporting.snippets import snippets
 from converter.exporting.targets import TARGETS
+from converter.folder.licence import checked as checked_licence
 
+# By format: what the Hub calls a library that loads the folder. A SavedModel needs TensorFlow alone, which is none there.
+LIBRARIES = {"onnx": "transformers.js", "litert": "litert"}
 _LANGUAGES = {"python": "Python", "kotlin": "Kotlin", "javascript": "JavaScript", "cpp": "C++"}
+
+
+def metadata(source: Mapping[str, Any], family: str, formats: Sequence[str]) -> list[str]:
+    """What the Hub reads of the card: the licence and the source, and a library that loads the folder if there is one.
+
+    Args:
+        source: what ``export.json`` says of it.
+        family: model type.
+        formats: of the files.
+
+    Returns:
+        Lines of YAML, the marks around them included.
+    """
+    libraries = [LIBRARIES[format] for format in formats if format in LIBRARIES]
+    fields: dict[str, Any] = {
+        **checked_licence(source.get("license")),
+        **({"library_name": libraries[0]} if libraries else {}),
+        **({"base_model": source["hub"]} if "hub" in source else {}),
+        "tags": [family, *formats],
+    }
+    return ["---", *(f"{name}: {json.dumps(value)}" for name, value in fields.items()), "---", ""]
 
 
 def card(found: Export) -> str:
     """The whole file, Markdown."""
     lines = [
+        *metadata(found.source, found.family, [one.format for one in found.exported]),
         f"# {_code(str(found.source['name']))}, exported",
         "",
         f"A `{found.family}` of `{found.towers[0]}` and `{found.towers[1]}`, {found.options.precision}. Every file was run in "

@@ -23,6 +23,7 @@ from converter.exporting.options import ExportOptions, Pixels, Precision
 from converter.exporting.results import Export, Needs
 from converter.exporting.targets import TARGETS, Target
 from converter.folder.files import expanded
+from converter.folder.licence import licence_of
 from converter.folder.records import hash_file
 from converter.folder.staging import check_out, explained, staged
 from converter.hub.obtained import Obtained
@@ -207,7 +208,9 @@ def _weights(held: Obtained) -> tuple[int, dict[str, Any]]:
         nbytes = 4 * sum(math.prod(shape) for shape in tensors.shapes.values())
         files = [hash_file(file, SHA256) for file in tensors.files]
     name = held.hub or held.path.resolve().name
-    place = {} if held.hub is None else {"hub": held.hub, "commit": held.commit}
+    place: dict[str, Any] = {} if held.hub is None else {"hub": held.hub, "commit": held.commit}
+    licence = held.licence or licence_of(held.folder)
+    place |= {"license": dict(licence)} if licence else {}
     return nbytes, {"name": name, **place, "files": [record.to_json() for record in files]}
 
 

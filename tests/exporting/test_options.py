@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from converter import export
 from converter.errors import ArgumentError, ConverterError, OptionError, SourceError, TargetError
+from converter.exporting.card import metadata
+from converter.exporting.export import _weights
 from converter.exporting.options import ExportOptions
 from converter.exporting.snippets import SNIPPETS
 from converter.exporting.targets import TARGETS
+from converter.hub.obtained import Obtained
 from tests.cli.conftest import Convert
 from tests.cli.conftest import convert as convert  # a fixture
 from tests.cli.schemas import validated
@@ -106,3 +112,45 @@ def test_options_are_checked() -> None:
     assert ExportOptions() == ExportOptions("float32", "float", None, None)
     with pytest.raises(ArgumentError):
         ExportOptions(length=int(np.int64(0)))
+
+
+@pytest.mark.parametrize(
+    ("source", "formats", "said"),
+    [
+        ({"name": "a"}, ["savedmodel"], {"tags": ["clip", "savedmodel"]}),
+        (
+            {"name": "org/a", "hub": "org/a", "license": {"license": "mit"}},
+            ["savedmodel", "litert"],
+            {
+                "license": "mit",
+                "library_name": "litert",
+                "base_model": "org/a",
+                "tags": ["clip", "savedmodel", "litert"],
+            },
+        ),
+        (
+            {"name": "a", "license": {"license": "no", "license_name": "x: [", "license_link": "https://a.b/c"}},
+            ["onnx"],
+            {
+                "license": "no",  # a word, not YAML's false
+                "license_link": "https://a.b/c",
+                "library_name": "transformers.js",
+                "tags": ["clip", "onnx"],
+            },
+        ),
+    ],
+)
+def test_the_card_of_an_export_has_metadata(source: dict[str, Any], formats: list[str], said: dict[str, Any]) -> None:
+    lines = metadata(source, "clip", formats)
+    assert (lines[0], lines[-2:]) == ("---", ["---", ""])
+    assert yaml.safe_load("\n".join(lines[1:-2])) == said
+
+
+def test_the_licence_of_a_folder_is_recorded(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE, tmp_path / "model")
+    held = Obtained(tmp_path / "model", "model")
+    assert "license" not in _weights(held)[1]
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert _weights(held)[1]["license"] == {"license": "mit"}
+    of_the_hub = replace(held, hub="org/a", commit="0" * 40, licence={"license": "apache-2.0"})
+    assert _weights(of_the_hub)[1]["license"] == {"license": "apache-2.0"}
