@@ -29,10 +29,14 @@ def _summary(trial: Trial) -> str:
         for theirs, ours in zip(trial.reference, trial.candidate, strict=True)
         for a, b in zip(theirs, ours, strict=True)
     ]
-    greatest = max(apart) if all(map(math.isfinite, apart)) else math.nan
+    greatest = (
+        "Their probabilities differ by {:.1e} at most."
+        if all(map(math.isfinite, apart))
+        else "Some probabilities are not finite."
+    )
     return (
-        f"<p>Both sides choose the same caption for {same} of {len(trial.names)} pictures. Their probabilities differ by "
-        f'{greatest:.1e} at most.</p><p class="key faint">Probabilities:<i></i> reference<i class="two"></i> candidate</p>'
+        f"<p>Both sides choose the same caption for {same} of {len(trial.names)} pictures. "
+        f'{greatest.format(max(apart))}</p><p class="key faint">Probabilities:<i></i> reference<i class="two"></i> candidate</p>'
     )
 
 
