@@ -12,6 +12,7 @@ The tree:
     |   `-- UnsupportedOption       a config field whose value changes the graph in a way that is not supported
     |-- PlanError               the tensors of the checkpoint are not the tensors its config describes
     |-- HubError                the Hub refuses, or cannot be reached
+    |-- BucketError             a bucket refuses, or cannot be reached
     |-- ArgumentError           a function was given a word or an object that it does not take
     |-- TargetError             the output cannot be written where it was asked for
     |-- CheckError              the written file is not the source, bit for bit
@@ -79,6 +80,10 @@ class PlanError(ConverterError):
 
 class HubError(ConverterError):
     """The Hub refuses what was asked of it, or cannot be reached."""
+
+
+class BucketError(ConverterError):
+    """A bucket refuses what was asked of it, cannot be reached, or gives what is not to be believed."""
 
 
 class ArgumentError(ConverterError, ValueError):

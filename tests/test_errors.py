@@ -12,7 +12,7 @@ from converter.errors import ConverterError, listed, printable
 
 def test_every_error_is_a_converter_error() -> None:
     found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    assert len(found) == 21
+    assert len(found) == 22
     assert [error.__name__ for error in found if not issubclass(error, ConverterError)] == []
 
 

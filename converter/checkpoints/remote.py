@@ -48,6 +48,10 @@ class RemoteFile(PosixPath):
         self._held: dict[int, bytes] = {}
         self.failure: Exception | None = None  # HDF5 makes its own errors of what a file raises
 
+    def __str__(self) -> str:
+        """What it is called; of a URL with both of its slashes."""
+        return super().__str__().replace(":/", "://", 1)
+
     def with_segments(self, *segments: str | os.PathLike[str]) -> Path:
         """What Python 3.12 and later make derived paths with."""
         return Path(*segments)

@@ -20,7 +20,8 @@ def cli() -> None:
     """Convert vision-text dual encoder checkpoints between PyTorch, TensorFlow and Flax, bit for bit.
 
     SRC is a folder that save_pretrained wrote, a weights file in one, or the id of a model on the Hugging Face Hub (ID or
-    ID@REVISION). OUT is a new folder; it appears whole or not at all.
+    ID@REVISION). OUT is a new folder; it appears whole or not at all. Both may be in a bucket, such as
+    s3://BUCKET/FOLDER (pip install 'dual-encoder-converter[cloud]').
     """
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from converter.arguments import check_least, checked
 from converter.conversion.engine import write_tensors
 from converter.conversion.formats import default_format, weights_file
+from converter.conversion.into_buckets import into_bucket
 from converter.conversion.plan import Dropped
 from converter.conversion.positions import Positions, check_positions, tell_positions
 from converter.conversion.result import Conversion
@@ -20,10 +22,11 @@ from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
 from converter.conversion.writing import Progress
 from converter.errors import ConfigError, UnsupportedTower
+from converter.folder.addresses import Address
 from converter.folder.files import expanded, identities, identity, out_folder
 from converter.folder.staging import check_out, explained
 from converter.hub.obtained import Obtained
-from converter.hub.obtaining import obtain
+from converter.hub.obtaining import obtained
 from converter.names.configs import TwoTowerConfig, check_config, check_tower_config, required_fields
 from converter.names.expressions import truth
 from converter.names.families import joined
@@ -78,10 +81,22 @@ def combine(
     check_least("seed", seed, 0)
     vision, text, out = expanded(vision), expanded(text), out_folder(out)
     weights_file(target, format or default_format(target))
+    if isinstance(out, Address):
+        told: dict[str, Any] = {
+            "target": target,
+            "format": format,
+            "projection_dim": projection_dim,
+            "positions": positions,
+        }
+        run = partial(combine, vision, text, **told, seed=seed, progress=progress)
+        return into_bucket(out, None, overwrite, False, progress, lambda out, **_: run(out=out))
     check_out(out, None, overwrite)  # before anything is downloaded
     family = joined()
     with explained(out), ExitStack() as stack:
-        held = {side: obtain(source, None) for side, source in zip(SIDES, (vision, text), strict=True)}
+        # What lies in a bucket is fetched once where both towers are of one model.
+        first = stack.enter_context(obtained(vision))
+        same = isinstance(text, Address) and text == vision
+        held: dict[Side, Obtained] = {"vision": first, "text": first if same else stack.enter_context(obtained(text))}
         seen = {file: known for one in held.values() for file, known in identities(one.path).items()}
         serves = {"vision": None, "text": target if positions == "flax" else None}
         towers = {side: stack.enter_context(open_tower(held[side].path, side, serves[side])) for side in SIDES}

@@ -7,12 +7,14 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converter.arguments import checked
 from converter.checkpoints.shards import parse_size
 from converter.conversion.formats import choose, weights_file
+from converter.conversion.into_buckets import into_bucket
 from converter.conversion.other_layouts import check_layout
 from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, make_plan
 from converter.conversion.positions import Positions, check_positions, tell_positions
@@ -20,6 +22,7 @@ from converter.conversion.result import Conversion, summary
 from converter.conversion.sources import Opened, Source, opened
 from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
 from converter.errors import ConfigError, TargetError
+from converter.folder.addresses import Address
 from converter.folder.files import Identity, expanded, out_folder
 from converter.folder.records import SUMS, USUAL
 from converter.folder.replacing import check_replaced, outlook, settle
@@ -177,6 +180,7 @@ def run_conversion(
     progress: Progress | None = None,
     warn: bool = True,
     sums: tuple[str, ...] = USUAL,
+    bucket: Address | None = None,
 ) -> Conversion:
     """Converts a checkpoint from one of some frameworks, as ``pt2tf`` does.
 
@@ -194,28 +198,37 @@ def run_conversion(
         progress: called with the stage, bytes done and total bytes.
         warn: whether to log what one must know about the output; a caller that reads it at once already knows.
         sums: kinds of sums to record of every file, if ``check``.
+        bucket: where what ``out`` is going to hold is put from there; None where ``out`` is where it stays.
     """
     if config is not None and not isinstance(config, Mapping):
         # its place would tell more about a machine than about a checkpoint
         config = expanded(config)
         options = {**options, "config": Path(config).name}
     source, out = expanded(source), out_folder(out)
+    if isinstance(out, Address):
+        run = partial(run_conversion, framework, target, source, revision, config=config, options=options, sums=sums)
+        run = partial(run, check=check, dry_run=dry_run, progress=progress, warn=warn)
+        return into_bucket(out, source, overwrite, dry_run, progress, run)
     with explained(out):
         if dry_run and overwrite and out.is_dir():
             settle(out)
         if not dry_run:  # before anything is downloaded
             check_out(out, _local(source, revision, out), overwrite)
-        with opened(source, framework, revision) as held:
+        with opened(source, framework, revision, headers_only=dry_run) as held:
             job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin, sums=sums)
+            job = replace(job, bucket=bucket)
             if warn:
                 _warn(job)
             _log_plan(job)
             written = write_job(job, overwrite, check) if not dry_run else _foreseen(job, overwrite)
     result = summary(job, written, dry_run, held.began)
     _log.info(
-        "%s: %s in %.2f s", out, "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes", result.seconds
+        "%s: %s in %.2f s",
+        bucket or out,
+        "nothing written, dry run" if dry_run else f"{result.nbytes:,} bytes",
+        result.seconds,
     )
     return result
 
@@ -230,11 +243,11 @@ def _foreseen(job: Job, overwrite: bool) -> Written:
 
 
 def _local(source: Source, revision: str | None, out: Path) -> Path | None:
-    """The source's folder, which OUT must not be in; None for tensors in memory and models on the Hub.
+    """The source's folder, which OUT must not be in; None for tensors in memory, models on the Hub and buckets.
 
     A folder in that of a single weights file, which is often the one where the command runs, is not part of the source.
     """
-    if isinstance(source, Mapping) or hub_id(source, revision) is not None:
+    if isinstance(source, Mapping | Address) or hub_id(source, revision) is not None:
         return None
     path = Path(source)
     real, home = out.resolve(), path.resolve().parent
@@ -270,7 +283,9 @@ def _warn(job: Job) -> None:
 def _log_plan(job: Job) -> None:
     """Logs the next step at INFO, and the names of what is left out at DEBUG."""
     plan, towers = job.plan, f"{job.config.vision.model_type} + {job.config.text.model_type}"
-    _log.info("%s %s -> %s: %s, %d tensors", job.direction, job.source, job.out, towers, len(plan.tensors))
+    _log.info(
+        "%s %s -> %s: %s, %d tensors", job.direction, job.source, job.bucket or job.out, towers, len(plan.tensors)
+    )
     for item in plan.dropped:
         _log.debug("%s: left out: %s", item.name, item.reason)
 
@@ -332,12 +347,24 @@ def write_tensors(
         TargetError: ``target`` has no such container, or ``out`` cannot be written.
         CorruptCheckpoint: a file of ``before`` changed during the run.
     """
+    place = out_folder(out)
+    if isinstance(place, Address):
+        told: dict[str, Any] = {
+            "label": label,
+            "sidecars": sidecars,
+            "made_new": made_new,
+            "seed": seed,
+            "dropped": dropped,
+        }
+        told |= {"before": before, "processor": processor, "progress": progress, "max_shard_size": max_shard_size}
+        run = partial(write_tensors, config, tensors, framework=framework, target=target, format=format, **told)
+        return into_bucket(place, None, overwrite, False, progress, lambda out, **_: run(out=out))
     started = time.perf_counter()
     held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
     options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
     options |= {} if max_shard_size is None else {"max_shard_size": max_shard_size}
     said = replace(check_config(config), processor=processor)
-    job = _plan_job(target, Path(label), out_folder(out), held, said, options, progress)
+    job = _plan_job(target, Path(label), place, held, said, options, progress)
     plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
     beside = tuple(name for folder in sidecars for name in lies_beside(folder) if name not in _names(before))
     job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {}, beside=beside)

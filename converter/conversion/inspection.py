@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 from converter.arguments import checked
 from converter.checkpoints.detect import open_source
 from converter.conversion.plan import Plan, make_plan
+from converter.conversion.sources import opened
 from converter.errors import ConverterError, reading
-from converter.folder.files import expanded
+from converter.folder.addresses import Address
+from converter.folder.files import expanded, named
 from converter.hub.download import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
@@ -90,8 +93,8 @@ def inspect(
     """Looks at a checkpoint without reading its tensors.
 
     Args:
-        source: a folder that ``save_pretrained`` wrote, a weights file in one, or the id of a model on the Hub
-            (``id@revision`` too), of any framework. Only headers are read.
+        source: a folder that ``save_pretrained`` wrote, a weights file in one, the id of a model on the Hub
+            (``id@revision`` too) or the address of a bucket, of any framework. Only headers are read.
         revision: branch, tag or commit of an id.
         config: path of a config.json; None takes the one beside the weights.
 
@@ -102,14 +105,7 @@ def inspect(
         ConverterError: there are no weights that can be read at all.
     """
     source = expanded(source)
-    wanted = hub_id(source, revision)
-    commit: str | None = None
-    if wanted is None:
-        checkpoint, folder = open_source(Path(source), None)
-    else:
-        snapshot = find_snapshot(wanted)
-        checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
-    try:
+    with _headers(source, revision) as (checkpoint, folder, commit):
         described: TwoTowerConfig | None = None
         plan: Plan | None = None
         problem = None
@@ -120,9 +116,25 @@ def inspect(
         except ConverterError as error:
             problem = str(error)
         with reading(os.fspath(source)):
-            return _describe(Path(source), commit, checkpoint, described, plan, problem)
-    finally:
-        checkpoint.close()
+            return _describe(named(source), commit, checkpoint, described, plan, problem)
+
+
+@contextlib.contextmanager
+def _headers(source: str | os.PathLike[str], revision: str | None) -> Iterator[tuple[Checkpoint, Path, str | None]]:
+    """The headers of a source, the folder where its config is, and its commit if it lies on the Hub."""
+    wanted = hub_id(source, revision)
+    if isinstance(source, Address):
+        with opened(source, None, headers_only=True) as held:
+            yield held.checkpoint, held.folder or Path(), None
+        return
+    if wanted is None:
+        checkpoint, folder = open_source(Path(source), None)
+        commit = None
+    else:
+        snapshot = find_snapshot(wanted)
+        checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
+    with contextlib.closing(checkpoint):
+        yield checkpoint, folder, commit
 
 
 def _describe(

@@ -19,7 +19,8 @@ from converter.conversion.tower_plan import plan_tower
 from converter.errors import SourceError, printable, reading
 from converter.folder.files import read_json
 from converter.hub.ids import Access
-from converter.hub.obtaining import obtain
+from converter.hub.obtained import Obtained
+from converter.hub.obtaining import obtain, told_as_named
 from converter.names.buffers import holds
 from converter.names.configs import check_config, check_tower_config, config_beside, read_config, tower_section
 from converter.names.dialects import normalise
@@ -234,7 +235,7 @@ def open_tensors(
     Raises:
         ConverterError: the checkpoint is incomplete or invalid.
     """
-    checkpoint, folder = open_source(obtain(source, None, revision, access).path, None)
+    checkpoint, folder = _opened(obtain(source, None, revision, access))
     try:
         read = read_config(config_beside(folder, checkpoint.files)) if config is None else check_config(config)
         moved: Positions = "keep" if positions_for is None else "flax"
@@ -243,6 +244,22 @@ def open_tensors(
         checkpoint.close()
         raise
     return TensorReader(checkpoint, read.raw, read.family, plan.tensors, plan.dropped, expected=plan.expected)
+
+
+def _opened(held: Obtained) -> tuple[Checkpoint, Path]:
+    """Its headers, and where its config is; the copy of a source in a bucket goes when the checkpoint is closed."""
+    try:
+        with told_as_named(held):
+            checkpoint, folder = open_source(held.path, None)
+    except BaseException:
+        held.close()
+        raise
+
+    def close() -> None:
+        checkpoint.close()
+        held.close()
+
+    return replace(checkpoint, close=close), folder
 
 
 def check_whole(source: Path, in_torch: bool = False) -> Framework:
@@ -282,7 +299,7 @@ def open_tower(source: str | os.PathLike[str], side: Side, positions_for: Framew
     Raises:
         ConverterError: the checkpoint does not hold the tower, or not all of it.
     """
-    checkpoint, folder = open_source(obtain(source, None).path, None)
+    checkpoint, folder = _opened(obtain(source, None))
     try:
         path = config_beside(folder, checkpoint.files)
         raw: Mapping[str, Any] = read_json(path)

@@ -24,7 +24,8 @@ from converter.conversion.other_layouts import write_config, write_processor
 from converter.conversion.plan import Plan
 from converter.errors import CheckError, ConverterError, CorruptCheckpoint, PlanError, TargetError, printable
 from converter.folder import manifest
-from converter.folder.files import identity, write_json
+from converter.folder.addresses import Address
+from converter.folder.files import identity, named, write_json
 from converter.folder.licence import licence_of
 from converter.folder.manifest import TensorRecord
 from converter.folder.records import SUMS, USUAL, FileRecord, file_record, hash_file
@@ -67,8 +68,9 @@ class Job:
         progress: called with the stage, bytes done and total bytes.
         made_new: weights drawn at random, for the manifest.
         beside: names of files beside the source's weights.
-        origin: what is known of a source on the Hub; None for others.
+        origin: what is known of a source on the Hub or in a bucket; None for others.
         sums: kinds of sums to record of every file, where the output is checked.
+        bucket: where ``out`` is going to be put; None where it stays.
     """
 
     source: Path
@@ -86,6 +88,7 @@ class Job:
     beside: tuple[str, ...] = ()
     origin: Obtained | None = None
     sums: tuple[str, ...] = USUAL
+    bucket: Address | None = None
 
     @property
     def direction(self) -> str:
@@ -367,11 +370,13 @@ def _manifest(job: Job, written: Written) -> dict[str, Any]:
     }
     hub, commit = (job.origin.hub, job.origin.commit) if job.origin else (None, None)
     licence: Mapping[str, str] = {}
-    if hub is not None and job.origin is not None:
-        source, licence = Path(job.origin.pinned), job.origin.licence
+    if job.origin is not None:
+        source, licence = named(job.origin.address or job.origin.pinned), job.origin.licence
     elif job.checkpoint.files:
         folder = model_folder(job.source)
-        source, licence = _seen_from(job.out, folder), licence_of(folder if folder.is_dir() else folder.parent)
+        # No relative path leads from a bucket to a folder of this machine.
+        source = folder.resolve() if job.bucket else _seen_from(job.out, folder)
+        licence = licence_of(folder if folder.is_dir() else folder.parent)
     else:
         source = job.source
     return manifest.make_manifest(

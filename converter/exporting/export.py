@@ -22,12 +22,12 @@ from converter.exporting.normalisation import Normalisation, normalisation_of, s
 from converter.exporting.options import ExportOptions, Pixels, Precision
 from converter.exporting.results import Export, Needs
 from converter.exporting.targets import TARGETS, Target
-from converter.folder.files import expanded
+from converter.folder.files import expanded, local
 from converter.folder.licence import licence_of
 from converter.folder.records import hash_file
 from converter.folder.staging import check_out, explained, staged
 from converter.hub.obtained import Obtained
-from converter.hub.obtaining import obtain
+from converter.hub.obtaining import obtained
 from converter.names.configs import read_config
 from converter.parity.inputs import image_shape, patch_side, read_vocabulary, takes_any_size, with_image_size
 from converter.parity.runners.golden import read_recording
@@ -103,13 +103,12 @@ def export(
     options = ExportOptions(precision, pixels, batch, length)
     targets = _targets(to, precision)
     _check_numbers(seconds, min_cosine, precision)
-    real, golden = (None if path is None else Path(expanded(path)) for path in (samples, reference))
+    real, golden = (None if path is None else local(path) for path in (samples, reference))
     _check_samples(precision, real, golden)
-    out = Path(expanded(folder))
+    out = local(folder)
     source = expanded(source)
     check_out(out, Path(source) if Path(source).exists() else None, overwrite=False)
-    with explained(out):
-        held = obtain(source, None, revision)
+    with explained(out), obtained(source, None, revision) as held:
         config = read_config(config_of_source(held.path)).raw
         normalisation = _normalisation(held, pixels)
         options = replace(options, image=_image(held.folder, config, golden))
@@ -207,7 +206,7 @@ def _weights(held: Obtained) -> tuple[int, dict[str, Any]]:
     with open_tensors(held.path) as tensors:
         nbytes = 4 * sum(math.prod(shape) for shape in tensors.shapes.values())
         files = [hash_file(file, SHA256) for file in tensors.files]
-    name = held.hub or held.path.resolve().name
+    name = held.hub or (held.address or held.path.resolve()).name
     place: dict[str, Any] = {} if held.hub is None else {"hub": held.hub, "commit": held.commit}
     licence = held.licence or licence_of(held.folder)
     place |= {"license": dict(licence)} if licence else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 from converter.errors import ModelError
 from converter.exporting.signatures import signatures_of
 from converter.exporting.targets import TARGETS
-from converter.folder.files import expanded
+from converter.folder.files import local
 
 _OF_KERAS: Mapping[str, str] = MappingProxyType({"tf_saved_model": "savedmodel"})
 
@@ -38,7 +37,7 @@ def export_model(model: Any, path: str | os.PathLike[str], format: str = "tf_sav
             f"export cannot write {format!r}; expected {' or '.join(map(repr, (*TARGETS, *_OF_KERAS)))}. "
             "Leave format= out to get a SavedModel."
         )
-    target, place = TARGETS[name], Path(expanded(path))
+    target, place = TARGETS[name], local(path)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
             f"export writes a {target.label} with TensorFlow; the Keras backend is {keras.backend.backend()}. "

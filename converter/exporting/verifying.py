@@ -33,7 +33,7 @@ from converter.exporting.manifest import (
 )
 from converter.exporting.results import ExportVerification
 from converter.exporting.running import Runtime
-from converter.folder.files import expanded, inside, read_json
+from converter.folder.files import inside, local, read_json
 from converter.folder.records import hash_file
 from converter.parity.finding import Finding
 from converter.parity.runners.golden import read_recording
@@ -62,7 +62,7 @@ def verify_export(
     Raises:
         SourceError: there is no export, or its ``export.json`` is not what this program writes.
     """
-    folder = Path(expanded(folder))
+    folder = local(folder)
     with reading(folder):
         if not is_export(folder):
             raise SourceError(f"{folder}: holds no {NAME}; name a folder that `convert export` made")

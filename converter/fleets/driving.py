@@ -20,7 +20,7 @@ from converter.fleets.publishing import check_free, write_pages
 from converter.fleets.ray_pool import MAX_RAY_WORKERS, check_address
 from converter.fleets.results import Fleet
 from converter.fleets.running import Bounds, Run, now
-from converter.folder.files import expanded
+from converter.folder.files import local
 from converter.folder.manifest import VERSION
 from converter.names.frameworks import frameworks
 from converter.specs import Framework
@@ -79,7 +79,7 @@ def fleet(
     if most is None and ray is None:
         most = min(MAX_WORKERS, max(1, processors() // (2 if verify == "outputs" else 1)))
     bounds = Bounds(most, deadline, _memory(memory), stop_after_failures, retry == "failed", ray)
-    out = Path(expanded(out))
+    out = local(out)
     tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, out)
     if dry_run:
         history = _history(out, to) if out.is_dir() else History()

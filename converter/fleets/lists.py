@@ -17,7 +17,7 @@ from converter.checkpoints.detect import held
 from converter.errors import OptionError, printable, reading
 from converter.fleets.authors import models_of
 from converter.fleets.tasks import Task, task_of
-from converter.folder.files import expanded
+from converter.folder.files import local
 from converter.folder.tokenizer_files import CONFIGS
 from converter.specs import Framework
 
@@ -47,7 +47,7 @@ def read_tasks(sources: str | os.PathLike[str], to: Framework, out: Path) -> tup
         return _counted(found, f"{printable(author)} has no models on the Hub; correct the name")
     if sources == "-":
         return _counted(_of_lines(sys.stdin.buffer, "standard input", to, strict=False))
-    path = Path(expanded(sources))
+    path = local(sources)
     with reading(path):
         if path.is_dir():
             found = [Task(os.fspath(path / name), name, name, hub=False) for name in _folders(path, out)]

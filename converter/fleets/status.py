@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from converter.arguments import checked
 from converter.errors import SourceError
 from converter.fleets.holding import holder_of
 from converter.fleets.ledger import NAME, read_history
 from converter.fleets.results import Fleet, FleetTask, in_order, of_attempt
-from converter.folder.files import expanded
+from converter.folder.files import local
 
 
 @checked()
@@ -26,7 +25,7 @@ def fleet_status(out: str | os.PathLike[str]) -> Fleet:
     Raises:
         SourceError: there is no ledger, or it cannot be read.
     """
-    folder = Path(expanded(out))
+    folder = local(out)
     history = read_history(folder)
     if history is None or history.to is None:
         raise SourceError(f"{folder}: holds no {NAME}; name the OUTDIR of a fleet")

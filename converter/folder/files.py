@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from converter.errors import ConfigError, CorruptCheckpoint, SourceError, printable, unreadable
+from converter.errors import ConfigError, CorruptCheckpoint, SourceError, TargetError, printable, unreadable
+from converter.folder.addresses import Address, hub_model, place_of
 from converter.folder.chat_templates import names_in
 
 # Real ones have some KB; parsing 8 MB built for the purpose takes 250 MB of memory.
@@ -25,12 +26,16 @@ AnyPath = TypeVar("AnyPath")
 def expanded(path: AnyPath) -> AnyPath | Path:
     """Gives back a path; with the home folder in place of a ``~`` that it begins with, which shells leave in quotes.
 
+    The URL of a bucket becomes an ``Address``, that of a file here its path.
+
     Args:
         path: or anything else that names a source.
 
     Raises:
-        SourceError: it begins with ``~`` and an unknown user, and no such file exists.
+        SourceError: it begins with ``~`` and an unknown user, and no such file exists; or a URL is not valid.
     """
+    if isinstance(path, str) and "://" in path and hub_model(path) is None and (place := place_of(path)) is not None:
+        return place
     text = str(path) if isinstance(path, str | os.PathLike) else ""
     if not text.startswith("~") or (not re.match(r"~(/|$)", text) and os.path.lexists(text)):
         return path
@@ -40,11 +45,33 @@ def expanded(path: AnyPath) -> AnyPath | Path:
         raise SourceError(f"{text}: no such home folder; write the full path, or put ./ before the name") from None
 
 
+def named(path: str | os.PathLike[str]) -> Path:
+    """What a person named as a path, whatever it stands for; an ``Address`` stays one, a URL of the Hub becomes its id."""
+    if isinstance(path, Path):
+        return path
+    name, revision, _ = hub_model(path) or (os.fspath(path), None, "")
+    return Path(name if revision is None else f"{name}@{revision}")
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """A path of this machine, as ``expanded`` has it.
+
+    Raises:
+        TargetError: it is the address of a bucket.
+    """
+    place = expanded(path)
+    if isinstance(place, Address):
+        raise TargetError(f"{place}: in a bucket, which is not taken here; name a path of this machine")
+    return Path(place)
+
+
 def out_folder(out: str | os.PathLike[str]) -> Path:
     """The folder to write, by a path that ends in its name; ``.``, ``..`` and the like are resolved.
 
     May be asked again: ``./~x``, which as a path is ``~x``, is given back in full.
     """
+    if isinstance(place := out if isinstance(out, Address) else place_of(out), Address):
+        return place
     path = Path(expanded(out))
     if str(path).startswith("~"):
         return path.absolute()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints import modules, safetensors, shards
+from converter.checkpoints.choice import choose_weights
 from converter.checkpoints.detect import model_folder
 from converter.errors import ConverterError, HubError, SourceError, printable
 from converter.folder.chat_templates import FOLDER, taken_of
@@ -26,7 +27,6 @@ from converter.folder.licence import checked as checked_licence
 from converter.folder.manifest import VERSION
 from converter.folder.sidecars import most_bytes
 from converter.folder.tokenizer_files import CONFIGS, SIDECARS, TOKENIZER_CONFIG, of_own_name
-from converter.hub.choice import choose_weights
 from converter.hub.explained import explained, is_transport_error, status_of
 from converter.hub.ids import COMMIT, Access, HubId, is_id
 from converter.hub.obtained import Obtained

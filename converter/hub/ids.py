@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from converter.errors import SourceError, printable
+from converter.folder.addresses import HUB, hub_model, place_of, without_secrets
 from converter.specs import is_file_name
 
 # As huggingface_hub's validate_repo_id has it: one slash at most, no part that begins or ends with a dot or a dash.
@@ -31,9 +32,7 @@ _OF_FILES = (
     ".safetensors",
 )
 # Addresses that people copy from a browser: the model's page, or a file of it.
-_ADDRESS = re.compile(
-    rf"(?:https?://[^/]+/|hf://)(?:models/)?({_PART}/{_PART})(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?"
-)
+_ADDRESS = re.compile(rf"https?://[^/]+/(?:models/)?({_PART}/{_PART})(?:/(?:tree|blob|resolve)/([^/?#]+))?(?:[/?#].*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -102,7 +101,9 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
     Raises:
         SourceError: a revision of a path, two revisions, an invalid one, or the address of a page.
     """
-    if isinstance(source, str):
+    if (model := hub_model(source)) is not None:
+        return _of_url(*model, revision)
+    if isinstance(source, str) and place_of(source) is None:
         _refuse_address(source)
     name, at, inline = os.fspath(source).partition("@") if isinstance(source, str) else ("", "", "")
     if not is_id(name) or os.path.lexists(source):
@@ -117,6 +118,22 @@ def hub_id(source: str | os.PathLike[str], revision: str | None = None) -> HubId
     return HubId(name, wanted)
 
 
+def _of_url(name: str, inline: str | None, folder: str, revision: str | None) -> HubId:
+    """The model of an ``hf://`` URL, which says the same as its id; what follows the id is a folder in it."""
+    if not is_id(name):
+        raise SourceError(
+            f"{HUB}://{printable(name, 120)}: not a model on the Hub; one is written {HUB}://NAMESPACE/NAME"
+        )
+    if folder.endswith(_OF_FILES):
+        raise SourceError(
+            f"{HUB}://{name}/{printable(folder, 120)}: a file of a model; name the model by its id, {name}"
+        )
+    if inline is not None and revision is not None and revision != inline:
+        raise SourceError(f"{HUB}://{name}@{inline}: --revision says {printable(revision, 60)}; give one of the two")
+    wanted = inline if inline is not None else revision
+    return HubId(name, None if wanted is None else check_revision(wanted), Access(subfolder=folder))
+
+
 def _refuse_address(source: str) -> None:
     if not source:
         raise SourceError("the source has an empty name; name a folder, a weights file in one, or a model on the Hub")
@@ -125,7 +142,7 @@ def _refuse_address(source: str) -> None:
         example = "a model on the Hub by its id, NAMESPACE/NAME"
         if found:
             example = f"the model by its id, {found[1]}{'' if found[2] in (None, 'main') else f'@{found[2]}'}"
-        raise SourceError(f"{printable(source, 200)}: a URL; name {example}")
+        raise SourceError(f"{printable(without_secrets(source), 200)}: a URL; name {example}")
 
 
 def check_revision(revision: str) -> str:

@@ -15,7 +15,7 @@ from converter.conversion.engine import write_tensors
 from converter.conversion.result import Conversion
 from converter.conversion.streams import open_tensors
 from converter.errors import ModelError, listed
-from converter.folder.files import expanded
+from converter.folder.files import expanded, local
 from converter.models import ports
 from converter.models.assigning import assign, stored
 from converter.models.loading_info import mismatched
@@ -78,7 +78,7 @@ def save_graph(model: Any, folder: Place, version: int, signatures: Any) -> None
         version: name of the folder of the SavedModel.
         signatures: custom ones, as for ``tf.saved_model.save``; None: those of ``model.export``.
     """
-    place = Path(expanded(folder)) / "saved_model" / str(version)
+    place = local(folder) / "saved_model" / str(version)
     if signatures is None:
         ports.provided("export")(model, place, "tf_saved_model")
         return
@@ -99,7 +99,7 @@ def save_named(model: Any, filepath: Place, overwrite: bool = True) -> None:
         ModelError: it is there already, or another backend than TensorFlow cannot write its format.
     """
     model.build()
-    place = Path(expanded(filepath))
+    place = local(filepath)
     if not overwrite and (place.exists() or Path(f"{place}.index").exists()):
         raise ModelError(f"{place}: exists already. Choose another name, or leave overwrite=False out.")
     if place.suffix in HDF5:
@@ -133,7 +133,7 @@ def load_named(model: Any, filepath: Place, skip_mismatch: bool = False) -> None
     """
     model.build()
     index = Path(f"{expanded(filepath)}.index")
-    place = index if index.is_file() else Path(expanded(filepath))
+    place = index if index.is_file() else local(filepath)
     with open_tensors(place, config=_config(model)) as reader:
         variables = named_variables(model)
         other = [name for name, *_ in mismatched(variables, reader)] if skip_mismatch else []

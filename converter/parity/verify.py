@@ -15,18 +15,20 @@ from typing import Any
 from converter.arguments import checked
 from converter.checkpoints.detect import held, model_folder, read_header
 from converter.conversion.streams import check_whole, open_tensors
-from converter.errors import ParityError, SourceError, TargetError, WrongFramework, listed, printable, reading
+from converter.errors import ParityError, SourceError, TargetError, WrongFramework, listed, printable, quoted, reading
 from converter.folder import manifest
-from converter.folder.files import expanded
+from converter.folder.addresses import Address, place_of
+from converter.folder.files import expanded, local
 from converter.folder.manifest import Manifest, read_manifest
 from converter.folder.proof import write_proof
 from converter.folder.replacing import settle
 from converter.hub.ids import hub_id
-from converter.hub.obtaining import obtain
+from converter.hub.obtaining import obtain, obtained
 from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import Finding, Status, status_of
+from converter.parity.in_buckets import fetch_sides
 from converter.parity.occasion import Occasion, occasion_of
 from converter.parity.options import VerifyOptions
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
@@ -102,9 +104,9 @@ def verify(
     """Verifies a converted checkpoint. All parts run, even if an earlier one fails.
 
     Args:
-        folder: what a conversion made.
-        reference: the source (a folder, or the id of a model on the Hub), or a golden reference file. None takes the source
-            that the manifest names, from the cache if it is on the Hub.
+        folder: what a conversion made. One in a bucket is downloaded into a temporary folder.
+        reference: the source (a folder, the id of a model on the Hub, or the address of a bucket), or a golden reference
+            file. None takes the source that the manifest names, from the cache if it is on the Hub, never from a bucket.
         weights_only: skip the outputs; no framework is started.
         options: how outputs are compared.
         progress: called after each part with its name, the number of parts done, and their total.
@@ -140,7 +142,18 @@ def verify_with(
     record: bool = False,
 ) -> Verification:
     """As ``verify``, with workers that are kept for further checkpoints where ``models`` are given."""
-    folder, options, reference = Path(expanded(folder)), options or VerifyOptions(), expanded(reference)
+    place, options, reference = expanded(folder), options or VerifyOptions(), expanded(reference)
+    if isinstance(place, Address) or isinstance(reference, Address):
+        told: dict[str, Any] = {
+            "weights_only": weights_only,
+            "options": options,
+            "progress": progress,
+            "record": record,
+        }
+        return fetch_sides(
+            lambda copy, source: verify_with(models, copy, reference=source, **told), place, reference, record
+        )
+    folder = Path(place)
     with reading(folder):
         recorded = _recorded(folder)
         given = _given(reference, recorded)
@@ -222,6 +235,9 @@ def _source(folder: Path, recorded: Manifest | None, given: Path | None) -> tupl
 def _no_reference(folder: Path, recorded: Manifest | None) -> str:
     if recorded is None:
         return NO_SOURCE_SAID
+    with contextlib.suppress(SourceError):  # a manifest may come from anywhere, and downloads nothing
+        if isinstance(address := place_of(recorded.source), Address):
+            return f"the source lies in a bucket; compare with it by --reference {quoted(address)}"
     if recorded.hub is None:
         looked_for = [str(path) for path in places(folder, recorded)]
         return f"{NO_REFERENCE}. Looked for: {listed(looked_for, 3)}" if looked_for else NO_REFERENCE
@@ -264,9 +280,13 @@ def record_reference(
     Raises:
         ParityError: the model could not be run, or ``out`` exists or cannot be written.
     """
-    options, path, source = options or VerifyOptions(), Path(expanded(out)), expanded(source)
+    options, path, source = options or VerifyOptions(), local(out), expanded(source)
     check_recording_path(path)
-    checkpoint = obtain(source, CANONICAL, revision).path
+    with obtained(source, CANONICAL, revision) as held_source:
+        return _record(held_source.path, path, options)
+
+
+def _record(checkpoint: Path, path: Path, options: VerifyOptions) -> Recording:
     if check_whole(checkpoint, in_torch=True) != CANONICAL:
         raise WrongFramework(
             f"{checkpoint}: holds no PyTorch weights, which are what a reference is run of; name its source"

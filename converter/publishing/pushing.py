@@ -10,16 +10,18 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from converter.arguments import checked
+from converter.buckets.outputs import fetched
 from converter.checkpoints.detect import WEIGHTS
 from converter.checkpoints.shards import INDEX
 from converter.errors import HubError, TargetError, listed, reading
 from converter.folder import proof
+from converter.folder.addresses import Address
 from converter.folder.files import expanded
 from converter.folder.records import hash_file
 from converter.hub.download import Snapshot, framework_of, hub_api, snapshot_folder, token
@@ -150,8 +152,23 @@ def push(
         if create_pr:
             raise TargetError(f"{revision} is a pull request already; leave --create-pr out to commit to it")
         create_pr = False
-    with reading(os.fspath(folder)):
-        evidence = gather(Path(expanded(folder)), allow_unverified)
+    place = expanded(folder)
+    with fetched(place) if isinstance(place, Address) else nullcontext(Path(place)) as here:
+        with reading(os.fspath(here)):
+            evidence = gather(here, allow_unverified)
+        return _publish(evidence, repository, create_pr, revision, private, message, dry_run, token)
+
+
+def _publish(
+    evidence: Evidence,
+    repository: str,
+    create_pr: bool | None,
+    revision: str | None,
+    private: bool,
+    message: str | None,
+    dry_run: bool,
+    token: str | None,
+) -> Publication:
     api = hub_api(Access(token=token))
     with explained(repository, revision, UPLOADED):
         me = _who_am_i(api, dry_run)

@@ -191,14 +191,54 @@ def test_revisions_that_are_none(hub: Hub, tmp_path: Path, source: str, revision
         ("https://huggingface.co/org/clip", "the model by its id, org/clip"),
         ("https://huggingface.co/org/clip/tree/main", "the model by its id, org/clip"),
         ("https://huggingface.co/org/clip/blob/v1/model.safetensors?x=1", "the model by its id, org/clip@v1"),
-        ("hf://org/clip/tf_model.h5", "the model by its id, org/clip"),
-        ("s3://bucket/clip", "a model on the Hub by its id, NAMESPACE/NAME"),
+        ("https://me:secret@huggingface.co/org/clip?token=secret", "the model by its id, org/clip"),
+        ("ftp://host/clip", "a model on the Hub by its id, NAMESPACE/NAME"),
     ],
 )
 def test_addresses(hub: Hub, tmp_path: Path, source: str, told: str) -> None:
     with pytest.raises(SourceError) as caught:
         pt2tf(source, tmp_path / "out")
-    assert str(caught.value) == f"{source}: a URL; name {told}"
+    shown = source.replace("me:secret@", "").partition("?")[0]
+    assert str(caught.value) == f"{shown}: a URL; name {told}"
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", [f"hf://{ID}", f"hf://{ID}@main", f"hf://{ID}@v1/"])
+def test_a_url_of_the_hub_is_an_id(hub: Hub, published: str, tmp_path: Path, name: str) -> None:
+    hub.repositories[ID].refs["v1"] = hub.repositories[ID].refs["main"]
+    found = inspect(name)
+    assert (str(found.source), found.problem) == (name.removeprefix("hf://").rstrip("/"), None)
+    result = pt2tf(name, tmp_path / "out")
+    assert str(result.source) == str(found.source) and manifest(result.out)["source"]["hub"] == ID
+
+
+def test_a_folder_of_a_model_by_url(hub: Hub, tmp_path: Path) -> None:
+    hub.add(ID, {f"inner/{name}": data for name, data in files_of(FIXTURE).items()})
+    pt2tf(f"hf://{ID}/inner", tmp_path / "out")
+    pt2tf(FIXTURE, tmp_path / "here")
+    assert (tmp_path / "out" / "tf_model.h5").read_bytes() == (tmp_path / "here" / "tf_model.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "message"),
+    [
+        (
+            "hf://org/clip/tf_model.h5",
+            None,
+            "hf://org/clip/tf_model.h5: a file of a model; name the model by its id, org/clip",
+        ),
+        ("hf://org/clip@v1", "v2", "hf://org/clip@v1: --revision says v2; give one of the two"),
+        ("hf://org/cl--ip", None, "hf://org/cl--ip: not a model on the Hub; one is written hf://NAMESPACE/NAME"),
+        ("hf://org/clip@..", None, "'..' is not a revision; name a branch, a tag or a commit"),
+        ("hf://me:secret@org/clip", None, "hf://org/clip: the URL holds a user name, a password, a token or a port"),
+    ],
+)
+def test_urls_of_the_hub_that_are_refused(
+    hub: Hub, tmp_path: Path, source: str, revision: str | None, message: str
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        pt2tf(source, tmp_path / "out", revision=revision)
+    assert str(caught.value).startswith(message)
     assert hub.requests == []
 
 
