@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ def fleet(sources: str, out: str, **options: Any) -> None:
     else:
         from converter.fleets.driving import fleet as convert_all
 
-        with fleet_table() as progress:
+        # Ray prints what its nodes report, such as the loss of one, to standard output.
+        with fleet_table() as progress, contextlib.redirect_stdout(sys.stderr):
             found = convert_all(sources, out, progress=progress, **options)
     show(found, fleet_lines(found, "" if sources in ("-", "status") else sources), _COLOURS[found.status])
     sys.exit(_STATUSES[found.status])

@@ -15,6 +15,7 @@ import pytest
 
 from converter import fleet, fleet_status
 from converter.errors import OptionError, WorkerError
+from converter.fleets import driving
 from converter.fleets.holding import Held
 from converter.fleets.on_node import carry_out_on_node
 from converter.folder.manifest import VERSION
@@ -45,6 +46,7 @@ def test_a_fleet_on_ray(models: Path, session: dict[str, str]) -> None:
     first = subprocess.run([*command, "--memory", "150MB"], env=session, capture_output=True, text=True, check=False)
     found = fleet_status(out)
     assert first.returncode == 1, first.stderr
+    assert first.stdout.startswith("4 checkpoints to tf: 2 failed, 2 done\n")
     assert states(found) == {"b": "failed", "bomb": "failed", "a": "done", "org--c": "done"}
     assert found.tasks[1].error == "took more than 150,000,000 bytes of memory, so it was stopped; raise --memory"
     assert all(task.verdict == "passed" and task.worker >= 1 for task in found.tasks[2:])
@@ -68,6 +70,19 @@ def test_what_is_refused(models: Path, convert: Convert, monkeypatch: pytest.Mon
     with pytest.raises(WorkerError, match="--ray needs Ray"):
         fleet(models, "out", ray="local", workers=999)
     assert not Path("out").exists()
+
+
+def test_what_ray_prints_is_no_result(models: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says to standard output that it has lost a node."""
+
+    def prints(*_: object, **__: object) -> object:
+        sys.stdout.write("(raylet) a node is dead\n")
+        return fleet(models, "out", verify="none")
+
+    monkeypatch.setattr(driving, "fleet", prints)
+    run = convert("fleet", "models", "out", "--json")
+    assert run.out.startswith("{")
+    assert run.err == "(raylet) a node is dead\n"
 
 
 def test_a_node_that_cannot_work_for_the_run(models: Path) -> None:

@@ -21,14 +21,14 @@ import pytest
 
 from converter import fleet_status, inspect
 from converter.fleets.ledger import NAME as LEDGER
-from tests.fleets.test_fleet import corrupt, lines
+from tests.fleets.test_fleet import command_of, corrupt, lines, started_by
 from tests.fleets.test_ray import ENVIRONMENT
 from tests.tiny import FIXTURE
 
 pytestmark = pytest.mark.torture
 ray = pytest.importorskip("ray")
 STORE = 100 * 2**20
-MANY = 120
+MANY = 240
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
         monkeypatch.setenv(name, value)
     config = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+    config["metrics_report_interval_ms"] = 500
     head = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": config}
     made = Cluster(initialize_head=True, head_node_args=head)
     made.workers = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(3)]
@@ -68,11 +69,10 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
     corrupt(tmp_path / "models" / "m007")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "converter", "fleet", str(tmp_path / "models"), str(out), "--ray", cluster.address]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
         until(lambda: noted(out) >= 10, first)
         cluster.remove_node(cluster.workers[0], allow_graceful=False)
-        until(lambda: noted(out) >= 50, first)
-        metrics = exported(cluster)
+        until(lambda: noted(out) >= 40, first)
         first.kill()
     assert noted(out) < MANY
     for path in out.glob("m*"):
@@ -82,6 +82,7 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
     with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as second:
         until(lambda: noted(out) >= before + 10, second)
         kill_a_worker()
+        metrics = exported(cluster)
         answer, _ = second.communicate()
     found = json.loads(answer)
     assert found["counts"] == {"failed": 1, "done": MANY - 1}
@@ -94,11 +95,16 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
 
 
 def kill_a_worker() -> None:
-    """One that Ray runs a task in."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if path.read_bytes().startswith(b"ray::convert"):
-            os.kill(int(path.parent.name), signal.SIGKILL)
-            return
+    """Kills one of this cluster that Ray runs a task in, or has run one in."""
+    workers = [number for number in below(os.getpid()) if command_of(number).startswith(b"ray::")]
+    busy = [number for number in workers if b"IDLE" not in command_of(number)]
+    os.kill((busy or workers)[0], signal.SIGKILL)
+
+
+def below(process: int) -> list[int]:
+    """Numbers of all processes that one has started, and those have."""
+    found = started_by(process)
+    return found + [number for one in found for number in below(one)]
 
 
 def exported(cluster: Any) -> str:
