@@ -33,7 +33,8 @@ from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.system.processes import free_memory
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.layouts import ALIGNMENT, empty_array
+from converter.tensors.layouts import ALIGNMENT, Make, empty_array
+from converter.tensors.moves import kept
 
 Array = np.ndarray[Any, Any]
 _ASKED_FROM = 2**30  # bytes; smaller tensors are not worth asking the system for
@@ -141,16 +142,19 @@ class TensorReader:
             if not holds(self._read_whole(stored), value)
         ]
 
-    def read(self, name: str, in_place: bool = False) -> Array:
+    def read(self, name: str, in_place: bool = False, role: str | None = None) -> Array:
         """Reads one tensor. Safe to call from several threads at once where the container is not chunked HDF5.
 
         Args:
             name: one of ``names``.
             in_place: give the file's own bytes, mapped copy-on-write, if they need no change and are aligned. Only for a
                 process that may end if another process changes the file (``files.Files.mapped``).
+            role: read into memory that this thread reuses for the role, which is faster than new pages. The array is good
+                until the thread reads for the same role again.
 
         Returns:
-            A new, writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it).
+            A writable array of ``shapes[name]``, in the stored dtype (bfloat16 as ml_dtypes has it); a new one without
+            ``role``.
 
         Raises:
             SourceError: it is larger than the memory that is free, which a file with holes can be in a few bytes; what is
@@ -168,10 +172,15 @@ class TensorReader:
             with contextlib.suppress(OSError, ValueError):  # not every file system maps files, and none an empty one
                 return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
-        stored = self._read_whole(tensor.source)
+        stored = self._read_whole(tensor.source, None if role is None else kept.maker(f"{role}, stored"))
         if tensor.layout.axes is None:
             return stored.reshape(tensor.shape)
-        return tensor.layout.from_pt(stored) if tensor.from_pt else tensor.layout.to_pt(stored)
+        make = None if role is None else kept.maker(role)
+        return tensor.layout.from_pt(stored, make) if tensor.from_pt else tensor.layout.to_pt(stored, make)
+
+    def planned(self, name: str) -> PlannedTensor:
+        """One tensor's way from the file to the requested framework."""
+        return self._tensors[name]
 
     def stored(self, name: str, rename: str) -> StoredTensor:
         """One tensor as a source of conversions, under another name; its bytes are read when needed."""
@@ -190,10 +199,10 @@ class TensorReader:
 
         return StoredTensor(rename, tensor.dtype, tensor.shape, None, read_rows)
 
-    def _read_whole(self, source: StoredTensor) -> Array:
+    def _read_whole(self, source: StoredTensor, make: Make | None = None) -> Array:
         if source.extent is None and source.read_rows is not None:
             return source.read_rows(0, source.shape[0] if source.shape else 1)
-        stored = empty_array(source.shape, numpy_dtype(source.dtype))
+        stored = (make or empty_array)(source.shape, numpy_dtype(source.dtype))
         if source.extent is not None:
             self._files.read(source.extent, 0, stored)
         return stored

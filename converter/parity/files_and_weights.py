@@ -22,8 +22,9 @@ from converter.names.frameworks import CANONICAL
 from converter.parity.finding import Finding, Status
 from converter.parity.sums import WeightsSum, canonical_hashes, for_each, sum_of
 from converter.tensors.casts import DTYPES, FLOATS
-from converter.tensors.check import same_bits
-from converter.tensors.moves import cast
+from converter.tensors.check import differing, same_bits
+from converter.tensors.layouts import LAYOUTS, way
+from converter.tensors.moves import Move, cast
 
 Array = np.ndarray[Any, Any]
 _WEIGHT_SUFFIXES = (".h5", ".safetensors", ".bin", ".msgpack", ".keras")
@@ -141,12 +142,31 @@ def _against_source(ours: TensorReader, theirs: TensorReader, recorded: Manifest
         if ours.dtypes[name] != asked:
             problems[name] = f"{name} is {ours.dtypes[name]}, expected {asked}"
             return
-        one, other = ours.read(name), cast(theirs.read(name), asked)
+        one, other = ours.read(name, role="ours"), cast(theirs.read(name, role="theirs"), asked)
         if one.shape != other.shape or not same_bits(one, np.ascontiguousarray(other)):
             problems[name] = f"{name} differs{where_they_differ(one, other)}"
 
-    for_each(ours, compare)
+    # A bit that differs is looked for by blocks; only of tensors that differ, or are no runs of bytes, all is read.
+    moves = [move for name in ours.names if (move := _move(ours, theirs, name, recorded)) is not None]
+    equal = {move.name for move in moves} - differing(moves)
+    for_each(ours, compare, [name for name in ours.names if name not in equal])
     return [problems[name] for name in ours.names if name in problems]
+
+
+def _move(ours: TensorReader, theirs: TensorReader, name: str, recorded: Manifest | None) -> Move | None:
+    """From the source to what was made of it; None for what is no run of bytes, or is not as it was to be."""
+    one, other = ours.planned(name), theirs.planned(name)
+    if (
+        one.source.extent is None
+        or other.source.extent is None
+        or ours.shapes[name] != theirs.shapes[name]
+        or ours.dtypes[name] != _asked(theirs.dtypes[name], recorded, ours.has_bfloat16)
+    ):
+        return None
+    ends = [end.layout if end.layout.axes is not None else LAYOUTS["plain"] for end in (other, one)]
+    if ends[0] != ends[1] and LAYOUTS["plain"] not in ends:
+        return None
+    return Move(name, other.source, one.source, *way(*ends))
 
 
 def _against_hashes(ours: TensorReader, hashes: Mapping[str, tuple[str, str]], recorded: Manifest) -> list[str]:

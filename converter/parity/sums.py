@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def canonical_hashes(tensors: TensorReader) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
 
     def hash_one(name: str) -> None:
-        digest = blake3.blake3(tensors.read(name).reshape(-1).view(np.uint8).data).hexdigest()
+        digest = blake3.blake3(tensors.read(name, role="hashed").reshape(-1).view(np.uint8).data).hexdigest()
         found[name] = tensors.dtypes[name], digest
 
     for_each(tensors, hash_one)
@@ -58,7 +58,7 @@ def sum_recorded_in(golden: Path) -> WeightsSum | None:
         return None  # if the file cannot be read at all, the comparison of outputs says so
 
 
-def for_each(tensors: TensorReader, do: Callable[[str], None]) -> None:
+def for_each(tensors: TensorReader, do: Callable[[str], None], names: Iterable[str] | None = None) -> None:
     """Calls a function with the name of every tensor of a reader, from several threads if that is safe."""
 
     def task(name: str) -> Callable[[], int]:
@@ -69,4 +69,6 @@ def for_each(tensors: TensorReader, do: Callable[[str], None]) -> None:
         return run
 
     # Chunked HDF5 is read by one thread: the library is not made for more.
-    in_parallel([task(name) for name in tensors.names], threads=2 if tensors.has_extents else 1)
+    in_parallel(
+        [task(name) for name in (tensors.names if names is None else names)], threads=2 if tensors.has_extents else 1
+    )

@@ -5,7 +5,7 @@ A tensor is compared by bringing the target back into PyTorch's layout, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,40 +94,85 @@ def _check_batch(files: Files, batch: Batch, sums: PassingSum, found: _Found) ->
     for block in batch.blocks:
         move, theirs = block.move, batch.part(room, block, block.move.target)
         digest = begun or blake3.blake3()
-        if move.layout.axes is not None:
-            _check_turned(files, move, theirs, digest)
-        else:
-            width = DTYPES[move.source.dtype]
-            ours = kept.maker("source")((block.stop - block.start,), numpy_dtype(move.source.dtype))
-            files.read(extent_of(move.source), block.start * width, ours)
-            _compare(move, block.start, ours, theirs.reshape(-1))
-            if move.shared.axes is not None:
-                # Its bytes were copied unchanged; the manifest's hash is of PyTorch's rows, for any container.
-                for _, strip in strips(theirs, move.shared, False):
-                    digest.update(strip.reshape(-1).view(np.uint8).data)
-            elif begun is None:
-                digest.update(theirs.reshape(-1).view(np.uint8).data)
+        for start, ours, part in _pairs(files, block, theirs):
+            _compare(move, start, ours, part)
+            if begun is None and move.shared.axes is None:
+                digest.update(part.reshape(-1).view(np.uint8).data)
+        if move.shared.axes is not None:
+            # Its bytes were copied unchanged; the manifest's hash is of PyTorch's rows, for any container.
+            for _, strip in strips(theirs, move.shared, False):
+                digest.update(strip.reshape(-1).view(np.uint8).data)
         if block.stop == rows_of(move):
             found.tensors[move.name] = TensorRecord(move.name, move.target.dtype, _pt_shape(move), digest.hexdigest())
         done += move.source.size * DTYPES[move.source.dtype] * (block.stop - block.start) // rows_of(move)
     return done
 
 
-def _check_turned(files: Files, move: Move, theirs: Array, digest: Any) -> None:
-    """Compares a whole tensor whose layout changed, strip by strip of PyTorch's rows; updates its hash."""
-    source, dtype = extent_of(move.source), numpy_dtype(move.source.dtype)
-    if not move.from_pt:
-        digest.update(theirs.reshape(-1).view(np.uint8).data)
-        ours = kept.maker("source")(move.source.shape, dtype)
+def _pairs(files: Files, block: Block, theirs: Array) -> Iterator[tuple[int, Array, Array]]:
+    """Reads the source of what was read of the target; gives both in PyTorch's order, in parts that the cache holds."""
+    move, source, dtype = block.move, extent_of(block.move.source), numpy_dtype(block.move.source.dtype)
+    make = kept.maker("source")
+    if move.layout.axes is None:
+        ours = make((block.stop - block.start,), dtype)
+        files.read(source, block.start * dtype.itemsize, ours)
+        yield block.start, ours, theirs.reshape(-1)
+    elif move.from_pt:
+        for start, strip in strips(theirs, move.layout, False):
+            ours = make(strip.shape, dtype)
+            files.read(source, start * (ours.nbytes // len(strip)), ours)
+            yield start, ours, strip
+    else:
+        ours = make(move.source.shape, dtype)
         files.read(source, 0, ours)
         for start, strip in strips(ours, move.layout, False):
-            _compare(move, start, strip, theirs[start : start + len(strip)])
-        return
-    for start, strip in strips(theirs, move.layout, False):
-        ours = kept.maker("source")(strip.shape, dtype)
-        files.read(source, start * (ours.nbytes // len(strip)), ours)
-        _compare(move, start, ours, strip)
-        digest.update(strip.reshape(-1).view(np.uint8).data)
+            yield start, strip, theirs[start : start + len(strip)]
+
+
+def differing(moves: Iterable[Move]) -> set[str]:
+    """Names of the moves whose target does not hold its source bit for bit, cast where the dtypes differ.
+
+    Args:
+        moves: source and target of every tensor, in files that are both there.
+    """
+    moves, found = list(moves), set[str]()
+    order = in_order(moves, "target", hashed=False)
+
+    def batch_task(batch: Batch) -> Callable[[], int]:
+        def run() -> int:
+            room = batch.room()
+            files.read(batch.extent, 0, room)
+            for block in batch.blocks:
+                theirs = batch.part(room, block, block.move.target)
+                note(block.move, all(_are_equal(block.move, *pair[1:]) for pair in _pairs(files, block, theirs)))
+            return 0
+
+        return run
+
+    def loose_task(move: Move) -> Callable[[], int]:
+        def run() -> int:
+            pairs = (
+                (_read(files, move.source, block, "source"), _read(files, move.target, block, "target"))
+                for block in blocks([move], copy_limit=BLOCK_BYTES // 2)
+            )
+            note(move, all(_are_equal(move, *pair) for pair in pairs))
+            return 0
+
+        return run
+
+    def note(move: Move, equal: bool) -> None:
+        if not equal:
+            found.add(move.name)
+
+    with Files() as files:
+        for move in moves:
+            files.open(extent_of(move.source).path)
+            files.open(extent_of(move.target).path)
+        in_parallel([*map(batch_task, order.batches), *map(loose_task, order.loose)])
+    return found
+
+
+def _are_equal(move: Move, ours: Array, theirs: Array) -> bool:
+    return same_bits(cast(ours, move.target.dtype), theirs)
 
 
 def _compare(move: Move, start: int, ours: Array, theirs: Array) -> None:

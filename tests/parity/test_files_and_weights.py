@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from converter.parity import files_and_weights as verification
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import Finding, status_of
 from converter.parity.sources import find_source
+from tests.tiny import config_of, tensors_of, write_checkpoint
 
 ROOT = "tf_vision_text_dual_encoder_model"
 
@@ -300,3 +302,26 @@ def test_of_a_source_with_several_weights_those_converted_are_the_source(
         assert (found.status, found.against) == ("passed", f"{both / name}, bit for bit")
     shutil.copy(source / "model.safetensors", tmp_path / "back")
     assert weights(tmp_path / "back").status == "failed", "equal to the weights beside those that were converted"
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what the kernel counts")
+def test_how_much_is_read_and_held(tmp_path: Path) -> None:
+    """The output twice, for its sum and its weights; the source once; and blocks of both in memory, not tensors."""
+    config = config_of(text_fields={"vocab_size": 400_000})
+    write_checkpoint(tmp_path / "pt", config, tensors_of(config))
+    pt2tf(tmp_path / "pt", tmp_path / "tf")
+    sizes = [(tmp_path / name).stat().st_size for name in ("pt/model.safetensors", "tf/tf_model.h5")]
+    assert min(sizes) > 30e6
+    recorded = read_manifest(tmp_path / "tf")
+
+    def so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = so_far()
+    tracemalloc.start()
+    assert verify_files(tmp_path / "tf", recorded).status == "passed"
+    assert verify_weights(tmp_path / "tf", recorded, tmp_path / "pt").status == "passed"
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert so_far() - before <= 1.5 * sum(sizes) + 2**20
+    assert most < 10e6
