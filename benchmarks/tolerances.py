@@ -55,7 +55,7 @@ ROWS = {
 COLUMNS = ("hidden states", "embeddings", "logits")
 REAL = "ViT-B/32 + all-MiniLM-L6-v2"  # as benchmarks/pairs.py calls it
 # Half of what verify allows; and what is left in float64, where PyTorch turns some positions in float32 whatever the model is in.
-MAX_FLOAT32, MAX_FLOAT64 = 5e-5, 1e-6
+MAX_FLOAT32, MAX_FLOAT64 = 5e-5, 2e-6
 RESULTS = ROOT / "benchmarks" / "results" / "tolerances.json"
 PAGE = ROOT / "docs" / "tolerances.md"
 PAIRS_PER_TOWER = 2

@@ -56,7 +56,7 @@ class BlockSpec:
         hidden_dropout: on the output of attention and, where ``mlp_dropout`` does not say otherwise, of the MLP.
         mlp_dropout: on the output of the MLP.
         drop_path: stochastic depth of either branch.
-        layer_scale: initial value of the two layer scales, which exist where ``names`` has them.
+        layer_scale: initial value of the layer scales, each of which exists where ``names`` has it.
         table: shape of a table of relative positions, which exists where ``names`` has it.
     """
 
@@ -125,7 +125,7 @@ class Block(CompositeLayer):
         }
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
-        self.scaled = "scale1" in spec.names
+        self.scaled = {role for role in ("scale1", "scale2") if role in spec.names}
         self.gated = any(role in spec.names for role in GATES)
         self.act = partial(in_float32, activation(spec.act))
         self.drop_attention = Dropout(spec.attention_dropout, seeds)
@@ -150,10 +150,10 @@ class Block(CompositeLayer):
         first = self.spec.norm_first
         y, weights = self.attend(self.norm1(x) if first else x, bias, training)
         y = self.drop_hidden(y, training)
-        y = self.drop_path(ops.multiply(y, self.scale1.value) if self.scaled else y, training)
+        y = self.drop_path(ops.multiply(y, self.scale1.value) if "scale1" in self.scaled else y, training)
         x = ops.add(x, y) if first else self.norm1(x, y)
         y = self.drop_mlp(self.mlp(self.norm2(x) if first else x), training)
-        y = self.drop_path(ops.multiply(y, self.scale2.value) if self.scaled else y, training)
+        y = self.drop_path(ops.multiply(y, self.scale2.value) if "scale2" in self.scaled else y, training)
         x = ops.add(x, y) if first else self.norm2(x, y)
         return x, (weights if output_attentions else None)
 

@@ -81,6 +81,7 @@ class ImageSpec:
         registers: how many learned tokens without a position come between the class token and the patches, where
             ``names`` has them.
         resizing: how positions are resized to another image.
+        class_tokens: how many class tokens there are, where ``names`` has one.
     """
 
     channels: int
@@ -96,6 +97,7 @@ class ImageSpec:
     mask_rank: int = 2
     registers: int = 0
     resizing: Kind = "bicubic"
+    class_tokens: int = 1
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -104,23 +106,29 @@ class ImageSpec:
 
 
 class ImageEmbeddings(CompositeLayer):
-    """Class token (or two, or none) before the patches, plus learned positions."""
+    """Class tokens (or none) before the patches, plus learned positions.
 
-    def __init__(self, spec: ImageSpec, seeds: Any = None, **kwargs: Any) -> None:
+    A subclass gives the parts of roles that only it has as ``own``.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, seeds: Any = None, own: Mapping[str, Part] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.spec = spec
-        self.tokens = sum(role in spec.names for role in ("token", "second_token"))
+        self.tokens = sum(n for role, n in (("token", spec.class_tokens), ("second_token", 1)) if role in spec.names)
         length = spec.grid[0] * spec.grid[1] + self.tokens
         token = (spec.width,) if spec.flat else (1, 1, spec.width)
         parts = {
             "patches": Patches(spec.channels, spec.patch, spec.width, bias=spec.bias, std=spec.std),
-            "token": Raw(token, std=spec.token_std),
+            "token": Raw(token if spec.flat else (1, spec.class_tokens, spec.width), std=spec.token_std),
             "second_token": Raw(token, std=spec.token_std),
             "registers": Raw((1, spec.registers, spec.width), std=spec.token_std),
             "mask_token": Raw((*(1,) * (spec.mask_rank - 1), spec.width)),
             "positions": Embedding(length, spec.width, std=spec.std)
             if spec.flat
             else Raw((1, length, spec.width), std=spec.std),
+            **own,
         }
         for role, path in spec.names.items():
             setattr(self, role, self.part(path, parts[role]))
@@ -128,21 +136,24 @@ class ImageEmbeddings(CompositeLayer):
 
     def call(self, pixel_values: Tensor, training: bool = False) -> Tensor:
         """``(batch, channels, height, width)`` to ``(batch, tokens + registers + patches, width)``."""
-        x = self.patches(pixel_values)
-        shape = (ops.shape(x)[0], 1, self.spec.width)
-        tokens = [
-            ops.broadcast_to(ops.reshape(getattr(self, role).value, (1, 1, -1)), shape)
-            for role in ("token", "second_token")
-            if role in self.spec.names
-        ]
+        x = self.projected(pixel_values)
+        tokens = [self.for_each(x, role) for role in ("token", "second_token") if role in self.spec.names]
         if tokens:
-            x = ops.concatenate([ops.cast(token, x.dtype) for token in tokens] + [x], axis=1)
+            x = ops.concatenate([*tokens, x], axis=1)
         if "positions" in self.spec.names:
             x = ops.add(x, self.position_table(pixel_values))
         if "registers" in self.spec.names:
-            registers = ops.broadcast_to(self.registers.value, (shape[0], self.spec.registers, self.spec.width))
-            x = ops.concatenate([x[:, :1], ops.cast(registers, x.dtype), x[:, 1:]], axis=1)
+            x = ops.concatenate([x[:, :1], self.for_each(x, "registers"), x[:, 1:]], axis=1)
         return self.drop(x, training)
+
+    def projected(self, pixel_values: Tensor) -> Tensor:
+        """The patches ``(batch, patches, width)``."""
+        return self.patches(pixel_values)
+
+    def for_each(self, x: Tensor, role: str) -> Tensor:
+        """Learned tokens of a role, once for each image of ``x``, in its dtype: ``(batch, tokens, width)``."""
+        rows = ops.reshape(getattr(self, role).value, (1, -1, self.spec.width))
+        return ops.cast(ops.broadcast_to(rows, (ops.shape(x)[0], rows.shape[1], self.spec.width)), x.dtype)
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
         """Positions ``(..., tokens + patches, width)`` for these images."""
@@ -151,7 +162,7 @@ class ImageEmbeddings(CompositeLayer):
 
 
 class ResizedImageEmbeddings(ImageEmbeddings):
-    """Embeddings whose positions are resized to the image (DINOv2, BEiT); one token comes before the patches."""
+    """Embeddings whose positions are resized to the image (DINOv2, BEiT); those of the tokens stay as they are."""
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuses images smaller than a patch, and those whose positions cannot be resized.
@@ -186,9 +197,9 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         table, grid = self.positions.value, self.grid_of(pixel_values)
         if self.positions_fit((int(pixel_values.shape[2]), int(pixel_values.shape[3]))):
             return table
-        table, side = ops.convert_to_tensor(table), math.isqrt(int(table.shape[1]) - 1)
-        resized = resize(ops.reshape(table[:, 1:], (side, side, -1)), *grid, self.spec.resizing)
-        return ops.concatenate([table[:, :1], ops.reshape(resized, (1, grid[0] * grid[1], -1))], axis=1)
+        table, side = ops.convert_to_tensor(table), math.isqrt(int(table.shape[1]) - self.tokens)
+        resized = resize(ops.reshape(table[:, self.tokens :], (side, side, -1)), *grid, self.spec.resizing)
+        return ops.concatenate([table[:, : self.tokens], ops.reshape(resized, (1, grid[0] * grid[1], -1))], axis=1)
 
 
 @dataclass(frozen=True)

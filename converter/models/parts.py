@@ -223,6 +223,14 @@ class Composite:
         """Makes a layer of ``kind``, named after the last component of the path, and holds it; returns it."""
         return self.part(path, kind(*args, name=path.rpartition("/")[2], dtype=self.dtype_policy))
 
+    def flat_layer(self, path: str, kind: Callable[..., Any], *args: Any) -> Any:
+        """Makes a layer of ``kind`` for which checkpoints have no level: holds its parts under the path itself; returns it."""
+        made = kind(*args, dtype=self.dtype_policy)
+        for inner, part in made.held.items():
+            self.part(f"{path}/{inner}", part)
+        made.held = {}
+        return made
+
     def build(self, input_shape: Any = None) -> None:
         """Creates all variables, in the order in which the parts were given; does nothing when that is done."""
         del input_shape

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -15,7 +16,7 @@ from keras import ops
 from converter.models.parts import widened
 
 Tensor = Any
-Kind = Literal["bicubic", "bilinear", "antialiased bicubic"]
+Kind = Literal["bicubic", "bilinear", "antialiased bicubic", "antialiased bilinear"]
 _A = -0.75  # PyTorch's cubic coefficient: aten/src/ATen/native/UpSample.h
 _A_OF_ANTIALIASING = -0.5  # as in PIL: aten/src/ATen/native/cpu/UpSampleKernel.cpp, HelperInterpCubic::aa_filter
 
@@ -84,7 +85,9 @@ def _triangles(index: Tensor, wanted: Tensor, size: int, dtype: Any) -> Tensor:
 def weights(size: int, wanted: int, kind: Kind) -> np.ndarray[Any, Any]:
     """Matrix ``(wanted, size)`` that resizes one axis."""
     if kind == "antialiased bicubic":
-        return _antialiased(size, wanted)
+        return _antialiased(size, wanted, 2, lambda x: _keys(x, _A_OF_ANTIALIASING))
+    if kind == "antialiased bilinear":
+        return _antialiased(size, wanted, 1, lambda x: max(1.0 - x, 0.0))
     matrix = np.zeros((wanted, size))
     for i in range(wanted):
         centre = (i + 0.5) * size / wanted - 0.5
@@ -99,17 +102,24 @@ def weights(size: int, wanted: int, kind: Kind) -> np.ndarray[Any, Any]:
     return matrix
 
 
-def _antialiased(size: int, wanted: int) -> np.ndarray[Any, Any]:
-    """When shrinking, the filter widens as the result shrinks; positions outside are left out."""
+def _antialiased(size: int, wanted: int, reach: int, height: Callable[[float], float]) -> np.ndarray[Any, Any]:
+    """When shrinking, the filter widens as the result shrinks; positions outside are left out.
+
+    Args:
+        size: of the axis.
+        wanted: its size afterwards.
+        reach: how far the filter goes to either side.
+        height: the filter at a distance of at most ``reach``.
+    """
     scale = size / wanted
     stretch = max(scale, 1.0)
     matrix = np.zeros((wanted, size))
     for i in range(wanted):
         centre = scale * (i + 0.5)
-        first = max(int(centre - 2 * stretch + 0.5), 0)
-        last = min(int(centre + 2 * stretch + 0.5), size)
+        first = max(int(centre - reach * stretch + 0.5), 0)
+        last = min(int(centre + reach * stretch + 0.5), size)
         for j in range(first, last):
-            matrix[i, j] = _keys(abs(j - centre + 0.5) / stretch, _A_OF_ANTIALIASING)
+            matrix[i, j] = height(abs(j - centre + 0.5) / stretch)
     matrix /= matrix.sum(axis=1, keepdims=True)
     return matrix
 

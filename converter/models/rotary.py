@@ -70,14 +70,29 @@ def moved(centres: Tensor, shift: float | None, jitter: float | None, rescale: f
     return centres
 
 
-def grid_turn(centres: Tensor, head: int, base: float, before: int) -> Turn:
+def cosine_and_sine(angles: Tensor) -> Turn:
+    """Both of a tensor, in its dtype; Keras' own round float64 to float32 on JAX."""
+    if keras.backend.backend() != "jax":
+        return ops.cos(angles), ops.sin(angles)
+    import jax.numpy as jnp
+
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def patch_numbers(rows: int, columns: int) -> Array:
+    """Row and column of each patch, counted from 0, row by row: ``(rows * columns, 2)`` in float32."""
+    return np.indices((rows, columns), np.float32).reshape(2, -1).T
+
+
+def grid_turn(places: Tensor, head: int, base: float, before: int, unit: float = 2 * math.pi) -> Turn:
     """Cosines and sines for patches: a quarter of a head by the row, a quarter by the column, and the same again.
 
     Args:
-        centres: of the patches ``(patches, 2)``, in float32; an array, or a tensor where training moved them.
+        places: of the patches ``(patches, 2)``, in float32; an array, or a tensor where training moved them.
         head: width of a head.
         base: of the frequencies.
         before: tokens before the patches, which are not turned.
+        unit: by what angle 1 turns at the highest frequency.
 
     Returns:
         Two of ``(before + patches, head)``.
@@ -95,11 +110,10 @@ def grid_turn(centres: Tensor, head: int, base: float, before: int) -> Turn:
     zeros = np.zeros_like(frequency)
     # As a product of matrices whose zeros leave each coordinate to its own quarter.
     by_axis = np.stack([np.concatenate([frequency, zeros] * 2), np.concatenate([zeros, frequency] * 2)])
-    angles = (np.float32(2 * math.pi) * centres) @ by_axis
+    angles = (np.float32(unit) * places) @ by_axis
     still = np.zeros((before, head), np.float32)
     if isinstance(angles, np.ndarray):
         # Rounded correctly, as nine in ten of PyTorch's own float32 cosines are.
         exact = np.concatenate([still, angles]).astype(np.float64)
         return np.cos(exact).astype(np.float32), np.sin(exact).astype(np.float32)
-    angles = ops.concatenate([still, angles], axis=0)
-    return ops.cos(angles), ops.sin(angles)
+    return cosine_and_sine(ops.concatenate([still, angles], axis=0))

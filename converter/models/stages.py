@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -84,9 +84,10 @@ class StagedTower(VisionTower):
 
     # What makes a stage's patches fewer and wider: called with the width before and a standard deviation.
     merging: type[CompositeLayer]
+    norm_at_end: ClassVar[bool] = True
 
     def assemble(self, config: Any) -> None:
-        """Embeddings, stages of blocks with a merging between them, norm."""
+        """Embeddings, stages of blocks with a merging between them, maybe a norm."""
         root, std, count = self.main_layer, config.initializer_range, len(config.depths)
         self.embeddings = self.layer(f"{root}/embeddings", PaddedEmbeddings, self.images(config), self.seeds)
         self.stages: list[Any] = []
@@ -96,7 +97,8 @@ class StagedTower(VisionTower):
             self.stages.append([self.block(f"{path}/blocks.{i}", stage, i) for i in range(config.depths[stage])])
             if stage < count - 1:
                 self.mergings.append(self.layer(f"{path}/downsample", self.merging, width, std))
-        self.norm = self.part(f"{root}/layernorm", Norm(config.embed_dim * 2 ** (count - 1), config.layer_norm_eps))
+        if self.norm_at_end:
+            self.norm = self.part(f"{root}/layernorm", Norm(config.embed_dim * 2 ** (count - 1), config.layer_norm_eps))
 
     @abstractmethod
     def block(self, path: str, stage: int, number: int) -> Any:
@@ -153,6 +155,6 @@ class StagedTower(VisionTower):
         }
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states and their mean."""
-        x = self.norm(x)
+        """Hidden states, normalised where there is a norm, and their mean."""
+        x = self.norm(x) if self.norm_at_end else x
         return x, (ops.sum(x, axis=1) / x.shape[1] if self.add_pooling_layer else None)

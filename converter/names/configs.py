@@ -207,8 +207,8 @@ def tower_section(side: Side, raw: Mapping[str, Any], where: str = "config.json"
         raw = {"model_type": f"{model_type}_{side}_model", **raw[f"{side}_config"]}
         where = f"{where}: {side}_config"
     # A model's name for a tower of it, as CLIP's vision_config says it in old files.
-    of_model = f"{raw.get('model_type')}_{side}_model"
-    if raw.get("model_type") not in supported(side) and of_model in supported(side):
+    said, of_model = raw.get("model_type"), f"{raw.get('model_type')}_{side}_model"
+    if said not in (*supported(side), *refusals(side)) and of_model in supported(side):
         raw = {**raw, "model_type": of_model}
     return raw, where
 

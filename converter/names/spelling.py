@@ -47,13 +47,14 @@ def splits_of(config: TwoTowerConfig, tensors: Sequence[str]) -> tuple[SplitRule
     found = []
     for tower in _with_dialects(config):
         before = prefix(CANONICAL, config.family, tower)
-        for dialect in tower.rules.get("dialects", {}).values():
-            for split in dialect.get("split", ()):
+        own = [name for name in tensors if name.startswith(before)]
+        for dialect, table in tower.rules.get("dialects", {}).items():
+            for split in table.get("split", ()):
                 if split["axis"] != 0:
                     raise ValueError(f"a split along axis {split['axis']}, which is not known here")
-                for name in tensors:
-                    if name.startswith(before) and re.search(split["part_of"], name):
-                        parts = (re.sub(split["part_of"], part, name, count=1) for part in split["parts"])
+                for name, spelled in ((name, spell(name, config, dialect)) for name in own):
+                    if re.search(split["part_of"], spelled):
+                        parts = (re.sub(split["part_of"], part, spelled, count=1) for part in split["parts"])
                         found.append(SplitRule(name, tuple(parts)))
     return tuple(found)
 

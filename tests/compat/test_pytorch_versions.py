@@ -49,6 +49,8 @@ def loads_everywhere(oldest: Peer, peer: Peer, current: Peer, inputs: Checkpoint
         towers = [TOWERS[config[f"{side}_config"]["model_type"]] for side in SIDES]
         if any(tower.since for tower in towers):
             del versions["4.46"]
+        if any((tower.since or "").startswith("5") for tower in towers):
+            del versions["4.57"]
         for name, version in versions.items():
             out = tmp_path / f"{name}.npz"
             run = {"source": folder, "inputs": given, "out": out}

@@ -232,7 +232,7 @@ def pairs() -> Iterator[dict[str, Any]]:
             "text_config": {"model_type": text, **ALL_TEXT[text]},
         }  # fmt: skip
     for odd in json.loads((FIXTURES / "names" / "odd.json").read_text("utf-8")).values():
-        side = "vision" if any(name.startswith("vision_model") for name in odd["pt_v4"]) else "text"
+        side = "vision" if any(name.startswith("vision_model") for name in odd["pt_v5"]) else "text"
         other = ALL_TEXT["bert"] if side == "vision" else ALL_VISION["vit"]
         towers = {f"{side}_config": odd["config"], f"{'text' if side == 'vision' else 'vision'}_config": other}
         towers["text_config"].setdefault("model_type", "bert")

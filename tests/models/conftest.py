@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any, NamedTuple
 
@@ -86,9 +87,9 @@ def one(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(autouse=True)
 def angles_rounded_correctly(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch takes the cosines of rotary positions in float32 whatever the model is in, one in twenty not the nearest."""
-    for name in ("cos", "sin"):
-        exact = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda x, exact=exact: exact(x.double()).to(x.dtype))
+    for of, name in itertools.product((torch, torch.Tensor), ("cos", "sin")):
+        exact = getattr(of, name)
+        monkeypatch.setattr(of, name, lambda x, exact=exact: exact(x.double()).to(x.dtype))
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +119,34 @@ def positions_resized_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch)
         return torch.stack(made)
 
     monkeypatch.setattr(kind, "resize_positional_embeddings", staticmethod(exact))
+
+
+@pytest.fixture(autouse=True)
+def norms_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's RMS norms are taken in float32 in a model of float64, too."""
+    models = transformers.models
+    for kind in (models.aimv2.modeling_aimv2.Aimv2RMSNorm, models.sapiens2.modeling_sapiens2.Sapiens2RMSNorm):
+
+        def exact(self: Any, x: Any, usual: Any = kind.forward) -> Any:
+            if x.dtype != torch.float64:
+                return usual(self, x)
+            return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+        monkeypatch.setattr(kind, "forward", exact)
+
+
+@pytest.fixture(autouse=True)
+def tokens_turned_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's MLCD turns query and key in float32 in a model of float64, too."""
+    kind = transformers.models.mlcd.modeling_mlcd.MLCDAttention
+    forward, rounded = kind.forward, torch.Tensor.float
+
+    def exact(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else rounded(x))
+            return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "forward", exact)
 
 
 @pytest.fixture(scope="session")

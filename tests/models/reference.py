@@ -115,10 +115,11 @@ def keeping_pooled(model: Any) -> Any:
 
 
 def saved_tensors(model: Any) -> dict[str, np.ndarray]:
-    """Tensors by the names that transformers gives them in a file."""
+    """Tensors by the names that transformers gives them in a file; without what follows from the config alone."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, max_shard_size="10GB")
-        return load_file(Path(folder) / "model.safetensors")
+        found = load_file(Path(folder) / "model.safetensors")
+    return {name: tensor for name, tensor in found.items() if not name.endswith(".relative_position_index")}
 
 
 def gradients(model: Any) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from keras import ops
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, load_tower, named_variables
 from converter.models.cosine_windows import log_spaced
+from converter.models.embeddings import pair
 from converter.models.relative import grid_index, grid_index_with_token
 from converter.models.resize import resize
 from converter.models.rotary import grid_turn, moved, patch_centres
@@ -35,6 +36,8 @@ pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.by_turns]
 KINDS = FURTHER_VISION
 # What is compiled for each: a graph that is a relative's under `make torture` only.
 GRAPHS = [pytest.param(kind, marks=[pytest.mark.torture] * (TOWERS[kind].like is not None)) for kind in KINDS]
+# What PyTorch stores of some towers though it follows from the config.
+INDEX = ".relative_position_index"
 FLAGS = {"output_attentions": True, "output_hidden_states": True}
 Size = tuple[int, int]
 
@@ -226,7 +229,8 @@ def test_gradient_of_every_weight_at_another_size(kind: str) -> None:
         want = np.array(variable.value)
         np.testing.assert_allclose(found, want, rtol=0, atol=1e-6 if in_float32 else 1e-10, err_msg=name)
         seen += bool(np.abs(want).max() > 1e-9)
-    assert seen >= len(wanted) - 2 * getattr(both.config, "num_hidden_layers", 0)
+    # Several of PyTorch's tensors may be one here.
+    assert seen >= min(len(wanted), len(numbers)) - 2 * getattr(both.config, "num_hidden_layers", 0)
 
 
 def gradients(tower: Any, pixels: np.ndarray, goal: np.ndarray) -> list[np.ndarray]:
@@ -255,7 +259,8 @@ def gradients(tower: Any, pixels: np.ndarray, goal: np.ndarray) -> list[np.ndarr
 @pytest.mark.parametrize("kind", VISION)
 def test_other_sizes_are_taken_as_the_rules_say(kind: str) -> None:
     config = small_config(kind)
-    tower, pixels = build_tower(config), images(config, (2 * config.image_size, 3 * config.image_size))
+    height, width = pair(config.image_size)
+    tower, pixels = build_tower(config), images(config, (2 * height, 3 * width))
     if takes_any_size(kind):
         assert np.isfinite(np.asarray(tower(pixels).pooler_output)).all()
     else:
@@ -310,7 +315,7 @@ def test_loading_a_tower_of_its_own_and_one_under_a_head(kind: str, head: str, t
     model.save_pretrained(tmp_path / "bare")
     wanted = run_torch(model, images(config), output_hidden_states=True)
     bare = load_tower(tmp_path / "bare", "vision")
-    assert bare.loading_report.left_out == ()
+    assert [item for item in bare.loading_report.left_out if not item.name.endswith(INDEX)] == []
     assert bare.loading_report.new == ()
     reference.assert_same(taps(bare(images(config), output_hidden_states=True)), wanted, 1e-5)
     head_class = getattr(transformers, head)
@@ -322,8 +327,9 @@ def test_loading_a_tower_of_its_own_and_one_under_a_head(kind: str, head: str, t
         wanted = inner(torch.as_tensor(images(config)))
     under.save_pretrained(tmp_path / "head")
     tower = load_tower(tmp_path / "head", "vision")
-    left_out = {item.name.split(".")[0] for item in tower.loading_report.left_out}
-    assert left_out == {"classifier"} or (not alone and left_out and "vision_model" not in left_out)
+    left_out = {i.name.split(".")[0] for i in tower.loading_report.left_out if not i.name.endswith(INDEX)}
+    heads = {name for name, child in under.named_children() if list(child.parameters())} - {under.base_model_prefix}
+    assert left_out == heads or (not alone and left_out and "vision_model" not in left_out)
     found = tower(images(config))
     np.testing.assert_allclose(found.last_hidden_state, wanted.last_hidden_state, rtol=0, atol=1e-5)
     if wanted.pooler_output is not None:
@@ -377,13 +383,21 @@ REFUSED: list[tuple[str, dict[str, Any], Size, str]] = [
         (40, 15),
         "pixel_values is 40 x 15, of which no patch is left at the last stage. Use images of at least 16 x 16.",
     ),
-    (
-        "siglip_vision_model",
-        {},
-        (28, 21),
-        "pixel_values is 28 x 21; image_size is 21 x 21. "
-        "Resize the images with the image processor that belongs to this vision tower.",
+    *(
+        (
+            kind,
+            changes,
+            size,
+            f"pixel_values is {size[0]} x {size[1]}; image_size is 21 x 21. "
+            "Resize the images with the image processor that belongs to this vision tower.",
+        )
+        for kind, changes, size in (
+            ("siglip_vision_model", {}, (28, 21)),
+            ("aimv2_vision_model", {}, (28, 21)),
+            ("aimv2_vision_model", {"is_native": True}, (6, 21)),
+        )
     ),
+    ("yolos", {}, (4, 20), "pixel_values is 4 x 20; a patch is 5 x 5. Use larger images."),
 ]
 
 
@@ -399,6 +413,19 @@ def test_refused_images_are_those_that_pytorch_cannot_encode(
         run_torch(torch_tower(config, "eager", torch.float32), images(config, size), output_hidden_states=True)
 
 
+def test_positions_between_blocks_need_whole_patches() -> None:
+    """PyTorch counts the patches of an image in two ways, and fails where they differ."""
+    config = small_config("yolos", image_size=[34, 23])
+    with pytest.raises(UnsupportedOption) as caught:
+        build_tower(config)
+    assert str(caught.value) == (
+        "vision_config.image_size is 34 x 23, no whole patches of 5: PyTorch cannot run its positions between the blocks "
+        "then. Correct the config."
+    )
+    with pytest.raises(RuntimeError):
+        run_torch(torch_tower(config, "eager", torch.float32), images(config), output_hidden_states=True)
+
+
 def test_a_size_does_not_stay_with_swin() -> None:
     """PyTorch's blocks keep the smaller window of a small image for all later ones; ours do not."""
     case = ("swin", {"depths": [2], "num_heads": [2]}, (12, 40))
@@ -410,7 +437,7 @@ def test_a_size_does_not_stay_with_swin() -> None:
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(5, 4), (1, 6)])
-@pytest.mark.parametrize("kind", ["bicubic", "bilinear", "antialiased bicubic"])
+@pytest.mark.parametrize("kind", ["bicubic", "bilinear", "antialiased bicubic", "antialiased bilinear"])
 def test_resizing_is_pytorchs(kind: Any, columns: int, rows: int) -> None:
     grid = np.random.default_rng(7).normal(size=(rows, columns, 3))
     for height, width in itertools.product((1, 2, 4, 5, 9, 16), (1, 3, 5, 8, 13)):
@@ -497,7 +524,8 @@ def test_stochastic_depth_is_on_in_training_only(kind: str) -> None:
     tower = build_tower(small_config(kind, **still, drop_path_rate=0.5), initial="zeros")
     assign(tower, plain.torch)
     trained = np.asarray(plain.keras(plain.pixels, training=True).pooler_output)
-    np.testing.assert_array_equal(tower(plain.pixels).pooler_output, trained)
+    # Places that training may move are turned by TensorFlow's cosines, others by NumPy's.
+    np.testing.assert_allclose(tower(plain.pixels).pooler_output, trained, rtol=0, atol=1e-5)
     pixels = np.repeat(plain.pixels[:1], 12, axis=0)
     moved = np.asarray(tower(pixels, training=True).pooler_output)
     assert np.abs(moved - np.asarray(tower(pixels, training=True).pooler_output)).max() > 1e-3

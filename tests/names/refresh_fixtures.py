@@ -137,7 +137,8 @@ def refresh_pairs(python_4: str, python_5: str, everything: bool) -> None:
     }
     for column, (python, question) in questions.items():
         for pair, names in ask(python, question, cases)[1].items():
-            pairs[pair][column] = names if column == "pt_v5_live" else dict(sorted(names.items()))
+            is_sorted = column != "pt_v5_live" and isinstance(names, dict)
+            pairs[pair][column] = dict(sorted(names.items())) if is_sorted else names
     (NAMES / "pairs.json").write_text(json.dumps(pairs, indent=0) + "\n", "utf-8")
 
 

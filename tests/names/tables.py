@@ -24,6 +24,12 @@ def table(name: str) -> Any:
     return json.loads((NAMES / f"{name}.json").read_text("utf-8"))
 
 
+def canonical_names(said: dict[str, Any]) -> dict[str, list[int]]:
+    """The names that transformers 4.57 gives tensors; those that 5.x saves where 4.57 does not know the tower."""
+    found: dict[str, list[int]] = said["pt_v4"] if isinstance(said["pt_v4"], dict) else said["pt_v5"]
+    return found
+
+
 def pair_fields(pair: str) -> dict[str, Any]:
     """The config.json of one pair of pairs.json."""
     if "config" in table("pairs")[pair]:

@@ -45,6 +45,8 @@ def test_every_field_is_sorted(tower_type: str, version: str, names: Any) -> Non
 def test_defaults_are_those_of_transformers(tower_type: str, version: str, names: Any) -> None:
     honoured, refused, _ = sorted_out(tower_type, names)
     said = names.table("config_fields")[version][tower_type]
+    if not said and version != VERSIONS[-1]:
+        pytest.skip("it does not know the tower")
     assert honoured.keys() <= said.keys()
     filled = [name for name in TOWERS[tower_type].filled if said[name] is None]
     found = {n: None if n in filled else plain(default) for n, default in honoured.items()}

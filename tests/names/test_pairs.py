@@ -9,8 +9,9 @@ import pytest
 
 from converter.names.configs import check_config
 from converter.names.families import joined
+from converter.names.rule_files import SIDES
 from converter.names.rules import compile_tower
-from tests.names.tables import pair_fields, table
+from tests.names.tables import canonical_names, pair_fields, table
 
 if TYPE_CHECKING:
     from tests.names.conftest import Pair
@@ -25,7 +26,7 @@ def by_root_layer(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def test_pytorch_names_and_shapes(pair: Pair, said_by_rules: Any) -> None:
-    expected = pair.said["pt_v4"]
+    expected = canonical_names(pair.said)
     found, _, buffers = said_by_rules(pair.rules)
     stored = {name: shape for name, shape in expected.items() if name in buffers}
     assert {**found, **stored} == expected
@@ -45,10 +46,15 @@ def test_tensorflow_names_shapes_and_order(pair: Pair, said_by_rules: Any, names
 @pytest.mark.parametrize("dialect", ["v5", "v5_live"])
 def test_names_of_newer_writers(pair: Pair, dialect: str, said_by_rules: Any) -> None:
     expected = pair.said[f"pt_{dialect}"]
+    rules = (pair.config.tower(side).rules for side in SIDES)
+    if any(tower.get("dialects", {}).get(dialect, {}).get("split") for tower in rules) and len(expected) > len(
+        pair.rules.tensors
+    ):
+        pytest.skip("some tensors are there in parts, which test_odd_configs joins")
     spelled = pair.rules.dialects.get(dialect)
     canonical = {spelled[name] if spelled else name: shape for name, shape in expected.items()}
-    found, _, _ = said_by_rules(pair.rules)
-    assert canonical == found
+    found, _, buffers = said_by_rules(pair.rules)
+    assert canonical == found | {name: buffers[name] for name in canonical if name in buffers}
 
 
 def test_no_name_stands_for_two_tensors(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -36,7 +37,12 @@ def test_a_type_has_one_reason() -> None:
         assert len(set(listed)) == len(listed)
         assert set(refusals(side)) == set(listed) - set(supported(side))
         assert all(list(group[side]) == sorted(group[side]) for group in GROUPS.values())
-    assert set(GROUPS) == {group for group, *_ in SAMPLE} | {"further_input", "random_mask", "not_yet"}
+    unasked = {"further_input", "random_mask", "by_a_width", "of_timm", "of_documents", "not_yet"}
+    assert set(GROUPS) == {group for group, *_ in SAMPLE} | unasked
+    # Each of these names what to use in its place.
+    for group in ("by_a_width", "of_timm", "of_documents"):
+        named = GROUPS[group]["why"].partition("; use ")[2]
+        assert set(re.findall(r"\w+", named)) & set(supported("vision")), group
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from converter.names.scopes import erase_main_layer, restore_main_layer, tf_to_pt_weight_rename
+from tests.names.tables import canonical_names
 from tests.towers import TOWERS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def test_restore_is_the_inverse_of_erase(pair: Pair) -> None:
 
 
 def test_erase_is_the_inverse_of_restore(pair: Pair) -> None:
-    for name in pair.said["pt_v4"]:
+    for name in canonical_names(pair.said):
         restored = restore_main_layer(name, pair.config)
         assert erase_main_layer(restored) == name
         in_tower = name.startswith(("vision_model.", "text_model."))

@@ -23,7 +23,13 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dr
 # Left as they are in the config itself: pictures have three channels; the others are rows or copies that variants change.
 IN_VARIANTS = {"num_channels", "inner_group_num", "relative_attention_num_buckets"}
 # Numbers that shapes do not depend on, or that may well be alike.
-NO_SIZES = ("num_hidden_layers", "num_hidden_groups", "num_register_tokens")
+NO_SIZES = (
+    "num_hidden_layers",
+    "num_hidden_groups",
+    "num_register_tokens",
+    "num_first_full_attention_layers",
+    "num_last_full_attention_layers",
+)
 
 
 def test_it_has_the_towers_of_the_rules() -> None:

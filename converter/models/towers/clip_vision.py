@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
@@ -42,9 +43,13 @@ def clip_block(config: Any) -> BlockSpec:
 
 
 class CLIPVisionTower(VisionTower):
-    """``clip_vision_model``."""
+    """``clip_vision_model``; a relative says under what root its parts are, and which are of another kind."""
 
     main_layer = "clip"
+    root: ClassVar[str] = "clip/vision_model"
+    embedding_names: ClassVar[Mapping[str, str]] = EMBEDDINGS
+    embeddings_of: ClassVar[type[ImageEmbeddings]] = ImageEmbeddings
+    block_of: ClassVar[type[Block]] = Block
 
     def assemble(self, config: Any) -> None:
         """Embeddings, norm, blocks, norm of the class token."""
@@ -54,17 +59,17 @@ class CLIPVisionTower(VisionTower):
             image=pair(config.image_size),
             patch=pair(config.patch_size),
             width=width,
-            names=EMBEDDINGS,
+            names=self.embedding_names,
             bias=False,
             flat=True,
             std=config.initializer_range * factor,
             token_std=width**-0.5 * factor,
         )
-        root, block = "clip/vision_model", clip_block(config)
-        self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images)
+        root, block = self.root, clip_block(config)
+        self.embeddings = self.layer(f"{root}/embeddings", self.embeddings_of, images)
         self.pre_norm = self.part(f"{root}/pre_layrnorm", Norm(width, config.layer_norm_eps))
         self.blocks = [
-            self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)
+            self.layer(f"{root}/encoder/layers_._{i}", self.block_of, block, self.seeds)
             for i in range(config.num_hidden_layers)
         ]
         self.post_norm = self.part(f"{root}/post_layernorm", Norm(width, config.layer_norm_eps))

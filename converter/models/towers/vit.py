@@ -48,7 +48,7 @@ def vit_block(config: Any, **changes: Any) -> BlockSpec:
         "heads": config.num_attention_heads,
         "inner": getattr(config, "intermediate_size", 0),
         "act": config.hidden_act,
-        "eps": config.layer_norm_eps,
+        "eps": getattr(config, "layer_norm_eps", 0.0),
         "norm_first": True,
         "names": BLOCK,
         "spread": Spread.even(config.initializer_range),

@@ -1,0 +1,84 @@
+"""TIPSv2's vision tower (https://arxiv.org/abs/2410.16512): DINOv2 with registers under other names, query to value in one."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from keras import ops
+
+from converter.models.blocks import Block, BlockSpec, attention, block_names
+from converter.models.embeddings import ResizedImageEmbeddings
+from converter.models.parts import Dense, Norm
+from converter.models.towers.vit import vit_block, vit_images
+from converter.models.vision_tower import AnySizeTower
+
+Tensor = Any
+
+EMBEDDINGS = {
+    "token": "cls_token",
+    "mask_token": "mask_token",
+    "positions": "pos_embed",
+    "registers": "register_tokens",
+    "patches": "patch_embed/proj",
+}
+
+
+def names_of(gated: bool) -> Any:
+    """The block's names, with the MLP's as SwiGLU or not."""
+    return block_names(
+        norm1="norm1",
+        qkv="attn/qkv",
+        out="attn/proj",
+        scale1="ls1/scale",
+        norm2="norm2",
+        **{"gate_and_up": "mlp/w12", "down": "mlp/w3"} if gated else {"up": "mlp/c_fc", "down": "mlp/c_proj"},
+        scale2="ls2/scale",
+    )
+
+
+class FusedBlock(Block):
+    """A block whose query, key and value are thirds of one product."""
+
+    def __init__(self, spec: BlockSpec, bias: bool, seeds: Any = None, **kwargs: Any) -> None:
+        joint = Dense(spec.width, 3 * spec.width, bias=bias, std=spec.spread.query)
+        super().__init__(spec, seeds, {"qkv": joint}, **kwargs)
+
+    def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
+        """Multi-head attention of ``x`` to itself; returns its output and the weights."""
+        query, key, value = ops.split(self.qkv(ops.reshape(x, (-1, self.spec.width))), 3, axis=-1)
+        parts = SimpleNamespace(query=lambda _: query, key=lambda _: key, value=lambda _: value, out=self.out)
+        return attention(parts, x, x, bias, self.spec.heads, self.drop_attention, training)
+
+
+class TIPSv2VisionTower(AnySizeTower):
+    """``tipsv2_vision_model``; pooled at the class token after the norm."""
+
+    main_layer = "tipsv2"
+
+    def assemble(self, config: Any) -> None:
+        """Embeddings, blocks, norm."""
+        gated, inner = config.use_swiglu_ffn, int(config.hidden_size * config.mlp_ratio)
+        images = vit_images(
+            config, names=EMBEDDINGS, registers=config.num_register_tokens, resizing="antialiased bilinear"
+        )
+        block = vit_block(
+            config,
+            inner=(int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner,
+            act="silu" if gated else config.hidden_act,
+            names=names_of(gated),
+            hidden_dropout=0.0,
+            drop_path=config.drop_path_rate,
+            layer_scale=config.layerscale_value,
+        )
+        self.embeddings = self.flat_layer("tipsv2", ResizedImageEmbeddings, images, self.seeds)
+        self.blocks = [
+            self.layer(f"tipsv2/blocks_._{i}", FusedBlock, block, config.qkv_bias, self.seeds)
+            for i in range(config.num_hidden_layers)
+        ]
+        self.norm = self.part("tipsv2/norm", Norm(config.hidden_size, config.layer_norm_eps))
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states, and the class token's."""
+        x = self.norm(x)
+        return x, x[:, 0]
