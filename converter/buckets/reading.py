@@ -135,6 +135,19 @@ def open_headers(address: Address, framework: Wanted) -> tuple[Copy, Checkpoint]
     return Copy(model.copy, model.beside, scratch.close, scratch.path, model.there), checkpoint
 
 
+def identity_of_objects(address: Address) -> str:
+    """A sum of names, sizes and versions of the objects in a folder, or beside a file; empty if nothing is there."""
+    import blake3
+
+    store, named = Store(address), ""
+    objects, folders = store.list()
+    if not objects and not folders and address.above is not None:
+        store, named = Store(address.above), address.name
+        objects, _ = store.list()
+    said = sorted(f"{name}\0{held.size}\0{held.version}" for name, held in objects.items())
+    return str(blake3.blake3("\n".join([named, *said]).encode()).hexdigest()) if said else ""
+
+
 def _find(address: Address, scratch: Path) -> _Model:
     """Looks what lies at an address; where modules.json leads elsewhere, there."""
     store, weights = Store(address), ""

@@ -19,6 +19,7 @@ from converter.conversion.formats import default_format
 from converter.conversion.inspection import inspect
 from converter.errors import ConverterError, SourceError, TargetError, listed, printable
 from converter.folder import manifest
+from converter.folder.addresses import Address
 from converter.folder.files import expanded, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.records import differing_sum
@@ -84,6 +85,14 @@ def identity_of(source: Path) -> str:
     return blake3.blake3(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _identity(source: str | Path) -> str:
+    if not isinstance(source, Address):
+        return identity_of(Path(source))
+    from converter.buckets.reading import identity_of_objects
+
+    return identity_of_objects(source)
+
+
 def manifest_sum(out: Path) -> str:
     """BLAKE3 of the manifest of a folder; empty if there is none that could be ours."""
     path = out / manifest.NAME
@@ -109,7 +118,7 @@ def _inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any]:
     source, wanted = _source(asked)
     out, known = Path(asked["out"]), asked["known"] or {}
-    identity = "" if wanted else identity_of(Path(source))
+    identity = "" if wanted else _identity(source)
     if known.get("state") == "failed" and not asked["again"] and known["identity"] in ("", identity):
         return {"unchanged": True}
     commit = _commit(wanted, known) if wanted else ""
@@ -212,7 +221,12 @@ def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dic
     """The result of verifying, also written as a page beside the ledger."""
     weights_only = asked["verify"] == "weights"
     options = VerifyOptions() if asked.get("seconds") is None else VerifyOptions(seconds=asked["seconds"])
-    found = verify_with(None if weights_only else models, out, weights_only=weights_only, options=options)
+    source = _source(asked)[0]
+    # The manifest has the sums of the weights, but a model can run only from its files.
+    reference = source if isinstance(source, Address) and not weights_only else None
+    found = verify_with(
+        None if weights_only else models, out, reference=reference, weights_only=weights_only, options=options
+    )
     report = Path(asked["report"])
     report.parent.mkdir(exist_ok=True)
     write_report(_named(found, asked), report)

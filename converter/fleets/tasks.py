@@ -12,6 +12,7 @@ from converter.checkpoints.shards import parse_size
 from converter.conversion.formats import choose, default_format, weights_file
 from converter.conversion.plan import DTYPES_ASKED, NAMES
 from converter.errors import ConverterError, OptionError, listed, printable
+from converter.folder.addresses import place_of
 from converter.hub.ids import check_revision
 from converter.names.frameworks import CANONICAL
 from converter.names.layout_files import LAYOUTS_OF_OTHERS, OWN
@@ -78,6 +79,7 @@ def task_of(fields: Mapping[str, object], to: Framework, where: str) -> Task:
         raise OptionError(f"{where}: names no source; give a folder, a weights file or the id of a model on the Hub")
     revision, name = texts.pop("revision", None), texts.pop("name", "")
     try:
+        place_of(source)  # a URL with a token must not reach the ledger
         _check_options(texts, to)
         if revision is not None:
             check_revision(revision)
