@@ -210,12 +210,23 @@ def attention(
     value = ops.transpose(ops.reshape(value, (-1, keys, heads, head)), (0, 2, 1, 3))
     scores = ops.matmul(query, key)
     factor = head**-0.5 if scale is None else scale
-    weights = drop(in_float32(lambda x: _softmax(x * factor, bias), scores), training)
+    weights = drop(in_float32(lambda x: biased_softmax(x * factor, bias), scores), training)
     mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return parts.out(ops.reshape(mixed, (-1, queries, inside))), weights
 
 
-def _softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """``(batch, length, width)`` to ``(batch, heads, length, width / heads)``."""
+    return ops.transpose(ops.reshape(x, (-1, ops.shape(x)[1], heads, x.shape[-1] // heads)), (0, 2, 1, 3))
+
+
+def all_heads(x: Tensor) -> Tensor:
+    """``(batch, heads, length, head)`` to ``(batch, length, heads * head)``: undoes ``by_head``."""
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, ops.shape(x)[2], x.shape[1] * x.shape[3]))
+
+
+def biased_softmax(scores: Tensor, bias: Tensor | None) -> Tensor:
+    """Weights of scores ``(batch, heads, queries, keys)``, to which ``bias`` is added first."""
     if bias is not None:
         scores = scores + ops.cast(bias, scores.dtype)
     # Keras warns of a softmax over a single score.

@@ -211,7 +211,7 @@ class TextSpec:
         positions: number of position ids.
         types: number of token type ids; None where the tower has no such table.
         width: of the embedding.
-        names: path of each role, in the order of creation: words, types, positions, norm, and those of ``firsts``.
+        names: path of each role, in the order of creation: words, maybe types, positions, norm, and those of ``firsts``.
         std: of new weights.
         eps: of the norm, which exists where ``names`` has it.
         dropout: on the result.
@@ -269,7 +269,8 @@ class TextEmbeddings(CompositeLayer):
         x = self.words(input_ids)
         if "types" in self.spec.names:
             x = x + (self.types.table[0] if token_type_ids is None else self.types(token_type_ids))
-        x = x + self.positions(position_ids)
+        if "positions" in self.spec.names:
+            x = x + self.positions(position_ids)
         for role, (_, times) in self.spec.firsts.items():
             x = x + times * getattr(self, role).table[0]
         if "norm" in self.spec.names:

@@ -11,6 +11,7 @@ from keras import ops
 
 from converter.errors import UnsupportedOption
 from converter.models.blocks import Block, attention
+from converter.models.parts import rows_of
 
 Tensor = Any
 Array = np.ndarray[Any, Any]
@@ -28,8 +29,11 @@ class RotaryBlock(Block):
 
 
 def turned(x: Tensor, turn: Turn) -> Tensor:
-    """``(batch, length, heads, head)`` turned: the two halves of a head are the two coordinates of each point."""
-    cosines, sines = (ops.cast(ops.convert_to_tensor(part), x.dtype)[:, None] for part in turn)
+    """``(batch, length, heads, head)`` turned: the two halves of a head are the two coordinates of each point.
+
+    The turn is ``(length, head)``, or ``(batch, length, head)`` where each text has its own.
+    """
+    cosines, sines = (ops.expand_dims(ops.cast(ops.convert_to_tensor(part), x.dtype), -2) for part in turn)
     first, second = ops.split(x, 2, axis=-1)
     return x * cosines + ops.concatenate([-second, first], axis=-1) * sines
 
@@ -117,3 +121,24 @@ def grid_turn(places: Tensor, head: int, base: float, before: int, unit: float =
         exact = np.concatenate([still, angles]).astype(np.float64)
         return np.cos(exact).astype(np.float32), np.sin(exact).astype(np.float32)
     return cosine_and_sine(ops.concatenate([still, angles], axis=0))
+
+
+def text_turn(position_ids: Tensor, positions: int, head: int, base: float) -> Turn:
+    """Cosines and sines for tokens, in float32 as in PyTorch whatever the model is in.
+
+    They are rows of a table, so that every backend and every runtime has the same, rounded correctly.
+
+    Args:
+        position_ids: ``(batch, length)``, below ``positions``.
+        positions: how many there are.
+        head: width of a head, an even number.
+        base: of the frequencies.
+
+    Returns:
+        Two of ``(batch, length, head)``.
+    """
+    steps = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
+    frequencies = np.float32(1) / (base ** steps.astype(np.float64)).astype(np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * np.concatenate([frequencies] * 2)
+    cosines, sines = (wave(angles.astype(np.float64)).astype(np.float32) for wave in (np.cos, np.sin))
+    return rows_of(ops.convert_to_tensor(cosines), position_ids), rows_of(ops.convert_to_tensor(sines), position_ids)

@@ -52,11 +52,15 @@ class TextTower(Tower):
         """
         if position_ids is None:
             position_ids = self.count(input_ids)
-        x = self.embeddings(input_ids, position_ids, token_type_ids, training=training)
-        bias = self.bias(input_ids, attention_mask, x.dtype)
+        x = self.embed(input_ids, position_ids, token_type_ids, training)
+        bias = self.beside(input_ids, attention_mask, position_ids, x.dtype)
         x, taps = self.encode(self.before(x), bias, output_attentions, output_hidden_states, training)
-        last, pooled = self.after(x, input_ids)
+        last, pooled = self.finish(x, input_ids, attention_mask)
         return self.answer(last, pooled, taps, return_dict)
+
+    def embed(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, training: bool) -> Tensor:
+        """What the embeddings make of ids."""
+        return self.embeddings(input_ids, position_ids, token_type_ids, training=training)
 
     @property
     def pad(self) -> int:
@@ -69,6 +73,11 @@ class TextTower(Tower):
             return after_padding(input_ids, self.pad)
         return consecutive(input_ids)
 
+    def beside(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, dtype: Any) -> Any:
+        """What every block is given beside the hidden states."""
+        del position_ids
+        return self.bias(input_ids, attention_mask, dtype)
+
     def bias(self, input_ids: Tensor, attention_mask: Tensor | None, dtype: Any) -> Tensor | None:
         """The term added to the attention scores: the lowest number of the dtype where the mask is 0."""
         del input_ids
@@ -77,6 +86,11 @@ class TextTower(Tower):
     def before(self, x: Tensor) -> Tensor:
         """What comes between embeddings and the first block."""
         return x
+
+    def finish(self, x: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Last hidden state and pooled output of the last block's output, padding included."""
+        del attention_mask
+        return self.after(x, input_ids)
 
     def after(self, x: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Last hidden state and pooled output of the last block's output."""

@@ -320,6 +320,12 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
+def _small_object(value: Any, where: str) -> Mapping[str, Any] | None:
+    if len(repr(value)) >= MAX_FIELD_CHARACTERS:
+        raise ConfigError(f"{where} is {printable(repr(value), 60)}, larger than any; correct the config")
+    return None if value is None else _object(value, where)
+
+
 def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConfig:
     model_type = config.get("model_type")
     files = tower_files(side)
@@ -359,9 +365,12 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
             )
     defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
     off = {name for name in known.get("nullable", ()) if config.get(name, defaults[name]) is None}
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, default in defaults.items():
         value = config.get(name, _plain(default))
+        if name in known.get("objects", ()):
+            fields[name] = _small_object(value, f"{where}.{name}")
+            continue
         is_list = name in known.get("one_each", ()) and isinstance(value, list)
         fields[name] = None if name in off else _checked(value, [] if is_list else default, f"{where}.{name}")
     for name, other in known.get("same_as", {}).items():

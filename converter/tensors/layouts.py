@@ -126,6 +126,7 @@ LAYOUTS: Mapping[str, Layout] = {
         Layout("plain"),  # ``(...)`` in both, PyTorch's own
         Layout("scalar", flat_shape=(1,)),  # ``()`` in PyTorch, ``(1,)`` elsewhere
         Layout("dense", axes=(1, 0)),  # ``(out, in)`` in PyTorch, ``(in, out)`` elsewhere
+        Layout("conv1d", axes=(2, 1, 0)),  # ``(out, in, k)`` in PyTorch, ``(k, in, out)`` elsewhere
         Layout("conv2d", axes=(2, 3, 1, 0)),  # ``(out, in, kh, kw)`` in PyTorch, ``(kh, kw, in, out)`` elsewhere
     )
 }

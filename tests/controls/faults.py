@@ -32,7 +32,9 @@ _KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
 _POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
 # A norm of the config's epsilon before the first tap, in the embeddings; elsewhere the first is in the first layer. Swin's
 # there has an epsilon of its own.
-_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.LayerNorm|pre_layrnorm)\.weight$")
+_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.LayerNorm|pre_layrnorm|emb_ln)\.weight$")
+# Query, key and value in one, a third each.
+_JOINT = re.compile(r"\.(Wqkv\.weight|in_proj_weight)$")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,16 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
     mlp = {
         kind: _one(last, lambda n, k=kind: mlp_end.fullmatch(n.removesuffix(f".{k}"))) for kind in ("weight", "bias")
     }
-    query = _one(last, lambda n: _QUERY.match(n) and n.endswith("weight"))
+    attention_end = branch_ends(side, tower.model_type).get("attention_output", re.compile("(?!)"))
+    shapes = {name: array.shape for name, array in pair_tensors(config, 0).items()}
+    query = _one(last, lambda n: _JOINT.search(n) or shapes.get(_key_of(n)) == shapes[n])
+    square = _one(
+        last,
+        lambda n: (
+            (_QUERY.match(n) or attention_end.fullmatch(n.removesuffix(".weight")))
+            and len(shapes[n]) == len({*shapes[n]}) + 1 == 2
+        ),
+    )
     positions = _one(names, lambda n: _POSITIONS.search(n) is not None)
     at = f"{side} tower, layer {_tap_of(config, side, second)}"
     start, embeddings = f"{side} tower, layer 0", f"{side} tower, embeddings"
@@ -111,7 +122,7 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
             inside=inner,
         ),
         Fault("query and key swapped", at, _swap_query_and_key(query), tensor=query, inside=attention),
-        Fault("a square kernel transposed", at, _at(query, lambda a: a.T.copy()), tensor=query, inside=attention),
+        Fault("a square kernel transposed", at, _at(square, lambda a: a.T.copy()), tensor=square, inside=attention),
         Fault("a bias dropped", at, _at(mlp["bias"], np.zeros_like), tensor=mlp["bias"], inside=inner),
         Fault("two layers swapped", start, _swap_layers(first, second), tensor=first),
         Fault(
@@ -126,7 +137,12 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
             embeddings if any(map(_NORM_IN_EMBEDDINGS.search, names)) else start,
             config={"layer_norm_eps": 0.01},
         ),
-        Fault("hidden_act changed", start, config={"hidden_act": "relu"}, inside=inner),
+        Fault(
+            "hidden_act changed",
+            start,
+            config={"hidden_act": "gelu" if tower.fields.get("hidden_act") == "relu" else "relu"},
+            inside=inner,
+        ),
     ]
     if side == "text":
         reset = _at("logit_scale", lambda a: np.full(a.shape, 2.6592, np.float32))
@@ -197,7 +213,15 @@ def _at(name: str | None, change: Callable[[np.ndarray[Any, Any]], np.ndarray[An
     return lambda tensors: {**tensors, str(name): np.ascontiguousarray(change(tensors[str(name)]))}
 
 
+def _key_of(query: str) -> str:
+    """The name of the key's tensor beside a query's; of any other tensor nothing."""
+    match = _QUERY.match(query)
+    return f"{match[1]}{_KEYS[match[2]]}.{match[3]}" if match else ""
+
+
 def _swap_query_and_key(query: str | None) -> Callable[[Arrays], Arrays] | None:
+    if _JOINT.search(query or ""):
+        return _at(query, lambda a: np.concatenate([*np.split(a, 3)[1::-1], np.split(a, 3)[2]]))
     match = _QUERY.match(query or "")
     if match is None:
         return None
@@ -207,7 +231,7 @@ def _swap_query_and_key(query: str | None) -> Callable[[Arrays], Arrays] | None:
         changed = dict(tensors)
         for leaf in ("weight", "bias"):
             one, other = f"{stem}{here}.{leaf}", f"{stem}{_KEYS[here]}.{leaf}"
-            if one in tensors and other in tensors:
+            if one in tensors and other in tensors and tensors[one].shape == tensors[other].shape:
                 changed |= {one: tensors[other], other: tensors[one]}
         return changed
 

@@ -57,20 +57,33 @@ def canonical_of_saved(run: Any) -> list[str]:
     return found
 
 
-def splits(runs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Tensors that a live model keeps in parts, along the first axis."""
+def splits(runs: Sequence[Any], replace: Sequence[Sequence[str]] = ()) -> list[dict[str, Any]]:
+    """Tensors that a live model keeps in parts, along the first axis; the whole as the dialect spells it."""
     found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        for live, whole in sorted(run.said["live"].items(), key=lambda item: str(item[1])):
-            if not isinstance(whole, str):
-                ours, theirs = _differing(whole[0].split("."), live.split("."))
-                parts = found.setdefault((".".join(ours), whole[0]), [])
-                if (part := f".{'.'.join(theirs)}.") not in parts:
-                    parts.append(part)
+        parted = ((whole, live) for live, whole in run.said["live"].items() if not isinstance(whole, str))
+        for (whole, _), live in sorted(parted):
+            pattern, part = _part(_spelled(whole, replace).split("."), live.split("."))
+            parts = found.setdefault((pattern, whole), [])
+            if part not in parts:
+                parts.append(part)
     by_module: dict[str, list[str]] = {}
-    for (ours, _), parts in found.items():
-        by_module.setdefault(ours, parts)
-    return [{"part_of": rf"\.{re.escape(ours)}\.", "parts": parts, "axis": 0} for ours, parts in by_module.items()]
+    for (pattern, _), parts in found.items():
+        by_module.setdefault(pattern, parts)
+    return [{"part_of": pattern, "parts": parts, "axis": 0} for pattern, parts in by_module.items()]
+
+
+def _part(whole: Levels, live: Levels) -> tuple[str, str]:
+    """What matches the levels of a whole tensor that differ in a part of it, and what stands there instead."""
+    ours, theirs = _differing(whole, live)
+    if not any(level.isdigit() for level in ours):
+        return rf"\.{re.escape('.'.join(ours))}\.", f".{'.'.join(theirs)}."
+    pattern = r"\.".join(r"(\d+)" if level.isdigit() else re.escape(level) for level in ours)
+    count = itertools.count(1)
+    part = ".".join(rf"\{next(count)}" if level.isdigit() else level for level in theirs)
+    if whole[-1] != live[-1]:
+        return rf"\b{pattern}$", part
+    return rf"\b{pattern}\.", f"{part}."
 
 
 def _expressions(pairs: Mapping[str, str], before: int, after: int) -> list[list[str]]:

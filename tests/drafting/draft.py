@@ -16,6 +16,7 @@ KINDS = {
     "Linear": "dense",
     "NonDynamicallyQuantizableLinear": "dense",
     "QuantLinear": "dense",
+    "Conv1d": "conv1d",
     "Conv2d": "conv2d",
     "Embedding": "embedding",
     "QuantEmbedding": "embedding",
@@ -333,8 +334,8 @@ def spelled(runs: Sequence[Run]) -> dict[str, Any]:
     """The dialects of files and of live models of transformers 5."""
     found: dict[str, Any] = {}
     for key, said in (("v5", "saved"), ("v5_live", "live")):
-        parts = splits(runs) if said == "live" else []
         replace = dialect(runs, said)
+        parts = splits(runs, replace) if said == "live" else []
         if replace or parts:
             found[key] = {**({"replace": replace} if replace else {}), **({"split": parts} if parts else {})}
     return found

@@ -135,7 +135,7 @@ def taps(modules: Sequence[Mapping[str, Any]], named: Collection[str] = ()) -> d
     beside = re.compile("|".join(rf"\{{{word}\}}" for word in named) or r"(?!)")
     modules = [module for module in modules if not beside.search(module["pt"])]
     deepest = max((module["pt"].count("{") for module in modules), default=0)
-    layer = [m for m in modules if m["pt"].count("{") == deepest > 0 and m["is"] == "dense"]
+    layer = [m for m in modules if m["pt"].count("{") == deepest > 0 and m["is"] in ("dense", "conv1d")]
     attention = [m for m in layer if re.search(r"att", m["pt"].rpartition("}")[2])]
     ends: dict[str, list[str]] = {}
     if attention:

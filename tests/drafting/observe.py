@@ -10,6 +10,7 @@ transformers itself defines. It reads no checkpoint and runs no code of others.
 """
 
 import importlib.util
+import inspect
 import json
 import os
 import sys
@@ -137,8 +138,11 @@ def outputs(model: Any, side: str, training: bool = False, **more: Any) -> list[
 
     model.train(training)
     torch.manual_seed(5)
+    taken, named = given(side, model.config, **more), inspect.signature(model.forward).parameters
+    if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in named.values()):
+        taken = {name: value for name, value in taken.items() if name in named}
     with torch.no_grad():
-        found = model(**given(side, model.config, **more))
+        found = model(**taken)
     return [found[0], found[1]]
 
 
@@ -199,7 +203,7 @@ def effects(side: str, config: dict[str, Any], skip: Sequence[str] = (), **_: An
 
 
 def tried_at(config: dict[str, Any], name: str, other: Any, side: str, model: Any) -> tuple[str, list[str]]:
-    """What another value does, and which lists had to follow it."""
+    """What another value does, and which fields had to follow it."""
     try:
         return effect_of({**config, name: other}, side, model), []
     except Exception:
@@ -210,9 +214,12 @@ def tried_at(config: dict[str, Any], name: str, other: Any, side: str, model: An
 
 
 def counted(config: Mapping[str, Any], name: str, other: Any) -> dict[str, list[Any]]:
-    """The lists that have as many items as a field says, cut, or their last item repeated, to go with another count."""
+    """What has to follow another count: lists of as many items, cut, or their last item repeated; sizes that are the same."""
     if type(config.get(name)) is not int or type(other) is not int or other < 1:
         return {}
+    if name.endswith("_size"):
+        same = (key for key, held in config.items() if key.endswith("_size") and type(held) is int and key != name)
+        return {key: other for key in same if config[key] == config[name]}
     lists = {key: held for key, held in config.items() if isinstance(held, list) and len(held) == config[name]}
     return {key: [*held, *held[-1:] * other][:other] for key, held in lists.items() if not key.endswith("_size")}
 

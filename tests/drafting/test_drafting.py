@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -16,7 +17,7 @@ from converter.names.rule_files import rule_file
 from converter.names.towers import tower_rules
 from tests.drafting.checking import wrong
 from tests.drafting.comparing import differences
-from tests.drafting.dialects import _spelled, dialect
+from tests.drafting.dialects import _spelled, dialect, splits
 from tests.drafting.draft import Run
 from tests.drafting.drafting import draft
 from tests.drafting.expressions import condition, fit
@@ -130,6 +131,29 @@ def test_lists_follow_the_field_that_counts_them() -> None:
     assert counted(config, "num_stages", 2) == {"depths": [2, 1], "widths": [6, 10]}
     assert counted(config, "num_stages", 4) == {"depths": [2, 1, 2, 2], "widths": [6, 10, 26, 26]}
     assert counted(config, "on", True) == counted(config, "num_stages", 0) == {}
+
+
+def test_sizes_that_are_the_same_change_together() -> None:
+    config = {"hidden_size": 140, "embedding_size": 140, "vocab_size": 211, "width": 140, "image_size": [140, 140]}
+    assert counted(config, "hidden_size", 280) == {"embedding_size": 280}
+    assert counted(config, "vocab_size", 422) == {}
+
+
+def test_parts_of_a_tensor_may_be_on_other_levels() -> None:
+    whole = "encoder.layers.{}.mixer.Wqkv.weight"
+    live = {
+        f"layers.{n}.attn.{part}.weight": [whole.format(n), 9 * at] for n in range(2) for at, part in enumerate("qkv")
+    }
+    live |= {
+        "layers.0.mlp.gate.weight": ["layers.0.mlp.both.weight", 0],
+        "layers.0.mlp.up.weight": ["layers.0.mlp.both.weight", 20],
+    }
+    joint, gated = splits([Run((), {}, {}, {"live": dict(reversed(live.items()))})])
+    pattern, parts = joint["part_of"], joint["parts"]
+    assert [re.sub(pattern, part, f"text_model.{whole.format(11)}") for part in parts] == [
+        f"text_model.layers.11.attn.{part}.weight" for part in "qkv"
+    ]
+    assert gated == {"part_of": r"\.both\.", "parts": [".gate.", ".up."], "axis": 0}
 
 
 def test_what_transformers_4_cannot_run_has_the_shapes_of_5() -> None:

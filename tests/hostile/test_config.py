@@ -241,6 +241,18 @@ def test_a_long_list_is_not_looked_at(source: Path, refused: Refused) -> None:
     assert refused(source, ConfigError).startswith(f"{source}/config.json: vision_config.depths is [1, 1, 1")
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [([1], "is [1], expected an object"), ({str(i): 1 for i in range(2_000)}, "is {'0': 1, '1': 1")],
+    ids=["a list", "large"],
+)
+def test_a_large_object_is_not_kept(source: Path, refused: Refused, value: Any, message: str) -> None:
+    config = config_of("swin")
+    config["text_config"] = {"model_type": "jina_embeddings_v3", "rope_parameters": value}
+    (source / "config.json").write_text(json.dumps(config))
+    assert refused(source, ConfigError).startswith(f"{source}/config.json: text_config.rope_parameters {message}")
+
+
 def test_more_layers_than_any_model_has(source: Path, refused: Refused) -> None:
     (source / "config.json").write_text(json.dumps(config_of("swin", text_fields={"num_hidden_layers": 2**31 - 1})))
     assert refused(source, ConfigError) == (

@@ -87,7 +87,7 @@ def one(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(autouse=True)
 def angles_rounded_correctly(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch takes the cosines of rotary positions in float32 whatever the model is in, one in twenty not the nearest."""
-    for of, name in itertools.product((torch, torch.Tensor), ("cos", "sin")):
+    for of, name in itertools.product((torch, torch.Tensor), ("cos", "sin", "exp")):
         exact = getattr(of, name)
         monkeypatch.setattr(of, name, lambda x, exact=exact: exact(x.double()).to(x.dtype))
 

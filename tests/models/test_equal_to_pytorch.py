@@ -62,7 +62,8 @@ def test_every_tap_of_further_towers_in_float32(name: str) -> None:
     wanted = run_torch(case.torch, case.inputs, **FLAGS)
     attends = "attention_output" in (tower_rules("vision", case.config.vision_config.model_type) or {}).get("taps", ())
     assert attends == bool([name for name in wanted if "vision.attentions" in name])
-    assert [name for name in wanted if "text.attentions" in name]
+    attends = "attention_output" in (tower_rules("text", case.config.text_config.model_type) or {}).get("taps", ())
+    assert attends == bool([name for name in wanted if "text.attentions" in name])
     reference.assert_same(found, wanted, 1e-5, case.inputs["attention_mask"])
 
 

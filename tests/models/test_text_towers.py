@@ -12,7 +12,7 @@ import torch
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, named_variables
 from converter.models.relative import distance_buckets
-from converter.names.towers import input_rules, tower_defaults
+from converter.names.towers import input_rules, tower_defaults, tower_rules
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, Case, make_case
 from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
@@ -63,7 +63,8 @@ def to_the_left(inputs: dict[str, Any]) -> dict[str, Any]:
 def test_every_tap_in_float32(text: Case) -> None:
     found = reference.taps(text.keras(text.inputs, **FLAGS))
     wanted = run_torch(text.torch, text.inputs, **FLAGS)
-    layers = text.config.text_config.num_hidden_layers
+    rules = tower_rules("text", text.config.text_config.model_type) or {}
+    layers = text.config.text_config.num_hidden_layers if "attention_output" in rules["taps"] else 0
     assert len([name for name in wanted if "text.attentions" in name]) == layers
     reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
 
@@ -95,16 +96,29 @@ def test_explicit_positions_and_types_and_no_mask(text: Case) -> None:
     assert np.abs(plain["text.embeddings"] - wanted["text.embeddings"]).max() > 0.1
 
 
+# Tensors of one shape in each layer, by how their names end; of joint ones the two first thirds.
+ALIKE = (
+    ("query.weight", "key.weight"), ("q_proj.weight", "k_proj.weight"), (".q.weight", ".k.weight"),
+    ("query.bias", "key.bias"), ("fourier.output.LayerNorm.weight", "output.LayerNorm.weight"),
+)  # fmt: skip
+JOINT = ("Wqkv.weight", "in_proj_weight")
+
+
+def misplaced(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Query and key of the last layer exchanged, or where there is none of the two, its norms."""
+    for one, other in ALIKE:
+        pairs = [(n, n.removesuffix(one) + other) for n in tensors if n.startswith("text_model") and n.endswith(one)]
+        for first, second in reversed(pairs):
+            if second in tensors and tensors[first].shape == tensors[second].shape:
+                return {first: tensors[second], second: tensors[first]}
+    joint = [n for n in tensors if n.startswith("text_model") and n.endswith(JOINT)][-1]
+    first, second, third = np.split(tensors[joint], 3)
+    return {joint: np.concatenate([second, first, third])}
+
+
 def test_a_wrong_weight_shows(text: Case) -> None:
     wanted = run_torch(text.torch, text.inputs, **FLAGS)
-    queries = [
-        n
-        for n in text.tensors
-        if n.startswith("text_model") and n.endswith(("query.weight", "q_proj.weight", ".q.weight"))
-    ]
-    keys = {n: n.replace("query", "key").replace("q_proj", "k_proj").replace(".q.", ".k.") for n in queries}
-    query, key = [(query, key) for query, key in keys.items() if key in text.tensors][-1]
-    swapped = {**text.tensors, query: text.tensors[key], key: text.tensors[query]}
+    swapped = {**text.tensors, **misplaced(text.tensors)}
     found = reference.taps(reference.keras_model(text.config, swapped)(text.inputs, **FLAGS))
     with pytest.raises(AssertionError, match=r"text\.(layers|attentions)"):
         reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])

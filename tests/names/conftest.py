@@ -153,6 +153,9 @@ def tf_shape(layout: str, shape: tuple[int, ...]) -> list[int]:
     if layout == "dense":
         out, into = shape
         return [into, out]
+    if layout == "conv1d":
+        out, into, length = shape
+        return [length, into, out]
     if layout == "conv2d":
         out, into, height, width = shape
         return [height, width, into, out]

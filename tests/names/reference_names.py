@@ -84,7 +84,7 @@ def state_dict(config: dict[str, Any]) -> dict[str, list[int]] | str:
         with torch.device("meta"):
             model, scope = pytorch_model(config)
     except (TypeError, ValueError) as error:  # an earlier version may not know a tower, or a value of a field
-        return f"{config['model_type']} fails: {error}".partition("\n")[0]
+        return f"{config['model_type']} fails: {error}".partition("\n")[0].partition(". Should contain")[0]
     return {name: list(tensor.shape) for name, tensor in model.state_dict().items() if name.startswith(scope)}
 
 

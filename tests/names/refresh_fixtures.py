@@ -102,12 +102,12 @@ def config_cases(odd: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def new_pairs(pairs: dict[str, Any]) -> dict[str, Any]:
-    """The fewest pairs of towers that stand in none so far; CLIP or BERT where one side has no new tower."""
+    """The fewest pairs of towers that stand in none so far; ViT or BERT where one side has no new tower."""
     known = {model_type for pair in pairs for model_type in pair.split("+")}
     visions, texts = ([t for t in side if t not in known] for side in (VISION, TEXT))
     if not visions and not texts:
         return {}
-    found = each_once(visions or ["clip_vision_model"], texts or ["bert"])
+    found = each_once(visions or ["vit"], texts or ["bert"])
     return {"+".join(pair): {"config": new_pair_fields(*pair), "tf": None} for pair in found}
 
 

@@ -30,6 +30,18 @@ def canonical_names(said: dict[str, Any]) -> dict[str, list[int]]:
     return found
 
 
+def parts_joined(rules: Any, said: dict[str, list[int]]) -> tuple[dict[str, list[int]], set[str]]:
+    """What a writer calls tensors, those that it keeps in parts put together under their canonical names, which are given too."""
+    joined, wholes = dict(said), set()
+    for split in rules.splits:
+        if split.parts[0] in joined:
+            first, *others = (joined.pop(part) for part in split.parts)
+            assert others == [first] * len(others)
+            joined[split.whole] = [first[0] * len(split.parts), *first[1:]]
+            wholes.add(split.whole)
+    return joined, wholes
+
+
 def pair_fields(pair: str) -> dict[str, Any]:
     """The config.json of one pair of pairs.json."""
     if "config" in table("pairs")[pair]:

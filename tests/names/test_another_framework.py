@@ -20,6 +20,7 @@ from tests.tiny import MODELS
 # Leaves of a framework that is made up; what is not here has PyTorch's.
 LEAVES = {
     "dense": [["matrix", "dense"], ["bias", "plain"]],
+    "conv1d": [["filter", "conv1d"], ["bias", "plain"]],
     "conv2d": [["filter", "conv2d"], ["bias", "plain"]],
     "norm": [["gain", "plain"], ["bias", "plain"]],
     "embedding": [["rows", "plain"]],

@@ -28,6 +28,17 @@ def test_dense_at_known_positions() -> None:
     assert LAYOUTS["dense"].to_pt(tf).tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_conv1d_at_known_positions() -> None:
+    pt = numbered(2, 3, 4)  # out, in, k: element (o, i, x) is 12 o + 4 i + x
+    tf = LAYOUTS["conv1d"].from_pt(pt)
+    assert tf.shape == (4, 3, 2)
+    assert tf[1, 0, 0] == 1
+    assert tf[0, 1, 0] == 4
+    assert tf[0, 0, 1] == 12
+    assert tf[3, 2, 1] == 23
+    assert LAYOUTS["conv1d"].to_pt(tf).tolist() == pt.tolist()
+
+
 def test_conv2d_at_known_positions() -> None:
     pt = numbered(2, 3, 4, 5)  # out, in, kh, kw: element (o, i, y, x) is 60 o + 20 i + 5 y + x
     tf = LAYOUTS["conv2d"].from_pt(pt)
@@ -97,6 +108,7 @@ def test_transpose_keeps_every_bit_of_a_nan() -> None:
         ("plain", (2, 3, 4), (2, 3, 4)),
         ("scalar", (), (1,)),
         ("dense", (2, 3), (3, 2)),
+        ("conv1d", (2, 3, 4), (4, 3, 2)),
         ("conv2d", (2, 3, 4, 5), (4, 5, 3, 2)),
     ],
 )
@@ -105,7 +117,7 @@ def test_shapes(name: str, pt: tuple[int, ...], tf: tuple[int, ...]) -> None:
 
 
 def test_every_layout_has_a_position_test() -> None:
-    assert sorted(LAYOUTS) == ["conv2d", "dense", "plain", "scalar"]
+    assert sorted(LAYOUTS) == ["conv1d", "conv2d", "dense", "plain", "scalar"]
 
 
 def test_a_wrong_pair_would_be_found() -> None:

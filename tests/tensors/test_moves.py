@@ -78,7 +78,14 @@ def noise(*shape: int, dtype: Any = np.float32) -> Array:
 @pytest.mark.parametrize("limit", [1, 50, 120, 1000, 10**6])
 @pytest.mark.parametrize(
     ("layout", "shape"),
-    [("dense", (11, 7)), ("dense", (1, 9)), ("dense", (9, 1)), ("conv2d", (7, 3, 5, 2)), ("conv2d", (1, 1, 1, 1))],
+    [
+        ("dense", (11, 7)),
+        ("dense", (1, 9)),
+        ("dense", (9, 1)),
+        ("conv1d", (7, 3, 5)),
+        ("conv2d", (7, 3, 5, 2)),
+        ("conv2d", (1, 1, 1, 1)),
+    ],
 )
 def test_transposed_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], limit: int, from_pt: bool) -> None:
     moved(tmp_path, noise(*shape), layout, from_pt=from_pt, limit=limit)
@@ -93,7 +100,7 @@ def test_copied_by_blocks(tmp_path: Path, layout: str, shape: tuple[int, ...], c
 
 @settings(max_examples=40)
 @given(
-    st.sampled_from(["dense", "conv2d", "plain"]),
+    st.sampled_from(["dense", "conv1d", "conv2d", "plain"]),
     st.lists(st.integers(1, 9), min_size=4, max_size=4),
     st.integers(1, 700),
     st.booleans(),
@@ -109,7 +116,7 @@ def test_any_shape_limit_and_cast(
     dtype: str | None,
     source: Any,
 ) -> None:
-    shape = sizes[: {"dense": 2, "conv2d": 4, "plain": 3}[layout]]
+    shape = sizes[: {"dense": 2, "conv1d": 3, "conv2d": 4, "plain": 3}[layout]]
     folder = tmp_path_factory.mktemp("moves")
     moved(folder, noise(*shape, dtype=source), layout, from_pt=from_pt, limit=limit, dtype=dtype)
 

@@ -74,6 +74,8 @@ class BertTower(TextTower):
     main_layer = "bert"
     # Where the parts of a BERT are, if not right below the main layer.
     root: ClassVar[str] = ""
+    # What the list of blocks is called.
+    listed: ClassVar[str] = "encoder/layer"
     has_pooler: ClassVar[bool] = True
     # The layer of the embeddings, which takes what ``words`` gives.
     embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
@@ -110,7 +112,7 @@ class BertTower(TextTower):
         """The blocks."""
         block = self.block(config)
         self.blocks = [
-            self.layer(f"{self.root or self.main_layer}/encoder/layer_._{i}", self.encoder_block, block, self.seeds)
+            self.layer(f"{self.root or self.main_layer}/{self.listed}_._{i}", self.encoder_block, block, self.seeds)
             for i in range(config.num_hidden_layers)
         ]
 

@@ -255,9 +255,11 @@ def _hook_layers(model: Any, tower: Side, inner: InnerTaps, batch: Batch) -> lis
     padded = input_rules(tower, held.config.model_type).get("padded_inside")
     length = batch.inputs["input_ids"].shape[1]
 
-    def keep(kind: str, _module: Any, _inputs: Any, result: Any) -> None:
+    def keep(kind: str, module: Any, _inputs: Any, result: Any) -> None:
         # A layer that could compute with integers gives their scale, too.
         value = result[0] if isinstance(result, tuple) else result
+        # A convolution over texts has their tokens last.
+        value = value.mT if isinstance(module, torch.nn.Conv1d) else value
         inner.keep(tower, kind, value[:, :length] if padded else value)
 
     return [
