@@ -85,7 +85,7 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
         metrics = exported(cluster)
         answer, _ = second.communicate()
     found = json.loads(answer)
-    assert found["counts"] == {"failed": 1, "done": MANY - 1}
+    assert found.get("counts") == {"failed": 1, "done": MANY - 1}, found
     assert fleet_status(out).counts == found["counts"]
     assert {path: path.stat().st_ino for path in inodes} == inodes
     assert set(Counter(line["name"] for line in lines(out) if line["kind"] == "attempt").values()) == {1}
@@ -96,9 +96,10 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
 
 def kill_a_worker() -> None:
     """Kills one of this cluster that Ray runs a task in, or has run one in."""
-    workers = [number for number in below(os.getpid()) if command_of(number).startswith(b"ray::")]
-    busy = [number for number in workers if b"IDLE" not in command_of(number)]
-    os.kill((busy or workers)[0], signal.SIGKILL)
+    named = {number: command_of(number) for number in below(os.getpid())}
+    busy = [number for number, name in named.items() if name.startswith((b"ray::convert", b"ray::carry_out"))]
+    idle = [number for number, name in named.items() if name.startswith(b"ray::IDLE")]
+    os.kill((busy or idle)[0], signal.SIGKILL)  # none of Ray's own agents, without which a node ends
 
 
 def below(process: int) -> list[int]:
