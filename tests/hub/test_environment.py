@@ -37,7 +37,7 @@ def test_daily_use(served: Hub, tmp_path: Path) -> None:
     done = convert(tmp_path / "home", "pt2tf", ID, tmp_path / "tf", HF_ENDPOINT=served.endpoint)
     commit = served.repositories[ID].refs["main"]
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{ID} (commit {commit[:12]}) -> {tmp_path / 'tf'}/tf_model.h5\n")
+    assert done.stdout.startswith(f"{ID} (commit {commit[:12]}) -> {tmp_path / 'tf'}/tf_model.h5: matches its source")
     assert (tmp_path / "home" / "hub" / "models--org--clip-tiny" / "refs" / "main").read_text() == commit
     asked = len(served.requests)
     done = convert(tmp_path / "home", "pt2tf", ID, tmp_path / "again", HF_ENDPOINT=served.endpoint, HF_HUB_OFFLINE="1")

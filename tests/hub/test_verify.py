@@ -109,6 +109,8 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class EqualOutputs(contextlib.nullcontext[None]):
     """Stands where both frameworks would run."""
 
+    trial = None
+
     def __init__(self, folder: Path, *_: object) -> None:
         super().__init__()
         self.folder = folder

@@ -48,7 +48,11 @@ def test_an_author(hub: Hub, waited: list[float]) -> None:
     assert any(9 <= seconds <= 10 for seconds in waited)
 
 
-@pytest.mark.parametrize(("answers", "least"), [([busy(2)] * 99, 10), ([busy(10**9)], 0), ([busy("soon")], 0)])
+@pytest.mark.parametrize(
+    ("answers", "least"),
+    [([busy(2)] * 99, 10), ([busy(10**9)], 0), ([busy("soon")], 0)],
+    ids=["always", "for years", "in words"],
+)
 def test_not_for_ever(hub: Hub, waited: list[float], answers: list[Answer], least: int) -> None:
     """Five times, of five minutes at most; what cannot be read is no such answer."""
     hub.fail(f"GET /api/models/{ID}", *answers)
