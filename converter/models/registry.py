@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from converter.errors import ConfigError, ModelError, UnsupportedTower, listed, printable
+from converter.errors import ConfigError, ModelError, UnsupportedTower, printable
 from converter.names.configs import check_tower_config, required_fields
 from converter.names.expressions import integer
 from converter.names.families import Family, families
@@ -74,7 +74,7 @@ def tower_class(config: Any, side: str) -> type[Any]:
     if rules is None:
         raise UnsupportedTower(
             f"{side}_config.model_type is {printable(model_type)!r}; supported {side} towers: "
-            f"{listed(supported(own), 20)}. Use one of these, or keep this model in PyTorch."
+            f"{', '.join(supported(own))}. Use one of these, or keep this model in PyTorch."
         )
     module, name = rules.get("keras_of", {}).get(model_type, rules["keras"]).split(":")
     found: type[Any] = getattr(import_module(f"converter.models.towers.{module}"), name)
