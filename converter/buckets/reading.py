@@ -16,9 +16,9 @@ from converter.buckets.stores import Store, Stored
 from converter.buckets.transfers import check_room, check_unchanged, fetch
 from converter.checkpoints import modules, safetensors, shards
 from converter.checkpoints.choice import choose_weights
-from converter.checkpoints.detect import WEIGHTS, read_header
+from converter.checkpoints.detect import WEIGHTS, read_remote_header
 from converter.checkpoints.remote import RemoteFile
-from converter.errors import ConverterError, SourceError, printable
+from converter.errors import SourceError, printable
 from converter.folder.addresses import Address
 from converter.folder.chat_templates import FOLDER, taken_of
 from converter.folder.files import MAX_CONFIG_BYTES
@@ -252,20 +252,10 @@ def _fetch_all(model: _Model, names: tuple[str, ...]) -> None:
 
 def _headers(model: _Model, main: str) -> Checkpoint:
     if not main.endswith(shards.INDEX):
-        return _read(model.open(main))
+        return read_remote_header(model.open(main))
     _all_of(model, main)
 
     def find(file: str) -> Path | None:
         return model.open(file) if file in model.objects else None
 
-    return shards.read_index(model.copy / main, _read, find)
-
-
-def _read(path: Path) -> Checkpoint:
-    try:
-        return read_header(path)
-    except ConverterError:
-        # HDF5 makes a damaged file of a network that failed.
-        if isinstance(path, RemoteFile) and isinstance(path.failure, ConverterError):
-            raise path.failure from None
-        raise
+    return shards.read_index(model.copy / main, read_remote_header, find)

@@ -8,6 +8,7 @@ from pathlib import Path
 from converter.checkpoints import bundle_index, bundles, kinds, modules, shards
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import (
+    ConverterError,
     CorruptCheckpoint,
     SourceError,
     UnsupportedContainer,
@@ -147,6 +148,17 @@ def read_header(path: Path) -> Checkpoint:
 
         return safetensors.read_header(path)
     raise UnsupportedContainer(f"{path}: an unknown kind of weights file; name one of these: {_KNOWN}")
+
+
+def read_remote_header(path: Path) -> Checkpoint:
+    """``read_header`` of a file that may be remote: what the network said, where a reader made its own error of that."""
+    try:
+        return read_header(path)
+    except ConverterError:
+        # HDF5 makes a damaged file of a network that failed.
+        if isinstance(path, RemoteFile) and isinstance(path.failure, ConverterError):
+            raise path.failure from None
+        raise
 
 
 def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converter.checkpoints import shards
-from converter.checkpoints.detect import read_header
-from converter.checkpoints.remote import RemoteFile
-from converter.errors import ConverterError
+from converter.checkpoints.detect import read_remote_header
 from converter.hub.download import Snapshot, choose, index_file, open_header_of
 from converter.specs import Checkpoint, Framework
 
@@ -24,19 +22,9 @@ def open_headers(snapshot: Snapshot, framework: Framework | None = None) -> Chec
     """
     main = choose(snapshot, framework)
     if not main.endswith(shards.INDEX):
-        return _read(open_header_of(snapshot, main))
+        return read_remote_header(open_header_of(snapshot, main))
 
     def find(file: str) -> Path | None:
         return open_header_of(snapshot, file) if file in snapshot.names else None
 
-    return shards.read_index(index_file(snapshot, main), _read, find)
-
-
-def _read(path: Path) -> Checkpoint:
-    try:
-        return read_header(path)
-    except ConverterError:
-        # HDF5 makes a damaged file of a network that failed.
-        if isinstance(path, RemoteFile) and isinstance(path.failure, ConverterError):
-            raise path.failure from None
-        raise
+    return shards.read_index(index_file(snapshot, main), read_remote_header, find)
