@@ -1,7 +1,7 @@
 """Writes what README and docs show of the rules and of the measurements: `python docs/make_tables.py`.
 
 docs/supported.md has the tables of `convert towers --markdown`. README.md has the number of families and towers, and
-the figures of benchmarks/results.
+the figures of benchmarks/results. docs/benchmarks.md has those of conversions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,63 @@ def supported_page(text: str) -> str:
     return between(text, "towers", towers().to_markdown())
 
 
-PAGES: dict[str, Callable[[str], str]] = {"README.md": readme, "docs/supported.md": supported_page}
+def benchmarks_page(text: str) -> str:
+    """docs/benchmarks.md as it has to be now."""
+    report = _read("convert-clip-italian")
+    ours = {case["name"]: case for case in report["cases"]}
+    theirs = {case["name"]: case for case in _read("convert-clip-italian-transformers")["cases"]}
+    lines = ["| what | seconds (fastest to slowest) | x `cp` of the same bytes | peak memory |", "|---|---|---|---|"]
+    lines += [_row(shown, ours[name]) for name, shown in _CONVERSIONS.items()]
+    cp = ours["cp pt"]["median_s"]
+    for name, shown in (
+        ("unchecked_s", "limit of this machine, without the check"),
+        ("checked_s", "limit of this machine"),
+    ):
+        seconds = report["limit"][name]
+        lines.append(f"| {shown} | {seconds:.2f} | {seconds / cp:.1f} | |")
+    lines += [_row(shown, theirs[name]) for name, shown in _PEERS.items()]
+    steps = [(one["step"], one["cpu_s"], one["of_the_check"]) for one in report["limit"]["steps"]]
+    start = report["limit"]["rates"]["start"]
+    lines += [
+        "",
+        "The limit in seconds of a core:",
+        "",
+        "| step | without the check | the check adds |",
+        "|---|---|---|",
+    ]
+    lines.append(f"| start | {start:.2f} | |")
+    lines += [f"| {step} | | {s:.2f} |" if check else f"| {step} | {s:.2f} | |" for step, s, check in steps]
+    return between(text, "conversions", "\n".join(lines))
+
+
+_CONVERSIONS = {
+    "cp pt": "`cp`",
+    "pt2tf --no-check": "`pt2tf --no-check`",
+    "pt2tf": "`pt2tf`",
+    "tf2pt --no-check": "`tf2pt --no-check`",
+    "tf2pt": "`tf2pt`",
+    "flax2tf": "`to tf` from Flax",
+    "flax2pt": "`to pt` from Flax",
+    "pt2flax": "`to flax` from PyTorch",
+}
+_PEERS = {
+    "transformers 4.57.6 from_pt": "transformers 4.57.6, PyTorch to TensorFlow",
+    "transformers 4.50.3 from_flax": "transformers 4.50.3, Flax to PyTorch",
+}
+
+
+def _row(shown: str, case: dict[str, Any]) -> str:
+    times = "" if case["times_cp"] is None else f"{case['times_cp']:.1f}"
+    span = f"{case['fastest_s']:.2f} to {case['slowest_s']:.2f}"
+    memory = f"{case['peak_mb']:,.0f} MB" if case["times_cp"] is not None else ""
+    return f"| {shown} | {case['median_s']:.2f} ({span}) | {times} | {memory} |"
+
+
+PAGES: dict[str, Callable[[str], str]] = {
+    "README.md": readme,
+    "docs/supported.md": supported_page,
+    "docs/benchmarks.md": benchmarks_page,
+}
 
 
 def _read(name: str) -> Any:
