@@ -347,17 +347,18 @@ def test_a_file_here_is_a_path(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tf_model.h5").is_file()
 
 
-def test_without_the_extra() -> None:
+def test_without_the_extra(tmp_path: Path) -> None:
     program = """if True:
         import sys
         from converter import pt2tf
         for name in ("s3fs", "fsspec"):
             sys.modules[name] = None
             try:
-                pt2tf("s3://bucket/x", "out")
+                pt2tf("s3://bucket/x", sys.argv[1])
             except Exception as error:
                 print(type(error).__name__, error)
     """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     said = "BucketError s3://bucket/x: s3:// needs fsspec and s3fs; pip install 'dual-encoder-converter[cloud]'"
     assert run.stdout.splitlines() == [said, said]
