@@ -6,7 +6,8 @@ temporary folder, because no shared cache of buckets exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -92,18 +93,10 @@ def obtain_from_bucket(address: Address, framework: Wanted) -> Copy:
         BucketError: the bucket refuses, cannot be reached, or gives what is not to be believed.
         SourceError: no weights that could be used.
     """
-    scratch = Scratch()
-    try:
-        with told_as(above(address), scratch.path):
-            model = _find(address, scratch.path)
-        with told_as(model.there, scratch.path):
-            main = _choose(model, framework)
-            names = tuple(dict.fromkeys((*_sidecars(model), *_all_of(model, main))))
-            check_room(model.store, scratch.path, sum(model.objects[name].size for name in names))
-            _fetch_all(model, names)
-    except BaseException:
-        scratch.close()
-        raise
+    with _chosen(address, framework) as (scratch, model, main):
+        names = tuple(dict.fromkeys((*_sidecars(model), *_all_of(model, main))))
+        check_room(model.store, scratch.path, sum(model.objects[name].size for name in names))
+        _fetch_all(model, names)
     return Copy(model.copy / main, model.beside, scratch.close, scratch.path, model.there)
 
 
@@ -115,23 +108,15 @@ def open_headers(address: Address, framework: Wanted) -> tuple[Copy, Checkpoint]
     Raises:
         ConverterError: as ``obtain_from_bucket``, or an unsound header.
     """
-    scratch = Scratch()
-    try:
-        with told_as(above(address), scratch.path):
-            model = _find(address, scratch.path)
-        with told_as(model.there, scratch.path):
-            main = _choose(model, framework)
-            _fetch_all(model, tuple(name for name in (*CONFIGS, TOKENIZER_CONFIG) if name in model.objects))
-            for name in _sidecars(model):
-                if not (path := model.copy / name).exists():
-                    path.parent.mkdir(exist_ok=True)
-                    path.touch()
-            checkpoint = _headers(model, main)
-            for name, (_, before) in model.opened.items():
-                check_unchanged(model.store, name, before)
-    except BaseException:
-        scratch.close()
-        raise
+    with _chosen(address, framework) as (scratch, model, main):
+        _fetch_all(model, tuple(name for name in (*CONFIGS, TOKENIZER_CONFIG) if name in model.objects))
+        for name in _sidecars(model):
+            if not (path := model.copy / name).exists():
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+        checkpoint = _headers(model, main)
+        for name, (_, before) in model.opened.items():
+            check_unchanged(model.store, name, before)
     return Copy(model.copy, model.beside, scratch.close, scratch.path, model.there), checkpoint
 
 
@@ -146,6 +131,20 @@ def identity_of_objects(address: Address) -> str:
         objects, _ = store.list()
     said = sorted(f"{name}\0{held.size}\0{held.version}" for name, held in objects.items())
     return str(blake3.blake3("\n".join([named, *said]).encode()).hexdigest()) if said else ""
+
+
+@contextlib.contextmanager
+def _chosen(address: Address, framework: Wanted) -> Iterator[tuple[Scratch, _Model, str]]:
+    """Gives a temporary folder, the model that is fetched into it, and its weights' name; if the body fails, it is removed."""
+    scratch = Scratch()
+    try:
+        with told_as(above(address), scratch.path):
+            model = _find(address, scratch.path)
+        with told_as(model.there, scratch.path):
+            yield scratch, model, _choose(model, framework)
+    except BaseException:
+        scratch.close()
+        raise
 
 
 def _find(address: Address, scratch: Path) -> _Model:
