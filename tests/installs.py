@@ -147,7 +147,7 @@ def _place(folder: Path, python: Path) -> Path:
         shutil.copy(ROOT / "fixtures" / "pictures" / "croce.png", folder / name)
     shutil.copytree(ROOT / "examples", folder / "examples")
     for name in ("forme-italiane", "forme-italiane-pictures"):
-        shutil.copytree(ROOT / "fixtures" / name, folder / name)
+        shutil.copytree(ROOT / "fixtures" / name, folder / "fixtures" / name)
     _run([str(python), "-m", "converter", "pt2tf", "clip-italian", "OUT"], folder)
     return folder
 
