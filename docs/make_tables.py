@@ -102,7 +102,24 @@ def benchmarks_page(text: str) -> str:
     ]
     lines.append(f"| start | {start:.2f} | |")
     lines += [f"| {step} | | {s:.2f} |" if check else f"| {step} | {s:.2f} | |" for step, s, check in steps]
-    return between(text, "conversions", "\n".join(lines))
+    return between(between(text, "conversions", "\n".join(lines)), "fleets", fleets())
+
+
+def fleets() -> str:
+    """The table of fleets: what they cost beyond the conversions themselves."""
+    report = _read("fleets")
+    tiny, large, driver = report["tiny"], report["large"], report["driver"]
+    lines = ["| what | here | on Ray | `cp` |", "|---|---|---|---|"]
+    beyond = " | ".join(f"{tiny[place]['overhead_s'] * 1000:.1f} ms" for place in ("local", "ray"))
+    lines.append(f"| each of {tiny['checkpoints']:,} small checkpoints, beyond `pt2tf` alone | {beyond} | |")
+    moved = " | ".join(f"{large[place]['bytes_per_s'] / 1e9:.2f} GB/s" for place in ("local", "ray", "cp"))
+    of_which = f"{large['checkpoints']} checkpoints of {large['bytes_each'] / 1e6:.0f} MB"
+    lines.append(f"| {of_which}, {report['workers']} at a time | {moved} |")
+    lines += [
+        f"| memory of the driver with a list of {int(count):,} | {case['peak_mb']:.0f} MB | | |"
+        for count, case in driver.items()
+    ]
+    return "\n".join(lines)
 
 
 _CONVERSIONS = {
