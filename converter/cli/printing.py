@@ -111,18 +111,18 @@ def _tower_lines(result: Conversion) -> Iterator[str]:
         share = parameters / max(1, result.parameters)
         bar = "█" * round(share * _BAR)
         yield (
-            f"  {side:<6}  {tower:<{width}}  {bar.ljust(_BAR, '░')}  {share:4.0%}  {len(held)} tensors, "
-            f"{parameters:,} parameters"
+            f"  {side:<6}  {tower:<{width}}  {bar.ljust(_BAR, '░')}  {share:4.0%}  {_counted(len(held), 'tensor')}, "
+            f"{_counted(parameters, 'parameter')}"
         )
 
 
 def _change_lines(result: Conversion) -> Iterator[str]:
     """What became different on the way, or was left out."""
     for cast, count in result.casts.items():
-        yield f"  {count} tensors {cast}"
+        yield f"  {_counted(count, 'tensor')} {cast}"
     if result.overflowed:
         names = folded(result.overflowed)
-        yield f"  {sum(result.overflowed.values()):,} values exceed the range of the new dtype and became infinite: {names}"
+        yield f"  out of the new dtype's range, now infinite: {_counted(sum(result.overflowed.values()), 'value')}: {names}"
     if spelled := [f"{count} {name}" for name, count in result.dialects.items() if ", " in name]:
         yield f"  names in the source: {printable('; '.join(spelled), 300)}"
     yield from _left_out("  left out:", {item.name: item.reason for item in result.dropped})
@@ -139,7 +139,8 @@ def _change_lines(result: Conversion) -> Iterator[str]:
     if result.replaced or result.kept:
         words = ("would be replaced", "would stay") if result.dry_run else ("replaced", "stayed")
         names = listed([name for name, _ in fold(result.replaced)])
-        yield f"  {words[0]} in {result.out}: {names}; {result.kept} other files and folders {words[1]}"
+        kept = "1 other file or folder" if result.kept == 1 else f"{result.kept} other files and folders"
+        yield f"  {words[0]} in {result.out}: {names}; {kept} {words[1]}"
 
 
 def publication_lines(result: Publication) -> Iterator[str]:
@@ -176,6 +177,10 @@ def recording_lines(out: str, recording: Recording) -> Iterator[str]:
     if "samples" in recording.metadata:
         yield f"  no texts and pictures: {printable(recording.metadata['samples'].removeprefix('none: '), 500)}"
     yield f"next: convert verify OUT --reference {quoted(out)}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _past(verb: str, would: str) -> str:

@@ -116,6 +116,8 @@ def test_what_is_replaced_is_said(convert: Convert, here: Path) -> None:
         assert said.endswith(f"; 2 other files and folders {words[1]}")
     assert (here / "tf" / "README.md").read_text() == "mine"
     assert not (here / "tf" / "parity.json").exists()
+    (here / "tf" / "README.md").unlink()
+    assert "; 1 other file or folder would stay\n" in convert("pt2tf", "src", "tf", "--overwrite", "--dry-run").out
     found = json.loads(convert("pt2tf", "src", "tf", "--dry-run", "--json").out)
     assert (found["replaced"], found["kept"]) == ([], 0)
 
