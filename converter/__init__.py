@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from converter.names.scopes import tf_to_pt_weight_rename
     from converter.parity.options import VerifyOptions
     from converter.parity.verify import Verification, record_reference, verify
-    from converter.publishing.pushing import Publication, push
+    from converter.publishing.publication import Publication
+    from converter.publishing.pushing import push
 
 _HOMES = {
     "AutoTwoTower": "converter.models",
@@ -57,7 +58,7 @@ _HOMES = {
     "Fleet": "converter.fleets.results",
     "FleetProgress": "converter.fleets.running",
     "FleetTask": "converter.fleets.results",
-    "Publication": "converter.publishing.pushing",
+    "Publication": "converter.publishing.publication",
     "Supported": "converter.names.listing",
     "SupportedFamily": "converter.names.listing",
     "SupportedFormat": "converter.names.listing",

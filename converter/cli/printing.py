@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from converter.conversion.inspection import CheckpointInfo
     from converter.conversion.result import Conversion
     from converter.parity.runners.golden import Recording
-    from converter.publishing.pushing import Publication
+    from converter.publishing.publication import Publication
 
 
 _BAR = 20  # characters

@@ -17,7 +17,7 @@ from converter.conversion.sources import opened
 from converter.errors import ConverterError, reading
 from converter.folder.addresses import Address
 from converter.folder.files import expanded, named
-from converter.hub.download import find_snapshot
+from converter.hub.finding import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
 from converter.names.configs import TwoTowerConfig, config_beside, read_config, read_given

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from converter.errors import HubError, OptionError, printable
-from converter.hub.download import hub_api
+from converter.hub.client import hub_api
 from converter.hub.explained import explained
 from converter.hub.ids import is_id
 from converter.hub.waiting import patiently

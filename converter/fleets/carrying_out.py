@@ -23,7 +23,7 @@ from converter.folder.addresses import Address
 from converter.folder.files import expanded, read_json
 from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
 from converter.folder.records import differing_sum
-from converter.hub.download import find_snapshot
+from converter.hub.finding import find_snapshot
 from converter.hub.ids import HubId, hub_id
 from converter.names.frameworks import CANONICAL
 from converter.parity.files_and_weights import verify_files

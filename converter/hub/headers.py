@@ -6,7 +6,8 @@ from pathlib import Path
 
 from converter.checkpoints import shards
 from converter.checkpoints.detect import read_remote_header
-from converter.hub.download import Snapshot, choose, index_file, open_header_of
+from converter.hub.download import choose
+from converter.hub.snapshots import Snapshot, index_file, open_header_of
 from converter.specs import Checkpoint, Framework
 
 

@@ -11,7 +11,7 @@ from converter.errors import ConverterError
 from converter.folder.files import inside
 from converter.folder.manifest import Manifest
 from converter.folder.records import differing_sum
-from converter.hub.download import cached
+from converter.hub.snapshots import cached
 from converter.names.configs import config_beside
 
 # How much of a source's path its new place may keep: a file of a snapshot is two folders below the named one.

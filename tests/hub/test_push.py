@@ -23,7 +23,7 @@ from converter.names.families import JOINED, family
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.finding import Finding
 from converter.parity.verify import Verification
-from converter.publishing import pushing
+from converter.publishing import pushing, repository
 from converter.publishing.card import BEGIN, END, metadata
 from tests.cli.conftest import Convert
 from tests.cli.schemas import validated
@@ -666,7 +666,7 @@ def test_a_pull_request_to_nothing(hub: Hub, out: Path) -> None:
 
 
 def test_a_card_of_gigabytes(hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pushing, "MAX_CARD_BYTES", 100)
+    monkeypatch.setattr(repository, "MAX_CARD_BYTES", 100)
     hub.add(f"{USER}/long", {"README.md": b"x" * 101})
     assert refused(hub, out, f"{USER}/long") == f"{USER}/long: its README.md is larger than 100 bytes; shorten it first"
 
