@@ -34,7 +34,7 @@ _POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_b
 # there has an epsilon of its own.
 _NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.LayerNorm|pre_layrnorm|emb_ln)\.weight$")
 # Query, key and value in one, a third each.
-_JOINT = re.compile(r"\.(Wqkv\.weight|in_proj_weight)$")
+_JOINT = re.compile(r"\.(Wqkv\.weight|qkv\.weight|in_proj_weight)$")
 
 
 @dataclass(frozen=True)

@@ -398,6 +398,20 @@ REFUSED: list[tuple[str, dict[str, Any], Size, str]] = [
         )
     ),
     ("yolos", {}, (4, 20), "pixel_values is 4 x 20; a patch is 5 x 5. Use larger images."),
+    *(
+        (
+            "hiera",
+            {},
+            size,
+            f"pixel_values is {size[0]} x {size[1]}; image_size is 16 x 24. "
+            "Resize the images with the image processor that belongs to this vision tower.",
+        )
+        for size in (
+            (16, 20),
+            (12, 32),
+            (17, 24),
+        )  # Too few patches; as many, but not in whole squares; a row too many.
+    ),
 ]
 
 
@@ -422,6 +436,36 @@ def test_positions_between_blocks_need_whole_patches() -> None:
         "vision_config.image_size is 34 x 23, no whole patches of 5: PyTorch cannot run its positions between the blocks "
         "then. Correct the config."
     )
+    with pytest.raises(RuntimeError):
+        run_torch(torch_tower(config, "eager", torch.float32), images(config), output_hidden_states=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image_size": [18, 24]},
+            "image_size is 18 x 24, no whole number of patches that query_stride divides at every stage: PyTorch cannot run it.",
+        ),
+        (
+            {"patch_padding": [0, 1]},
+            "image_size is 16 x 24, no whole number of patches that query_stride divides at every stage: PyTorch cannot run it.",
+        ),
+        (
+            {"masked_unit_size": [20, 4]},
+            "masked_unit_size is [20, 4], which does not divide the 96 tokens of stage 0: PyTorch cannot run it.",
+        ),
+        (
+            {"embed_dim_multiplier": 1.0},
+            "embed_dim_multiplier is 1.0, which makes stage 1 no wider than the one before: PyTorch cannot pool there.",
+        ),
+    ],
+)
+def test_hiera_refuses_what_pytorch_cannot_run(changes: dict[str, Any], message: str) -> None:
+    config = small_config("hiera", **changes)
+    with pytest.raises(UnsupportedOption) as caught:
+        build_tower(config)
+    assert str(caught.value) == f"vision_config.{message} Correct the config."
     with pytest.raises(RuntimeError):
         run_torch(torch_tower(config, "eager", torch.float32), images(config), output_hidden_states=True)
 
