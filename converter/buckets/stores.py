@@ -1,20 +1,19 @@
-"""A bucket by fsspec: what is listed, read, written and removed of it. What comes from there is checked here.
-
-Credentials are those that the scheme's own library finds: its variables, its files, its machine's role.
-"""
+"""A bucket by fsspec: what is listed, read, written and removed of it. What comes from there is checked here."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from converter.buckets.systems import file_system, told
 from converter.checkpoints.remote import RemoteFile
 from converter.errors import BucketError, ConverterError, printable
-from converter.folder.addresses import HUB, SCHEMES, Address, is_plain_part, without_secrets
+from converter.folder.addresses import Address, is_plain_part
 
 # What lies in one folder of a bucket: a checkpoint has 10,000 shards at most.
 MAX_OBJECTS = 20_000
@@ -31,7 +30,6 @@ _VERSIONS = (
     "LastModified",
     "last_modified",
 )
-_MOST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Store:
             BucketError: the scheme's library is not installed, or cannot be set up.
         """
         self.address = address
-        self._system = _file_system(address)
+        self._system = file_system(address)
         self._root = str(self._system._strip_protocol(str(address))).rstrip("/")
 
     def list(self, folder: str = "") -> tuple[dict[str, Stored], tuple[str, ...]]:
@@ -91,6 +89,43 @@ class Store:
             else:
                 found[name] = self._stored(name, entry)
         return found, tuple(folders)
+
+    def find(self, folder: str, most: int) -> dict[str, Stored]:
+        """All objects below a folder, by their names from there.
+
+        Raises:
+            BucketError: the bucket refuses, holds more than ``most``, or lists what is not to be believed.
+        """
+        root = self._path(folder)
+        with self.explained():
+            try:
+                entries: Mapping[str, Mapping[str, Any]] = self._system.find(root, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        if len(entries) > most:
+            raise BucketError(
+                f"{self.address}{'/' if folder else ''}{folder}: holds more than {most:,} objects; name a smaller folder"
+            )
+        found: dict[str, Stored] = {}
+        for entry in entries.values():
+            whole = str(entry["name"])
+            if whole.endswith("/") or whole == root or entry.get("type") == "directory":  # they stand for a folder
+                continue
+            name = self._checked_name(root, whole, deeper=True)
+            found[name] = self._stored(name, entry)
+        return found
+
+    def modified(self, name: str) -> float | None:
+        """When an object was written, in seconds since 1970 by the store's own clock; None if the store does not tell."""
+        with self.explained():
+            self._system.invalidate_cache()
+            try:
+                when = self._system.modified(self._path(name))
+            except (FileNotFoundError, NotImplementedError, KeyError):
+                return None
+        if not isinstance(when, datetime):
+            return None
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
     def info(self, name: str = "") -> Stored | None:
         """An object as it is now; None where there is none."""
@@ -144,7 +179,7 @@ class Store:
         path = self._path(name)
         with self.explained():
             try:
-                if self._has_conditions:
+                if self.has_conditions:
                     self._system.pipe_file(path, data, mode="create")
                     return True
                 if self._system.exists(path):
@@ -174,10 +209,11 @@ class Store:
         except (ConverterError, MemoryError, FileNotFoundError, FileExistsError, NotADirectoryError):
             raise
         except Exception as error:
-            raise BucketError(_said(self.address, error)) from None
+            raise BucketError(told(self.address, error)) from None
 
     @property
-    def _has_conditions(self) -> bool:
+    def has_conditions(self) -> bool:
+        """Whether an object can be written on the condition that it does not exist yet."""
         for name in ("_pipe_file", "pipe_file"):
             method = getattr(self._system, name, None)
             if method is not None:
@@ -187,9 +223,10 @@ class Store:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
-    def _checked_name(self, root: str, whole: str) -> str:
+    def _checked_name(self, root: str, whole: str, deeper: bool = False) -> str:
         name = whole.removeprefix(f"{root}/")
-        if name == whole or "/" in name or not is_plain_part(name):
+        parts: Iterable[str] = name.split("/") if deeper else (name,)
+        if name == whole or not all(map(_is_plain_name, parts)):
             raise BucketError(
                 f"{self.address}: lists {printable(whole)!r}, which is not a plain name in it; rename or remove that object"
             )
@@ -205,32 +242,5 @@ class Store:
         return Stored(size, str(version).strip('"'))
 
 
-def _file_system(address: Address) -> Any:
-    package = SCHEMES[address.scheme]
-    try:
-        import fsspec
-
-        return fsspec.filesystem(address.scheme, use_listings_cache=False)
-    except ImportError:
-        needed = " and ".join(["fsspec", *([package] if package else [])])
-        raise BucketError(
-            f"{address}: {address.scheme}:// needs {needed}; pip install 'dual-encoder-converter[cloud]'"
-        ) from None
-    except Exception as error:
-        raise BucketError(_said(address, error)) from None
-
-
-def _said(address: Address, error: BaseException) -> str:
-    words = printable(without_secrets(f"{type(error).__name__}: {error}"), _MOST_WORDS)
-    if isinstance(error, PermissionError) or type(error).__name__ in _OF_CREDENTIALS:
-        log_in = "log in with `hf auth login`" if address.scheme == HUB else "set the credentials of its library"
-        return f"{address}: the bucket refuses ({words}); {log_in}, and check what they may do"
-    return f"{address}: cannot be reached, or refuses ({words}); check the address and the network, and run this again"
-
-
-_OF_CREDENTIALS = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ClientAuthenticationError",
-    "DefaultCredentialsError",
-)
+def _is_plain_name(part: str) -> bool:
+    return "/" not in part and is_plain_part(part)

@@ -190,6 +190,13 @@ class Upload:
             )
 
 
+def stands_at(address: Address) -> bool:
+    """Whether anything lies in a folder of a bucket, unless it is what an interrupted upload left."""
+    store = Store(address)
+    objects, folders = store.list()
+    return bool(objects or folders) and (MANIFEST in objects or read_marker(store) is None)
+
+
 @contextlib.contextmanager
 def uploading(out: Address, source: object, overwrite: bool, dry_run: bool = False) -> Iterator[Upload]:
     """Gives a folder of this machine to write a checkpoint into, which is then put into a bucket.

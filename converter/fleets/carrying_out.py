@@ -5,6 +5,7 @@ It is the same wherever it runs. Request and answer are JSON, so that they can p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -15,20 +16,16 @@ from typing import Any
 import blake3
 
 from converter.conversion.anywhere import convert
-from converter.conversion.formats import default_format
 from converter.conversion.inspection import inspect
 from converter.errors import ConverterError, SourceError, TargetError, listed, printable
-from converter.folder import manifest
+from converter.fleets.bucket_ledger import note, noted_before
+from converter.fleets.outs import end_upload, made_before, manifest_sum, place, put_report, stands
 from converter.folder.addresses import Address
-from converter.folder.files import expanded, read_json
-from converter.folder.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
-from converter.folder.records import differing_sum
+from converter.folder.files import expanded
+from converter.folder.manifest import Manifest
 from converter.hub.finding import find_snapshot
 from converter.hub.ids import HubId, hub_id
-from converter.names.frameworks import CANONICAL
-from converter.parity.files_and_weights import verify_files
 from converter.parity.options import VerifyOptions
-from converter.parity.reports.files import write_report
 from converter.parity.reports.places import without_folders
 from converter.parity.runners.kept import Models
 from converter.parity.verify import Verification, verify_with
@@ -46,14 +43,18 @@ def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[st
     Args:
         asked: ``do`` is ``"convert"`` or ``"inspect"``. A task gives ``source``, ``hub`` and ``revision``. ``out``, ``to``,
             ``options`` and ``verify`` are those of a conversion. ``report`` is the page to write, ``known`` the ledger's
-            entry, and ``again`` says to repeat what failed.
+            entry, and ``again`` says to repeat what failed. ``noting`` is what an attempt is noted by here, if the ledger
+            is in a bucket.
         models: that outputs are compared with.
 
     Returns:
-        Fields of an ``Attempt``; only ``unchanged`` if nothing is left to do.
+        Fields of an ``Attempt``, which as a whole is ``noted`` if that was done; only ``unchanged`` if nothing is left
+        to do.
     """
     began = time.perf_counter()
     try:
+        if (before := noted_before(asked)) is not None:
+            return before
         found = _inspected(asked) if asked["do"] == "inspect" else _converted(asked, models)
     except ConverterError as error:
         found = _failed(asked, str(error), error.next_step)
@@ -64,7 +65,7 @@ def carry_out(asked: Mapping[str, Any], models: Models | None = None) -> dict[st
 
         traceback.print_exc()
         found = _failed(asked, f"a bug: {type(error).__name__}: {error}; {_REPORT_IT}")
-    return {"seconds": time.perf_counter() - began, **found}
+    return note(asked, {"seconds": time.perf_counter() - began, **found})
 
 
 def identity_of(source: Path) -> str:
@@ -87,21 +88,10 @@ def identity_of(source: Path) -> str:
 
 def _identity(source: str | Path) -> str:
     if not isinstance(source, Address):
-        return identity_of(Path(source))
+        return identity_of(Path(source)) if Path(source).exists() else ""
     from converter.buckets.reading import identity_of_objects
 
     return identity_of_objects(source)
-
-
-def manifest_sum(out: Path) -> str:
-    """BLAKE3 of the manifest of a folder; empty if there is none that could be ours."""
-    path = out / manifest.NAME
-    try:
-        if out.is_symlink() or path.is_symlink() or path.stat().st_size > MAX_MANIFEST_BYTES:
-            return ""
-        return blake3.blake3(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +107,7 @@ def _inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any]:
     source, wanted = _source(asked)
-    out, known = Path(asked["out"]), asked["known"] or {}
+    out, known = place(asked["out"]), asked["known"] or {}
     identity = "" if wanted else _identity(source)
     if known.get("state") == "failed" and not asked["again"] and known["identity"] in ("", identity):
         return {"unchanged": True}
@@ -133,11 +123,16 @@ def _converted(asked: Mapping[str, Any], models: Models | None) -> dict[str, Any
     ):
         return {"unchanged": True}
     noted: dict[str, Any] = {"identity": identity, "commit": commit, "verify": asked["verify"]}
-    made = _made_before(out, source, wanted, commit, asked) if here and known.get("verdict") != "failed" else None
-    if made is None and os.path.lexists(out) and not ours:
+    # A version in a bucket is no time that a copy changes: what has another is converted again.
+    changed = isinstance(source, Address) and known.get("identity") not in (None, "", identity)
+    may_be = bool(here) and known.get("verdict") != "failed" and not changed
+    made = made_before(out, source, wanted, commit, asked) if may_be else None
+    if made is None and not ours and stands(out):
         raise TargetError(
             f"{out}: exists already, and was not made from this source; move it away, or give OUT another name"
         )
+    if made is not None:
+        end_upload(out)
     noted |= _of_manifest(made) if made is not None else _made_now(out, source, wanted, commit, asked, ours)
     noted["manifest"] = manifest_sum(out)
     if asked["verify"] == "none":
@@ -154,7 +149,7 @@ def _made_now(
             source, out, asked["to"], revision=asked["revision"], overwrite=overwrite, check=True, **asked["options"]
         )
     except TargetError:
-        made = _made_before(out, source, wanted, commit, asked) if not overwrite and manifest_sum(out) else None
+        made = made_before(out, source, wanted, commit, asked) if not overwrite and manifest_sum(out) else None
         if made is None:
             raise
         return _of_manifest(made)
@@ -183,40 +178,6 @@ def _commit(wanted: HubId, known: Mapping[str, Any]) -> str:
     return find_snapshot(wanted).commit if known.get("commit") else ""
 
 
-def _made_before(
-    out: Path, source: str | Path, wanted: HubId | None, commit: str, asked: Mapping[str, Any]
-) -> Manifest | None:
-    """The manifest of an OUT that was made from this very source with these options, by a run that was killed afterwards."""
-    recorded = read_manifest(out)
-    if recorded is None or recorded.target_framework != asked["to"] or not recorded.tensors:
-        return None
-    given = {"format": default_format(asked["to"]), "dtype": "keep", **asked["options"]}
-    if asked["to"] == CANONICAL:
-        given.setdefault("names", "v4")
-    said = read_json(out / manifest.NAME, MAX_MANIFEST_BYTES)["options"]
-    plain = {name: value for name, value in said.items() if value is not None}
-    if {k: str(v) for k, v in plain.items()} != {k: v for k, v in given.items() if (k, v) not in _SILENT}:
-        return None
-    if wanted is not None:
-        return (
-            recorded
-            if recorded.hub == wanted.id and recorded.commit == (commit or find_snapshot(wanted).commit)
-            else None
-        )
-    home = Path(source) if Path(source).is_dir() else Path(source).parent
-    if recorded.hub is not None or not recorded.source_sums:
-        return None
-    for name, record in recorded.source_sums.items():
-        file = home / name
-        if not record.sums or not file.is_file() or file.stat().st_size != record.size or differing_sum(file, record):
-            return None
-    return recorded if verify_files(out, recorded).status == "passed" else None
-
-
-# Defaults for what a manifest does not say.
-_SILENT = (("positions", "keep"), ("layout", "transformers"))
-
-
 def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dict[str, Any]:
     """The result of verifying, also written as a page beside the ledger."""
     weights_only = asked["verify"] == "weights"
@@ -227,9 +188,7 @@ def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dic
     found = verify_with(
         None if weights_only else models, out, reference=reference, weights_only=weights_only, options=options
     )
-    report = Path(asked["report"])
-    report.parent.mkdir(exist_ok=True)
-    write_report(_named(found, asked), report)
+    put_report(_named(found, asked), place(asked["report"]))
     states = {"passed": "done", "failed": "failed", "not checked": "not checked"}
     problems = [problem for finding in found.findings if finding.status != "passed" for problem in finding.problems]
     said = {"state": states[found.status], "verdict": found.status, "report": asked["report_name"]}
@@ -240,15 +199,17 @@ def _verified(asked: Mapping[str, Any], out: Path, models: Models | None) -> dic
 
 
 def _named(found: Verification, asked: Mapping[str, Any]) -> Verification:
-    return replace(found, places=(*found.places, Path(asked["out"]), Path(asked["source"])))
+    return replace(found, places=(*found.places, place(asked["out"]), Path(asked["source"])))
 
 
 def _failed(asked: Mapping[str, Any], message: str, following: str = "") -> dict[str, Any]:
-    source = Path(str(asked["source"]))
-    identity = identity_of(source) if asked["hub"] is not True and source.exists() else ""
-    known = {"identity": identity, "manifest": manifest_sum(Path(asked["out"]))}
-    # Of an OUT that is not ours nothing is kept that would make it seem so.
-    known["manifest"] = known["manifest"] if known["manifest"] == (asked["known"] or {}).get("manifest") else ""
+    known = {"identity": "", "manifest": ""}
+    with contextlib.suppress(ConverterError, OSError):  # of a source, or an OUT, that cannot be reached
+        source, wanted = _source(asked)
+        known["identity"] = "" if wanted else _identity(source)
+        # Of an OUT that is not ours nothing is kept that would make it seem so.
+        before = (asked["known"] or {}).get("manifest")
+        known["manifest"] = before if before and manifest_sum(place(asked["out"])) == before else ""
     return {"state": "failed", **known, **_error(asked, message, following)}
 
 

@@ -11,16 +11,14 @@ from converter.arguments import checked
 from converter.checkpoints.shards import parse_size
 from converter.conversion.formats import choose
 from converter.errors import OptionError, SourceError, TargetError
-from converter.fleets.holding import Held
-from converter.fleets.ledger import History, Ledger, read_history
+from converter.fleets.attempts import History, utc_now
+from converter.fleets.homes import Home, home_of
 from converter.fleets.lists import read_tasks
 from converter.fleets.out_names import named
 from converter.fleets.pool import MAX_WORKERS
-from converter.fleets.publishing import check_free, write_pages
 from converter.fleets.ray_pool import MAX_RAY_WORKERS, check_address
 from converter.fleets.results import Fleet
-from converter.fleets.running import Bounds, Run, now
-from converter.folder.files import local
+from converter.fleets.running import Bounds, Run
 from converter.folder.manifest import VERSION
 from converter.names.frameworks import frameworks
 from converter.specs import Framework
@@ -49,7 +47,7 @@ def fleet(
         sources: path of a list (text with a source per line, CSV with a header, or JSON Lines) or of a folder of
             checkpoints. Or ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
         out: folder for all of them, with the ledger ``fleet.jsonl``; created if it does not exist. Other files in it
-            stay.
+            stay. Or the address of a folder in a bucket, whose ledger has an object per attempt.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
         verify: ``"weights"`` for files and weights bit for bit, ``"outputs"`` for every layer's output as well,
             ``"none"`` for only the conversion's own check.
@@ -58,7 +56,8 @@ def fleet(
         deadline: time limit per checkpoint, in seconds.
         memory: limit on the private memory of its process, for example ``"8GB"``; beyond that it is ended (Linux).
         ray: address of a Ray cluster: ``"auto"`` on one of its nodes, ``HOST:PORT``, or ``"local"`` for one on this
-            machine alone. All nodes must have ``out`` and the sources. None means processes of this machine.
+            machine alone. All nodes must have ``out`` and the sources, or the credentials of their buckets. None means
+            processes of this machine.
         retry: ``"failed"`` to retry what failed in an earlier run.
         stop_after_failures: end after this many failures, and leave the rest to another run.
         dry_run: look at headers only; nothing is written.
@@ -79,43 +78,38 @@ def fleet(
     if most is None and ray is None:
         most = min(MAX_WORKERS, max(1, processors() // (2 if verify == "outputs" else 1)))
     bounds = Bounds(most, deadline, _memory(memory), stop_after_failures, retry == "failed", ray)
-    out = local(out)
-    tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, out)
+    home = home_of(out)
+    tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, home.out)
     if dry_run:
-        history = _history(out, to) if out.is_dir() else History()
-        run = Run(out, to, verify, named(tasks, history.names), history, bounds, progress)
+        history = _history(home, to)
+        run = Run(home, to, verify, named(tasks, history.names), history, bounds, progress)
         return run.carry_out("inspect", None)
-    _make(out)
+    home.make()
     under_way: list[str] = []
-    with Held(out, lambda: tuple(under_way)) as held:
-        history = _history(out, to)
+    with home.lock(lambda: tuple(under_way)) as held:
+        history = _history(home, to)
         tasks = named(tasks, history.names)
-        ledger = Ledger(out)
+        ledger = home.ledger(held)
         try:
-            ledger.begin(to, verify, len(tasks), f"dual-encoder-converter {VERSION}", now())
-            run = Run(out, to, verify, tasks, history, bounds, progress, held, under_way)
+            ledger.begin(to, verify, len(tasks), f"dual-encoder-converter {VERSION}", utc_now())
+            run = Run(home, to, verify, tasks, history, bounds, progress, held, under_way)
             found = run.carry_out("convert", ledger)
-            write_pages(found)
+            home.write_pages(found)
             return found
         finally:
             ledger.close()
 
 
-def _history(out: Path, to: Framework) -> History:
-    history = read_history(out)
+def _history(home: Home, to: Framework) -> History:
+    history = home.history()
     if history is None:
-        check_free(out)
+        home.check_free()
         return History()
     if history.to not in (None, to):
-        raise SourceError(f"{out}: holds a fleet that was converted to {history.to}; choose another folder for {to}")
+        raise SourceError(
+            f"{home.out}: holds a fleet that was converted to {history.to}; choose another folder for {to}"
+        )
     return history
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TargetError(f"{out}: cannot be made: {error.strerror}; choose another folder") from None
 
 
 def _check_numbers(workers: int | None, deadline: float, failures: int | None, most: int) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from converter.checkpoints.detect import LIKE_WEIGHTS
 from converter.fleets.tasks import Task
+from converter.folder.addresses import Address
 from converter.folder.files import expanded
-from converter.system.processes import free_memory
 
 CONVERSION_BYTES = 200 * 10**6
 FRAMEWORKS_BYTES = 1_500 * 10**6
@@ -26,6 +26,7 @@ MAX_FILES_COUNTED = 10_000
 _RESERVED_BYTES, _RESERVED_PART = 10**9, 0.02
 _WEIGHTS = (*LIKE_WEIGHTS, ".safetensors")
 _WIDENING = {"float32": 2}
+_ENDLESS = 2**63
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Need:
     cpus: int = 1
 
 
-def need_of(task: Task, verify: str, known_bytes: int, is_done: bool) -> Need:
+def need_of(task: Task, verify: str, known_bytes: int, is_done: bool, is_put: bool = False) -> Need:
     """What a task will take.
 
     Args:
@@ -53,13 +54,16 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool) -> Need:
         verify: what is verified.
         known_bytes: size of its weights from an earlier attempt, or 0.
         is_done: whether an earlier run says that it is done.
+        is_put: whether OUT is put into a bucket, for which it lies on the disk beside the copy of a source in one.
     """
     local = None if task.hub else Path(expanded(task.source))
-    on_hub = local is None or not (task.hub is False or local.exists())
-    nbytes = known_bytes if on_hub or local is None else weights_bytes(local)
+    in_bucket = isinstance(local, Address)
+    on_hub = local is None or not (task.hub is False or in_bucket or local.exists())
+    nbytes = known_bytes if on_hub or in_bucket or local is None else weights_bytes(local)
     outputs = verify == "outputs"
     memory = 2 * nbytes + FRAMEWORKS_BYTES if outputs else 0
-    disk = 0 if is_done else nbytes * _WIDENING.get(task.options.get("dtype", ""), 1)
+    copies = _WIDENING.get(task.options.get("dtype", ""), 1) + (is_put and in_bucket)
+    disk = 0 if is_done else nbytes * copies
     return Need(disk, CONVERSION_BYTES + memory, int(on_hub), 2 if outputs else 1)
 
 
@@ -83,28 +87,26 @@ def weights_bytes(source: Path) -> int:
 class Room:
     """The disk of a folder and the memory of this machine that tasks can use."""
 
-    def __init__(self, folder: Path, memory: int | None) -> None:
+    def __init__(self, folder: Path | None, memory: int | None) -> None:
         """Takes where OUTs appear.
 
         Args:
-            folder: OUTDIR, or its future place.
+            folder: OUTDIR, or its future place; None where that is a disk of other machines.
             memory: bytes of this machine; None where tasks run elsewhere, or where the system does not say.
         """
-        self._folder = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+        places = () if folder is None else (folder, *folder.absolute().parents)
+        self._folder = next((path for path in places if path.exists()), folder)
         self._memory = memory
-
-    @classmethod
-    def of_this_machine(cls, folder: Path) -> Room:
-        """For tasks that run here, in what memory is free now."""
-        return cls(folder, free_memory())
 
     @property
     def disk(self) -> int:
         """Bytes that are free now and may be taken; some are left, so that the disk never is full."""
+        if self._folder is None:
+            return _ENDLESS
         try:
             held = shutil.disk_usage(self._folder)
         except OSError:
-            return 2**63
+            return _ENDLESS
         return max(0, held.free - min(_RESERVED_BYTES, int(held.total * _RESERVED_PART)))
 
     def fits(self, need: Need, running: Iterable[Need]) -> bool:

@@ -14,7 +14,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +77,32 @@ def holder_of(folder: Path) -> Holder | None:
         raise TargetError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
     if said is None:
         raise TargetError(f"{path}: not the lock of a fleet; choose another folder, or move that file away")
+    return holder_said(said, age)
+
+
+def lock_said(owner: str, running: Sequence[str]) -> dict[str, Any]:
+    """The content of a lock."""
+    return {
+        "format": 1,
+        "owner": owner,
+        "machine": this_machine(),
+        "process": os.getpid(),
+        "since": began(os.getpid()),
+        "running": list(running)[:_MOST_RUNNING],
+    }
+
+
+def lock_in(text: bytes) -> dict[str, Any] | None:
+    """The content of a lock from its bytes; None if it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(text) if len(text) <= MAX_LOCK_BYTES else None
+        if isinstance(said, dict) and isinstance(said.get("owner"), str) and said["owner"]:
+            return said
+    return None
+
+
+def holder_said(said: Mapping[str, Any], age: float) -> Holder:
+    """The owner of a lock, from its content and the seconds since its heart beat."""
     number, running = said.get("process"), said.get("running")
     process = number if isinstance(number, int) and 0 < number < 2**31 else 0
     return Holder(
@@ -91,12 +117,7 @@ def holder_of(folder: Path) -> Holder | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as file:
-        text = file.read(MAX_LOCK_BYTES + 1)
-    with contextlib.suppress(ValueError, RecursionError):
-        said = json.loads(text) if len(text) <= MAX_LOCK_BYTES else None
-        if isinstance(said, dict) and isinstance(said.get("owner"), str) and said["owner"]:
-            return said
-    return None
+        return lock_in(file.read(MAX_LOCK_BYTES + 1))
 
 
 def _now(folder: Path) -> float:
@@ -154,7 +175,7 @@ class Held:
             try:
                 held = holder_of(self._folder)
                 if held is not None and not held.has_expired:
-                    raise TargetError(_refusal(self._folder, held))
+                    raise TargetError(refusal(self._folder, held))
                 self._sweep()
                 self._write()
             finally:
@@ -189,14 +210,7 @@ class Held:
                 path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        said: dict[str, Any] = {
-            "format": 1,
-            "owner": self._owner,
-            "machine": this_machine(),
-            "process": os.getpid(),
-            "since": began(os.getpid()),
-            "running": list(self._running())[:_MOST_RUNNING],
-        }
+        said = lock_said(self._owner, self._running())
         fresh = self._path.with_name(f".{NAME}-{secrets.token_hex(6)}")
         try:
             fresh.write_text(json.dumps(said), "utf-8")
@@ -206,7 +220,8 @@ class Held:
                 fresh.unlink()
 
 
-def _refusal(folder: Path, held: Holder) -> str:
+def refusal(folder: Path, held: Holder) -> str:
+    """Why a second run does not begin."""
     where = f"process {held.process} of this machine" if held.machine == this_machine() else "another machine"
     left = max(1, round(SECONDS_TO_EXPIRE - held.age))
     return (

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from converter.errors import ConverterError
-from converter.fleets.holding import holder_of
+from converter.fleets.homes import Home, home_of
+from converter.fleets.outs import place
 from converter.fleets.pool import Pool
+from converter.folder.addresses import Address
 from converter.folder.manifest import VERSION
 
 
@@ -35,18 +37,18 @@ def carry_out_on_node(
         Only ``refused`` if this node cannot work for the run; else ``answer`` and ``reason`` as in ``Ended``,
         ``seconds``, and ``process``, which identifies the worker.
     """
-    if refused := _refusal(Path(str(question["out"])).parent, owner, version):
+    if refused := _refusal(home_of(place(question["out"]).parent), owner, version):
         return {"refused": refused}
+    process = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
     pool = _kept(deadline, memory)
     try:
-        pool.start(str(question["out"]), question)
+        pool.start(str(question["out"]), {**question, "worker": _number_of(process)})
         while (ended := pool.wait()) is None:
             pass
     except BaseException:  # the run was stopped, and has Ray cancel this
         _kept.cache_clear()
         pool.close()
         raise
-    process = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
     return {"answer": ended.answer, "reason": ended.reason, "seconds": ended.seconds, "process": process}
 
 
@@ -56,7 +58,12 @@ def _kept(deadline: float, memory: int) -> Pool:
     return Pool(1, deadline, memory)
 
 
-def _refusal(out: Path, owner: str, version: str) -> str:
+def _number_of(process: str) -> int:
+    """What a ledger in a bucket calls a worker, which writes there before the driver could count it."""
+    return int(hashlib.sha256(process.encode()).hexdigest()[:7], 16) + 1
+
+
+def _refusal(home: Home, owner: str, version: str) -> str:
     if version != VERSION:
         return (
             f"a node of the Ray cluster has version {VERSION} of this package, the run {version}; install the same "
@@ -66,9 +73,14 @@ def _refusal(out: Path, owner: str, version: str) -> str:
         return ""
     holder = None
     with contextlib.suppress(ConverterError):
-        holder = holder_of(out)
+        holder = home.holder()
     if holder is not None and holder.owner == owner:
         return ""
+    if isinstance(home.out, Address):
+        return (
+            f"{home.out}: a node of the Ray cluster cannot read this bucket; set its library's credentials on all nodes"
+        )
     return (
-        f"{out}: a node of the Ray cluster does not see this folder; choose one on a file system that all nodes share"
+        f"{home.out}: a node of the Ray cluster does not see this folder; choose one on a file system that all nodes "
+        "share, or in a bucket"
     )

@@ -20,7 +20,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
+from converter.buckets.scratch import Scratch
 from converter.errors import WorkerError, printable
 from converter.fleets.ended import Ended
 from converter.fleets.fitting import Need
@@ -73,7 +73,7 @@ class _Process:
         self.task, self.since = task, time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already: its listener says so
             pipe = cast("IO[bytes]", self.popen.stdin)
-            pipe.write(json.dumps(question).encode() + b"\n")
+            pipe.write(json.dumps({"worker": self.number, **question}).encode() + b"\n")
             pipe.flush()
 
     def kill(self, reason: str = "") -> None:
@@ -130,7 +130,7 @@ class Pool:
         self._most, self._deadline, self._memory = workers, deadline, memory
         self._heard: queue.SimpleQueue[tuple[_Process, bytes]] = queue.SimpleQueue()
         self._processes: list[_Process] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="fleet-", ignore_cleanup_errors=True)
+        self._folder = Scratch()  # which a later run removes if this one is killed
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +146,7 @@ class Pool:
             process.kill()
         for process in self._processes:
             process.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     @property
     def running(self) -> tuple[Any, ...]:
@@ -165,7 +165,7 @@ class Pool:
         if free is None:
             taken = {process.number for process in self._processes}
             number = next(number for number in range(1, 2 * self._most + 1) if number not in taken)
-            free = _Process(number, Path(self._folder.name), self._heard)
+            free = _Process(number, self._folder.path, self._heard)
             self._processes.append(free)
         free.ask(task, question)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from converter.errors import TargetError, printable
-from converter.fleets.ledger import report_of
+from converter.fleets.attempts import report_of
 from converter.fleets.results import ORDER, Fleet, FleetTask
 from converter.folder.files import json_bytes
 from converter.folder.staging import staged_file
@@ -58,8 +58,8 @@ def check_free(out: Path) -> None:
             )
 
 
-def write_pages(found: Fleet) -> None:
-    """Writes both, each whole or not at all.
+def write_pages(found: Fleet, folder: Path) -> None:
+    """Writes both into a folder, each whole or not at all.
 
     Raises:
         TargetError: they cannot be written.
@@ -68,7 +68,7 @@ def write_pages(found: Fleet) -> None:
         (JSON_NAME, json_bytes(found.to_json())),
         (PAGE_NAME, to_page(found).encode("utf-8", "replace")),
     ):
-        path = found.out / name
+        path = folder / name
         try:
             with staged_file(path) as fresh:
                 fresh.write_bytes(text)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from converter.fleets.ledger import Attempt
+from converter.fleets.attempts import Attempt
 from converter.specs import JSON_FORMAT, Framework
 
 FleetState = Literal["failed", "not checked", "left", "running", "convertible", "done"]

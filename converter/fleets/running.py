@@ -6,20 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 from converter.errors import ConverterError, TargetError
+from converter.fleets.attempts import Attempt, History, report_of, utc_now
+from converter.fleets.bucket_ledger import of_answer
 from converter.fleets.ended import Ended, Workers
-from converter.fleets.fitting import Need, Room, need_of
-from converter.fleets.holding import Held
-from converter.fleets.ledger import Attempt, History, Ledger, report_of
+from converter.fleets.fitting import Need, need_of
+from converter.fleets.homes import Book, Home, Lock
 from converter.fleets.pool import Pool
 from converter.fleets.ray_pool import RayPool
 from converter.fleets.results import Fleet, FleetTask, estimated, in_order, of_attempt
 from converter.fleets.tasks import Task
+from converter.folder.addresses import Address
 from converter.folder.files import expanded
-from converter.folder.staging import sweep
 from converter.specs import Framework
 
 Said = Callable[["FleetProgress"], None]
@@ -77,26 +77,27 @@ class Run:
 
     def __init__(
         self,
-        out: Path,
+        home: Home,
         to: Framework,
         verify: str,
         tasks: tuple[Task, ...],
         history: History,
         bounds: Bounds,
         progress: Said | None,
-        held: Held | None = None,
+        held: Lock | None = None,
         under_way: list[str] | None = None,
     ) -> None:
-        self._out, self._to, self._verify, self._tasks = out, to, verify, tasks
+        self._home, self._out, self._to, self._verify, self._tasks = home, home.out, to, verify, tasks
         self._history, self._bounds, self._progress, self._held = history, bounds, progress, held
         self._under_way = [] if under_way is None else under_way
         self._found: dict[str, FleetTask] = {}
         self._needs: dict[str, Need] = {}
-        self._room = Room.of_this_machine(out) if bounds.ray is None else Room(out, None)
+        self._room = home.room(bounds.ray is not None)
+        self._noting = home.noting(held)
         self._began = time.perf_counter()
         self._failures = self._failed = self._nbytes = 0
 
-    def carry_out(self, do: str, ledger: Ledger | None) -> Fleet:
+    def carry_out(self, do: str, ledger: Book | None) -> Fleet:
         """Runs all tasks, and records them in the ledger if there is one."""
         unfinished: list[str] = []
         try:
@@ -107,7 +108,7 @@ class Run:
                     unfinished += [task.name for task in pool.running]
         finally:
             if do == "convert":
-                self._sweep(unfinished)
+                self._home.sweep(unfinished)
         for task in self._tasks:
             self._found.setdefault(task.name, FleetTask(task.name, task.label, "left"))
         seconds = time.perf_counter() - self._began
@@ -121,7 +122,7 @@ class Run:
         owner = "" if self._held is None else self._held.owner
         return RayPool(bounds.ray, bounds.workers, bounds.deadline, bounds.memory, owner)
 
-    def _go_over(self, pool: Workers, do: str, ledger: Ledger | None) -> str:
+    def _go_over(self, pool: Workers, do: str, ledger: Book | None) -> str:
         """Starts one task after the other; returns why it did not reach the end, or empty."""
         waiting, stopped = deque(self._tasks), ""
         self._tell(None)
@@ -158,13 +159,14 @@ class Run:
             last = self._history.attempts.get(task.name)
             is_done = do == "inspect" or (last is not None and last.state == "done" and last.key == task.key)
             verify = self._verify if do == "convert" else "none"
-            self._needs[task.name] = need_of(task, verify, 0 if last is None else last.nbytes, is_done)
+            is_put = isinstance(self._out, Address)
+            self._needs[task.name] = need_of(task, verify, 0 if last is None else last.nbytes, is_done, is_put)
         return self._needs[task.name]
 
     def _full(self, task: Task) -> str:
         need = self._needs[task.name].disk
         return (
-            f"stopped: the disk of {self._out.name} is too full: {task.name} needs {need:,} bytes, and "
+            f"stopped: {self._home.disk} is too full: {task.name} needs {need:,} bytes, and "
             f"{self._room.disk:,} are free; free some space and run this again for the rest"
         )
 
@@ -176,7 +178,7 @@ class Run:
         report = report_of(task.name)
         out, source = self._out, task.source
         if self._bounds.ray is not None:  # it runs with another current folder
-            out, local = out.absolute(), Path(expanded(source))
+            out, local = out if isinstance(out, Address) else out.absolute(), Path(expanded(source))
             source = str(local.absolute()) if task.hub is not True and local.exists() else source
         question = {
             "do": do,
@@ -192,21 +194,23 @@ class Run:
             "known": known,
             "again": self._bounds.again,
         }
+        if self._noting is not None:
+            own = {"name": task.name, "key": task.key, "source": task.label, "attempt": _next_attempt(last)}
+            question["noting"] = self._noting | own
         pool.start(task, question, self._needs[task.name])
 
-    def _note(self, ended: Ended, ledger: Ledger | None) -> FleetTask:
+    def _note(self, ended: Ended, ledger: Book | None) -> FleetTask:
         """Takes down what a task came to: in the ledger first, for the run may end between the two."""
         task: Task = ended.task
         last = self._history.attempts.get(task.name)
         if ended.answer is None and ledger is not None:
-            self._sweep([task.name])
+            self._home.sweep([task.name])
         if ended.answer is not None and ended.answer.get("unchanged") and last is not None:
             found = of_attempt(last, unchanged=True)
         elif ledger is None:
             found = self._looked_at(ended)
         else:
-            attempt = _attempt(ended, 1 if last is None else last.attempt + 1)
-            ledger.append(attempt)
+            attempt = of_answer(ended.answer or {}) or ledger.append(_attempt(ended, _next_attempt(last)))
             found = of_attempt(attempt)
             self._nbytes += attempt.nbytes
         self._failed += found.state == "failed"
@@ -225,11 +229,6 @@ class Run:
         return FleetTask(
             task.name, task.label, **said, estimated_seconds=estimated(found.nbytes, self._history.attempts)
         )
-
-    def _sweep(self, names: list[str]) -> None:
-        """Removes what processes that were ended have left of an OUT."""
-        for name in names:
-            sweep(self._out / name)
 
     def _reason_to_stop(self) -> str:
         most = self._bounds.failures
@@ -252,13 +251,12 @@ def _attempt(ended: Ended, number: int) -> Attempt:
     said = {name: value for name, value in answer.items() if name in known}
     task: Task = ended.task
     own = {"name": task.name, "key": task.key, "source": task.label, "attempt": number, "worker": ended.worker}
-    return Attempt(**{**said, **own, "time": now()})
+    return Attempt(**{**said, **own, "time": utc_now()})
+
+
+def _next_attempt(last: Attempt | None) -> int:
+    return 1 if last is None else last.attempt + 1
 
 
 def _error(reason: str) -> Mapping[str, str]:
     return {"error": reason, "next": ConverterError(reason).next_step}
-
-
-def now() -> str:
-    """The time in UTC, as the ledger has it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""``fleet_status``: what the ledger of a folder says, from any machine that sees it."""
+"""``fleet_status``: what the ledger of a folder or a bucket says, from any machine that sees it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import os
 
 from converter.arguments import checked
 from converter.errors import SourceError
-from converter.fleets.holding import holder_of
-from converter.fleets.ledger import NAME, read_history
+from converter.fleets.homes import home_of
 from converter.fleets.results import Fleet, FleetTask, in_order, of_attempt
-from converter.folder.files import local
 
 
 @checked()
@@ -17,7 +15,7 @@ def fleet_status(out: str | os.PathLike[str]) -> Fleet:
     """Reads the progress of a fleet.
 
     Args:
-        out: its folder.
+        out: its folder, or the address of one in a bucket.
 
     Returns:
         The result of each checkpoint so far. Those that no run has reached have no name yet.
@@ -25,15 +23,15 @@ def fleet_status(out: str | os.PathLike[str]) -> Fleet:
     Raises:
         SourceError: there is no ledger, or it cannot be read.
     """
-    folder = local(out)
-    history = read_history(folder)
+    home = home_of(out)
+    history = home.history()
     if history is None or history.to is None:
-        raise SourceError(f"{folder}: holds no {NAME}; name the OUTDIR of a fleet")
-    holder = holder_of(folder)
+        raise SourceError(f"{home.out}: holds no {home.ledger_name}; name the OUTDIR of a fleet")
+    holder = home.holder()
     alive = holder is not None and not holder.has_expired
     running = set(holder.running) if holder is not None and alive else set()
     found = [of_attempt(attempt) for name, attempt in history.attempts.items() if name not in running]
     found += [FleetTask(name, "", "running") for name in running]
     left = max(0, history.tasks - len(found))
     found += [FleetTask("", "", "left")] * left
-    return Fleet(folder, history.to, history.verify, in_order(found), alive=alive)
+    return Fleet(home.out, history.to, history.verify, in_order(found), alive=alive)

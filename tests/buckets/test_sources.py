@@ -188,14 +188,14 @@ def lie(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has every store answer as it is told."""
     from converter.buckets import stores
 
-    honest = stores._file_system
+    honest = stores.file_system
 
     def use(**answers: Any) -> None:
         def lying(address: Address) -> Any:
             system = honest(address)
             return Lying(system, **{name: lambda *a, _f=f, **k: _f(system, *a, **k) for name, f in answers.items()})
 
-        monkeypatch.setattr(stores, "_file_system", lying)
+        monkeypatch.setattr(stores, "file_system", lying)
 
     return use
 

@@ -58,7 +58,7 @@ def _replaced(value: Any, shorter: list[tuple[str, str]]) -> Any:
             value = value.replace(full, short)
         return value
     if isinstance(value, Path):
-        return Path(_replaced(str(value), shorter))
+        return type(value)(_replaced(str(value), shorter))
     if isinstance(value, tuple):
         return tuple(_replaced(item, shorter) for item in value)
     if isinstance(value, Mapping):
