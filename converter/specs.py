@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,17 @@ class Extent:
     nbytes: int
     pieces: tuple[tuple[int, int], ...] = ()
 
-    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    def runs(self, start: int, stop: int) -> Sequence[tuple[int, int]]:
         """The place of bytes ``start:stop``: offset and length of every run that holds some of them, in order."""
-        for offset, nbytes in self.pieces or ((self.offset, self.nbytes),):
+        if not self.pieces:
+            stop = min(stop, self.nbytes)
+            return ((self.offset + start, stop - start),) if start < stop else ()
+        found = []
+        for offset, nbytes in self.pieces:
             if start < min(stop, nbytes):
-                yield offset + start, min(stop, nbytes) - start
+                found.append((offset + start, min(stop, nbytes) - start))
             start, stop = max(0, start - nbytes), max(0, stop - nbytes)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ variables themselves, without root scope, and these are the datasets' paths.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -334,7 +335,7 @@ def _dataset(path: Path, file: h5py.File, where: str, name: str, size: int) -> S
     if layout != h5py.h5d.CHUNKED and stored not in (0, math.prod(shape) * kind.get_size()):
         raise corrupt(path, f"{printable(where)} holds {stored:,} bytes, not {nbytes:,}")
     # Not by read_as: h5py reports a stored bfloat16 as float32, and reads it as that.
-    as_stored = kind.equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
+    as_stored = kind.equal(type_of(dtype))
     contiguous = layout == h5py.h5d.CONTIGUOUS and as_stored
     offset = opened.get_offset() if contiguous and nbytes else 0
     if contiguous and offset is not None:
@@ -376,11 +377,16 @@ def _allocate(
 ) -> StoredTensor:
     """Creates a dataset with the property lists of ``_properties``, and returns its place."""
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    datatype = h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
-    dataset = h5py.h5d.create(group.id, where.encode(), datatype, space, *lists)
+    dataset = h5py.h5d.create(group.id, where.encode(), type_of(dtype), space, *lists)
     return StoredTensor(
         name, dtype, shape, Extent(path, int(dataset.get_offset() or 0), math.prod(shape) * DTYPES[dtype])
     )
+
+
+@functools.cache
+def type_of(dtype: str) -> Any:
+    """HDF5's type for one of ``DTYPES``."""
+    return h5py.h5t.py_create(numpy_dtype(dtype), logical=True)
 
 
 def unreadable_hdf5(path: Path, what: str, error: Exception) -> SourceError:

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import h5py
 
-from converter.checkpoints.hdf5 import CONTAINER, corrupt, listed_names, unreadable_hdf5
+from converter.checkpoints.hdf5 import CONTAINER, corrupt, listed_names, type_of, unreadable_hdf5
 from converter.errors import printable
 from converter.specs import Checkpoint, Extent, StoredTensor
-from converter.tensors.casts import DTYPES, numpy_dtype
+from converter.tensors.casts import DTYPES
+
+# What HDF5 can hold; it takes 20 ms to import bfloat16.
+_DTYPES = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")
 
 
 def read_written(path: Path) -> Checkpoint:
@@ -33,14 +36,15 @@ def read_written(path: Path) -> Checkpoint:
 def _tensors(path: Path, file: h5py.File) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     tensors: dict[str, StoredTensor] = {}
+    dtype = _DTYPES[0]
     for where, name in listed_names(path, file):
         dataset = h5py.h5d.open(file.id, where.encode())
         kind, shape = dataset.get_type(), dataset.get_space().get_simple_extent_dims()
-        dtype = kind.dtype.name
-        stored = dtype in DTYPES and kind.equal(h5py.h5t.py_create(numpy_dtype(dtype), logical=True))
+        if not kind.equal(type_of(dtype)):  # as that of the tensor before
+            dtype = next((known for known in _DTYPES if kind.equal(type_of(known))), "")
         nbytes = math.prod(shape) * DTYPES.get(dtype, 0)
         offset = dataset.get_offset() if nbytes else 0
-        if not stored or offset is None or offset + nbytes > size or name in tensors:
+        if not dtype or offset is None or offset + nbytes > size or name in tensors:
             raise corrupt(path, f"{printable(where)} is not stored as it was written")
         tensors[name] = StoredTensor(name, dtype, shape, Extent(path, offset, nbytes))
     return tensors

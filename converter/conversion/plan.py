@@ -22,7 +22,7 @@ from converter.names.dialects import Normalised, normalise
 from converter.names.frameworks import CANONICAL, framework_name, frameworks
 from converter.names.layout_tables import Table, make_table
 from converter.names.rules import BufferRule, RuleSet, TensorRule, compile_rules, shapes_of
-from converter.names.spelling import spell
+from converter.names.spelling import speller
 from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.tensors.casts import FLOATS
 from converter.tensors.layouts import LAYOUTS, Layout, shared, way
@@ -167,10 +167,10 @@ def make_plan(
         found = shift_positions(found, config.text, place, source, serves or target)
     table = None if layout is None else make_table(layout, config.family.model_type, shapes_of(rules))
     restored, expected, dropped = _plan_buffers(taken, layout or target, names)
-    planned = []
+    planned, spelled_as = [], speller(config, names)
     for rule in rules.tensors:
         stored = found[rule.names[source]]
-        name = spell(rule.name, config, names) if target == CANONICAL else rule.names[target]
+        name = spelled_as(rule.name) if target == CANONICAL else rule.names[target]
         held, shape = rule.layouts[target], rule.shape_in(target)
         if table is not None:
             name, held, shape = rule.name, table.lies.get(rule.name, held), table.found_as[rule.name]

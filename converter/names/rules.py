@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ MAX_TENSORS = 50_000
 # Of a weight that is transposed: every core holds some rows, and the widest real ones have some 20,000 numbers.
 MAX_ROW = 2**22
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def compile_rules(config: TwoTowerConfig) -> RuleSet:
             buffers += tower.buffers
         else:
             prefixes = dict.fromkeys(frameworks(), "")
-            tensors += _expand_module(outside.pop(item), config.fields, prefixes, f"families/{family.stem}")
+            tensors += _expand_module(outside.pop(item), config.fields, prefixes, f"families/{family.stem}", _Parts())
     if outside:
         raise ValueError(f"rename_rules/families/{family.stem}.toml: order lacks {listed(list(outside))}")
     _check_bijection(tensors)
@@ -158,10 +159,11 @@ def compile_tower(tower: TowerConfig, family: Family | None = None) -> RuleSet:
         without = family.places[tower.side].without
     cite = f"towers/{tower.stem}"
     tensors: list[TensorRule] = []
+    parts = _Parts(tower.rules.get("repeat", ()))
     for module, fields in _occurrences(tower.rules["module"], tower):
         if module[CANONICAL].startswith(without):
             continue
-        tensors += _expand_module(module, fields, prefixes, cite)
+        tensors += _expand_module(module, fields, prefixes, cite, parts)
         if len(tensors) > MAX_TENSORS:
             raise ConfigError(
                 f"config.json: {tower.side}_config describes more than {MAX_TENSORS:,} tensors; correct the config"
@@ -219,27 +221,72 @@ def _places(expression: str, fields: Mapping[str, Value]) -> Sequence[Value]:
     return range(count)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One tensor of a kind of module: what is the same wherever such a module occurs.
+
+    Attributes:
+        leaves: by framework, the last level of its name, empty where the module's path is all of it, and the separator.
+        layouts: by framework.
+        shape: in PyTorch's layout.
+    """
+
+    leaves: Mapping[Framework, tuple[str, str]]
+    layouts: Mapping[Framework, str]
+    shape: Shape
+
+
+class _Parts:
+    """The parts of every module of a tower; of a module in a layer they are found once, not for every layer."""
+
+    def __init__(self, placeholders: Collection[str] = ()) -> None:
+        """Takes the names that change from one occurrence of a module to the next."""
+        self._placeholders = placeholders
+        self._needed: dict[int, tuple[str, ...]] = {}
+        self._known: dict[tuple[Any, ...], list[_Part]] = {}
+
+    def of(self, module: Mapping[str, Any], fields: Mapping[str, Value], path: str) -> list[_Part]:
+        """The parts of one occurrence; ``path`` is its canonical one, for messages."""
+        needed = self._needed.get(id(module))
+        if needed is None:
+            used = {*_WORD.findall(f"{module['shape']} {module.get('bias')}")}
+            needed = self._needed[id(module)] = tuple(name for name in self._placeholders if name in used)
+        key = (id(module), *(fields.get(name) for name in needed))
+        if key not in self._known:
+            self._known[key] = list(_parts(module, fields, path))
+        return self._known[key]
+
+
 def _expand_module(
-    module: Mapping[str, Any], fields: Mapping[str, Value], prefixes: Mapping[Framework, str], file: str
+    module: Mapping[str, Any], fields: Mapping[str, Value], prefixes: Mapping[Framework, str], file: str, parts: _Parts
 ) -> Iterator[TensorRule]:
     cite = f"rename_rules/{file}.toml: {module[CANONICAL]}"
-    shape = tuple(integer(str(axis), fields) for axis in module["shape"])
     paths = {key: before + _fill(path_in(key, module), fields) for key, before in prefixes.items()}
+    for part in parts.of(module, fields, paths[CANONICAL]):
+        names = {key: _joined(paths[key], leaf, separator) for key, (leaf, separator) in part.leaves.items()}
+        yield TensorRule(names, part.layouts, part.shape, cite)
+
+
+def _joined(path: str, leaf: str, separator: str) -> str:
+    return f"{path}{separator}{leaf}" if path and leaf else path or leaf
+
+
+def _parts(module: Mapping[str, Any], fields: Mapping[str, Value], path: str) -> Iterator[_Part]:
+    """The parts of a module; ``path`` is its canonical one, for messages."""
+    shape = tuple(integer(str(axis), fields) for axis in module["shape"])
     for part in rule_file("common")["kinds"][module["is"]]:
         if part.get("optional") and not truth(module.get("bias", "true"), fields):
             continue
         part_shape = tuple(shape[axis] for axis in part["axes"]) if "axes" in part else tuple(part.get("shape", shape))
-        names = {
-            key: rules.separator.join(filter(None, (paths[key], part[key][0]))) for key, rules in frameworks().items()
-        }
-        layouts = {key: part[key][1] for key in names}
+        layouts = {key: part[key][1] for key in frameworks()}
         turned = any(LAYOUTS[layout].axes is not None for layout in layouts.values())
         if turned and math.prod(part_shape[1:]) > MAX_ROW:
             raise ConfigError(
-                f"config.json: {paths[CANONICAL]} would have rows of {math.prod(part_shape[1:]):,} numbers, more than any "
+                f"config.json: {path} would have rows of {math.prod(part_shape[1:]):,} numbers, more than any "
                 "model has; correct the config"
             )
-        yield TensorRule(names, layouts, part_shape, cite)
+        leaves = {key: (part[key][0], rules.separator) for key, rules in frameworks().items()}
+        yield _Part(leaves, layouts, part_shape)
 
 
 def _expand_buffer(
@@ -265,6 +312,8 @@ def _some_path(module: Mapping[str, Any]) -> str:
 
 
 def _fill(template: str, fields: Mapping[str, Value]) -> str:
+    if "{" not in template:
+        return template
     return _PLACEHOLDER.sub(lambda match: str(evaluate(match[1], fields)), template)
 
 

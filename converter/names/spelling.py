@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,9 @@ def dialects_of(config: TwoTowerConfig, canonical: Sequence[str]) -> dict[str, d
     dialects: dict[str, dict[str, str]] = {}
     for dialect in sorted(known | set(config.family.rules.get("dialects", {}))):
         names: dict[str, str] = {}
+        spelled_as = speller(config, dialect)
         for name in canonical:
-            spelled = spell(name, config, dialect)
+            spelled = spelled_as(name)
             if spelled in names:
                 raise ValueError(f"dialect {dialect} calls both {names[spelled]} and {name} {spelled}")
             names[spelled] = name
@@ -52,7 +53,8 @@ def splits_of(config: TwoTowerConfig, tensors: Sequence[str]) -> tuple[SplitRule
             for split in table.get("split", ()):
                 if split["axis"] != 0:
                     raise ValueError(f"a split along axis {split['axis']}, which is not known here")
-                for name, spelled in ((name, spell(name, config, dialect)) for name in own):
+                spelled_as = speller(config, dialect)
+                for name, spelled in ((name, spelled_as(name)) for name in own):
                     if re.search(split["part_of"], spelled):
                         parts = (re.sub(split["part_of"], part, spelled, count=1) for part in split["parts"])
                         found.append(SplitRule(name, tuple(parts)))
@@ -65,16 +67,28 @@ def _with_dialects(config: TwoTowerConfig) -> list[TowerConfig]:
 
 def spell(name: str, config: TwoTowerConfig, dialect: str) -> str:
     """What a dialect calls the tensor with a canonical name."""
-    for tower in _with_dialects(config):
-        before = prefix(CANONICAL, config.family, tower)
-        if name.startswith(before):
-            return before + spell_in_tower(name.removeprefix(before), tower, dialect)
-    return _replaced(name, config.family.rules, dialect)
+    return speller(config, dialect)(name)
+
+
+def speller(config: TwoTowerConfig, dialect: str) -> Callable[[str], str]:
+    """What a dialect calls the tensors of a model: a function of their canonical names."""
+    places = [
+        (prefix(CANONICAL, config.family, tower), _patterns(tower.rules, dialect)) for tower in _with_dialects(config)
+    ]
+    outside = _patterns(config.family.rules, dialect)
+
+    def spelled(name: str) -> str:
+        for before, patterns in places:
+            if name.startswith(before):
+                return before + _replaced(name.removeprefix(before), patterns)
+        return _replaced(name, outside)
+
+    return spelled
 
 
 def spell_in_tower(name: str, tower: TowerConfig, dialect: str) -> str:
     """A dialect's name of a tower's tensor, both names as in the tower by itself."""
-    return _replaced(name, tower.rules, dialect)
+    return _replaced(name, _patterns(tower.rules, dialect))
 
 
 def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
@@ -93,7 +107,9 @@ def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
     for kind, modules in rules.get("taps", {}).items():
         # Of the first layer, as a dialect spells the name of a tensor and none of a module.
         names = [f"{re.sub('{[a-z]+}', '0', module)}.weight" for module in modules]
-        spelled = {_replaced(name, rules, dialect) for name in names for dialect in ("", *rules.get("dialects", {}))}
+        spelled = {
+            _replaced(name, _patterns(rules, dialect)) for name in names for dialect in ("", *rules.get("dialects", {}))
+        }
         paths = {
             r"\.".join(
                 r"\d+" if level == "0" else re.escape(level) for level in name.removesuffix(".weight").split(".")
@@ -104,7 +120,13 @@ def branch_ends(side: Side, model_type: object) -> dict[str, re.Pattern[str]]:
     return found
 
 
-def _replaced(name: str, rules: Mapping[str, Any], dialect: str) -> str:
-    for pattern, replacement in rules.get("dialects", {}).get(dialect, {}).get("replace", ()):
-        name = re.sub(pattern, replacement, name, count=1)
+def _patterns(rules: Mapping[str, Any], dialect: str) -> list[tuple[re.Pattern[str], str]]:
+    """What a dialect replaces, as rules of a tower or family have it, and by what."""
+    replaced = rules.get("dialects", {}).get(dialect, {}).get("replace", ())
+    return [(re.compile(pattern), replacement) for pattern, replacement in replaced]
+
+
+def _replaced(name: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in patterns:
+        name = pattern.sub(replacement, name, count=1)
     return name

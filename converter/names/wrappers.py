@@ -67,8 +67,11 @@ def counter_reason(name: str) -> str:
 
 def _prefixes(name: str, known: Collection[str]) -> Iterable[str]:
     """The shortest prefixes after which the rest of a name is known; none if no rest is."""
+    if name in known:  # as nearly all are
+        yield ""
+        return
     levels = name.split(".")
-    for count in range(len(levels)):
+    for count in range(1, len(levels)):
         if ".".join(levels[count:]) in known:
             yield "".join(f"{level}." for level in levels[:count])
             return

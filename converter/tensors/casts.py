@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ DTYPES: dict[str, int] = {
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
+@functools.cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy dtype, little-endian, of one of ``DTYPES``; bfloat16 is that of ml_dtypes."""
     if name == "bfloat16":

@@ -214,11 +214,13 @@ def same_bits(a: Array, b: Array) -> bool:
     """Whether two contiguous arrays of the same size hold the same bytes (NaN equals the same NaN, 0 not -0)."""
     if a.nbytes != b.nbytes:
         return False
+    if a.nbytes <= _COMPARED:
+        return a.tobytes() == b.tobytes()
     word = np.uint64 if a.nbytes % 8 == 0 else np.uint8
     ours, theirs = a.reshape(-1).view(word), b.reshape(-1).view(word)
     # By pieces: the array of booleans that a comparison makes stays in the cache.
     return all(
-        np.array_equal(ours[start : start + _COMPARED], theirs[start : start + _COMPARED])
+        bool((ours[start : start + _COMPARED] == theirs[start : start + _COMPARED]).all())
         for start in range(0, len(ours), _COMPARED)
     )
 

@@ -18,10 +18,14 @@ from converter.specs import Shape
 Array = np.ndarray[Any, Any]
 Make = Callable[[Shape, Any], Array]
 
-# A tile of the transpose. Its copy is 32 KB in float32, so that it stays in the first-level cache. It is contiguous, so
-# that rows whose stride is a multiple of 4096 do not evict each other.
-_TILE_ROWS = 128
-_TILE_BYTES = 256
+# A tile of the transpose: one cache line of each of its rows fits into the first-level cache, and all of it into the second.
+# It is copied first, to rows that are an odd number of lines apart; those whose distance is a multiple of 4096 bytes evict
+# each other. Larger tiles are fewer calls of NumPy, at each of which threads may wait for one another.
+_TILE_ROWS = 384
+_TILE_BYTES = 512
+_LINE_BYTES = 64
+# Numbers, up to which NumPy's own transpose takes no longer than the calls for tiles.
+SMALL = 8192
 # The alignment that frameworks need to use a tensor in place; NumPy's own begin 16 bytes into a page.
 ALIGNMENT = 64
 
@@ -56,6 +60,8 @@ class Layout:
         """Moves a block of PyTorch rows ``(rows, ...)`` to this layout ``(..., rows)``; matrices as ``transpose``."""
         if self.axes is None:
             return rows if self.flat_shape is None else rows.reshape(self.flat_shape)
+        if rows.size <= SMALL:
+            return np.ascontiguousarray(rows.transpose(self.axes))
         turned = transpose(rows.reshape(len(rows), math.prod(rows.shape[1:])), make).reshape(*rows.shape[1:], len(rows))
         # The rest to move are whole runs of PyTorch's first axis; for matrices, nothing.
         return np.ascontiguousarray(turned.transpose(*(axis - 1 for axis in self.axes[:-1]), -1))
@@ -64,6 +70,8 @@ class Layout:
         """Moves a block of columns ``(..., rows)`` to PyTorch's layout ``(rows, ...)``: undoes ``from_pt``."""
         if self.axes is None:
             return columns if self.flat_shape is None else columns.reshape(())
+        if columns.size <= SMALL:
+            return np.ascontiguousarray(columns.transpose([self.axes.index(axis) for axis in range(columns.ndim)]))
         inner = np.argsort(self.axes[:-1])
         runs = np.ascontiguousarray(columns.transpose(*(int(axis) for axis in inner), -1))
         turned = transpose(runs.reshape(math.prod(runs.shape[:-1]), runs.shape[-1]), make)
@@ -80,7 +88,7 @@ def transpose(matrix: Array, make: Make | None = None) -> Array:
     rows, columns = matrix.shape
     result = (make or empty_array)((columns, rows), matrix.dtype)
     width = max(1, _TILE_BYTES // matrix.dtype.itemsize)
-    scratch = np.empty((min(rows, _TILE_ROWS), width), matrix.dtype)
+    scratch = np.empty((min(rows, _TILE_ROWS), width + _LINE_BYTES // matrix.dtype.itemsize), matrix.dtype)
     for left in range(0, columns, width):
         right = min(left + width, columns)
         for top in range(0, rows, _TILE_ROWS):

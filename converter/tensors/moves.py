@@ -17,7 +17,7 @@ import numpy as np
 from converter.specs import Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.layouts import LAYOUTS, Layout, Make, transpose
+from converter.tensors.layouts import LAYOUTS, SMALL, Layout, Make, transpose
 from converter.tensors.parallel import THREADS
 
 Array = np.ndarray[Any, Any]
@@ -177,14 +177,14 @@ def strips(data: Array, layout: Layout, from_pt: bool) -> Iterator[tuple[int, Ar
     """Moves a whole tensor to another layout, or back, some of the result at a time.
 
     Args:
-        data: the tensor; a matrix comes in strips that stay in the second-level cache, all else in one.
+        data: the tensor; a large matrix comes in strips that stay in the second-level cache, all else in one.
         layout: with axes.
         from_pt: True towards it, False from it back to PyTorch's.
 
     Returns:
         Where each strip begins along the result's first axis, and the strip; good until this thread asks for the next.
     """
-    if data.ndim != 2:
+    if data.ndim != 2 or data.size <= SMALL:
         yield 0, (layout.from_pt if from_pt else layout.to_pt)(data, kept.maker("turned"))
         return
     rows, columns = data.shape

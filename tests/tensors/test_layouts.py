@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.tensors.layouts import LAYOUTS, empty_array, transpose
+from converter.tensors.layouts import LAYOUTS, SMALL, empty_array, transpose
 
 DTYPES = ["float64", "float32", "float16", "int64", "int8"]
 sizes = st.integers(1, 9)
@@ -76,6 +76,16 @@ def test_conv2d_is_numpys_transpose(out: int, inner: int, height: int, width: in
     assert tf.shape == LAYOUTS["conv2d"].shape_from_pt(pt.shape)
 
 
+@pytest.mark.parametrize("shape", [(130, 7, 10), (97, 3, 9, 5), (3, 70, 8, 7)])
+def test_large_kernels_are_numpys_transpose(shape: tuple[int, ...]) -> None:
+    """Beyond the size up to which NumPy's own is used."""
+    pt = numbered(*shape)
+    assert pt.size > SMALL
+    layout = LAYOUTS[f"conv{len(shape) - 2}d"]
+    np.testing.assert_array_equal(layout.from_pt(pt), pt.transpose(layout.axes), strict=True)
+    np.testing.assert_array_equal(layout.to_pt(layout.from_pt(pt)), pt, strict=True)
+
+
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(DTYPES))
 def test_dense_is_numpys_transpose(out: int, inner: int, dtype: str) -> None:
     pt = numbered(out, inner, dtype=dtype)
@@ -86,7 +96,9 @@ def test_dense_is_numpys_transpose(out: int, inner: int, dtype: str) -> None:
     assert tf.shape == LAYOUTS["dense"].shape_from_pt(pt.shape)
 
 
-@pytest.mark.parametrize("shape", [(127, 63), (128, 64), (129, 65), (257, 129), (1, 500), (500, 1), (0, 3), (3, 0)])
+@pytest.mark.parametrize(
+    "shape", [(383, 127), (384, 128), (385, 129), (770, 300), (1, 9000), (9000, 1), (0, 3), (3, 0)]
+)
 def test_transpose_at_the_edges_of_its_tiles(shape: tuple[int, int]) -> None:
     matrix = np.random.default_rng(3).standard_normal(shape).astype("float32")
     np.testing.assert_array_equal(transpose(matrix), matrix.T, strict=True)
