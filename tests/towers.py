@@ -60,6 +60,7 @@ class Tower:
     filled: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     only_loads_in_4: bool = False
+    fails_in: str | None = None
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:

@@ -135,24 +135,36 @@ class StagedTower(VisionTower):
         output_hidden_states: bool | None,
         training: bool,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Runs the stages; hidden states are those after each merging, weights those of each stage's last block."""
+        """Runs the stages; one of the hidden states for each, and the weights of its last block."""
         size: Size = bias
         states, attentions = [x], []
         for stage, blocks in enumerate(self.stages):
-            weights = None
+            weights, inside = None, []
             for block in blocks:
+                given = x
                 x, weights = block(x, size=size, training=training)
+                inside += [given, x]
             attentions.append(weights)
             if stage < len(self.mergings):
                 x = self.mergings[stage](x, size=size)
                 size = halved(size)
-            states.append(x)
+            states.append(self.state(tuple(inside), x))
         wanted = asked(output_hidden_states, self.config, "output_hidden_states")
         weighed = asked(output_attentions, self.config, "output_attentions")
         return x, {
             "hidden_states": tuple(states) if wanted else None,
             "attentions": tuple(attentions) if weighed else None,
         }
+
+    def state(self, inside: tuple[Tensor, ...], merged: Tensor) -> Any:
+        """Of the hidden states a stage's: what its merging gives.
+
+        Args:
+            inside: what each block was given, and what it gave.
+            merged: what the next stage is given.
+        """
+        del inside
+        return merged
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states, normalised where there is a norm, and their mean."""

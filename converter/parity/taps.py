@@ -163,14 +163,17 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
 def attending(config: Any, wanted: bool) -> tuple[str, ...]:
     """The towers of a config object whose attention maps can be compared, if they are ``wanted``.
 
-    Convolutions have none. Windows have separate keys for each query, which no mask of texts fits.
+    Convolutions have none. Windows have separate keys for each query, which no mask of texts fits. PyTorch may give
+    something else in their place.
     """
     found = ((tower, getattr(config, f"{tower}_config", None)) for tower in SIDES)
     rules = [(tower, tower_rules(tower, getattr(own, "model_type", None)) or {}) for tower, own in found]
     return tuple(
         tower
         for tower, said in rules
-        if wanted and "attention_output" in said.get("taps", INNER) and not said.get("inputs", {}).get("padded_inside")
+        if wanted
+        and "attention_output" in said.get("taps", INNER)
+        and not any(said.get("inputs", {}).get(key) for key in ("padded_inside", "no_maps"))
     )
 
 
@@ -246,11 +249,16 @@ def collect_taps(
 def _tower_taps(tower: str, output: Any, attentions: bool) -> dict[str, Any]:
     hidden = _present(output, "hidden_states", tower)
     taps = {f"{tower}.embeddings": hidden[0]}
-    taps.update(_numbered(f"{tower}.layers", hidden[1:]))
+    taps.update(_numbered(f"{tower}.layers", map(_at_its_end, hidden[1:])))
     taps[f"{tower}.last_hidden_state"] = _present(output, "last_hidden_state", tower)
     if attentions:
         taps.update(_numbered(f"{tower}.attentions", _present(output, "attentions", tower)))
     return taps
+
+
+def _at_its_end(state: Any) -> Any:
+    """A layer's hidden state; of a stage that gives out those of all its blocks, the last."""
+    return state[-1] if isinstance(state, tuple) and state else state
 
 
 def _numbered(series: str, tensors: Iterable[Any]) -> dict[str, Any]:

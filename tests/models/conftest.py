@@ -149,6 +149,28 @@ def tokens_turned_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kind, "forward", exact)
 
 
+@pytest.fixture(autouse=True)
+def maps_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's MaskFormer-Swin gives hidden states as attention maps: here those that each stage's last block computes."""
+    kind = transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinEncoder
+    forward = kind.forward
+
+    def with_maps(self: Any, *args: Any, **kwargs: Any) -> Any:
+        maps: list[Any] = []
+        hooks = [
+            stage.blocks[-1].attention.self.register_forward_hook(lambda module, given, found: maps.append(found[1:]))
+            for stage in self.layers
+        ]
+        output = forward(self, *args, **kwargs)
+        for hook in hooks:
+            hook.remove()
+        if output.attentions is not None:
+            output.attentions = tuple(found for (found,) in maps)
+        return output
+
+    monkeypatch.setattr(kind, "forward", with_maps)
+
+
 @pytest.fixture(scope="session")
 def dual() -> Case:
     """A dual encoder, for what only that has."""

@@ -233,7 +233,7 @@ def taps(output: Any) -> dict[str, np.ndarray]:
         tower = output[f"{side}_model_output"]
         states = tower["hidden_states"]
         found[f"{side}.embeddings"] = states[0]
-        found |= {f"{side}.layers.{i}": state for i, state in enumerate(states[1:])}
+        found |= by_place(f"{side}.layers", states[1:])
         found[f"{side}.last_hidden_state"] = tower["last_hidden_state"]
         found[f"{side}.pooled"] = tower["pooler_output"]
         found |= {f"{side}.attentions.{i}": a for i, a in enumerate(tower.get("attentions") or ()) if a is not None}
@@ -241,6 +241,14 @@ def taps(output: Any) -> dict[str, np.ndarray]:
         if output.get(name) is not None:
             found[name] = output[name]
     return {name: as_numpy(value) for name, value in found.items()}
+
+
+def by_place(series: str, states: Any) -> dict[str, Any]:
+    """Hidden states by number; those of each block where a stage gives out all of them."""
+    found: dict[str, Any] = {}
+    for i, state in enumerate(states):
+        found |= by_place(f"{series}.{i}", state) if isinstance(state, tuple) else {f"{series}.{i}": state}
+    return found
 
 
 def as_numpy(value: Any) -> np.ndarray:

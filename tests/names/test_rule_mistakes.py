@@ -105,7 +105,9 @@ def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
         elif name in COUNTS:
             fields[name] = st.integers(1, COUNTS[name])
         elif name in ("depths", "num_hidden_layers"):
-            fields[name] = depths if name == "depths" else st.integers(0, 11)
+            # Positions between layers need one.
+            least = int("use_mid_position_embeddings" in defaults)
+            fields[name] = depths if name == "depths" else st.integers(least, 11)
     return fields
 
 

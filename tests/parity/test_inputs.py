@@ -245,7 +245,7 @@ def config_of_text(model_type: str, **fields: Any) -> dict[str, Any]:
 
 def test_what_the_rule_files_say_of_inputs() -> None:
     assert {side: sorted({key for t in supported(side) for key in input_rules(side, t)}) for side in SIDES} == {
-        "vision": ["any_size"],
+        "vision": ["any_size", "no_maps"],
         "text": [
             "ends_with_eos",
             "literal_eos",

@@ -13,6 +13,7 @@ from converter.errors import ParityError
 from converter.parity.taps import (
     TOWERS,
     InnerTaps,
+    attending,
     collect_taps,
     in_words,
     is_inner,
@@ -128,6 +129,31 @@ def test_layers_are_the_hidden_states_after_the_first() -> None:
     assert "text.attentions.1" in found
     assert "loss" not in found
     assert "text.attentions.1" not in collect_taps(output(), POOLED, PROJECTED, attentions=(), to_numpy=np.asarray)
+
+
+def test_a_layer_of_several_states_is_the_last() -> None:
+    states = tuple(np.full((1, 2, 3), number) for number in range(4))
+    found = collect_taps(
+        output(hidden_states=(states[0], states[1:3], states[3:])),
+        POOLED,
+        PROJECTED,
+        attentions=(),
+        to_numpy=np.asarray,
+    )
+    assert [int(found[f"text.{name}"][0, 0, 0]) for name in ("embeddings", "layers.0", "layers.1")] == [0, 2, 3]
+    assert "text.layers.2" not in found
+
+
+def test_towers_whose_attention_maps_can_be_compared() -> None:
+    def of(vision: str, text: str) -> tuple[str, ...]:
+        towers = (SimpleNamespace(model_type=name) for name in (vision, text))
+        return attending(
+            SimpleNamespace(**dict(zip(("vision_config", "text_config"), towers, strict=True))), wanted=True
+        )
+
+    assert of("swin", "bert") == ("vision", "text")
+    assert of("convnext", "longformer") == ()
+    assert of("maskformer-swin", "bert") == ("text",)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class SwinBlock(WindowBlock):
         """Windowed attention, then MLP, each with its residual; see ``WindowBlock``."""
         y, weights = self.in_windows(self.norm1(x), size, training)
         x = ops.add(x, self.drop_path(y, training))
-        return ops.add(x, self.drop_hidden(self.mlp(self.norm2(x)), training)), weights
+        return ops.add(x, self.drop_mlp(self.mlp(self.norm2(x)), training)), weights
 
 
 class Merging(CompositeLayer):
@@ -62,6 +62,7 @@ class SwinTower(StagedTower):
 
     main_layer = "swin"
     merging = Merging
+    kind: type[SwinBlock] = SwinBlock
 
     def images(self, config: Any) -> ImageSpec:
         """The embeddings' shape, maybe with positions."""
@@ -84,11 +85,13 @@ class SwinTower(StagedTower):
             spread=Spread.even(config.initializer_range),
             unbiased=() if config.qkv_bias else QKV,
             attention_dropout=config.attention_probs_dropout_prob,
-            hidden_dropout=config.hidden_dropout_prob,
+            # Of what attention gives, too, as PyTorch has it.
+            hidden_dropout=config.attention_probs_dropout_prob,
+            mlp_dropout=config.hidden_dropout_prob,
             drop_path=drop_path_rate(config, stage, number),
             table=((2 * window - 1) ** 2, config.num_heads[stage]),
         )
-        return self.layer(path, SwinBlock, spec, window, window // 2 if number % 2 else 0, self.seeds)
+        return self.layer(path, self.kind, spec, window, window // 2 if number % 2 else 0, self.seeds)
 
     def check_size(self, size: Size) -> None:
         """At every stage at least one window; with absolute positions exactly as many patches."""

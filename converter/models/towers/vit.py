@@ -63,16 +63,15 @@ class ViTTower(VisionTower):
 
     main_layer = "vit"
     tokens: ClassVar[Mapping[str, str]] = {"token": "cls_token"}
+    embedding: type[ImageEmbeddings] = ImageEmbeddings
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, pooler."""
         width, std = config.hidden_size, config.initializer_range
-        names = {**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"}
-        images = vit_images(config, names=names)
         biases = () if config.qkv_bias else QKV
         block = vit_block(config, head_width=getattr(config, "head_dim", None), unbiased=biases)
         root = self.main_layer
-        self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images, self.seeds)
+        self.embeddings = self.layer(f"{root}/embeddings", self.embedding, self.images(config), self.seeds)
         self.blocks = [
             self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
         ]
@@ -81,6 +80,11 @@ class ViTTower(VisionTower):
             outputs = getattr(config, "pooler_output_size", None) or width
             act = getattr(config, "pooler_act", None) or "tanh"
             self.pooler = self.layer(f"{root}/pooler", FirstToken, width, outputs, std, act)
+
+    def images(self, config: Any) -> ImageSpec:
+        """The embeddings' shape."""
+        names = {**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"}
+        return vit_images(config, names=names)
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised hidden states and the pooler's view of them."""
