@@ -61,7 +61,7 @@ def fleet(sources: str, out: str, **options: Any) -> None:
     """Convert all checkpoints of LIST, each into its own folder in OUTDIR.
 
     LIST is a file (a source per line, CSV, or JSON Lines), a folder of checkpoints, hub:AUTHOR, or - for standard
-    input. OUTDIR is a folder, here or in a bucket (s3://models/converted). Run the same command again to continue.
+    input. LIST and OUTDIR may lie in a bucket (s3://models/converted). Run the same command again to continue.
     `convert fleet status OUTDIR` shows the progress of a fleet.
 
     Exit status: 0 all done, 1 some failed, 2 wrong usage, 3 some not checked.

@@ -45,7 +45,8 @@ def fleet(
 
     Args:
         sources: path of a list (text with a source per line, CSV with a header, or JSON Lines) or of a folder of
-            checkpoints. Or ``"hub:author"`` for all models of an author, or ``"-"`` for standard input.
+            checkpoints. Either may lie in a bucket. Or ``"hub:author"`` for all models of an author, or ``"-"`` for
+            standard input.
         out: folder for all of them, with the ledger ``fleet.jsonl``; created if it does not exist. Other files in it
             stay. Or the address of a folder in a bucket, whose ledger has an object per attempt.
         to: ``"pt"``, ``"tf"`` or ``"flax"``.
@@ -79,7 +80,7 @@ def fleet(
         most = min(MAX_WORKERS, max(1, processors() // (2 if verify == "outputs" else 1)))
     bounds = Bounds(most, deadline, _memory(memory), stop_after_failures, retry == "failed", ray)
     home = home_of(out)
-    tasks = read_tasks(sources if isinstance(sources, str) else Path(sources), to, home.out)
+    tasks = read_tasks(sources if isinstance(sources, str | Path) else Path(sources), to, home.out)
     if dry_run:
         history = _history(home, to)
         run = Run(home, to, verify, named(tasks, history.names), history, bounds, progress)

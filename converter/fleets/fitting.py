@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool, is_put: bo
     local = None if task.hub else Path(expanded(task.source))
     in_bucket = isinstance(local, Address)
     on_hub = local is None or not (task.hub is False or in_bucket or local.exists())
-    nbytes = known_bytes if on_hub or in_bucket or local is None else weights_bytes(local)
+    nbytes = known_bytes or task.nbytes if on_hub or in_bucket or local is None else weights_bytes(local)
     outputs = verify == "outputs"
     memory = 2 * nbytes + FRAMEWORKS_BYTES if outputs else 0
     copies = _WIDENING.get(task.options.get("dtype", ""), 1) + (is_put and in_bucket)
@@ -69,7 +69,7 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool, is_put: bo
 
 def weights_bytes(source: Path) -> int:
     """Size of the weights of a local checkpoint: of the largest set, if it has several."""
-    found: Counter[str] = Counter()
+    found: dict[str, int] = {}
     try:
         if source.is_file():
             return source.stat().st_size
@@ -78,9 +78,18 @@ def weights_bytes(source: Path) -> int:
                 if number > MAX_FILES_COUNTED:
                     break
                 if entry.name.endswith(_WEIGHTS) and entry.is_file():
-                    found[Path(entry.name).suffix] += entry.stat().st_size
+                    found[entry.name] = entry.stat().st_size
     except OSError:
         return 0
+    return weights_size(found)
+
+
+def weights_size(files: Mapping[str, int]) -> int:
+    """Size of the largest set of weights among files, whose sizes are given by name."""
+    found: Counter[str] = Counter()
+    for name, size in files.items():
+        if name.endswith(_WEIGHTS):
+            found[Path(name).suffix] += size
     return max(found.values(), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Reads LIST: text, CSV or JSON Lines, a folder of checkpoints, an author of the Hub, or standard input.
+"""Reads LIST: text, CSV or JSON Lines, a folder of checkpoints, here or in a bucket, an author of the Hub, or standard input.
 
 Nothing in it is trusted: bytes, lines and texts have limits, and columns and words must be known.
 """
@@ -6,6 +6,7 @@ Nothing in it is trusted: bytes, lines and texts have limits, and columns and wo
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
@@ -17,7 +18,8 @@ from converter.checkpoints.detect import held
 from converter.errors import OptionError, printable, reading
 from converter.fleets.authors import models_of
 from converter.fleets.tasks import Task, task_of
-from converter.folder.files import local
+from converter.folder.addresses import Address
+from converter.folder.files import expanded, local
 from converter.folder.tokenizer_files import CONFIGS
 from converter.specs import Framework
 
@@ -33,13 +35,14 @@ def read_tasks(sources: str | os.PathLike[str], to: Framework, out: Path) -> tup
     """Reads a list.
 
     Args:
-        sources: path of a list or of a folder of checkpoints, ``"hub:author"``, or ``"-"`` for standard input.
+        sources: path or address of a list or of a folder of checkpoints, ``"hub:author"``, or ``"-"`` for standard input.
         to: the framework to convert to.
         out: OUTDIR, which is no source.
 
     Raises:
         OptionError: the list does not exist, or something in it makes no sense; the message names the line.
         HubError: the Hub refuses, or cannot be reached.
+        BucketError: a bucket refuses, or cannot be reached.
     """
     if isinstance(sources, str) and sources.startswith(_AUTHOR):
         author = sources.removeprefix(_AUTHOR)
@@ -47,6 +50,8 @@ def read_tasks(sources: str | os.PathLike[str], to: Framework, out: Path) -> tup
         return _counted(found, f"{printable(author)} has no models on the Hub; correct the name")
     if sources == "-":
         return _counted(_of_lines(sys.stdin.buffer, "standard input", to, strict=False))
+    if isinstance(address := expanded(sources), Address):
+        return _in_bucket(address, to, out)
     path = local(sources)
     with reading(path):
         if path.is_dir():
@@ -57,10 +62,24 @@ def read_tasks(sources: str | os.PathLike[str], to: Framework, out: Path) -> tup
         if not path.is_file():
             raise OptionError(f"{path}: neither a file nor a folder; name a list, or - for standard input")
         with path.open("rb") as file:
-            if path.suffix.lower() == ".csv":
-                return _counted(_of_csv(file, to))
-            strict = path.suffix.lower() in (".jsonl", ".ndjson")
-            return _counted(_of_lines(file, str(path), to, strict))
+            return _of_file(file, path, to)
+
+
+def _of_file(file: IO[bytes], path: Path, to: Framework) -> tuple[Task, ...]:
+    """What a list says, by the ending of its name."""
+    if path.suffix.lower() == ".csv":
+        return _counted(_of_csv(file, to))
+    strict = path.suffix.lower() in (".jsonl", ".ndjson")
+    return _counted(_of_lines(file, str(path), to, strict))
+
+
+def _in_bucket(address: Address, to: Framework, out: Path) -> tuple[Task, ...]:
+    from converter.fleets.bucket_lists import list_in, tasks_below
+
+    if (text := list_in(address, MAX_LIST_BYTES)) is not None:
+        return _of_file(io.BytesIO(text), address, to)
+    found = tasks_below(address, out, _SIGNS, MAX_FOLDER_LEVELS)
+    return _counted(found, f"{address}: holds no checkpoints; name their folder, or a list of them")
 
 
 def _counted(tasks: Any, none: str = "the list names no source; give one a line") -> tuple[Task, ...]:

@@ -37,6 +37,7 @@ class Task:
         asked_name: the name of its OUT, if the list gives one; else empty.
         options: of ``OPTIONS``.
         name: of its OUT, once all of them are known.
+        nbytes: size of its weights, if the list has it; 0 otherwise.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Task:
     asked_name: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    nbytes: int = 0
 
     @property
     def key(self) -> str:
