@@ -67,9 +67,12 @@ def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7
     """Random tensors under nested PyTorch names, each as its config says; the temperature is off its default."""
     noise = np.random.default_rng(seed)
     tensors: Arrays = {}
+    once: Arrays = {}
     checked = check_config(config)
     for rule in compile_rules(checked).tensors:
-        tensors[rule.names["pt"]] = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
+        made = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
+        # What some writers keep once is the same everywhere.
+        tensors[rule.names["pt"]] = once.setdefault(rule.once[0], made) if rule.once else made
     scale = tensors[checked.family.scale]
     tensors[checked.family.scale] = np.full(scale.shape, LOGIT_SCALE, np.float32).astype(dtype)
     return tensors

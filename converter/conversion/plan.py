@@ -233,12 +233,12 @@ def _plan_buffers(
             if key not in values:
                 values[key] = BUFFERS[rule.compute](rule.fields)
             value = values[key]
-        if stored is not None and value is not None:
+        if stored is not None and value is not None and not rule.unread:
             expected.append((stored, value))
         if value is not None and {target, f"{target}/{names}"}.intersection(rule.made_anew):
             integers = frameworks()[target].integers
             restored[rule.names[target]] = value.astype(integers) if value.dtype == np.int64 else value
-        elif stored is not None:
+        if stored is not None and (rule.unread or rule.names.get(target) not in restored):
             dropped.append(Dropped(stored.name, rule.reason))
     return restored, tuple(expected), tuple(dropped)
 

@@ -110,13 +110,13 @@ def _find(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> dict[st
     best: dict[str, StoredTensor] = {}
     for prefix in _prefixes(checkpoint, tower):
         for table in tables:
-            found = {name: stored[prefix + spelled] for spelled, name in table.items() if prefix + spelled in stored}
+            found = {name: stored[prefix + spelled] for name, spelled in table.items() if prefix + spelled in stored}
             if len(found) > len(best):
                 best = found
     if checkpoint.framework == CANONICAL and len(best) < len(rules.tensors) // 2:
         for table in tables:
-            prefix = common_prefix(stored, table, len(rules.tensors) // 2)
-            found = {name: stored[prefix + spelled] for spelled, name in table.items() if prefix + spelled in stored}
+            prefix = common_prefix(stored, set(table.values()), len(rules.tensors) // 2)
+            found = {name: stored[prefix + spelled] for name, spelled in table.items() if prefix + spelled in stored}
             best = found if len(found) > len(best) else best
     return best
 
@@ -137,14 +137,14 @@ def _prefixes(checkpoint: Checkpoint, tower: TowerConfig) -> tuple[str, ...]:
 
 
 def _spellings(checkpoint: Checkpoint, tower: TowerConfig, rules: RuleSet) -> Iterator[Mapping[str, str]]:
-    """For every dialect, its names -> canonical names."""
+    """For every dialect, what it calls each tensor, by its canonical name."""
     if checkpoint.framework != CANONICAL:
-        yield {rule.names[checkpoint.framework]: rule.name for rule in rules.tensors}
+        yield {rule.name: rule.names[checkpoint.framework] for rule in rules.tensors}
         return
-    names = rules.canonical
-    yield {name: name for name in names}
-    for dialect in tower.rules.get("dialects", {}):
-        yield {spell_in_tower(name, tower, dialect): name for name in names}
+    kept_once = [dict.fromkeys(names, spelled) for spelled, names in rules.kept_once.items()]
+    for dialect in ("", *tower.rules.get("dialects", {})):
+        spelled = {name: spell_in_tower(name, tower, dialect) for name in rules.canonical}
+        yield from (spelled | once for once in ({}, *kept_once))
 
 
 def _buffers(rules: RuleSet) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from keras import ops
 
 from converter.errors import UnsupportedOption
 from converter.models.blocks import Block, attention
-from converter.models.parts import rows_of
+from converter.models.parts import Make, Raw, rows_of
 
 Tensor = Any
 Array = np.ndarray[Any, Any]
@@ -26,6 +26,16 @@ class RotaryBlock(Block):
         return attention(
             self, x, x, None, self.spec.heads, self.drop_attention, training, turn=lambda heads: turned(heads, bias)
         )
+
+
+class TurnedBlock(Block):
+    """A block whose query and key are turned; what it is given as ``bias`` are the turn and the mask's bias."""
+
+    def attend(self, x: Tensor, bias: Any, training: bool) -> tuple[Tensor, Tensor]:
+        """Multi-head attention of ``x`` to itself, each token turned by its place."""
+        turn, mask = bias
+        heads, drop = self.spec.heads, self.drop_attention
+        return attention(self, x, x, mask, heads, drop, training, turn=lambda heads: turned(heads, turn))
 
 
 def turned(x: Tensor, turn: Turn) -> Tensor:
@@ -123,6 +133,43 @@ def grid_turn(places: Tensor, head: int, base: float, before: int, unit: float =
     return cosine_and_sine(ops.concatenate([still, angles], axis=0))
 
 
+class Frequencies(Raw):
+    """The frequencies of a head's points, where a checkpoint stores them: not trained, and those of the file count.
+
+    Args:
+        head: width of a head, an even number.
+        base: of the frequencies of a new model.
+    """
+
+    def __init__(self, head: int, base: float) -> None:
+        super().__init__((head // 2,))
+        self.base = base
+
+    def build(self, make: Make) -> None:
+        """Creates the tensor, which mixed precision does not cast."""
+        values = falling(2 * self.shape[0], self.base)
+        self.value = self.weights[""] = make("", self.shape, "constant", values, autocast=False, trainable=False)
+
+    def turn(self, position_ids: Tensor, dtype: str) -> Turn:
+        """Cosines and sines for tokens ``(batch, length)``, of angles in float32 as in PyTorch, rounded as ``dtype`` asks.
+
+        Returns:
+            Two of ``(batch, length, head)``, float32.
+        """
+        places = ops.expand_dims(ops.cast(position_ids, "float32"), -1)
+        angles = places * ops.cast(self.value, "float32")
+        # In float64, in which JAX can be had only where the model is in it, rounded correctly.
+        waves = cosine_and_sine(ops.cast(angles, "float64") if dtype == "float64" else angles)
+        cosines, sines = (ops.cast(ops.concatenate([wave, wave], axis=-1), "float32") for wave in waves)
+        return cosines, sines
+
+
+def falling(head: int, base: float) -> Array:
+    """The frequencies of the points of a head, ``base ** (-2 i / head)``: ``(head / 2,)``, float32."""
+    steps = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
+    return np.float32(1) / (base ** steps.astype(np.float64)).astype(np.float32)
+
+
 def text_turn(position_ids: Tensor, positions: int, head: int, base: float) -> Turn:
     """Cosines and sines for tokens, in float32 as in PyTorch whatever the model is in.
 
@@ -137,8 +184,6 @@ def text_turn(position_ids: Tensor, positions: int, head: int, base: float) -> T
     Returns:
         Two of ``(batch, length, head)``.
     """
-    steps = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
-    frequencies = np.float32(1) / (base ** steps.astype(np.float64)).astype(np.float32)
-    angles = np.arange(positions, dtype=np.float32)[:, None] * np.concatenate([frequencies] * 2)
+    angles = np.arange(positions, dtype=np.float32)[:, None] * np.concatenate([falling(head, base)] * 2)
     cosines, sines = (wave(angles.astype(np.float64)).astype(np.float32) for wave in (np.cos, np.sin))
     return rows_of(ops.convert_to_tensor(cosines), position_ids), rows_of(ops.convert_to_tensor(sines), position_ids)

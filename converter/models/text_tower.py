@@ -18,7 +18,7 @@ class TextTower(Tower):
 
     side = "text"
     input_fields = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
-    counts_after_padding: ClassVar[bool] = False
+    counts_after_padding: bool = False
     type_table: ClassVar[bool] = True
 
     def call(
@@ -52,14 +52,22 @@ class TextTower(Tower):
         """
         if position_ids is None:
             position_ids = self.count(input_ids)
-        x = self.embed(input_ids, position_ids, token_type_ids, training)
+        x = self.embed(input_ids, position_ids, token_type_ids, attention_mask, training)
         bias = self.beside(input_ids, attention_mask, position_ids, x.dtype)
         x, taps = self.encode(self.before(x), bias, output_attentions, output_hidden_states, training)
         last, pooled = self.finish(x, input_ids, attention_mask)
         return self.answer(last, pooled, taps, return_dict)
 
-    def embed(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, training: bool) -> Tensor:
+    def embed(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        training: bool,
+    ) -> Tensor:
         """What the embeddings make of ids."""
+        del attention_mask
         return self.embeddings(input_ids, position_ids, token_type_ids, training=training)
 
     @property
@@ -111,7 +119,7 @@ class TextTower(Tower):
                         "Give both the same shape."
                     )
         config = self.config
-        check_range(ids["input_ids"], config.vocab_size, "input_ids", "vocab_size")
+        self.check_words(ids["input_ids"])
         if "token_type_ids" in ids and self.type_table:
             check_range(ids["token_type_ids"], config.type_vocab_size, "token_type_ids", "type_vocab_size")
         if "position_ids" in ids:
@@ -119,6 +127,10 @@ class TextTower(Tower):
         else:
             self.check_length(ids["input_ids"])
         return ids
+
+    def check_words(self, input_ids: Tensor) -> None:
+        """Refuses ids that are no words."""
+        check_range(input_ids, self.config.vocab_size, "input_ids", "vocab_size")
 
     def check_length(self, input_ids: Tensor) -> None:
         """Refuses a text that is longer than the positions reach."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -190,19 +190,37 @@ class Tower(Transformers4, Composite, keras.Model):
         """
         attentions = asked(output_attentions, self.config, "output_attentions")
         hidden = asked(output_hidden_states, self.config, "output_hidden_states")
-        states, weights = [x], []
-        for i, block in enumerate(self.blocks):
-            x, weight = block(
-                x, bias[i] if isinstance(bias, list) else bias, output_attentions=attentions, training=training
-            )
-            if hidden:
-                states.append(x)
-            if attentions:
-                weights.append(weight)
+        x, states, weights = self.through(self.blocks, x, bias, attentions, hidden, training)
         return x, {
             "hidden_states": tuple(states) if hidden else None,
             "attentions": tuple(weights) if attentions else None,
         }
+
+    def through(
+        self, blocks: Sequence[Any], x: Tensor, bias: Any, attentions: bool, hidden: bool, training: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Runs blocks one after another.
+
+        Args:
+            blocks: in this order.
+            x: what enters the first block ``(batch, length, width)``.
+            bias: as ``encode`` has it.
+            attentions: whether to collect attention weights.
+            hidden: whether to collect hidden states.
+            training: whether dropout is on.
+
+        Returns:
+            The last hidden states, and what was requested: hidden states from ``x`` on, and attention weights.
+        """
+        states, weights = [x], []
+        for i, block in enumerate(blocks):
+            given = bias[i] if isinstance(bias, list) else bias
+            x, weight = block(x, given, output_attentions=attentions, training=training)
+            if hidden:
+                states.append(x)
+            if attentions:
+                weights.append(weight)
+        return x, states, weights
 
     def answer(self, last: Tensor, pooled: Tensor | None, taps: Mapping[str, Any], return_dict: bool | None) -> Any:
         """The output of the tower, a plain tuple where ``return_dict`` (or the config) says so."""

@@ -11,8 +11,8 @@ from converter.errors import ConfigError
 from converter.names.expressions import Value, integer
 
 Array = np.ndarray[Any, Any]
-# BEiT with pictures of 640 by 640 asks for 2.6 million, Swin's largest window for one.
-MAX_ELEMENTS = 2**22
+# The largest ESM-2 asks for 5.3 million, BEiT with pictures of 640 by 640 for 2.6, Swin's largest window for one.
+MAX_ELEMENTS = 2**23
 # Of a number in bfloat16, to which a checkpoint may have been cast as a whole; 0 is 0 in every dtype.
 _ROUNDING = 2**-8
 
@@ -107,6 +107,20 @@ def zeros(fields: Mapping[str, Value]) -> Array:
     return np.zeros(_length(fields), np.float32)
 
 
+def zero_table(fields: Mapping[str, Value]) -> Array:
+    """A table that transformers' TensorFlow class creates although the config asks for none.
+
+    Args:
+        fields: with ``rows`` and ``length``.
+
+    Returns:
+        ``(rows, length)``, float32, all zero.
+    """
+    rows, length = (integer(name, fields) for name in ("rows", "length"))
+    _check_size("a table", rows * length)
+    return np.zeros((rows, length), np.float32)
+
+
 def holds(stored: Array, value: Array) -> bool:
     """Whether a stored buffer is the one that follows from the config; floats up to rounding."""
     if value.dtype.kind == "f" and stored.shape == value.shape:
@@ -132,5 +146,6 @@ BUFFERS: Mapping[str, Callable[[Mapping[str, Value]], Array]] = {
     "position_ids": position_ids,
     "swin_relative_position_index": swin_relative_position_index,
     "swinv2_relative_coords_table": swinv2_relative_coords_table,
+    "zero_table": zero_table,
     "zeros": zeros,
 }

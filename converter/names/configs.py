@@ -17,6 +17,7 @@ from converter.names.layout_files import LAYOUTS_OF_OTHERS, layout_file
 from converter.names.meant import meant
 from converter.names.refused import refusals
 from converter.names.rule_files import SIDES, Side, rule_file, supported, tower_files
+from converter.names.towers import honoured
 
 # The name of a dual encoder in the examples of transformers before it was one of its models.
 HYBRID = "hybrid-clip"
@@ -363,7 +364,7 @@ def _check_tower(side: Side, config: Mapping[str, Any], where: str) -> TowerConf
                 f"{where}.{name} is {printable(repr(value), 60)}, supported is "
                 f"{' or '.join(map(repr, rule['allowed']))}: {rule['reason']}"
             )
-    defaults = {**known["honoured"], **known.get("defaults", {}).get(model_type, {})}
+    defaults = honoured(known, model_type)
     off = {name for name in known.get("nullable", ()) if config.get(name, defaults[name]) is None}
     fields: dict[str, Any] = {}
     for name, default in defaults.items():

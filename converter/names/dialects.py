@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from converter.errors import PlanError, listed, printable
@@ -53,6 +53,8 @@ def normalise(tensors: Mapping[str, StoredTensor], rules: RuleSet) -> Normalised
         ]  # fmt: skip
     if rules.table is not None:
         return _from_layout(rules.table, {name: tensor for name, _, tensor in respelled}, counters)
+    kept_once = rules.kept_once
+    respelled = [each for item in respelled for each in _for_all(item, kept_once)]
     joined, parts = _join_splits({name: tensor for name, _, tensor in respelled}, rules.splits)
     for plain, spelling, tensor in [item for item in respelled if item[0] not in parts] + joined:
         canonical, dialect = _canonical(plain, nested, rules)
@@ -73,12 +75,20 @@ def _from_layout(table: Table, stored: Mapping[str, StoredTensor], counters: Map
     return Normalised(found, {table.layout: len(stored) - len(left_out)}, {**counters, **left_out})
 
 
+def _for_all(
+    item: tuple[str, str, StoredTensor], once: Mapping[str, Sequence[str]]
+) -> list[tuple[str, str, StoredTensor]]:
+    """A tensor that its writer keeps in place of several, for each of them; any other as it is."""
+    name, spelling, tensor = item
+    return [(each, f"{spelling} once for all".lstrip(), tensor) for each in once.get(name, ())] or [item]
+
+
 def _known(rules: RuleSet) -> Collection[str]:
     """Every name that a tensor of the model can have, in any dialect."""
     if rules.table is not None:
         return rules.table.known
     parts = (part for split in rules.splits for part in split.parts)
-    return {*rules.canonical, *parts, *(name for table in rules.dialects.values() for name in table)}
+    return {*rules.canonical, *rules.kept_once, *parts, *(name for table in rules.dialects.values() for name in table)}
 
 
 def _canonical(name: str, nested: Collection[str], rules: RuleSet) -> tuple[str, str]:

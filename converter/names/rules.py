@@ -41,12 +41,14 @@ class TensorRule:
         layouts: by framework, a key of ``layouts.LAYOUTS``.
         shape: in PyTorch's layout.
         cite: the place of the rule, for messages.
+        once: what PyTorch writers call the one tensor that some keep in place of this and others like it.
     """
 
     names: Mapping[Framework, str]
     layouts: Mapping[Framework, str]
     shape: Shape
     cite: str
+    once: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,6 +72,7 @@ class BufferRule:
         given: names of fields that are this buffer's own, as of a layer, and not the config's.
         reason: why it may be left out.
         made_anew: who is given it where a source lacks it: frameworks, or ``framework/dialect``.
+        unread: no model reads it, so that it may hold anything.
         after: by framework, name of the tensor after which it is created; by default after all others.
     """
 
@@ -79,6 +82,7 @@ class BufferRule:
     fields: Mapping[str, Value]
     reason: str
     made_anew: tuple[str, ...] = ()
+    unread: bool = False
     given: tuple[str, ...] = ()
     after: Mapping[Framework, str] = field(default_factory=dict)
 
@@ -100,6 +104,15 @@ class RuleSet:
     dialects: Mapping[str, Mapping[str, str]]
     splits: tuple[SplitRule, ...] = ()
     table: Table | None = None
+
+    @property
+    def kept_once(self) -> dict[str, list[str]]:
+        """Names of tensors that some writers keep in place of several -> the canonical names of those."""
+        found: dict[str, list[str]] = {}
+        for rule in self.tensors:
+            for name in rule.once:
+                found.setdefault(name, []).append(rule.name)
+        return found
 
     @property
     def canonical(self) -> list[str]:
@@ -262,9 +275,10 @@ def _expand_module(
 ) -> Iterator[TensorRule]:
     cite = f"rename_rules/{file}.toml: {module[CANONICAL]}"
     paths = {key: before + _fill(path_in(key, module), fields) for key, before in prefixes.items()}
+    once = tuple(prefixes[CANONICAL] + name for name in module.get("once", ()))
     for part in parts.of(module, fields, paths[CANONICAL]):
         names = {key: _joined(paths[key], leaf, separator) for key, (leaf, separator) in part.leaves.items()}
-        yield TensorRule(names, part.layouts, part.shape, cite)
+        yield TensorRule(names, part.layouts, part.shape, cite, once)
 
 
 def _joined(path: str, leaf: str, separator: str) -> str:
@@ -298,9 +312,10 @@ def _expand_buffer(
         names={key: before + _fill(buffer[key], fields) for key, before in prefixes.items() if key in buffer},
         shape=shape,
         compute=buffer.get("compute"),
-        fields={**fields, **own, **({"length": shape[-1]} if shape else {})},
+        fields={**fields, **own, **({"length": shape[-1], "rows": shape[0]} if shape else {})},
         reason=buffer["reason"],
         made_anew=tuple(buffer.get("made_anew", ())),
+        unread=buffer.get("unread", False),
         given=tuple(own),
         after={key: prefixes[key] + _fill(name, fields) for key, name in buffer.get("after", {}).items()},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from converter.names.expressions import truth
 from converter.names.rule_files import Side, rule_file, tower_files
 from converter.specs import Framework
 
@@ -28,15 +29,33 @@ def tower_defaults(side: Side, model_type: object) -> dict[str, Any]:
     rules = tower_rules(side, model_type)
     if rules is None:
         return {}
-    config = rules["config"]
-    defaults = {**config["honoured"], **config.get("defaults", {}).get(model_type, {})}
-    return {name: None if value == "none" else value for name, value in defaults.items()}
+    return {name: None if value == "none" else value for name, value in honoured(rules["config"], model_type).items()}
+
+
+def honoured(config: Mapping[str, Any], model_type: object) -> dict[str, Any]:
+    """Every honoured field of a rule file's ``[config]``, with its default as the file has it.
+
+    A field that may have one of several values, and is refused with any other, is honoured, too.
+    """
+    several = {name: rule["default"] for name, rule in config.get("refused", {}).items() if len(rule["allowed"]) > 1}
+    return {**several, **config["honoured"], **config.get("defaults", {}).get(model_type, {})}
 
 
 def input_rules(side: Side, model_type: object) -> Mapping[str, Any]:
     """The ``[inputs]`` of a tower's rule file, which describe its inputs; empty by default."""
     rules = tower_rules(side, model_type)
     return {} if rules is None else rules.get("inputs", {})
+
+
+def counts_after_padding(model_type: object, fields: Mapping[str, Any]) -> bool:
+    """Whether a text tower counts its positions from behind the padding token's id on, as ``[inputs]`` says.
+
+    Args:
+        model_type: of the tower's config.
+        fields: of that config, every honoured one among them.
+    """
+    said = input_rules("text", model_type).get("positions_after_padding", False)
+    return truth(said, fields) if isinstance(said, str) else bool(said)
 
 
 def in_transformers_4(side: Side, model_type: object, framework: Framework) -> bool:

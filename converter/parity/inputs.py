@@ -10,7 +10,7 @@ from typing import Any
 from converter.errors import ConfigError, ParityError, listed, printable
 from converter.names.configs import tower_section
 from converter.names.rule_files import Side
-from converter.names.towers import input_rules, tower_defaults
+from converter.names.towers import counts_after_padding, input_rules, tower_defaults
 from converter.parity.batches import Batch
 
 # No text of these batches is longer, even if a config allows it: attention grows with the square of the length.
@@ -74,7 +74,7 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
         pad = next((token for token in (pad, 0, 1) if token != end), pad)
     pads_left = pads_left and model_type not in rules.get("padded_right", ())
     within = tuple(sorted(token for token in special if token < size))
-    reach = positions - (counted_from + 1 if rules.get("positions_after_padding") else 0)
+    reach = positions - (counted_from + 1 if counts_after_padding(model_type, fields) else 0)
     longest = min(MAX_SEQUENCE, reach)
     if len(within) == size or longest < 1:
         raise ParityError(

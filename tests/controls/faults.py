@@ -32,7 +32,7 @@ _KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
 _POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
 # A norm of the config's epsilon before the first tap, in the embeddings; elsewhere the first is in the first layer. Swin's
 # there has an epsilon of its own.
-_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.LayerNorm|pre_layrnorm|emb_ln)\.weight$")
+_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.(LayerNorm|layer_norm)|pre_layrnorm|emb_ln)\.weight$")
 # Query, key and value in one, a third each.
 _JOINT = re.compile(r"\.(Wqkv\.weight|qkv\.weight|in_proj_weight)$")
 

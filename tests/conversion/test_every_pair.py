@@ -33,7 +33,9 @@ def test_there_and_back(tmp_path: Path, vision: str, text: str) -> None:
     write_checkpoint(tmp_path / "pt", config, tensors)
     there = pt2tf(tmp_path / "pt", tmp_path / "tf")
     back = tf2pt(tmp_path / "tf", tmp_path / "back")
-    assert (there.tensors, back.tensors, there.dropped, back.dropped) == (len(tensors), len(tensors), (), ())
+    assert (there.tensors, back.tensors, there.dropped) == (len(tensors), len(tensors), ())
+    # What TensorFlow's class has and no model reads.
+    assert {tensor.name for tensor in back.dropped} <= set(there.restored)
     found = load(tmp_path / "back" / "model.safetensors")
     assert_same({name: array for name, array in found.items() if name not in back.restored}, tensors)
     note_done(f"there-and-back-{vision}+{text}")

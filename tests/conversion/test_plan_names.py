@@ -16,6 +16,7 @@ from converter.specs import StoredTensor
 from tests.conversion.test_plan import checkpoint, shapes_of
 from tests.names.tables import pair_fields
 from tests.tiny import FIXTURES, config_of
+from tests.towers import config_of_tower
 
 TABLES: dict[str, Any] = json.loads((FIXTURES / "names" / "pairs.json").read_text("utf-8"))
 CONFIG = config_of("clip_vision_model", "bert")
@@ -172,3 +173,38 @@ def test_what_is_no_counter_is_surplus(dtype: str, shape: tuple[int, ...]) -> No
     held = replace(held, tensors={**held.tensors, "n_averaged": StoredTensor("n_averaged", dtype, shape)})
     with pytest.raises(PlanError, match="n_averaged"):
         make_plan(held, check_config(CONFIG), "tf")
+
+
+ESM = config_of(fields={"text_config": {"model_type": "esm", **config_of_tower("esm")}})
+FREQUENCIES = "text_model.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
+KEPT_ONCE = "text_model.rotary_embeddings.inv_freq"
+
+
+def test_what_a_writer_keeps_once_is_of_every_layer() -> None:
+    """transformers 5 has one tensor for the frequencies that 4.x and TensorFlow have in each layer."""
+    shapes = shapes_of(ESM)
+    several = [FREQUENCIES.format(layer) for layer in range(2)]
+    once = {KEPT_ONCE: shapes[several[0]], **{name: shape for name, shape in shapes.items() if name not in several}}
+    made = make_plan(checkpoint(once), check_config(ESM), "tf")
+    assert made.dialects == {"v4": len(shapes) - 2, "v4, once for all": 2}
+    sources = {tensor.canonical: tensor.source.name for tensor in made.tensors}
+    assert [sources[name] for name in several] == [KEPT_ONCE] * 2
+    assert [tensor.name for tensor in made.tensors if tensor.source.name == KEPT_ONCE] == [
+        f"text_model/esm/encoder/layer_._{layer}/attention/self/rotary_embeddings/inv_freq" for layer in range(2)
+    ]
+    with pytest.raises(PlanError, match=f"{several[0]} and {KEPT_ONCE} are two names of one tensor"):
+        make_plan(checkpoint({several[0]: shapes[several[0]], **once}), check_config(ESM), "tf")
+
+
+def test_a_table_that_no_model_reads_may_hold_anything() -> None:
+    table = "text_model.embeddings.position_embeddings.weight"
+    config = check_config(ESM)
+    made = make_plan(checkpoint(shapes_of(ESM) | {table: (49, 126)}), config, "tf")
+    assert made.expected == ()
+    assert made.dropped == (Dropped(table, "positions are rotary, so that no model reads it"),)
+    ((name, value),) = made.restored.items()
+    assert (name, value.shape) == ("text_model/esm/embeddings/position_embeddings/embeddings", (49, 126))
+    assert not value.any()
+    names = [stored for stored, _, _ in made.named]
+    assert names[names.index(name) - 1].endswith("word_embeddings/embeddings")
+    assert table not in make_plan(checkpoint(shapes_of(ESM)), config, "pt").restored

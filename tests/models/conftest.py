@@ -137,16 +137,16 @@ def norms_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def tokens_turned_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's MLCD turns query and key in float32 in a model of float64, too."""
-    kind = transformers.models.mlcd.modeling_mlcd.MLCDAttention
-    forward, rounded = kind.forward, torch.Tensor.float
+    """PyTorch's MLCD and ESM turn query and key in float32 in a model of float64, too."""
+    models, rounded = transformers.models, torch.Tensor.float
+    for kind in (models.mlcd.modeling_mlcd.MLCDAttention, models.esm.modeling_esm.EsmSelfAttention):
 
-    def exact(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else rounded(x))
-            return forward(self, *args, **kwargs)
+        def exact(self: Any, *args: Any, forward: Any = kind.forward, **kwargs: Any) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else rounded(x))
+                return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(kind, "forward", exact)
+        monkeypatch.setattr(kind, "forward", exact)
 
 
 @pytest.fixture(autouse=True)

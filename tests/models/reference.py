@@ -26,6 +26,9 @@ LEAVES = {
     "embeddings": "weight",
 }
 
+# What 5.x has once for all layers, and how it names that.
+FREQUENCIES = "attention/self/rotary_embeddings/inv_freq"
+ONCE_IN_5 = "encoder.layer.*.attention.self.rotary_embeddings.inv_freq"
 # Of families that keep everything in one layer.
 MAIN_LAYERS = {
     family: f"{family}/" for family in ("altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")
@@ -67,6 +70,10 @@ def randomise(model: Any, seed: int = 0) -> Any:
             else:
                 value = 0.15 * noise
             parameter.copy_(value)
+        stored = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name.endswith("inv_freq") and name in stored:  # as published: no longer what follows from the config
+                buffer.copy_(buffer.half())
     return model.eval()
 
 
@@ -119,6 +126,9 @@ def saved_tensors(model: Any) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder, max_shard_size="10GB")
         found = load_file(Path(folder) / "model.safetensors")
+    # 5.x writes norms of ESM as TensorFlow 1 called them.
+    found = {name.replace("LayerNorm.gamma", "LayerNorm.weight"): tensor for name, tensor in found.items()}
+    found = {name.replace("LayerNorm.beta", "LayerNorm.bias"): tensor for name, tensor in found.items()}
     return {name: tensor for name, tensor in found.items() if not name.endswith(".relative_position_index")}
 
 
@@ -141,6 +151,8 @@ def pt_name(tf_name: str, config: Any) -> str:
     if side not in ("vision_model", "text_model"):
         return {"logit_scale": "logit_scale"}.get(tf_name, tf_name.replace("/kernel", ".weight"))
     rest = rest.partition("/")[2]
+    if tf_name.endswith(FREQUENCIES):
+        return f"{side}.{ONCE_IN_5}"
     tower = TOWERS[getattr(config, side.replace("model", "config")).model_type]
     if tower.flat_in_5:
         rest = rest.partition("/")[2]
@@ -162,12 +174,15 @@ def assign(model: Any, tensors: dict[str, np.ndarray]) -> None:
     from converter.models import named_variables
 
     model.build()
-    left = dict(tensors)
+    used = []
     for name, variable in named_variables(model).items():
-        value = to_tf(left.pop(pt_name(name, model.config)), name)
+        used.append(pt_name(name, model.config))
+        value = to_tf(tensors[used[-1]], name)
         assert tuple(value.shape) == tuple(variable.shape), name
         variable.assign(value)
-    assert not left, sorted(left)
+    assert set(used) == set(tensors), sorted(set(tensors).difference(used))
+    several = {name for name in used if used.count(name) > 1}
+    assert all(name.endswith(ONCE_IN_5) for name in several), several
 
 
 def keras_model(config: Any, tensors: dict[str, np.ndarray], dtype: str = "float32") -> Any:

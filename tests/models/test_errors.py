@@ -14,7 +14,7 @@ from transformers import BertConfig, VisionTextDualEncoderConfig, ViTConfig
 from converter.errors import ConfigError, ConverterError, ModelError, UnsupportedOption, UnsupportedTower
 from converter.models import TFCLIPModel, TFVisionTextDualEncoderModel, build_tower
 from converter.names.rule_files import supported
-from converter.names.towers import tower_rules
+from converter.names.towers import counts_after_padding
 from tests.models import reference
 from tests.models.conftest import Case
 
@@ -119,7 +119,7 @@ def test_a_text_that_is_too_long(one: Case) -> None:
     text = one.config.text_config
     rows = text.max_position_embeddings
     # RoBERTa's first position is the one behind the padding's.
-    behind = tower_rules("text", text.model_type).get("inputs", {}).get("positions_after_padding")
+    behind = counts_after_padding(text.model_type, text.to_dict())
     limit = rows - text.pad_token_id - 1 if behind else rows
     inputs = reference.make_inputs(one.config, length=limit + 1)
     assert refusal(ModelError, one.keras, inputs) == (

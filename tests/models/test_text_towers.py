@@ -12,7 +12,7 @@ import torch
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, named_variables
 from converter.models.relative import distance_buckets
-from converter.names.towers import input_rules, tower_defaults, tower_rules
+from converter.names.towers import counts_after_padding, input_rules, tower_defaults, tower_rules
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, Case, make_case
 from tests.models.test_equal_to_pytorch import FLAGS, gradients_of, run_torch
@@ -21,7 +21,9 @@ from tests.towers import TEXT, TOWERS, Variant
 pytestmark = [pytest.mark.torch, pytest.mark.tf, pytest.mark.by_turns]
 
 OPTIONS = [(kind, variant) for kind in TEXT for variant in TOWERS[kind].variants]
-BEHIND_PADDING = [kind for kind in TEXT if input_rules("text", kind).get("positions_after_padding")]
+BEHIND_PADDING = [
+    kind for kind in TEXT if counts_after_padding(kind, {**tower_defaults("text", kind), **TOWERS[kind].config})
+]
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from converter.names.wrappers import respell
 from tests.towers import TOWERS, config_of_tower
 
 NAMES = Path(__file__).parents[2] / "fixtures" / "names"
@@ -31,14 +32,18 @@ def canonical_names(said: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def parts_joined(rules: Any, said: dict[str, list[int]]) -> tuple[dict[str, list[int]], set[str]]:
-    """What a writer calls tensors, those that it keeps in parts put together under their canonical names, which are given too."""
-    joined, wholes = dict(said), set()
+    """What a writer calls tensors; those that it keeps in parts, or once for several, by canonical names, which are given too."""
+    joined, wholes = {respell(name)[0]: shape for name, shape in said.items()}, set()
     for split in rules.splits:
         if split.parts[0] in joined:
             first, *others = (joined.pop(part) for part in split.parts)
             assert others == [first] * len(others)
             joined[split.whole] = [first[0] * len(split.parts), *first[1:]]
             wholes.add(split.whole)
+    for once, several in rules.kept_once.items():
+        if once in joined:
+            joined |= dict.fromkeys(several, joined.pop(once))
+            wholes |= set(several)
     return joined, wholes
 
 

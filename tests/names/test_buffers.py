@@ -14,6 +14,7 @@ from converter.names.buffers import (
     position_ids,
     swin_relative_position_index,
     swinv2_relative_coords_table,
+    zero_table,
     zeros,
 )
 
@@ -86,6 +87,11 @@ def test_zeros() -> None:
     assert (found.tolist(), found.dtype) == ([0, 0, 0], np.float32)
 
 
+def test_zero_table() -> None:
+    found = zero_table({"rows": 2, "length": 3})
+    assert (found.tolist(), found.dtype) == ([[0, 0, 0]] * 2, np.float32)
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
@@ -97,6 +103,7 @@ def test_zeros() -> None:
             {"window_size": 9999, "height": 0},
             "window_size asks for a buffer of 799,840,008",
         ),
+        ("zero_table", {"rows": 2**20, "length": 2**10}, "a table asks for a buffer of 1,073,741,824 elements"),
     ],
 )
 def test_no_config_exhausts_memory(name: str, fields: dict[str, int], message: str) -> None:

@@ -14,6 +14,7 @@ from converter.errors import ConfigError, ConverterError, UnsupportedOption, Uns
 from converter.names.configs import check_config, check_tower_config, read_config, read_given
 from converter.names.families import families
 from converter.names.rule_files import rule_file, supported
+from converter.names.towers import tower_defaults
 from tests.tiny import FIXTURE, PAIRS, config_of
 
 EXPECTED_DUAL = f"config.json: expected a model with two towers ({listed(tuple(families()))}), found "
@@ -355,6 +356,21 @@ def test_a_number_that_may_be_null() -> None:
     assert check_tower_config("vision", tower).fields["pos_embed_rescale"] is None
     with pytest.raises(ConfigError, match=r"rope_theta is None, expected a value like 100\.0"):
         check_tower_config("vision", {**tower, "rope_theta": None})
+
+
+def test_a_field_that_may_be_one_of_several_words() -> None:
+    """Expressions compare it, as an honoured one; any other word is refused."""
+    said = {"position_embedding_type": "rotary"}
+    assert check_tower_config("text", {"model_type": "esm", **said}).fields.items() >= said.items()
+    silent = check_tower_config("text", {"model_type": "esm"})
+    assert silent.fields == tower_defaults("text", "esm")
+    assert silent.fields["position_embedding_type"] == "absolute"
+    with pytest.raises(UnsupportedOption) as caught:
+        check_tower_config("text", {"model_type": "esm", "position_embedding_type": "relative_key"})
+    assert str(caught.value) == (
+        "config.json.position_embedding_type is 'relative_key', supported is 'absolute' or 'rotary': relative positions were "
+        "read by transformers 4.x in PyTorch alone, and are ignored since 5.0"
+    )
 
 
 @pytest.mark.parametrize("given", [{}, {"default_language": None}, {"default_language": "fr_XX"}])

@@ -102,6 +102,8 @@ def fields_of(side: Side, model_type: str) -> dict[str, st.SearchStrategy[Any]]:
     for name, default in defaults.items():
         if isinstance(default, bool):
             fields[name] = st.booleans()
+        elif name == "vocab_size" and default is None:  # a model without is none
+            fields[name] = st.integers(1, 99)
         elif name in COUNTS:
             fields[name] = st.integers(1, COUNTS[name])
         elif name in ("depths", "num_hidden_layers"):

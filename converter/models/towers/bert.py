@@ -57,7 +57,7 @@ def bert_block(config: Any, **changes: Any) -> BlockSpec:
         "width": config.hidden_size,
         "heads": config.num_attention_heads,
         "inner": config.intermediate_size,
-        "act": config.hidden_act,
+        "act": getattr(config, "hidden_act", "gelu"),
         "eps": config.layer_norm_eps,
         "norm_first": False,
         "names": BLOCK,
@@ -80,7 +80,7 @@ class BertTower(TextTower):
     # The layer of the embeddings, which takes what ``words`` gives.
     embedded: ClassVar[type[TextEmbeddings]] = TextEmbeddings
     # The layer of one block, with the arguments of ``block``.
-    encoder_block: ClassVar[type[Block]] = Block
+    encoder_block: type[Block] = Block
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, pooler."""

@@ -60,9 +60,9 @@ class JinaEmbeddingsV3Tower(BertTower):
         """BERT's."""
         return bert_block(config, names=NAMES)
 
-    def embed(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, training: bool) -> Tensor:
+    def embed(self, input_ids: Tensor, position_ids: Tensor, *beside: Any) -> Tensor:
         """Words and types, normalised."""
-        return self.drop(self.norm(super().embed(input_ids, position_ids, token_type_ids, training)), training)
+        return self.drop(self.norm(super().embed(input_ids, position_ids, *beside)), beside[-1])
 
     def beside(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor, dtype: Any) -> Any:
         """By how much each token is turned, and the mask's bias."""

@@ -74,10 +74,10 @@ class LiltTower(RobertaInOrder):
         narrow, inner = (size // config.channel_shrink_ratio for size in (config.hidden_size, config.intermediate_size))
         return DoubleSpec(**vars(bert_block(config, names=names)), narrow=narrow, narrow_inner=inner)
 
-    def embed(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, training: bool) -> Tensor:
+    def embed(self, input_ids: Tensor, position_ids: Tensor, *beside: Any) -> Tensor:
         """Words and places side by side."""
-        words = super().embed(input_ids, position_ids, token_type_ids, training)
-        places = self.places(position_ids, training=training)
+        words = super().embed(input_ids, position_ids, *beside)
+        places = self.places(position_ids, training=beside[-1])
         places = ops.broadcast_to(places, (*ops.shape(words)[:2], places.shape[-1]))
         return ops.concatenate([words, places], axis=-1)
 

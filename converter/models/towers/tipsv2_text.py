@@ -76,9 +76,9 @@ class Tipsv2TextTower(TextTower):
         ]
         self.norm = self.part("tipsv2/ln_final", Norm(width, eps))
 
-    def embed(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None, training: bool) -> Tensor:
+    def embed(self, input_ids: Tensor, position_ids: Tensor, *beside: Any) -> Tensor:
         """Words, scaled, plus waves."""
-        del token_type_ids, training
+        del beside
         config, words = self.config, self.embeddings.words(input_ids)
         table = sinusoids(config.max_position_embeddings, config.hidden_size)
         waves = rows_of(ops.convert_to_tensor(table, words.dtype), position_ids)
