@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from converter.errors import ConverterError, TargetError
 from converter.folder.addresses import Address
 from converter.system.locks import FolderLock
 
-_PREFIX = "dual-encoder-converter-"
+PREFIX = "dual-encoder-converter-"
+_OURS = re.compile(rf"{PREFIX}[a-z0-9_]{{8}}")  # as mkdtemp names them; a folder of the sources has another name
 
 
 class Scratch:
@@ -34,7 +36,7 @@ class Scratch:
         try:
             _sweep(Path(tempfile.gettempdir()))
             while True:
-                self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+                self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
                 with contextlib.suppress(FileNotFoundError):  # another run has just swept it
                     self._lock.take(self.path, wait=True)
                     if self.path.exists():
@@ -54,9 +56,11 @@ class Scratch:
 
 
 def _sweep(folder: Path) -> None:
-    for leftover in folder.glob(f"{_PREFIX}*"):
+    for leftover in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            if leftover.is_symlink() or (hasattr(os, "getuid") and leftover.stat().st_uid != os.getuid()):
+            if not _OURS.fullmatch(leftover.name) or leftover.is_symlink():
+                continue
+            if hasattr(os, "getuid") and leftover.stat().st_uid != os.getuid():
                 continue
             lock = FolderLock()
             lock.take(leftover, follow=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from converter.checkpoints.detect import LIKE_WEIGHTS
 from converter.fleets.tasks import Task
-from converter.folder.addresses import Address
+from converter.folder.addresses import HUB, Address
 from converter.folder.files import expanded
 
 CONVERSION_BYTES = 200 * 10**6
@@ -56,10 +56,11 @@ def need_of(task: Task, verify: str, known_bytes: int, is_done: bool, is_put: bo
         is_done: whether an earlier run says that it is done.
         is_put: whether OUT is put into a bucket, for which it lies on the disk beside the copy of a source in one.
     """
-    local = None if task.hub else Path(expanded(task.source))
-    in_bucket = isinstance(local, Address)
-    on_hub = local is None or not (task.hub is False or in_bucket or local.exists())
-    nbytes = known_bytes or task.nbytes if on_hub or in_bucket or local is None else weights_bytes(local)
+    place = None if task.hub else expanded(task.source)
+    local = None if place is None or isinstance(place, Address) else Path(place)
+    in_bucket = isinstance(place, Address) and place.scheme != HUB
+    on_hub = not in_bucket and (local is None or not (task.hub is False or local.exists()))
+    nbytes = known_bytes or task.nbytes if local is None or on_hub else weights_bytes(local)
     outputs = verify == "outputs"
     memory = 2 * nbytes + FRAMEWORKS_BYTES if outputs else 0
     copies = _WIDENING.get(task.options.get("dtype", ""), 1) + (is_put and in_bucket)

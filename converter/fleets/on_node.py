@@ -13,7 +13,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from converter.errors import ConverterError
+from converter.errors import ConverterError, printable
+from converter.fleets.ended import Ended
 from converter.fleets.homes import Home, home_of
 from converter.fleets.outs import place
 from converter.fleets.pool import Pool
@@ -39,17 +40,25 @@ def carry_out_on_node(
     """
     if refused := _refusal(home_of(place(question["out"]).parent), owner, version):
         return {"refused": refused}
-    process = f"{os.uname().nodename if hasattr(os, 'uname') else ''}:{os.getpid()}"
-    pool = _kept(deadline, memory)
+    node = os.uname().nodename if hasattr(os, "uname") else ""
+    process = f"{node}:{os.getpid()}"
     try:
-        pool.start(str(question["out"]), {**question, "worker": _number_of(process)})
+        ended = _carried_out(_kept(deadline, memory), {**question, "worker": _number_of(process)})
+    except ConverterError as error:  # no exception of ours leaves this: Ray would take it for a fault of the package
+        return {"refused": f"node {printable(node, 60)} of the Ray cluster: {error}"}
+    return {"answer": ended.answer, "reason": ended.reason, "seconds": ended.seconds, "process": process}
+
+
+def _carried_out(pool: Pool, question: Mapping[str, Any]) -> Ended:
+    try:
+        pool.start(str(question["out"]), question)
         while (ended := pool.wait()) is None:
             pass
+        return ended
     except BaseException:  # the run was stopped, and has Ray cancel this
         _kept.cache_clear()
         pool.close()
         raise
-    return {"answer": ended.answer, "reason": ended.reason, "seconds": ended.seconds, "process": process}
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,8 +7,8 @@ plain process of this package with two pipes. Only that process is killed when i
 memory; a new one takes its place. It ends by itself, at once, when its driver does, however that ends: its standard
 input does.
 
-Memory is limited by watching the private memory of the process (Linux; no other system reports it). ``RLIMIT_AS`` would
-count mapped weights as well, which take no memory, and hold for the frameworks that a worker starts.
+Memory is limited by watching the private memory of the process and of the frameworks that it has started (Linux; no other
+system reports it). ``RLIMIT_AS`` would count mapped weights as well, which take no memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from converter.buckets.scratch import Scratch
 from converter.errors import WorkerError, printable
 from converter.fleets.ended import Ended
 from converter.fleets.fitting import Need
-from converter.system.others import private_memory
+from converter.system.others import private_memory, those_below
 from converter.system.starting import LOAD
 
 MAX_ANSWER_BYTES = 4 * 2**20
@@ -55,7 +55,7 @@ class _Process:
         try:
             with self.log.open("wb") as output:
                 self.popen = subprocess.Popen(  # noqa: S603 - this interpreter
-                    [sys.executable, "-c", LOAD + _START],
+                    [sys.executable, "-c", LOAD + _START, str(folder)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=output,
@@ -79,10 +79,20 @@ class _Process:
     def kill(self, reason: str = "") -> None:
         """Ends it and what it started, at once."""
         self.ended_for = self.ended_for or reason
+        below = those_below(self.popen.pid) if self.popen.poll() is None else ()
         try:
             os.killpg(self.popen.pid, signal.SIGKILL)
         except (AttributeError, ProcessLookupError, PermissionError):
             self.popen.kill()
+        for number in below:  # frameworks have groups of their own
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+
+    @property
+    def memory(self) -> int:
+        """Private bytes of it and of what it started; 0 if the system does not report them."""
+        own = private_memory(self.popen.pid)
+        return 0 if own is None else own + sum(private_memory(one) or 0 for one in those_below(self.popen.pid))
 
     def close(self) -> None:
         """Ends it, and waits until it has."""
@@ -125,7 +135,10 @@ class Pool:
         Args:
             workers: how many run at the same time.
             deadline: seconds that a task may take.
-            memory: bytes that its process may have for itself.
+            memory: bytes that its processes may have for themselves.
+
+        Raises:
+            TargetError: there can be no temporary folder for them.
         """
         self._most, self._deadline, self._memory = workers, deadline, memory
         self._heard: queue.SimpleQueue[tuple[_Process, bytes]] = queue.SimpleQueue()
@@ -201,7 +214,7 @@ class Pool:
                 continue
             if now - process.since > self._deadline:
                 process.kill(f"not done within {self._deadline:g} s, so it was stopped; raise --deadline")
-            elif (private_memory(process.popen.pid) or 0) > self._memory:
+            elif process.memory > self._memory:
                 process.kill(f"took more than {self._memory:,} bytes of memory, so it was stopped; raise --memory")
 
 

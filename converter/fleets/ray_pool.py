@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -87,13 +88,13 @@ class RayPool:
 
     def start(self, task: Any, question: Mapping[str, Any], need: Need) -> None:
         """Hands a task to Ray."""
-        self._cpus = need.cpus
+        resources = self._resources(need)
+        self._cpus = resources["num_cpus"]
         options = self._carry_out.options(
             name=f"{question['do']} {task.name}",
             max_retries=MAX_LOSSES,
             scheduling_strategy="SPREAD",
-            num_cpus=need.cpus,
-            **self._resources(need),
+            **resources,
         )
         reference = options.remote(dict(question), *self._bounds, self._owner, VERSION)
         self._tasks[reference] = (task, time.monotonic())
@@ -117,12 +118,13 @@ class RayPool:
             raise WorkerError(
                 f"a node of the Ray cluster cannot run this package ({printable(last, 200)}); install it on all nodes"
             ) from None
-        except (
-            errors.WorkerCrashedError,
-            errors.OutOfMemoryError,
-            errors.NodeDiedError,
-            errors.ObjectLostError,
-        ) as error:
+        except errors.OutOfMemoryError:
+            reason = (
+                f"memory of its node ran out {MAX_LOSSES + 1} times; use nodes with more memory, or a lower --memory, "
+                "and --retry failed"
+            )
+            return self._metrics.counted(Ended(task, 0, None, reason, seconds))
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
             reason = f"its node or its worker was lost {MAX_LOSSES + 1} times ({type(error).__name__}); {_RETRY}"
             return self._metrics.counted(Ended(task, 0, None, reason, seconds))
         except errors.RayError as error:
@@ -165,7 +167,11 @@ class RayPool:
         memory = need.memory if need.memory < _GB else math.ceil(need.memory / _GB) * _GB
         asked = {"disk": float(math.ceil(need.disk / _GB)), "network": float(need.network)}
         own = {name: min(amount, most[name]) for name, amount in asked.items() if amount and most.get(name)}
-        return {"memory": int(min(memory, most.get("memory", memory))), "resources": own}
+        return {
+            "num_cpus": max(1, min(need.cpus, int(most.get("CPU", 0)))),
+            "memory": int(min(memory, most.get("memory", memory))),
+            "resources": own,
+        }
 
 
 def check_address(address: str) -> None:
@@ -205,6 +211,8 @@ class _Metrics:
 
 
 def _ray() -> Any:
+    # Ray would start without end a task whose node has no memory left. It reads this when it is imported.
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_LOSSES))
     try:
         import ray
         import ray.exceptions

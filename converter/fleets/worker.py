@@ -1,6 +1,6 @@
 """The process of a worker: one question a line on standard input, one answer a line on what was standard output.
 
-``python -m converter.fleets.worker`` is that process; ``pool`` starts it.
+``python -m converter.fleets.worker FOLDER`` is that process; ``pool`` starts it. The folder is for its temporary files.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import sys
 import threading
 
@@ -15,7 +16,10 @@ _ORPHANED = 1
 
 
 def main() -> None:
-    """Answers until standard input ends. That means that its driver has ended, so this process ends too, whatever it is doing."""
+    """Answers until standard input ends. That means that its driver has ended, so this process ends too, whatever it is doing.
+
+    A driver that was killed has not removed the temporary files, so they go first.
+    """
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a library prints is no answer
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -24,6 +28,7 @@ def main() -> None:
     def read() -> None:
         while line := asked.readline():
             questions.put(line)
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
         os._exit(_ORPHANED)
 
     threading.Thread(target=read, daemon=True).start()

@@ -45,6 +45,18 @@ def is_gone(number: int, since: str | None) -> bool:
     return since is not None and began(number) not in (None, since)
 
 
+def those_below(number: int) -> tuple[int, ...]:
+    """The processes that the main thread of one has started, and theirs; empty if the system does not report them."""
+    found: list[int] = []
+    waiting = [number]
+    while waiting:
+        one = waiting.pop()
+        with contextlib.suppress(OSError, ValueError):
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_text("ascii").split())
+        found.append(one)
+    return tuple(found[1:])
+
+
 def private_memory(number: int) -> int | None:
     """Bytes private to a process, without mapped files; None if the system does not report it."""
     try:

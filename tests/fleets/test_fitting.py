@@ -38,6 +38,9 @@ def test_what_a_task_takes() -> None:
     for hub in (True, None):
         assert need_of(Task("org/none", "x", "line 1", hub=hub), "none", 7, is_done=False) == Need(7, network=1)
     assert need_of(Task("org/none", "x", "line 1", hub=False), "none", 7, is_done=False) == Need(0)
+    assert need_of(Task("s3://bucket/a", "x", "line 1"), "none", 7, is_done=False) == Need(7)
+    for on_hub in ("hf://org/none", "hf://datasets/org/none"):
+        assert need_of(Task(on_hub, "x", "line 1"), "none", 7, is_done=False).network == 1
 
 
 def test_of_weights_for_several_frameworks_one_set_counts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import Any
 import pytest
 
 from converter import Fleet, FleetProgress, fleet, fleet_status, inspect, pt2tf
+from converter.buckets.scratch import PREFIX
 from converter.errors import OptionError, SourceError, TargetError
 from converter.fleets import carrying_out, holding
 from converter.fleets.ledger import NAME as LEDGER
 from converter.fleets.ledger import read_history
-from converter.system.others import private_memory
+from converter.system.others import private_memory, those_below
 from tests.cli.conftest import Convert
 from tests.cli.schemas import validated
 from tests.tiny import FIXTURE, config_of, tensors_of, write_checkpoint
@@ -216,13 +218,41 @@ def test_one_that_takes_too_much_memory(models: Path) -> None:
     assert states(fleet(models, "out", verify="none"))["b"] == "failed before"
 
 
+@pytest.mark.skipif(private_memory(os.getpid()) is None, reason="the system does not say what a process has")
+def test_processes_below_one() -> None:
+    """Those that it started, in a session of their own too, and theirs."""
+    inner = "import sys; x = bytearray(b'1' * 50_000_000); print(flush=True); sys.stdin.read()"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], start_new_session=True)"
+    with subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        below = those_below(process.pid)
+        assert len(below) == 1
+        assert (private_memory(below[0]) or 0) > 50_000_000
+        assert set(below) < set(those_below(os.getpid()))
+        process.communicate()
+    assert those_below(process.pid) == ()
+
+
+@pytest.mark.tf
+@pytest.mark.torch
+@pytest.mark.torture
+def test_memory_of_frameworks_counts(models: Path) -> None:
+    """It is theirs that a comparison of outputs takes; they end with the worker."""
+    found = fleet(models, "out", memory="200MB", verify="outputs", workers=1)
+    assert found.counts == {"failed": 3}
+    assert found.tasks[0].error == "took more than 200,000,000 bytes of memory, so it was stopped; raise --memory"
+    until(lambda: not those_below(os.getpid()))
+
+
 # --- killed ------------------------------------------------------------------------------------------------------
 
 
-def started(models: Path, *options: str) -> subprocess.Popen[bytes]:
+def started(models: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
     """A run in a process of its own."""
     command = [sys.executable, "-m", "converter", "fleet", str(models), "out", "--verify", "none", *options]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -281,10 +311,16 @@ def reached(out: Path, point: str) -> Callable[[], bool]:
         (signal.SIGTERM, "the first begins"),
     ],
 )
-def test_a_driver_that_is_killed(many: Path, number: int, point: str) -> None:
-    """Whenever it is: the next run begins at once, does nothing twice that was noted, and there is no half OUT."""
+def test_a_driver_that_is_killed(many: Path, number: int, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it is: the next run begins at once, does nothing twice that was noted, and there is no half OUT.
+
+    It also removes the temporary folder of the other's workers.
+    """
     out = Path("out")
-    with started(many, "--workers", "2") as process:
+    sources = Path("t", f"{PREFIX}main")  # as somebody unpacks an archive of this project
+    sources.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(Path("t").absolute()))
+    with started(many, "--workers", "2", TMPDIR=str(Path("t").absolute())) as process:
         until(reached(out, point))
         workers = children(process.pid)
         process.send_signal(number)
@@ -303,6 +339,7 @@ def test_a_driver_that_is_killed(many: Path, number: int, point: str) -> None:
     assert sorted(attempts(out)) == sorted(task.name for task in found.tasks)
     assert len(noted) == len(set(noted))
     assert not list(out.glob(".*"))
+    assert list(Path("t").iterdir()) == [sources]
 
 
 def test_a_worker_that_is_killed(models: Path) -> None:

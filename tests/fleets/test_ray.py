@@ -20,11 +20,10 @@ from converter.fleets.holding import Held
 from converter.fleets.on_node import carry_out_on_node
 from converter.folder.manifest import VERSION
 from tests.cli.conftest import Convert
-from tests.fleets.test_fleet import ROOT, attempts, corrupt, states
+from tests.fleets.conftest import ENVIRONMENT
+from tests.fleets.test_fleet import attempts, corrupt, states
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray (extra `fleet`)")
-# Ray writes below this folder, whose sockets have names of some 100 characters at most.
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0"}
 
 
 @pytest.fixture

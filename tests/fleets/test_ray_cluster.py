@@ -8,12 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +19,16 @@ import pytest
 
 from converter import fleet_status, inspect
 from converter.fleets.ledger import NAME as LEDGER
+from tests.fleets.conftest import Rays
 from tests.fleets.test_fleet import command_of, corrupt, lines, started_by
-from tests.fleets.test_ray import ENVIRONMENT
 from tests.tiny import FIXTURE
 
 pytestmark = pytest.mark.torture
 ray = pytest.importorskip("ray")
-STORE = 100 * 2**20
 MANY = 240
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without processors, and three nodes."""
-    from ray.cluster_utils import Cluster
-
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
-    for name, value in {**ENVIRONMENT, "RAY_TMPDIR": folder}.items():
-        monkeypatch.setenv(name, value)
-    config = {"health_check_period_ms": 1000, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
-    config["metrics_report_interval_ms"] = 500
-    head = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": config}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    made.workers = [made.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(3)]
-    yield made
-    made.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def until(holds: Callable[[], bool], driver: subprocess.Popen[bytes] | None = None) -> None:
+def until(holds: Callable[[], bool], driver: subprocess.Popen[str] | None = None) -> None:
     end = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < end
@@ -62,16 +41,16 @@ def noted(out: Path) -> int:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) -> None:
+def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, rays: Rays) -> None:
     """Whatever is killed: a node and then the driver, in the first run; a worker of Ray's in the second."""
+    node = rays.add_node()
     for number in range(MANY):
         shutil.copytree(FIXTURE, tmp_path / "models" / f"m{number:03}")
     corrupt(tmp_path / "models" / "m007")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "converter", "fleet", str(tmp_path / "models"), str(out), "--ray", cluster.address]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
+    with rays.start(str(tmp_path / "models"), str(out)) as first:
         until(lambda: noted(out) >= 10, first)
-        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+        rays.cluster.remove_node(node, allow_graceful=False)
         until(lambda: noted(out) >= 40, first)
         first.kill()
     assert noted(out) < MANY
@@ -79,10 +58,10 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
         assert inspect(path).problem is None
     inodes = {path: path.stat().st_ino for path in out.glob("m*/conversion.json")}
     before = noted(out)
-    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as second:
+    with rays.start(str(tmp_path / "models"), str(out), "--json") as second:
         until(lambda: noted(out) >= before + 10, second)
         kill_a_worker()
-        metrics = exported(cluster)
+        metrics = exported(rays.cluster)
         answer, _ = second.communicate()
     found = json.loads(answer)
     assert found.get("counts") == {"failed": 1, "done": MANY - 1}, found
@@ -91,7 +70,7 @@ def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, cluster: Any) ->
     assert set(Counter(line["name"] for line in lines(out) if line["kind"] == "attempt").values()) == {1}
     assert not list(out.glob(".*"))
     assert re.search(r'ray_fleet_checkpoints_total\{[^}]*state="done"[^}]*\} [1-9]', metrics)
-    assert plasma(cluster) == 0
+    assert plasma(rays.cluster) == 0
 
 
 def kill_a_worker() -> None:
