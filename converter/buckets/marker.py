@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from converter.buckets.stores import Store
@@ -49,8 +49,12 @@ def marker_bytes(store: Store, marker: Marker) -> bytes:
     return json_bytes({**held, "files": list(marker.files), "stale": list(marker.stale)})
 
 
-def read_marker(store: Store) -> Marker | None:
+def read_marker(store: Store, is_uploaded: Callable[[object], bool] | None = None) -> Marker | None:
     """The marker in a folder of a bucket; None where there is none.
+
+    Args:
+        store: the folder.
+        is_uploaded: tells names that an upload may put; None for those of a checkpoint.
 
     Raises:
         TargetError: it is not what this program wrote there.
@@ -68,7 +72,7 @@ def read_marker(store: Store) -> Marker | None:
         raise strange from None
     if held[:2] != (FORMAT, str(store.address)) or not isinstance(held[2], str):
         raise strange
-    if not all(isinstance(names, list) and all(map(_is_uploaded, names)) for names in held[3:]):
+    if not all(isinstance(names, list) and all(map(is_uploaded or _is_uploaded, names)) for names in held[3:]):
         raise strange
     return Marker(held[2], tuple(held[3]), tuple(held[4]))
 

@@ -210,7 +210,7 @@ def uploading(out: Address, source: object, overwrite: bool, dry_run: bool = Fal
     Raises:
         TargetError: a checkpoint is there, or OUT is the source.
     """
-    if isinstance(source, Address) and _overlap(source, out):
+    if isinstance(source, Address) and overlap(source, out):
         raise TargetError(f"{out}: shares a folder with the source {source}; choose one beside it")
     scratch = Scratch()
     try:
@@ -223,6 +223,7 @@ def uploading(out: Address, source: object, overwrite: bool, dry_run: bool = Fal
         scratch.close()
 
 
-def _overlap(one: Address, other: Address) -> bool:
+def overlap(one: Address, other: Address) -> bool:
+    """Whether one of two places lies in the other, or is it."""
     first, second = (f"{address}/" for address in (one, other))
     return first.startswith(second) or second.startswith(first)

@@ -105,10 +105,15 @@ def verify(
 
 def _is_export(out: str) -> bool:
     """Whether a folder says that it is an export; one that cannot be read says nothing."""
+    from converter.folder.addresses import Address
     from converter.folder.files import expanded
 
     try:
-        return Path(expanded(out), EXPORTED).is_file()
+        if isinstance(place := expanded(out), Address):
+            from converter.buckets.stores import Store
+
+            return Store(place).info(EXPORTED) is not None
+        return Path(place, EXPORTED).is_file()
     except (OSError, ConverterError):  # the next reader reports what is wrong
         return False
 

@@ -16,13 +16,14 @@ from converter.conversion.streams import open_tensors
 from converter.errors import ArgumentError, OptionError, SourceError, TargetError, printable
 from converter.exporting.checking.figures import GATES
 from converter.exporting.checking.reference import Asked, has_real_inputs, run_reference
+from converter.exporting.in_buckets import brought, placed
 from converter.exporting.making import Making, make
 from converter.exporting.manifest import SHA256
 from converter.exporting.normalisation import Normalisation, normalisation_of, size_of
 from converter.exporting.options import ExportOptions, Pixels, Precision
 from converter.exporting.results import Export, Needs
 from converter.exporting.targets import TARGETS, Target
-from converter.folder.files import expanded, local
+from converter.folder.files import expanded
 from converter.folder.licence import licence_of
 from converter.folder.records import hash_file
 from converter.folder.staging import check_out, explained, staged
@@ -72,7 +73,7 @@ def export(
 
     Args:
         source: a folder, a weights file in one, or the id of a model on the Hub, of any framework and family.
-        folder: to make; it must not exist, and appears whole or not at all.
+        folder: to make; it must not exist, and appears whole or not at all. In a bucket ``export.json`` is put last.
         to: one or more formats of ``"savedmodel"``, ``"litert"`` and ``"onnx"``.
         precision: of the weights. ``"int8"`` needs ``samples``, or a ``reference`` with real inputs; ``"static-int8"`` is
             refused, with what was measured.
@@ -103,40 +104,40 @@ def export(
     options = ExportOptions(precision, pixels, batch, length)
     targets = _targets(to, precision)
     _check_numbers(seconds, min_cosine, precision)
-    real, golden = (None if path is None else local(path) for path in (samples, reference))
-    _check_samples(precision, real, golden)
-    out = local(folder)
-    source = expanded(source)
-    check_out(out, Path(source) if Path(source).exists() else None, overwrite=False)
-    with explained(out), obtained(source, None, revision) as held:
-        config = read_config(config_of_source(held.path)).raw
-        normalisation = _normalisation(held, pixels)
-        options = replace(options, image=_image(held.folder, config, golden))
-        nbytes, weights = _weights(held)
-        needs = _needs(targets, nbytes, options)
-        _check_room(out, needs)
-        python = None if reference_python is None else Path(reference_python)
-        asked = Asked(held.path, config, options, normalisation, real, golden, seconds, python)
-        steps = _Steps(progress, 3 + 3 * len(targets))
-        steps(str(needs))
-        steps("running the reference")
-        recording = run_reference(asked)
-        gate = min_cosine if min_cosine is not None else GATES.get(precision)
-        making = Making(
-            held.path,
-            config,
-            options,
-            normalisation,
-            targets,
-            recording,
-            gate,
-            _limits(config, options),
-            seconds,
-            steps,
-        )
-        with staged(out, overwrite=False) as fresh:
-            steps("loading the model")
-            return make(making, fresh, out, weights, needs, began)
+    source, python = expanded(source), None if reference_python is None else Path(reference_python)
+    with brought(samples) as real, brought(reference) as golden, placed(folder, source) as out:
+        _check_samples(precision, real, golden)
+        check_out(out, Path(source) if Path(source).exists() else None, overwrite=False)
+        with explained(out), obtained(source, None, revision) as held:
+            config = read_config(config_of_source(held.path)).raw
+            normalisation = _normalisation(held, pixels)
+            options = replace(options, image=_image(held.folder, config, golden))
+            nbytes, weights = _weights(held)
+            needs = _needs(targets, nbytes, options)
+            _check_room(out, needs)
+            asked = Asked(held.path, config, options, normalisation, real, golden, seconds, python)
+            steps = _Steps(progress, 3 + 3 * len(targets))
+            steps(str(needs))
+            steps("running the reference")
+            recording = run_reference(asked)
+            gate = min_cosine if min_cosine is not None else GATES.get(precision)
+            making = Making(
+                held.path,
+                config,
+                options,
+                normalisation,
+                targets,
+                recording,
+                gate,
+                _limits(config, options),
+                seconds,
+                steps,
+            )
+            with staged(out, overwrite=False) as fresh:
+                steps("loading the model")
+                found = make(making, fresh, out, weights, needs, began)
+    place = expanded(folder)
+    return replace(found, folder=place if isinstance(place, Path) else Path(place))
 
 
 @dataclass

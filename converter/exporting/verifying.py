@@ -21,6 +21,7 @@ from converter.errors import (
 )
 from converter.exporting.checking.files import Checking, FileCheck, check_file
 from converter.exporting.checking.reference import TAPS
+from converter.exporting.in_buckets import fetched_export
 from converter.exporting.manifest import (
     GOLDEN,
     NAME,
@@ -33,7 +34,8 @@ from converter.exporting.manifest import (
 )
 from converter.exporting.results import ExportVerification
 from converter.exporting.running import Runtime
-from converter.folder.files import inside, local, read_json
+from converter.folder.addresses import Address
+from converter.folder.files import expanded, inside, read_json
 from converter.folder.records import hash_file
 from converter.parity.finding import Finding
 from converter.parity.runners.golden import read_recording
@@ -51,7 +53,7 @@ def verify_export(
     """Verifies an export with its ``export.json`` and golden file. It needs neither torch nor the source.
 
     Args:
-        folder: the export.
+        folder: the export. One in a bucket is fetched into a temporary folder.
         seconds: time limit of each run.
         progress: called after each part with its name, the number of parts done, and their total.
 
@@ -62,7 +64,11 @@ def verify_export(
     Raises:
         SourceError: there is no export, or its ``export.json`` is not what this program writes.
     """
-    folder = local(folder)
+    place = expanded(folder)
+    if isinstance(place, Address):
+        with fetched_export(place) as copy:
+            return replace(verify_export(copy, seconds=seconds, progress=progress), folder=place)
+    folder = Path(place)
     with reading(folder):
         if not is_export(folder):
             raise SourceError(f"{folder}: holds no {NAME}; name a folder that `convert export` made")

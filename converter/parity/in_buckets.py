@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.buckets.outputs import fetched, put_proof
+from converter.buckets.scratch import Scratch, above, told_as
+from converter.buckets.stores import Store
+from converter.errors import ParityError
 from converter.folder.addresses import Address
 from converter.folder.files import named
 from converter.folder.manifest import read_manifest
@@ -51,6 +55,30 @@ def fetch_sides(verify: Callable[[Path, Any], Found], folder: Any, reference: An
         for one in found.findings
     )
     return replace(found, folder=folder, findings=findings)
+
+
+def record_into(out: Address, record: Callable[[Path], Found]) -> Found:
+    """Records a reference into a file of this machine, which is then put into a bucket.
+
+    Args:
+        out: address of the file, which must not exist.
+        record: given the path of the file to make.
+
+    Raises:
+        ParityError: it exists, or the reference cannot be recorded.
+        BucketError: the bucket refuses, or cannot be reached.
+    """
+    exists = ParityError(f"{out}: exists already; choose another name")
+    if out.above is None:
+        raise ParityError(f"{out}: a bucket; name a file in it that ends in .safetensors")
+    store = Store(out.above)
+    if store.info(out.name) is not None:
+        raise exists
+    with contextlib.closing(Scratch()) as scratch, told_as(above(out), scratch.path):
+        found = record(scratch.path / out.name)
+        if not store.put_new(out.name, (scratch.path / out.name).read_bytes()):
+            raise exists
+    return found
 
 
 def _told(told: Mapping[str, str], words: str) -> str:

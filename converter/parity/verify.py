@@ -18,7 +18,7 @@ from converter.conversion.streams import check_whole, open_tensors
 from converter.errors import ParityError, SourceError, TargetError, WrongFramework, listed, printable, quoted, reading
 from converter.folder import manifest
 from converter.folder.addresses import Address, place_of
-from converter.folder.files import expanded, local
+from converter.folder.files import expanded
 from converter.folder.manifest import Manifest, read_manifest
 from converter.folder.proof import write_proof
 from converter.folder.replacing import settle
@@ -28,7 +28,7 @@ from converter.names.frameworks import CANONICAL
 from converter.parity.comparison import ParityReport
 from converter.parity.files_and_weights import verify_files, verify_weights
 from converter.parity.finding import Finding, Status, status_of
-from converter.parity.in_buckets import fetch_sides
+from converter.parity.in_buckets import fetch_sides, record_into
 from converter.parity.occasion import Occasion, occasion_of
 from converter.parity.options import VerifyOptions
 from converter.parity.outputs import NO_REFERENCE, NO_SOURCE_SAID, Outputs, all_batches
@@ -270,7 +270,7 @@ def record_reference(
     Args:
         source: a folder with a PyTorch checkpoint, a weights file in one, or the id of a model on the Hub
             (``id@revision`` too).
-        out: the file to write; must not exist.
+        out: the file to write, here or in a bucket; must not exist.
         options: all but ``atol``, ``rtol`` and ``backend`` count.
         revision: branch, tag or commit of an id.
 
@@ -280,7 +280,10 @@ def record_reference(
     Raises:
         ParityError: the model could not be run, or ``out`` exists or cannot be written.
     """
-    options, path, source = options or VerifyOptions(), local(out), expanded(source)
+    options, place, source = options or VerifyOptions(), expanded(out), expanded(source)
+    if isinstance(place, Address):
+        return record_into(place, lambda path: record_reference(source, path, options, revision=revision))
+    path = Path(place)
     check_recording_path(path)
     with obtained(source, CANONICAL, revision) as held_source:
         return _record(held_source.path, path, options)
