@@ -179,14 +179,15 @@ class Store:
         path = self._path(name)
         with self.explained():
             try:
-                if self.has_conditions:
-                    self._system.pipe_file(path, data, mode="create")
-                    return True
-                if self._system.exists(path):
+                if not self.has_conditions and self._system.exists(path):
                     return False
-                self._system.pipe_file(path, data)
+                self._system.pipe_file(path, data, **self._condition)
             except FileExistsError:
                 return False
+            except Exception as error:
+                if type(error).__name__ == "ResourceExistsError":  # of Azure, as adlfs lets it through until 2026
+                    return False
+                raise
         return True
 
     def remove(self, name: str) -> None:
@@ -214,11 +215,17 @@ class Store:
     @property
     def has_conditions(self) -> bool:
         """Whether an object can be written on the condition that it does not exist yet."""
+        return bool(self._condition)
+
+    @property
+    def _condition(self) -> Mapping[str, Any]:
+        """What a library is told so that it does not write over an object; empty where it has no word for that."""
         for name in ("_pipe_file", "pipe_file"):
             method = getattr(self._system, name, None)
             if method is not None:
-                return "mode" in inspect.signature(method).parameters
-        return False
+                words = inspect.signature(method).parameters
+                return {"mode": "create"} if "mode" in words else {"overwrite": False} if "overwrite" in words else {}
+        return {}
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
