@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import Any, ClassVar
 
@@ -16,9 +15,6 @@ from converter.errors import INTERRUPTED, ConverterError, OptionError, next_step
 WRONG_USAGE = 2  # as click has it
 TOO_LITTLE_MEMORY = "this machine has too little memory; use one with more"
 _MULTIPLYING = "OPENBLAS_NUM_THREADS"
-# After so many the search for circles of objects begins. Tens of thousands of tensors are hundreds of thousands of objects,
-# and nearly all of them stay: Python's usual 700 would take an eighth of such a conversion.
-_ALLOCATIONS = 50_000
 
 
 class Command(click.Command):
@@ -36,7 +32,6 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; what it starts finds the environment as it was."""
-        gc.set_threshold(_ALLOCATIONS, *gc.get_threshold()[1:])
         for option in self.params:
             if isinstance(option.type, click.Path):
                 ctx.params[str(option.name)] = _at_home(ctx.params[str(option.name)])

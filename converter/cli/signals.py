@@ -70,6 +70,7 @@ def run(group: click.Group) -> NoReturn:
         as_json = json_in(sys.argv[1:]) and not stop.answered
         interrupted = stop.status == INTERRUPTED_STATUS
         print_refusal("Interrupted", INTERRUPTED, "", stop.status, as_json=as_json, shown=interrupted)
+    gc.freeze()  # Python would look for circles among all objects twice while it shuts down, which takes 20 ms
     sys.exit(status if stop.status is None else stop.status)
 
 

@@ -22,7 +22,7 @@ Make = Callable[[Shape, Any], Array]
 # It is copied first, to rows that are an odd number of lines apart; those whose distance is a multiple of 4096 bytes evict
 # each other. Larger tiles are fewer calls of NumPy, at each of which threads may wait for one another.
 _TILE_ROWS = 384
-_TILE_BYTES = 512
+TILE_BYTES = 512
 _LINE_BYTES = 64
 # Numbers, up to which NumPy's own transpose takes no longer than the calls for tiles.
 SMALL = 8192
@@ -87,7 +87,7 @@ def transpose(matrix: Array, make: Make | None = None) -> Array:
     """
     rows, columns = matrix.shape
     result = (make or empty_array)((columns, rows), matrix.dtype)
-    width = max(1, _TILE_BYTES // matrix.dtype.itemsize)
+    width = max(1, TILE_BYTES // matrix.dtype.itemsize)
     scratch = np.empty((min(rows, _TILE_ROWS), width + _LINE_BYTES // matrix.dtype.itemsize), matrix.dtype)
     for left in range(0, columns, width):
         right = min(left + width, columns)

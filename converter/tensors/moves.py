@@ -17,7 +17,7 @@ import numpy as np
 from converter.specs import Extent, Shape, StoredTensor
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.layouts import LAYOUTS, SMALL, Layout, Make, transpose
+from converter.tensors.layouts import LAYOUTS, SMALL, TILE_BYTES, Layout, Make, transpose
 from converter.tensors.parallel import THREADS
 
 Array = np.ndarray[Any, Any]
@@ -177,7 +177,7 @@ def strips(data: Array, layout: Layout, from_pt: bool) -> Iterator[tuple[int, Ar
     """Moves a whole tensor to another layout, or back, some of the result at a time.
 
     Args:
-        data: the tensor; a large matrix comes in strips that stay in the second-level cache, all else in one.
+        data: the tensor; a large matrix comes in strips, whole tiles wide, and all else in one.
         layout: with axes.
         from_pt: True towards it, False from it back to PyTorch's.
 
@@ -188,7 +188,7 @@ def strips(data: Array, layout: Layout, from_pt: bool) -> Iterator[tuple[int, Ar
         yield 0, (layout.from_pt if from_pt else layout.to_pt)(data, kept.maker("turned"))
         return
     rows, columns = data.shape
-    step = max(1, STRIP_BYTES // (64 * max(1, rows) * data.dtype.itemsize)) * 64
+    step = max(1, STRIP_BYTES // (TILE_BYTES * max(1, rows))) * (TILE_BYTES // data.dtype.itemsize)
     for start in range(0, columns, step):
         yield start, transpose(data[:, start : start + step], kept.maker("turned"))
 

@@ -122,6 +122,7 @@ def test_any_cut_gives_the_same(
     monkeypatch.setattr(batches, "GATHERED_BYTES", limits[0])
     monkeypatch.setattr(moves, "STRIP_BYTES", limits[1])
     monkeypatch.setattr(moves, "SMALL", 0)
+    monkeypatch.setattr(moves, "TILE_BYTES", 32)
     monkeypatch.setattr(batches, "BLOCK_BYTES", limits[2])
     pt2tf(tmp_path / "pt", tmp_path / "cut")
     tf2pt(tmp_path / "cut", tmp_path / "back")
