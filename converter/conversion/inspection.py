@@ -20,6 +20,8 @@ from converter.folder.files import expanded, named
 from converter.hub.finding import find_snapshot
 from converter.hub.headers import open_headers
 from converter.hub.ids import hub_id
+from converter.hub.obtained import Obtained
+from converter.hub.obtaining import told_as_named
 from converter.names.configs import TwoTowerConfig, config_beside, read_config, read_given
 from converter.names.frameworks import command, frameworks
 from converter.names.rule_files import SIDES, Side
@@ -105,14 +107,15 @@ def inspect(
         ConverterError: there are no weights that can be read at all.
     """
     source = expanded(source)
-    with _headers(source, revision) as (checkpoint, folder, commit):
+    with _headers(source, revision) as (checkpoint, folder, commit, origin):
         described: TwoTowerConfig | None = None
         plan: Plan | None = None
         problem = None
         try:
-            beside = config_beside(folder, checkpoint.files)
-            described = read_config(beside) if config is None else read_given(config)
-            plan = make_plan(checkpoint, described, frameworks()[checkpoint.framework].converts_to)
+            with contextlib.nullcontext() if origin is None else told_as_named(origin):
+                beside = config_beside(folder, checkpoint.files)
+                described = read_config(beside) if config is None else read_given(config)
+                plan = make_plan(checkpoint, described, frameworks()[checkpoint.framework].converts_to)
         except ConverterError as error:
             problem = str(error)
         with reading(os.fspath(source)):
@@ -120,12 +123,14 @@ def inspect(
 
 
 @contextlib.contextmanager
-def _headers(source: str | os.PathLike[str], revision: str | None) -> Iterator[tuple[Checkpoint, Path, str | None]]:
-    """The headers of a source, the folder where its config is, and its commit if it lies on the Hub."""
+def _headers(
+    source: str | os.PathLike[str], revision: str | None
+) -> Iterator[tuple[Checkpoint, Path, str | None, Obtained | None]]:
+    """The headers of a source, the folder where its config is, its commit on the Hub, and what is known of it in a bucket."""
     wanted = hub_id(source, revision)
     if isinstance(source, Address):
         with opened(source, None, headers_only=True) as held:
-            yield held.checkpoint, held.folder or Path(), None
+            yield held.checkpoint, held.folder or Path(), None, held.origin
         return
     if wanted is None:
         checkpoint, folder = open_source(Path(source), None)
@@ -134,7 +139,7 @@ def _headers(source: str | os.PathLike[str], revision: str | None) -> Iterator[t
         snapshot = find_snapshot(wanted)
         checkpoint, folder, commit = open_headers(snapshot), snapshot.folder, snapshot.commit
     with contextlib.closing(checkpoint):
-        yield checkpoint, folder, commit
+        yield checkpoint, folder, commit, None
 
 
 def _describe(

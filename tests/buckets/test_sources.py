@@ -63,6 +63,12 @@ def test_inspect_reads_ranges_alone(source: Address, asked: list[tuple[str, int]
     assert {key for key, _ in asked} == {"model.safetensors", "config.json", "tokenizer_config.json"}
 
 
+def test_a_problem_is_told_of_the_bucket(source: Address, held: Bucket) -> None:
+    held.put("models/tiny/config.json", b'{"model_type": "gpt2"}')
+    problem = inspect(str(source)).problem
+    assert problem is not None and problem.startswith(f"{source}/config.json: expected a model with two towers")
+
+
 def test_a_dry_run_reads_ranges_alone(source: Address, asked: list[tuple[str, int]], tmp_path: Path) -> None:
     planned = pt2tf(str(source), tmp_path / "out", dry_run=True)
     assert planned.tensors == inspect(FIXTURE).tensors and not (tmp_path / "out").exists()
