@@ -7,11 +7,11 @@ import os
 from converter.arguments import checked
 from converter.conversion.engine import Config, run_conversion, sums_asked
 from converter.conversion.formats import choose, default_format
+from converter.conversion.job import Progress
 from converter.conversion.plan import Dtype, Names
 from converter.conversion.positions import Positions
 from converter.conversion.result import Conversion
 from converter.conversion.sources import Source
-from converter.conversion.writing import Progress
 from converter.errors import TargetError
 from converter.folder.files import out_folder
 from converter.names.frameworks import CANONICAL, framework_name, frameworks

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from converter.arguments import check_least, checked
-from converter.conversion.engine import write_tensors
 from converter.conversion.formats import default_format, weights_file
 from converter.conversion.into_buckets import into_bucket
+from converter.conversion.job import Progress
+from converter.conversion.of_tensors import write_tensors
 from converter.conversion.plan import Dropped
 from converter.conversion.positions import Positions, check_positions, tell_positions
 from converter.conversion.result import Conversion
 from converter.conversion.sources import small_files
 from converter.conversion.streams import TensorReader, open_tensors, open_tower
-from converter.conversion.writing import Progress
 from converter.errors import ConfigError, UnsupportedTower
 from converter.folder.addresses import Address
 from converter.folder.files import expanded, identities, identity, out_folder

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from converter.arguments import checked
-from converter.checkpoints.shards import parse_size
-from converter.conversion.formats import choose, weights_file
 from converter.conversion.into_buckets import into_bucket
-from converter.conversion.other_layouts import check_layout
-from converter.conversion.plan import DTYPES_ASKED, NAMES, Dropped, Dtype, Names, make_plan
-from converter.conversion.positions import Positions, check_positions, tell_positions
+from converter.conversion.job import Job, Progress, Written
+from converter.conversion.plan import Dtype, Names
+from converter.conversion.planning import plan_job
+from converter.conversion.positions import Positions, tell_positions
 from converter.conversion.result import Conversion, summary
 from converter.conversion.sources import Opened, Source, opened
-from converter.conversion.writing import Job, Progress, Written, not_taken, write_job
+from converter.conversion.writing import not_taken, write_job
 from converter.errors import ConfigError, TargetError
 from converter.folder.addresses import Address
-from converter.folder.files import Identity, expanded, out_folder
+from converter.folder.files import expanded, out_folder
 from converter.folder.records import SUMS, USUAL
 from converter.folder.replacing import check_replaced, outlook, settle
-from converter.folder.sidecars import lies_beside, sidecars_of
+from converter.folder.sidecars import sidecars_of
 from converter.folder.staging import check_out, explained
 from converter.hub.ids import hub_id
 from converter.names.configs import HYBRID, TwoTowerConfig, check_config, config_beside, read_config, read_given
-from converter.names.frameworks import CANONICAL, KERAS, framework_name
-from converter.names.layout_files import OWN
-from converter.names.rule_files import SIDES
-from converter.specs import Checkpoint, Framework, StoredTensor, Wanted
+from converter.specs import Framework, Wanted
 
 Config = Annotated[
     str | os.PathLike[str] | Mapping[str, Any] | None,
@@ -215,7 +210,7 @@ def run_conversion(
         if not dry_run:  # before anything is downloaded
             check_out(out, _local(source, revision, out), overwrite)
         with opened(source, framework, revision, headers_only=dry_run) as held:
-            job = _plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
+            job = plan_job(target, held.path, out, held.checkpoint, _config(config, held), options, progress)
             sidecars = (held.folder,) if held.folder else ()
             job = replace(job, sidecars=sidecars, before=held.before, beside=held.beside, origin=held.origin, sums=sums)
             job = replace(job, bucket=bucket)
@@ -298,137 +293,3 @@ def _config(config: Config, held: Opened) -> TwoTowerConfig:
     if held.folder is None:
         raise ConfigError("a state dict has no config; pass config=model.config.to_dict()")
     return read_config(config_beside(held.folder, held.checkpoint.files))
-
-
-def write_tensors(
-    config: Mapping[str, Any],
-    tensors: Iterable[StoredTensor],
-    out: str | os.PathLike[str],
-    *,
-    framework: Framework = KERAS,
-    target: Framework = KERAS,
-    format: str = "h5",
-    overwrite: bool = False,
-    label: str = "memory",
-    sidecars: tuple[Path, ...] = (),
-    made_new: tuple[str, ...] = (),
-    seed: int | None = None,
-    dropped: tuple[Dropped, ...] = (),
-    before: Mapping[Path, Identity] | None = None,
-    processor: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-    max_shard_size: str | int | None = None,
-) -> Conversion:
-    """Writes tensors from memory or from several files, as ``save_pretrained`` does.
-
-    Args:
-        config: the model's.
-        tensors: each with ``read_rows`` or an extent, named and laid out as ``framework`` does.
-        out: the folder to create.
-        framework: whose names and layouts ``tensors`` have.
-        target: whose names and layouts to write.
-        format: container to write; ``"h5"`` for ``target="tf"`` only, ``"bin"`` for ``target="pt"`` only.
-        overwrite: replace the checkpoint in ``out`` if it exists; other files in it stay.
-        label: what the result calls the source.
-        sidecars: folders whose tokenizer and processor files are copied; of two folders the first's tokenizer and the
-            second's image processor.
-        made_new: names of tensors that were drawn, for the manifest.
-        seed: that they were drawn with, for the manifest.
-        dropped: what was left out on the way here, for the manifest.
-        before: identities of the files that tensors are read from, before their headers were read.
-        processor: a preprocessor_config.json to write where ``sidecars`` have none.
-        progress: called with the stage, bytes done and total bytes.
-        max_shard_size: split the weights into files of at most this size, for example ``"5GB"``; None for one file.
-
-    Returns:
-        What was done.
-
-    Raises:
-        TargetError: ``target`` has no such container, or ``out`` cannot be written.
-        CorruptCheckpoint: a file of ``before`` changed during the run.
-    """
-    place = out_folder(out)
-    if isinstance(place, Address):
-        told: dict[str, Any] = {
-            "label": label,
-            "sidecars": sidecars,
-            "made_new": made_new,
-            "seed": seed,
-            "dropped": dropped,
-        }
-        told |= {"before": before, "processor": processor, "progress": progress, "max_shard_size": max_shard_size}
-        run = partial(write_tensors, config, tensors, framework=framework, target=target, format=format, **told)
-        return into_bucket(place, None, overwrite, False, progress, lambda out, **_: run(out=out))
-    started = time.perf_counter()
-    held = Checkpoint(framework, "memory", {tensor.name: tensor for tensor in tensors}, ())
-    options = {"format": format, "dtype": "keep", "names": "v4", **({} if seed is None else {"seed": seed})}
-    options |= {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-    said = replace(check_config(config), processor=processor)
-    job = _plan_job(target, Path(label), place, held, said, options, progress)
-    plan = replace(job.plan, dropped=(*dropped, *job.plan.dropped))
-    beside = tuple(name for folder in sidecars for name in lies_beside(folder) if name not in _names(before))
-    job = replace(job, plan=plan, sidecars=sidecars, made_new=made_new, before=before or {}, beside=beside)
-    for folder in sidecars or (None,):
-        check_out(job.out, folder, overwrite)
-    return summary(job, write_job(job, overwrite, check=False), False, started)
-
-
-def _names(files: Mapping[Path, Identity] | None) -> set[str]:
-    return {path.name for path in files or ()}
-
-
-def _plan_job(
-    target: Framework,
-    source: Path,
-    out: Path,
-    checkpoint: Checkpoint,
-    config: TwoTowerConfig,
-    options: Mapping[str, Any],
-    progress: Progress | None,
-) -> Job:
-    layout = options.get("layout", OWN)
-    weights = weights_file(target, options["format"], layout)
-    choose("dtype", options["dtype"], DTYPES_ASKED)
-    choose("names", options.get("names", "v4"), NAMES)
-    check_positions(options.get("positions", "keep"), checkpoint.framework, target)
-    _check_target(target, config, options)
-    check_layout(layout, target, config, options)
-    if options["format"] == "h5" and options["dtype"] == "bfloat16":
-        raise TargetError("HDF5 has no bfloat16; choose another dtype, or format safetensors")
-    plan = make_plan(
-        checkpoint,
-        config,
-        target,
-        dtype=options["dtype"],
-        names=options.get("names", "v4"),
-        widen_bfloat16=options["format"] == "h5",
-        positions=options.get("positions", "keep"),
-        layout=None if layout == OWN else layout,
-    )
-    return Job(
-        source=source,
-        out=out,
-        weights=weights,
-        max_shard_size=parse_size(options.get("max_shard_size")),
-        checkpoint=checkpoint,
-        config=config,
-        plan=plan,
-        options=options,
-        progress=progress,
-    )
-
-
-def _check_target(target: Framework, config: TwoTowerConfig, options: Mapping[str, Any]) -> None:
-    """Refuses to write what no class could load, or what no version of it would find."""
-    family, towers = config.family, {side: config.tower(side).model_type for side in SIDES}
-    # PyTorch's are in every version, and those for Keras are ours.
-    if target not in (CANONICAL, KERAS) and not family.is_in_transformers_4(target, towers):
-        held = f"{family.title} with {towers['vision']} and {towers['text']}"
-        takes = (f"{side} {', '.join(family.towers_in(side, target))}" for side in SIDES)
-        ways = f"; {family.classes[target]} takes {' and '.join(takes)}" if target in family.in_transformers_4 else ""
-        raise TargetError(
-            f"{held} has no class in {framework_name(target)}, so nothing could load it{ways}; convert to "
-            f"{' or '.join((CANONICAL, KERAS))}"
-        )
-    if target == "flax" and options["format"] == "safetensors" and options.get("max_shard_size") is not None:
-        raise TargetError("transformers 4 reads no safetensors in shards in Flax; choose format msgpack, or one file")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from converter.conversion.job import Progress
 from converter.conversion.result import Conversion
-from converter.conversion.writing import Progress
 from converter.folder.addresses import Address
 
 

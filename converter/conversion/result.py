@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoints.shards import INDEX
+from converter.conversion.job import Job, Written
 from converter.conversion.plan import Dropped, Plan
-from converter.conversion.writing import Job, Written
 from converter.folder.records import FileRecord
 from converter.names.frameworks import command
 from converter.names.rule_files import SIDES

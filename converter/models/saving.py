@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import keras
 
-from converter.conversion.engine import write_tensors
+from converter.conversion.of_tensors import write_tensors
 from converter.conversion.result import Conversion
 from converter.conversion.streams import open_tensors
 from converter.errors import ModelError, listed

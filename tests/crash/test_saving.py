@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from converter.checkpoints.memory import read_state_dict
-from converter.conversion.engine import write_tensors
+from converter.conversion.of_tensors import write_tensors
 from converter.errors import TargetError
 from converter.folder.manifest import read_manifest
 from converter.names.frameworks import KERAS
