@@ -83,6 +83,7 @@ class History:
         attempts: the last one at each checkpoint, by name.
         names: of OUTs by key.
         ignored: how many lines say nothing: torn, or not a ledger's.
+        ended: names of the checkpoints that the last run has noted.
     """
 
     to: Framework | None = None
@@ -91,6 +92,7 @@ class History:
     attempts: Mapping[str, Attempt] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     ignored: int = 0
+    ended: frozenset[str] = frozenset()
 
 
 def run_record(to: Framework, verify: str, tasks: int, made_by: str, now: str) -> dict[str, Any]:

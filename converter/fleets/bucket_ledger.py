@@ -72,8 +72,9 @@ def read_history_in(out: Address) -> History | None:
                 attempts[name] = attempt
             else:
                 ignored += 1
+    ended = frozenset(runs[max(runs)].keys() & attempts.keys())
     names = {attempt.key: attempt.name for attempt in attempts.values()}
-    return History(run.get("to"), str(run.get("verify", "")), int(run.get("tasks", 0)), attempts, names, ignored)
+    return History(run.get("to"), str(run.get("verify", "")), int(run.get("tasks", 0)), attempts, names, ignored, ended)
 
 
 def _read(store: Store, number: str, objects: Mapping[str, Stored]) -> Iterable[tuple[str, dict[str, Any] | None]]:

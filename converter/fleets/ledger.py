@@ -47,6 +47,7 @@ def _read(path: Path, file: Any) -> History:
     run: dict[str, Any] = {}
     attempts: dict[str, Attempt] = {}
     names: dict[str, str] = {}
+    ended: set[str] = set()
     ignored = 0
     first = True
     while line := file.readline(MAX_LEDGER_LINE_BYTES + 1):
@@ -60,13 +61,15 @@ def _read(path: Path, file: Any) -> History:
             continue
         if found is not None and is_run(found):
             run = found
+            ended.clear()
         elif found is not None and (attempt := attempt_of(found)) is not None:
             attempts[attempt.name] = attempt
             names[attempt.key] = attempt.name
+            ended.add(attempt.name)
         else:
             ignored += 1
     to = run.get("to")
-    return History(to, str(run.get("verify", "")), int(run.get("tasks", 0)), attempts, names, ignored)
+    return History(to, str(run.get("verify", "")), int(run.get("tasks", 0)), attempts, names, ignored, frozenset(ended))
 
 
 class Ledger:

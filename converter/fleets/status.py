@@ -29,7 +29,8 @@ def fleet_status(out: str | os.PathLike[str]) -> Fleet:
         raise SourceError(f"{home.out}: holds no {home.ledger_name}; name the OUTDIR of a fleet")
     holder = home.holder()
     alive = holder is not None and not holder.has_expired
-    running = set(holder.running) if holder is not None and alive else set()
+    # A heartbeat may be some seconds old: what has been noted since is no longer running.
+    running = set(holder.running) - history.ended if holder is not None and alive else set()
     found = [of_attempt(attempt) for name, attempt in history.attempts.items() if name not in running]
     found += [FleetTask(name, "", "running") for name in running]
     left = max(0, history.tasks - len(found))

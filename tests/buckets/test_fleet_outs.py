@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -241,6 +244,38 @@ def test_killed_between_any_two_writes(
     else:
         pytest.fail("it never ended")
     assert number > 8 + len(FILES), "it died nowhere"
+
+
+@S3
+@pytest.mark.torture
+@pytest.mark.parametrize(
+    "point", ["fleet-lock/", "/.conversion-upload.json", "/conversion.json", "fleet-ledger/00000001/m"]
+)
+def test_a_driver_that_is_killed(bucket: Address, held: Bucket, point: str) -> None:
+    """With its workers, when objects of a kind are there first: nothing that was noted is done again, and none is half."""
+    for number in range(6):
+        held.put_folder(f"models/m{number}", FIXTURE)
+    command = [sys.executable, "-m", "converter", "fleet", f"{bucket}/models", f"{bucket}/out", "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: any(point in name for name in held.system.find(f"{held.root}/out")))
+        first.kill()
+    before = {name: held.system.info(f"{held.root}/out/{name[9:-5]}/conversion.json")["ETag"] for name in done_in(held)}
+    again = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=False)
+    found = validated(again.stdout, "fleet")
+    assert found["counts"] == {"done": 6}, again.stderr
+    after = {name: held.system.info(f"{held.root}/out/{name[9:-5]}/conversion.json")["ETag"] for name in before}
+    assert after == before
+    assert sum(task["unchanged"] for task in found["tasks"]) >= len(before)
+    assert len(done_in(held)) == 6
+    there = held.files("out")
+    assert {name.partition("/")[2] for name in there if name.startswith("m")} == FILES
+    assert sum(name.startswith("m") for name in there) == 6 * len(FILES)
+
+
+def done_in(held: Bucket) -> list[str]:
+    """Names of the attempts in the ledger that are done."""
+    return [name for name, said in noted(held).items() if said.get("state") == "done"]
 
 
 @MEMORY
@@ -489,6 +524,18 @@ def test_locks_of_a_stranger(bucket: Address, held: Bucket) -> None:
     held.put("out/fleet-lock/99999999.json", b'{"owner": "x", "ended": true}')
     with pytest.raises(TargetError, match="more than 99,999,999 runs had this folder"):
         HeldBucket(bucket / "out").__enter__()
+
+
+@MEMORY
+def test_the_status_of_one_that_runs(bucket: Address) -> None:
+    """What was noted since the last heartbeat is not running; what an earlier run noted may be."""
+    BucketLedger(bucket / "out", 1).append(Attempt("b", "0e" * 16, "models/b", "failed"))
+    with HeldBucket(bucket / "out", lambda: ("a", "b")):
+        ledger = BucketLedger(bucket / "out", 2)
+        ledger.begin("tf", "weights", 3, "us", "now")
+        ledger.append(DONE)
+        found = fleet_status(f"{bucket}/out")
+    assert (states(found), found.alive) == ({"a": "done", "b": "running", "": "left"}, True)
 
 
 # --- the ledger of a stranger -----------------------------------------------------------------------------------------
