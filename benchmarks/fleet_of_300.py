@@ -99,6 +99,8 @@ def killed_and_continued(
         answer = second.communicate()[0]
         watched.stop()
     found = json.loads(answer)
+    if "counts" not in found:
+        raise SystemExit(f"the second run was refused: {found}")
     print(f"second run: {time.monotonic() - began:.1f} s, {found['counts']}", flush=True)
     report = {
         "killed": killed,

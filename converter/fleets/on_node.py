@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from converter.fleets.outs import place
 from converter.fleets.pool import Pool
 from converter.folder.addresses import Address
 from converter.folder.manifest import VERSION
+
+# Seconds after which a bucket is asked again.
+_PAUSES = (1.0, 3.0, 9.0)
 
 
 def carry_out_on_node(
@@ -80,16 +84,33 @@ def _refusal(home: Home, owner: str, version: str) -> str:
         )
     if not owner:
         return ""
-    holder = None
-    with contextlib.suppress(ConverterError):
-        holder = home.holder()
-    if holder is not None and holder.owner == owner:
-        return ""
     if isinstance(home.out, Address):
-        return (
-            f"{home.out}: a node of the Ray cluster cannot read this bucket; set its library's credentials on all nodes"
-        )
+        return _refusal_of_bucket(home, owner)
+    with contextlib.suppress(ConverterError):
+        if _has(home, owner):
+            return ""
     return (
         f"{home.out}: a node of the Ray cluster does not see this folder; choose one on a file system that all nodes "
         "share, or in a bucket"
     )
+
+
+def _refusal_of_bucket(home: Home, owner: str) -> str:
+    """Asks again, for a bucket that does not answer once is no reason to end a run of hours."""
+    said = "another run has it"
+    for pause in (*_PAUSES, 0.0):
+        try:
+            if _has(home, owner):
+                return ""
+        except ConverterError as error:
+            said = printable(str(error), 200)
+        time.sleep(pause)
+    return (
+        f"{home.out}: a node of the Ray cluster cannot use this bucket ({said}); set its library's credentials on all "
+        "nodes, or run this again"
+    )
+
+
+def _has(home: Home, owner: str) -> bool:
+    holder = home.holder()
+    return holder is not None and holder.owner == owner

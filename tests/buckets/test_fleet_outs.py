@@ -25,7 +25,7 @@ from converter.fleets.bucket_ledger import BucketLedger, read_history_in
 from converter.fleets.bucket_lock import HeldBucket, holder_in
 from converter.fleets.carrying_out import carry_out
 from converter.fleets.ended import Ended
-from converter.fleets.holding import SECONDS_TO_EXPIRE
+from converter.fleets.holding import SECONDS_TO_EXPIRE, Holder
 from converter.fleets.on_node import carry_out_on_node
 from converter.fleets.running import Run
 from converter.folder.addresses import Address
@@ -326,6 +326,7 @@ def test_a_worker_that_cannot_note(
 
 @S3
 def test_a_node_that_cannot_read_the_bucket(bucket: Address, held: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no task; unless the bucket answers when it is asked again."""
     held.put_folder("models/a", FIXTURE)
     asked = {
         "do": "convert", "source": f"{bucket}/models/a", "hub": None, "revision": None, "out": f"{bucket}/out/a", "to": "tf",
@@ -333,16 +334,27 @@ def test_a_node_that_cannot_read_the_bucket(bucket: Address, held: Bucket, monke
     }  # fmt: skip
     from converter.fleets import on_node
 
+    monkeypatch.setattr(on_node, "_PAUSES", (0.0,))
+    away: list[BucketError] = []
+
+    def holder(out: Address) -> Holder | None:
+        if away:
+            raise away.pop()
+        return holder_in(out)
+
+    monkeypatch.setattr(homes, "holder_in", holder)
     with HeldBucket(bucket / "out") as lock:
         asked["noting"] = {
             "out": f"{bucket}/out", "run": lock.number, "name": "a", "key": "0f" * 16, "source": "x", "attempt": 1,
         }  # fmt: skip
-        refused = carry_out_on_node(asked, 60, 8 * 10**9, "another", VERSION)
-        assert refused == {
-            "refused": f"{bucket}/out: a node of the Ray cluster cannot read this bucket; set its library's credentials "
-            "on all nodes"
-        }
+        for said, errors in (("another run has it", 0), ("s3: away", 2)):
+            away[:] = [BucketError("s3: away")] * errors
+            assert carry_out_on_node(asked, 60, 8 * 10**9, "another", VERSION) == {
+                "refused": f"{bucket}/out: a node of the Ray cluster cannot use this bucket ({said}); set its library's "
+                "credentials on all nodes, or run this again"
+            }
         assert "a/conversion.json" not in held.files("out")
+        away.append(BucketError("s3: away"))
         found = carry_out_on_node(asked, 60, 8 * 10**9, lock.owner, VERSION)
     on_node._kept(60, 8 * 10**9).close()
     on_node._kept.cache_clear()
