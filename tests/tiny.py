@@ -70,7 +70,12 @@ def tensors_of(config: Mapping[str, Any], dtype: Any = np.float32, seed: int = 7
     once: Arrays = {}
     checked = check_config(config)
     for rule in compile_rules(checked).tensors:
-        made = np.asarray(noise.standard_normal(rule.shape), np.float32).astype(dtype)
+        made = np.asarray(noise.standard_normal(rule.shape), np.float32)
+        if rule.counts:
+            tensors[rule.names["pt"]] = np.asarray(1000 * np.abs(made), np.int64)
+            continue
+        # A variance is positive.
+        made = (np.abs(made) + 0.5 if rule.name.endswith("running_var") else made).astype(dtype)
         # What some writers keep once is the same everywhere.
         tensors[rule.names["pt"]] = once.setdefault(rule.once[0], made) if rule.once else made
     scale = tensors[checked.family.scale]

@@ -161,7 +161,7 @@ def make_plan(
     if (error := mismatch(checkpoint, found, {rule.names[source]: rule for rule in rules.tensors})) is not None:
         raise quantised(checkpoint, config.raw) or error
     _check_shapes(found, rules.tensors, checkpoint)
-    check_floats((found[rule.names[source]] for rule in rules.tensors), checkpoint)
+    check_dtypes(((rule, found[rule.names[source]]) for rule in rules.tensors), checkpoint)
     if positions == "flax":
         place = next((rule.names[source] for rule in rules.tensors if rule.name == positions_of(config)), "")
         found = shift_positions(found, config.text, place, source, serves or target)
@@ -268,18 +268,26 @@ def _check_shapes(found: Mapping[str, StoredTensor], rules: Iterable[TensorRule]
         raise PlanError(f"tensor shapes that differ from config.json ({len(wrong)}): {folded(wrong)}; {COMPARE}")
 
 
-def check_floats(tensors: Iterable[StoredTensor], checkpoint: Checkpoint) -> None:
+def check_dtypes(tensors: Iterable[tuple[TensorRule, StoredTensor]], checkpoint: Checkpoint) -> None:
     """Refuses weights that are whole numbers: what is left of quantised ones whose scales are elsewhere, or lost.
 
     Raises:
-        PlanError: a weight is of no floating dtype.
+        PlanError: a weight is of no floating dtype, or a number of batches is.
     """
-    wrong = [f"{name} ({dtype})" for name, dtype in ((t.name, t.dtype) for t in tensors) if dtype not in FLOATS]
-    if wrong:
-        where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    where = checkpoint.files[0] if checkpoint.files else checkpoint.container
+    wrong: dict[bool, list[str]] = {True: [], False: []}
+    for rule, tensor in tensors:
+        if rule.counts == (tensor.dtype in FLOATS):
+            wrong[rule.counts].append(f"{tensor.name} ({tensor.dtype})")
+    if wrong[False]:
         raise PlanError(
-            f"{where}: integers where floats belong ({len(wrong)}): {folded(wrong)}. The weights are quantised; "
+            f"{where}: integers where floats belong ({len(wrong[False])}): {folded(wrong[False])}. The weights are quantised; "
             "dequantise them with their scales and save again"
+        )
+    if wrong[True]:
+        raise PlanError(
+            f"{where}: floats where integers belong ({len(wrong[True])}): {folded(wrong[True])}. They count batches; cast "
+            "them to int64 and save again"
         )
 
 

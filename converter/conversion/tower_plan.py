@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from converter.conversion.patterns import COMPARE, layers_beyond, way_of_layers
-from converter.conversion.plan import Dropped, PlannedTensor, check_floats
+from converter.conversion.plan import Dropped, PlannedTensor, check_dtypes
 from converter.conversion.positions import shift_positions
 from converter.conversion.quantised import QUANTISED, is_quantised
 from converter.errors import PlanError, listed
@@ -80,7 +80,7 @@ def plan_tower(
         if is_quantised(checkpoint.tensors):
             next_step = QUANTISED
         raise PlanError(_complaint(checkpoint, tower, missing, wrong, next_step or COMPARE))
-    check_floats((tensor.source for tensor in planned), checkpoint)
+    check_dtypes(((rule, found[rule.name]) for rule in rules.tensors if rule.name in found), checkpoint)
     used = {tensor.source.name for tensor in planned}
     reasons = {found[name].name: reason for name, reason in _buffers(rules) if name in found}
     if source == CANONICAL:

@@ -12,42 +12,21 @@ from keras import ops
 
 from converter.errors import ModelError
 from converter.models.activations import activation
+from converter.models.depthwise import Depthwise
 from converter.models.embeddings import Patches
-from converter.models.parts import CompositeLayer, Dense, Dropout, Make, Norm, Part, Raw, as_dtype, in_float32
+from converter.models.parts import CompositeLayer, Dense, Dropout, Norm, Part, Raw, in_float32
 from converter.models.stages import drop_path_rate
 from converter.models.tower import asked
 from converter.models.vision_tower import Size, VisionTower
 
 Tensor = Any
 
-SIDE = 7  # of the depthwise kernels
+SIDES = (7, 7)  # of the depthwise kernels
 
 
 def channels_first(x: Tensor) -> Tensor:
     """``(batch, height, width, channels)`` as PyTorch gives it out."""
     return ops.transpose(x, (0, 3, 1, 2))
-
-
-class Depthwise(Part):
-    """A convolution of every channel by itself; kernel ``(7, 7, 1, channels)``, PyTorch's ``(channels, 1, 7, 7)``."""
-
-    def __init__(self, channels: int, std: float) -> None:
-        super().__init__()
-        self.channels, self.std = channels, std
-        self.kernel: Any = None
-        self.bias: Any = None
-
-    def build(self, make: Make) -> None:
-        """Creates ``kernel`` and ``bias (channels,)``."""
-        self.kernel = self.weights["kernel"] = make("kernel", (SIDE, SIDE, 1, self.channels), "normal", self.std)
-        self.bias = self.weights["bias"] = make("bias", (self.channels,), "constant", 0.0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``(batch, height, width, channels)`` to the same shape."""
-        half = self.compute_dtype
-        kernel = ops.transpose(as_dtype(ops.convert_to_tensor(self.kernel), half), (0, 1, 3, 2))
-        y = ops.depthwise_conv(as_dtype(x, half), kernel, padding="same", data_format="channels_last")
-        return ops.add(y, as_dtype(self.bias, half))
 
 
 @dataclass(frozen=True)
@@ -85,7 +64,7 @@ class ConvBlock(CompositeLayer):
         super().__init__(autocast=False, **kwargs)
         self.spec = spec
         parts = {
-            "depthwise": Depthwise(spec.width, spec.std),
+            "depthwise": Depthwise(spec.width, SIDES, spec.std),
             "norm": Norm(spec.width, spec.eps),
             "up": Dense(spec.width, 4 * spec.width, std=spec.std),
             "down": Dense(4 * spec.width, spec.width, std=spec.std),

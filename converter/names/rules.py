@@ -41,6 +41,7 @@ class TensorRule:
         layouts: by framework, a key of ``layouts.LAYOUTS``.
         shape: in PyTorch's layout.
         cite: the place of the rule, for messages.
+        counts: whether it holds whole numbers, and keeps them whatever dtype is requested.
         once: what PyTorch writers call the one tensor that some keep in place of this and others like it.
     """
 
@@ -48,6 +49,7 @@ class TensorRule:
     layouts: Mapping[Framework, str]
     shape: Shape
     cite: str
+    counts: bool = False
     once: tuple[str, ...] = ()
 
     @property
@@ -242,11 +244,13 @@ class _Part:
         leaves: by framework, the last level of its name, empty where the module's path is all of it, and the separator.
         layouts: by framework.
         shape: in PyTorch's layout.
+        counts: whether it holds whole numbers.
     """
 
     leaves: Mapping[Framework, tuple[str, str]]
     layouts: Mapping[Framework, str]
     shape: Shape
+    counts: bool
 
 
 class _Parts:
@@ -278,7 +282,7 @@ def _expand_module(
     once = tuple(prefixes[CANONICAL] + name for name in module.get("once", ()))
     for part in parts.of(module, fields, paths[CANONICAL]):
         names = {key: _joined(paths[key], leaf, separator) for key, (leaf, separator) in part.leaves.items()}
-        yield TensorRule(names, part.layouts, part.shape, cite, once)
+        yield TensorRule(names, part.layouts, part.shape, cite, part.counts, once)
 
 
 def _joined(path: str, leaf: str, separator: str) -> str:
@@ -300,7 +304,7 @@ def _parts(module: Mapping[str, Any], fields: Mapping[str, Value], path: str) ->
                 "model has; correct the config"
             )
         leaves = {key: (part[key][0], rules.separator) for key, rules in frameworks().items()}
-        yield _Part(leaves, layouts, part_shape)
+        yield _Part(leaves, layouts, part_shape, part.get("counts", False))
 
 
 def _expand_buffer(

@@ -11,6 +11,7 @@ import numpy as np
 
 from converter.errors import ParityError, printable
 from converter.names.configs import check_config
+from converter.names.expressions import integer
 from converter.names.rule_files import SIDES
 from converter.names.towers import tower_rules
 
@@ -151,7 +152,8 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
     for side in (checked.vision, checked.text):
         tower, fields = side.side, side.fields
         depths = fields.get("depths")  # of towers whose layers are stages
-        layers = [str(number) for number in range(fields["num_hidden_layers"] if depths is None else len(depths))]
+        given = integer(side.rules.get("layers_given", "num_hidden_layers"), fields) if depths is None else len(depths)
+        layers = [str(number) for number in range(given)]
         found += [f"{tower}.{place}" for place in _PLACE] + [f"{tower}.layers.{layer}" for layer in layers]
         if inner:
             stages = [] if depths is None else list(enumerate(depths))

@@ -90,7 +90,7 @@ def randomise(model: torch.nn.Module, seed: int, logit_scale: float) -> None:
 def trained_looking(name: str, noise: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Scales standard normal noise to what a trained tensor of that name and shape looks like."""
     if "norm" in name.lower() or "layrnorm" in name or ".ln_" in f".{name}":
-        return noise * np.float32(0.2) + np.float32(name.endswith("weight"))
+        return noise * np.float32(0.2) + np.float32(name.endswith(("weight", "running_var")))
     if noise.ndim > 1 and "embedding" not in name and "token" not in name and "bias_table" not in name:
         return noise * np.float32(1.2 / np.sqrt(noise[0].size))
     return noise * np.float32(0.3)

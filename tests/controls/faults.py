@@ -76,8 +76,8 @@ def pair_tensors(config: Mapping[str, Any], seed: int) -> Arrays:
     """Weights of the size that trained ones have, random everywhere."""
     made = {}
     for name, array in tensors_of(config, seed=seed).items():
-        scale = name.endswith((".weight", "lambda1")) and array.ndim == 1
-        made[name] = np.asarray(0.2 * array + (1.0 if scale else 0.0), np.float32)
+        scale = name.endswith((".weight", "lambda1", "running_var")) and array.ndim == 1
+        made[name] = array if array.dtype.kind == "i" else np.asarray(0.2 * array + (1.0 if scale else 0.0), np.float32)
     made["logit_scale"] = np.full(made["logit_scale"].shape, LOGIT_SCALE, np.float32)
     return made
 
@@ -94,7 +94,8 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
     names = [name for name in pair_tensors(config, 0) if name.startswith(f"{side}_model.")]
     tower = check_config(config).tower(side)
     mlp_end = branch_ends(side, tower.model_type)["mlp_output"]
-    first, second = _layers(names, tower.rules["taps"]["mlp_output"][0])[:2]
+    layers = _layers(names, tower.rules["taps"]["mlp_output"][0])
+    first, second = layers[:2]
     last = [name for name in names if name.startswith(second)]
     mlp = {
         kind: _one(last, lambda n, k=kind: mlp_end.fullmatch(n.removesuffix(f".{k}"))) for kind in ("weight", "bias")
@@ -109,8 +110,9 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
             and len(shapes[n]) == len({*shapes[n]}) + 1 == 2
         ),
     )
+    variance = _one(names, lambda n: n.endswith(".running_var"))
     positions = _one(names, lambda n: _POSITIONS.search(n) is not None)
-    at = f"{side} tower, layer {_tap_of(config, side, second)}"
+    at = f"{side} tower, layer {_tap_of(config, side, layers)}"
     start, embeddings = f"{side} tower, layer 0", f"{side} tower, embeddings"
     attention, inner = "attention output", "MLP output"
     found = [
@@ -139,10 +141,11 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
         ),
         Fault(
             "hidden_act changed",
-            start,
+            embeddings if tower.fields.get("use_repmixer_blocks") else start,
             config={"hidden_act": "gelu" if tower.fields.get("hidden_act") == "relu" else "relu"},
-            inside=inner,
+            inside="" if tower.fields.get("use_repmixer_blocks") else inner,
         ),
+        Fault("a variance of a batch norm left at 1", embeddings, _at(variance, np.ones_like), tensor=variance),
     ]
     if side == "text":
         reset = _at("logit_scale", lambda a: np.full(a.shape, 2.6592, np.float32))
@@ -183,19 +186,22 @@ def _layers(names: list[str], branch: str) -> list[str]:
     Args:
         names: of its tensors.
         branch: the path that ends a branch of each layer, as the rules have it: all up to the last number is the layer's.
+            Layers without such a branch are none.
     """
-    levels = re.sub(r"[^}]*$", ".", branch, count=1).split(".")
-    layer = re.compile(r".*?\b" + r"\.".join(r"\d+" if level.startswith("{") else level for level in levels))
+    of_layer, ends = re.findall(r"^(.*\})(.*)$", branch)[0]
+    levels = f"{of_layer}.".split(".")
+    path = r"\.".join(r"\d+" if level.startswith("{") else level for level in levels)
+    layer = re.compile(rf".*?\b{path}(?={re.escape(ends[1:])}\.)")
     return list(dict.fromkeys(match[0] for name in names if (match := layer.match(name))))
 
 
-def _tap_of(config: Mapping[str, Any], side: str, layer: str) -> int:
-    """The number of the first tap that a layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
-    number = int(re.findall(r"\.(\d+)\.", layer)[0])
+def _tap_of(config: Mapping[str, Any], side: str, layers: list[str]) -> int:
+    """The number of the first tap that the second layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
+    before, number = (int(re.findall(r"\.(\d+)\.", layer)[0]) for layer in layers[:2])
     fields = config[f"{side}_config"]
-    return (
-        number * fields["num_hidden_layers"] // fields["num_hidden_groups"] if "num_hidden_groups" in fields else number
-    )
+    if "num_hidden_groups" in fields:
+        return int(number * fields["num_hidden_layers"] // fields["num_hidden_groups"])
+    return number - before  # Taps count from the first layer that gives any.
 
 
 def _one(names: list[str], wanted: Callable[[str], Any]) -> str | None:

@@ -18,6 +18,7 @@ from converter.names.rules import compile_rules
 from converter.specs import Checkpoint, Extent, Framework, Shape, StoredTensor
 from tests.compat.towers import ALL_VISION, FAMILIES
 from tests.tiny import MODELS, config_of, tensors_of
+from tests.towers import config_of_tower
 
 FILE = Path("model.safetensors")
 QUERY = "text_model.encoder.layer.1.attention.self.query.weight"
@@ -175,6 +176,27 @@ def test_whole_numbers_are_no_weights(dtype: str) -> None:
         f"{FILE}: integers where floats belong (2): {QUERY.replace('1', '{0...1}')} ({dtype}). The weights are "
         "quantised; dequantise them with their scales and save again"
     )
+
+
+def test_a_count_of_batches_keeps_its_dtype_and_is_no_float() -> None:
+    tower = {"model_type": "sam3_lite_text_text_model", **config_of_tower("sam3_lite_text_text_model")}
+    config = config_of("vit", "bert", fields={"text_config": tower})
+    shapes = shapes_of(config)
+    counts = [name for name in shapes if name.endswith(".num_batches_tracked")]
+    floats = checkpoint(shapes)
+    held = {**floats.tensors, **{name: StoredTensor(name, "int64", shapes[name]) for name in counts}}
+    made = make_plan(replace(floats, tensors=held), check_config(config), "tf", dtype="float16")
+    planned = {tensor.canonical: (tensor.dtype, tensor.shape) for tensor in made.tensors}
+    assert {name for name, said in planned.items() if said == ("int64", (1,))} == set(counts)
+    assert {dtype for dtype, _ in planned.values()} == {"int64", "float16"}
+    with pytest.raises(PlanError) as caught:
+        make_plan(floats, check_config(config), "tf")
+    message = str(caught.value)
+    assert message.startswith(
+        f"{FILE}: floats where integers belong (8): text_model.layers.{{0,3}}.token_mixer.reference_"
+    )
+    assert message.endswith(". They count batches; cast them to int64 and save again")
+    assert len(counts) == 8
 
 
 def test_a_tensor_without_a_name_is_surplus() -> None:

@@ -24,6 +24,8 @@ LEAVES = {
     "gamma": "weight",
     "beta": "bias",
     "embeddings": "weight",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
 
 # What 5.x has once for all layers, and how it names that.
@@ -74,6 +76,11 @@ def randomise(model: Any, seed: int = 0) -> Any:
         for name, buffer in model.named_buffers():
             if name.endswith("inv_freq") and name in stored:  # as published: no longer what follows from the config
                 buffer.copy_(buffer.half())
+            elif name.endswith(("running_mean", "running_var")):
+                noise = torch.randn(buffer.shape, generator=generator, dtype=torch.float64)
+                buffer.copy_(0.15 * noise if name.endswith("mean") else 0.7 + 0.3 * noise.abs())
+            elif name.endswith("num_batches_tracked"):
+                buffer.fill_(71)
     return model.eval()
 
 
@@ -201,7 +208,7 @@ def make_inputs(
     """Random images, and texts padded to ragged lengths with their attention mask."""
     rng = np.random.default_rng(seed)
     text = config.text_config
-    pad = text.pad_token_id or 0
+    pad = getattr(text, "pad_token_id", None) or 0
     ids = rng.integers(3, text.vocab_size - 1, (texts, length))
     mask = np.ones((texts, length), np.int64)
     for row in range(1, texts):

@@ -75,6 +75,32 @@ def test_lit_with_checkpointing_on_jax(family: str) -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
+def test_statistics_of_batches_on_jax() -> None:
+    """A call without state gives back what a training step makes of them, as ``fit`` uses it."""
+    import jax
+    import numpy as np
+
+    from converter.models.rep_mixer import RepMixer
+
+    layer = RepMixer(5, 7, 3, "gelu", 0.1, 0.02, name="mixer")
+    layer.build()
+    x = np.random.default_rng(1).normal(2.0, 3.0, (4, 6, 5)).astype(np.float32)
+    state = [[v.value for v in held] for held in (layer.trainable_variables, layer.non_trainable_variables)]
+    _, moved = jax.jit(lambda own, kept: layer.stateless_call(own, kept, x, training=True))(*state)
+    found = {
+        v.path.partition("/")[2]: np.asarray(value)
+        for v, value in zip(layer.non_trainable_variables, moved, strict=True)
+    }
+    norm = "token_mixer/reference_batchnorm"
+    np.testing.assert_allclose(found[f"{norm}/moving_mean"], 0.1 * x.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(found[f"{norm}/moving_variance"], 0.9 + 0.1 * x.var((0, 1), ddof=1), rtol=1e-5)
+    assert [value.item() for name, value in found.items() if name.endswith("tracked")] == [1] * 4
+    assert all(
+        (np.asarray(v.value) == start).all() for v, start in zip(layer.non_trainable_variables, state[1], strict=True)
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="about JAX")
 def test_jax_needs_no_tensorflow() -> None:
     code = (
         "import sys; from converter.models import named_variables, build_tower; assert 'tensorflow' not in sys.modules"

@@ -12,6 +12,8 @@ import torch
 from converter.errors import ModelError, UnsupportedOption
 from converter.models import build_tower, named_variables
 from converter.models.relative import distance_buckets
+from converter.models.stretched import stretched
+from converter.names.expressions import integer
 from converter.names.towers import counts_after_padding, input_rules, tower_defaults, tower_rules
 from tests.models import reference
 from tests.models.conftest import FURTHER_TEXT, Case, make_case
@@ -24,6 +26,7 @@ OPTIONS = [(kind, variant) for kind in TEXT for variant in TOWERS[kind].variants
 BEHIND_PADDING = [
     kind for kind in TEXT if counts_after_padding(kind, {**tower_defaults("text", kind), **TOWERS[kind].config})
 ]
+MIXERS = [kind for kind in TEXT if any(m["is"] == "batch_norm" for m in (tower_rules("text", kind) or {})["module"])]
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 
 
@@ -66,7 +69,8 @@ def test_every_tap_in_float32(text: Case) -> None:
     found = reference.taps(text.keras(text.inputs, **FLAGS))
     wanted = run_torch(text.torch, text.inputs, **FLAGS)
     rules = tower_rules("text", text.config.text_config.model_type) or {}
-    layers = text.config.text_config.num_hidden_layers if "attention_output" in rules["taps"] else 0
+    given = integer(rules.get("layers_given", "num_hidden_layers"), text.config.text_config.to_dict())
+    layers = given if "attention_output" in rules["taps"] else 0
     assert len([name for name in wanted if "text.attentions" in name]) == layers
     reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])
 
@@ -94,8 +98,9 @@ def test_explicit_positions_and_types_and_no_mask(text: Case) -> None:
     inputs = {name: ids for name, ids in inputs.items() if name not in TOWERS[config.model_type].without}
     wanted = run_torch(text.torch, inputs, **FLAGS)
     reference.assert_same(reference.taps(text.keras(inputs, **FLAGS)), wanted, 1e-5)
-    plain = run_torch(text.torch, text.inputs, **FLAGS)
-    assert np.abs(plain["text.embeddings"] - wanted["text.embeddings"]).max() > 0.1
+    if not input_rules("text", config.model_type).get("any_length"):  # which follows from the length alone
+        plain = run_torch(text.torch, text.inputs, **FLAGS)
+        assert np.abs(plain["text.embeddings"] - wanted["text.embeddings"]).max() > 0.1
 
 
 # Tensors of one shape in each layer, by how their names end; of joint ones the two first thirds.
@@ -158,7 +163,7 @@ def test_option_equals_pytorch(kind: str, variant: Variant) -> None:
     inputs = reference.make_inputs(config)
     if "type_vocab_size" in changes:
         inputs["token_type_ids"] = np.arange(36).reshape(4, 9) % changes["type_vocab_size"]
-    assert (inputs["input_ids"] == config.text_config.pad_token_id).any()
+    assert (inputs["input_ids"] == (getattr(config.text_config, "pad_token_id", None) or 0)).any()
     compare(config, inputs, inputs["attention_mask"])
 
 
@@ -333,5 +338,101 @@ def test_the_longest_text(kind: str) -> None:
     if kind in BEHIND_PADDING:
         limit -= padding_of(config) + 1
     assert tower(np.full((1, limit), 9)).last_hidden_state.shape[1] == limit
+    if input_rules("text", kind).get("any_length"):
+        assert tower(np.full((1, limit + 1), 9)).last_hidden_state.shape[1] == limit + 1
+        return
     with pytest.raises(ModelError, match=rf"^input_ids has {limit + 1} tokens in a row; .* positions for {limit} "):
         tower(np.full((1, limit + 1), 9))
+
+
+def in_training(config: Any, lengths: tuple[int, ...]) -> tuple[Any, Any, list[dict[str, np.ndarray]]]:
+    """A text tower in float64 on either side, PyTorch's in training, and texts of these lengths."""
+    model = reference.torch_model(config, "sdpa", torch.float64)
+    ours = reference.keras_model(config, reference.saved_tensors(model), "float64").text_model
+    texts = [reference.make_inputs(config, length=length, seed=length) for length in lengths]
+    return model.text_model.train(), ours, [{name: t[name] for name in ("input_ids", "attention_mask")} for t in texts]
+
+
+def statistics(model: Any, ours: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The statistics of all batch norms of either side, under PyTorch's names."""
+    theirs = {name: buffer.numpy().reshape(-1).copy() for name, buffer in model.named_buffers() if "batchnorm" in name}
+    kept = {
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+        "num_batches_tracked": "num_batches_tracked",
+    }
+    found = {}
+    for name, variable in named_variables(ours).items():
+        path, _, leaf = name.rpartition("/")
+        if leaf in kept:
+            found[f"{path.partition('/')[2].replace('_._', '.').replace('/', '.')}.{kept[leaf]}"] = np.array(
+                variable.value
+            )
+    return found, theirs
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_batch_norms_train_as_those_of_pytorch(kind: str) -> None:
+    """Outputs and gradients are those by the batch's statistics, and the running ones move as far; padding takes part."""
+    config = make_config(kind)
+    model, ours, texts = in_training(config, (9, 60, 11))
+    goal = np.random.default_rng(2).normal(size=(4, config.text_config.hidden_size))
+    for inputs in texts:
+        model.zero_grad()
+        output = model(**reference.torch_inputs(inputs, torch.float64))
+        (output.pooler_output * torch.as_tensor(goal)).sum().backward()
+        with tf.GradientTape() as tape:
+            pooled = ours(inputs, training=True).pooler_output
+            loss = tf.reduce_sum(pooled * goal)
+        np.testing.assert_allclose(pooled, output.pooler_output.detach(), rtol=0, atol=1e-10)
+        trained = {n: v for n, v in named_variables(ours).items() if v.trainable}
+        gradients = tape.gradient(loss, [v.value for v in trained.values()], unconnected_gradients="zero")
+        wanted = dict(model.named_parameters())
+        for name, gradient in zip(trained, gradients, strict=True):
+            want = wanted[reference.pt_name(f"text_model/{name}", config).removeprefix("text_model.")].grad
+            want = reference.to_tf(want.numpy(), name)
+            np.testing.assert_allclose(tf.convert_to_tensor(gradient), want, rtol=0, atol=1e-10, err_msg=name)
+        found, theirs = statistics(model, ours)
+        assert found.keys() == theirs.keys()
+        for name, want in theirs.items():
+            np.testing.assert_allclose(found[name], want, rtol=0, atol=1e-12, err_msg=name)
+    assert {n.item() for name, n in found.items() if name.endswith("tracked")} == {71 + len(texts)}
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_batch_norms_that_do_not_train_stay_as_they_are(kind: str) -> None:
+    """In evaluation, and in training where the tower is locked, as of Keras' own layer."""
+    model, ours, (inputs,) = in_training(make_config(kind), (9,))
+    before, _ = statistics(model, ours)
+    still = np.asarray(ours(inputs).pooler_output)
+    ours.trainable = False
+    np.testing.assert_array_equal(ours(inputs, training=True).pooler_output, still)
+    for name, kept in statistics(model, ours)[0].items():
+        np.testing.assert_array_equal(kept, before[name])
+    ours.trainable = True
+    moved = np.asarray(ours(inputs, training=True).pooler_output)
+    assert np.abs(moved - still).max() > 1e-2
+    assert all((statistics(model, ours)[0][name] != kept).any() for name, kept in before.items())
+
+
+@pytest.mark.parametrize("length", [1, 5, 60, 61, 200])
+@pytest.mark.parametrize("known", [True, False])
+def test_positions_are_stretched_as_pytorch_does_it(length: int, known: bool) -> None:
+    table = np.random.default_rng(4).normal(size=(60, 7))
+    wanted = torch.nn.functional.interpolate(torch.as_tensor(table)[None, None], size=(length, 7), mode="bilinear")
+    found = stretched(tf.constant(table), length if known else tf.constant(length))
+    np.testing.assert_allclose(found, wanted[0, 0], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 2}, "num_hidden_layers is 2, supported is 3 or more with use_repmixer_blocks:"),
+        ({"repmixer_kernel_size": 4}, "repmixer_kernel_size is 4, supported is an odd number:"),
+        ({"projection_dim": 64}, "projection_dim is 64, supported is 102:"),
+    ],
+)
+def test_mixers_that_pytorch_cannot_run_or_show(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedOption) as caught:
+        build_tower(make_config("sam3_lite_text_text_model", **changes).text_config)
+    assert str(caught.value).startswith(f"text_config.{message}")

@@ -20,8 +20,9 @@ from tests.towers import FILE, IN_TENSORFLOW_4, TOWERS, read_towers
 ROOT = Path(__file__).resolve().parents[2]
 # On in training only; the tests of dropout try them.
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_path_rate")
-# Left as they are in the config itself: pictures have three channels; the others are rows or copies that variants change.
-IN_VARIANTS = {"num_channels", "inner_group_num", "relative_attention_num_buckets"}
+# Left as they are in the config itself: pictures have three channels; the others are rows or copies that variants change, or
+# a width that has to be another's.
+IN_VARIANTS = {"num_channels", "inner_group_num", "relative_attention_num_buckets", "projection_dim"}
 # Numbers that shapes do not depend on, or that may well be alike.
 NO_SIZES = (
     "num_hidden_layers",

@@ -248,6 +248,7 @@ def test_what_the_rule_files_say_of_inputs() -> None:
     assert {side: sorted({key for t in supported(side) for key in input_rules(side, t)}) for side in SIDES} == {
         "vision": ["any_size", "no_maps"],
         "text": [
+            "any_length",
             "ends_with_eos",
             "literal_eos",
             "pad_token_id",
