@@ -242,7 +242,7 @@ def test_memory_of_frameworks_counts(models: Path) -> None:
     found = fleet(models, "out", memory="200MB", verify="outputs", workers=1)
     assert found.counts == {"failed": 3}
     assert found.tasks[0].error == "took more than 200,000,000 bytes of memory, so it was stopped; raise --memory"
-    until(lambda: not those_below(os.getpid()))
+    until(lambda: not any(b"parity.runners" in command_of(number) for number in those_below(os.getpid())))
 
 
 # --- killed ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from converter import fleet_status, inspect
 from converter.buckets.scratch import PREFIX
 from converter.fleets.holding import NAME as LOCK
 from tests.fleets.conftest import Rays
-from tests.fleets.test_fleet import attempts, command_of, corrupt, lines
+from tests.fleets.test_fleet import attempts, command_of, corrupt, lines, started_by
 from tests.fleets.test_ray_cluster import below, kill_a_worker, noted, until
 from tests.tiny import FIXTURE
 
@@ -164,7 +164,8 @@ def test_outputs_in_processes_that_are_kept(models: Path, rays: Rays) -> None:
     seen: set[int] = set()
     with rays.start("models", "out", "--verify", "outputs", "--workers", "1") as driver:
         while driver.poll() is None:
-            seen.update(number for number in below(os.getpid()) if b"parity.runners" in command_of(number))
+            theirs = [number for worker in workers() for number in started_by(worker)]
+            seen.update(number for number in theirs if b"parity.runners" in command_of(number))
         driver.communicate()
     attempted = [line for line in lines(Path("out")) if line["kind"] == "attempt"]
     assert [(line["state"], line["verdict"]) for line in attempted] == [("done", "passed")] * 9
