@@ -86,6 +86,11 @@ def block_names(**paths: str) -> Mapping[str, str]:
     return MappingProxyType(paths)
 
 
+def lacking(biases: Mapping[str, bool]) -> list[str]:
+    """The roles that have no bias, of those of which a config says whether they have one."""
+    return [role for role, there in biases.items() if not there]
+
+
 class Block(CompositeLayer):
     """One encoder layer; ``call`` returns the new hidden states and, on request, the attention weights.
 

@@ -99,6 +99,12 @@ class ImageSpec:
     resizing: Kind = "bicubic"
     class_tokens: int = 1
 
+    @classmethod
+    def of(cls, config: Any, **fields: Any) -> ImageSpec:
+        """The embedding of a config's images and patches, which have the same fields in every config."""
+        image, patch = pair(config.image_size), pair(config.patch_size)
+        return cls(channels=config.num_channels, image=image, patch=patch, **fields)
+
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
@@ -150,6 +156,23 @@ class ImageEmbeddings(CompositeLayer):
         """The patches ``(batch, patches, width)``."""
         return self.patches(pixel_values)
 
+    def grid_of(self, pixel_values: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of these images."""
+        height, width = self.spec.patch
+        return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuses images smaller than a patch.
+
+        Raises:
+            ModelError: says what size is expected.
+        """
+        patch = self.spec.patch
+        if size[0] < patch[0] or size[1] < patch[1]:
+            raise ModelError(
+                f"pixel_values is {size[0]} x {size[1]}; a patch is {patch[0]} x {patch[1]}. Use larger images."
+            )
+
     def for_each(self, x: Tensor, role: str) -> Tensor:
         """Learned tokens of a role, once for each image of ``x``, in its dtype: ``(batch, tokens, width)``."""
         rows = ops.reshape(getattr(self, role).value, (1, -1, self.spec.width))
@@ -170,11 +193,8 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         Raises:
             ModelError: says what size is expected.
         """
-        patch, grid = self.spec.patch, self.spec.grid
-        if size[0] < patch[0] or size[1] < patch[1]:
-            raise ModelError(
-                f"pixel_values is {size[0]} x {size[1]}; a patch is {patch[0]} x {patch[1]}. Use larger images."
-            )
+        super().check_size(size)
+        grid = self.spec.grid
         count = grid[0] * grid[1]
         if "positions" in self.spec.names and not self.positions_fit(size) and math.isqrt(count) ** 2 != count:
             raise ModelError(
@@ -186,11 +206,6 @@ class ResizedImageEmbeddings(ImageEmbeddings):
         """Whether the positions fit unchanged: for square images with as many patches, as PyTorch decides it."""
         grid, (height, width) = self.spec.grid, self.spec.patch
         return size[0] == size[1] and (size[0] // height) * (size[1] // width) == grid[0] * grid[1]
-
-    def grid_of(self, pixel_values: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of these images."""
-        height, width = self.spec.patch
-        return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
 
     def position_table(self, pixel_values: Tensor) -> Tensor:
         """Positions unchanged if they fit; else those of the patches resized, read as a square as in PyTorch."""

@@ -54,7 +54,8 @@ class JointBlock(Block):
 
     def joint(self, spec: BlockSpec) -> Part:
         """The part."""
-        return Dense(spec.width, 3 * (spec.width // spec.heads) * spec.heads, std=spec.spread.query)
+        inside = (spec.width // spec.heads) * spec.heads
+        return Dense(spec.width, 3 * inside, bias="query" not in spec.unbiased, std=spec.spread.query)
 
     def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
         """Multi-head attention of ``x`` to itself; returns its output and the weights."""

@@ -223,6 +223,10 @@ class Composite:
         """Makes a layer of ``kind``, named after the last component of the path, and holds it; returns it."""
         return self.part(path, kind(*args, name=path.rpartition("/")[2], dtype=self.dtype_policy))
 
+    def stack(self, path: str, count: int, kind: Callable[..., Any], *args: Any) -> list[Any]:
+        """Makes ``count`` layers alike under a path, as checkpoints number them; returns them."""
+        return [self.layer(f"{path}_._{i}", kind, *args) for i in range(count)]
+
     def flat_layer(self, path: str, kind: Callable[..., Any], *args: Any) -> Any:
         """Makes a layer of ``kind`` for which checkpoints have no level: holds its parts under the path itself; returns it."""
         made = kind(*args, dtype=self.dtype_policy)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from keras import ops
 
-from converter.models.embeddings import ImageSpec, Patches, pair
+from converter.models.blocks import BlockSpec, Spread
+from converter.models.embeddings import ImageSpec, Patches
 from converter.models.parts import CompositeLayer, Dropout, Norm, Raw
 from converter.models.tower import asked
 from converter.models.vision_tower import Size, VisionTower
@@ -93,12 +94,36 @@ class StagedTower(VisionTower):
         self.stages: list[Any] = []
         self.mergings: list[Any] = []
         for stage in range(count):
-            path, width = f"{root}/encoder/layers.{stage}", config.embed_dim * 2**stage
+            path, width = f"{root}/encoder/layers.{stage}", self.width_of(stage)
             self.stages.append([self.block(f"{path}/blocks.{i}", stage, i) for i in range(config.depths[stage])])
             if stage < count - 1:
                 self.mergings.append(self.layer(f"{path}/downsample", self.merging, width, std))
         if self.norm_at_end:
-            self.norm = self.part(f"{root}/layernorm", Norm(config.embed_dim * 2 ** (count - 1), config.layer_norm_eps))
+            self.norm = self.part(f"{root}/layernorm", Norm(self.width_of(count - 1), config.layer_norm_eps))
+
+    def width_of(self, stage: int) -> int:
+        """Width of a stage's tokens."""
+        return int(self.config.embed_dim * 2**stage)
+
+    def spec(self, stage: int, number: int, **changes: Any) -> BlockSpec:
+        """What the blocks of all such towers have alike, and with changes what one has."""
+        config, width = self.config, self.width_of(stage)
+        # Of what attention gives, too, as PyTorch has it.
+        dropped = getattr(config, "attention_probs_dropout_prob", 0.0)
+        fields: dict[str, Any] = {
+            "width": width,
+            "heads": config.num_heads[stage],
+            "inner": int(config.mlp_ratio * width),
+            "act": config.hidden_act,
+            "eps": config.layer_norm_eps,
+            "norm_first": True,
+            "spread": Spread.even(config.initializer_range),
+            "attention_dropout": dropped,
+            "hidden_dropout": dropped,
+            "mlp_dropout": getattr(config, "hidden_dropout_prob", 0.0),
+            "drop_path": drop_path_rate(config, stage, number),
+        }
+        return BlockSpec(**{**fields, **changes})
 
     @abstractmethod
     def block(self, path: str, stage: int, number: int) -> Any:
@@ -106,10 +131,8 @@ class StagedTower(VisionTower):
 
     def images(self, config: Any) -> ImageSpec:
         """The embeddings' shape."""
-        return ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
+        return ImageSpec.of(
+            config,
             width=config.embed_dim,
             names={"patches": "patch_embeddings/projection", "norm": "norm"},
             bias=True,

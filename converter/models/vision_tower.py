@@ -23,6 +23,8 @@ class VisionTower(Tower):
     side = "vision"
     input_fields: ClassVar[tuple[str, ...]] = ("pixel_values",)
     main_input_name = "pixel_values"
+    # Whether hidden states take the variables' dtype: under PyTorch's autocast tokens are float32, and what they join becomes so.
+    widens: ClassVar[bool] = False
 
     def call(
         self,
@@ -71,11 +73,12 @@ class VisionTower(Tower):
 
     def before(self, x: Tensor) -> Tensor:
         """What comes between embeddings and the first block."""
-        return x
+        return ops.cast(x, self.variable_dtype) if self.widens else x
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Last hidden state and pooled output of the last block's output."""
-        raise NotImplementedError
+        """Last hidden state and pooled output of the last block's output: normalised, and the pooler's view of them."""
+        x = self.norm(x)
+        return x, (self.pooler(x) if self.pooler is not None else None)
 
     def checked(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Pixel values in the compute dtype, of the size that the config says."""
@@ -113,3 +116,12 @@ class AnySizeTower(VisionTower):
     def check_size(self, size: Size) -> None:
         """Any size that has a patch, and whose positions can be had."""
         self.embeddings.check_size(size)
+
+
+class ClassTokenTower(AnySizeTower):
+    """Such a tower, pooled at the class token after the norm."""
+
+    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Normalised hidden states, and the class token's."""
+        x = self.norm(x)
+        return x, x[:, 0]

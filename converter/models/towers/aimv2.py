@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from converter.models.blocks import QKV, BlockSpec, attention, block_names
+from converter.models.blocks import QKV, BlockSpec, attention, block_names, lacking
 from converter.models.embeddings import ImageEmbeddings, ImageSpec
 from converter.models.parts import CompositeLayer, Dense, Dropout, Raw
 from converter.models.rms_norm import RMSBlock, RMSNorm
@@ -53,9 +53,8 @@ class NormedEmbeddings(ImageEmbeddings):
         x = self.norm(self.patches(pixel_values))
         if "positions" in self.spec.names:
             return x
-        patch = self.spec.patch
-        rows, columns = (int(size) // each for size, each in zip(pixel_values.shape[2:], patch, strict=True))
-        return x + ops.cast(ops.convert_to_tensor(sinusoids(rows, columns, self.spec.width)[None]), x.dtype)
+        places = sinusoids(*self.grid_of(pixel_values), self.spec.width)
+        return x + ops.cast(ops.convert_to_tensor(places[None]), x.dtype)
 
 
 class ClassTokenPooling(CompositeLayer):
@@ -95,17 +94,16 @@ class AIMv2VisionTower(SiglipVisionTower):
             config,
             eps=config.rms_norm_eps,
             names=BLOCK,
-            unbiased=[
-                *(() if config.qkv_bias else (*QKV, "out")),
-                *(() if config.mlp_bias else ("gate", "up", "down")),
-            ],
+            unbiased=lacking(
+                {
+                    **dict.fromkeys((*QKV, "out"), config.qkv_bias),
+                    **dict.fromkeys(("gate", "up", "down"), config.mlp_bias),
+                }
+            ),
             attention_dropout=config.attention_dropout,
         )
         self.embeddings = self.layer("aimv2/embeddings", NormedEmbeddings, images, config.rms_norm_eps)
-        self.blocks = [
-            self.layer(f"aimv2/encoder/layers_._{i}", RMSBlock, block, self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack("aimv2/encoder/layers", config.num_hidden_layers, RMSBlock, block, self.seeds)
         self.norm = self.part("aimv2/rms_norm", RMSNorm(config.hidden_size, config.rms_norm_eps))
         if self.add_pooling_layer:
             self.pooler = self.layer("aimv2/head", ClassTokenPooling, block)

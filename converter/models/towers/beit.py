@@ -10,7 +10,7 @@ from converter.models.blocks import Block, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings
 from converter.models.parts import Norm, Raw
 from converter.models.relative_bias import resized_bias
-from converter.models.towers.vit import vit_block, vit_images
+from converter.models.towers.vit import ATTENTION, vit_block, vit_images
 from converter.models.vision_tower import AnySizeTower
 
 Tensor = Any
@@ -22,9 +22,7 @@ def names_of(scaled: bool, table: bool) -> Any:
     """The block's names, with what the config says it has."""
     return block_names(
         **({"scale1": "lambda_1", "scale2": "lambda_2"} if scaled else {}),
-        query="attention/attention/query",
-        key="attention/attention/key",
-        value="attention/attention/value",
+        **ATTENTION,
         **({"table": f"attention/attention/{TABLE}"} if table else {}),
         out="attention/output/dense",
         up="intermediate/dense",

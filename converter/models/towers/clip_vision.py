@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from converter.models.blocks import Block, BlockSpec, Spread, block_names
-from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
+from converter.models.embeddings import ImageEmbeddings, ImageSpec
 from converter.models.parts import Norm
 from converter.models.vision_tower import VisionTower
 
@@ -54,10 +54,8 @@ class CLIPVisionTower(VisionTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, norm, blocks, norm of the class token."""
         width, factor = config.hidden_size, config.initializer_factor
-        images = ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
+        images = ImageSpec.of(
+            config,
             width=width,
             names=self.embedding_names,
             bias=False,
@@ -68,15 +66,13 @@ class CLIPVisionTower(VisionTower):
         root, block = self.root, clip_block(config)
         self.embeddings = self.layer(f"{root}/embeddings", self.embeddings_of, images)
         self.pre_norm = self.part(f"{root}/pre_layrnorm", Norm(width, config.layer_norm_eps))
-        self.blocks = [
-            self.layer(f"{root}/encoder/layers_._{i}", self.block_of, block, self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        count = config.num_hidden_layers
+        self.blocks = self.stack(f"{root}/encoder/layers", count, self.block_of, block, self.seeds)
         self.post_norm = self.part(f"{root}/post_layernorm", Norm(width, config.layer_norm_eps))
 
     def before(self, x: Tensor) -> Tensor:
         """The norm that CLIP has in front of its blocks."""
-        return self.pre_norm(x)
+        return self.pre_norm(super().before(x))
 
     def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The last block's output unchanged; the class token normalised."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import QKV, Block, block_names
+from converter.models.blocks import Block, block_names
 from converter.models.embeddings import ImageSpec, ResizedImageEmbeddings
 from converter.models.parts import Norm
-from converter.models.towers.vit import vit_block, vit_images
-from converter.models.vision_tower import AnySizeTower
+from converter.models.towers.vit import ATTENTION, PLACES, vit_block, vit_images
+from converter.models.vision_tower import ClassTokenTower
 
 Tensor = Any
 
@@ -17,9 +17,7 @@ def names_of(gated: bool) -> Any:
     """The block's names, with the MLP's as SwiGLU or not."""
     return block_names(
         norm1="norm1",
-        query="attention/attention/query",
-        key="attention/attention/key",
-        value="attention/attention/value",
+        **ATTENTION,
         out="attention/output/dense",
         scale1="layer_scale1/lambda1",
         norm2="norm2",
@@ -30,16 +28,15 @@ def names_of(gated: bool) -> Any:
     )
 
 
-class Dinov2Tower(AnySizeTower):
-    """``dinov2``; pooled at the class token after the norm."""
+class Dinov2Tower(ClassTokenTower):
+    """``dinov2``."""
 
     main_layer = "dinov2"
 
     def images(self, config: Any) -> ImageSpec:
         """The embeddings' shape."""
         mask = {"mask_token": "mask_token"} if getattr(config, "use_mask_token", True) else {}
-        places = {"positions": "position_embeddings", "patches": "patch_embeddings/projection"}
-        return vit_images(config, names={"token": "cls_token", **mask, **places})
+        return vit_images(config, names={"token": "cls_token", **mask, **PLACES})
 
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm."""
@@ -50,18 +47,10 @@ class Dinov2Tower(AnySizeTower):
             inner=(int(inner * 2 / 3) + 7) // 8 * 8 if gated else inner,
             act="silu" if gated else config.hidden_act,
             names=names_of(gated),
-            unbiased=() if config.qkv_bias else QKV,
             hidden_dropout=0.0,
             drop_path=config.drop_path_rate,
             layer_scale=config.layerscale_value,
         )
         self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, self.images(config), self.seeds)
-        self.blocks = [
-            self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack(f"{root}/encoder/layer", config.num_hidden_layers, Block, block, self.seeds)
         self.norm = self.part(f"{root}/layernorm", Norm(width, config.layer_norm_eps))
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states, and the class token's."""
-        x = self.norm(x)
-        return x, x[:, 0]

@@ -7,6 +7,7 @@ from typing import Any
 
 from converter.models.embeddings import ImageSpec
 from converter.models.towers.dinov2 import Dinov2Tower
+from converter.models.towers.vit import PLACES
 
 
 class Dinov2WithRegistersTower(Dinov2Tower):
@@ -20,8 +21,7 @@ class Dinov2WithRegistersTower(Dinov2Tower):
             "token": "cls_token",
             "mask_token": "mask_token",
             "registers": "register_tokens",
-            "positions": "position_embeddings",
-            "patches": "patch_embeddings/projection",
+            **PLACES,
         }
         spec = super().images(config)
         return replace(spec, names=names, registers=config.num_register_tokens, resizing="antialiased bicubic")

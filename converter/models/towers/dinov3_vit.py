@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.models.blocks import BlockSpec, block_names
+from converter.models.blocks import BlockSpec, block_names, lacking
 from converter.models.embeddings import ResizedImageEmbeddings
 from converter.models.parts import Norm
 from converter.models.rotary import RotaryBlock, grid_turn, moved, patch_centres
 from converter.models.tower import Tower
 from converter.models.towers.vit import vit_block, vit_images
-from converter.models.vision_tower import AnySizeTower
+from converter.models.vision_tower import ClassTokenTower
 
 Tensor = Any
 
@@ -47,15 +47,15 @@ def block_of(config: Any) -> BlockSpec:
             down="mlp/down_proj",
             scale2="layer_scale2/lambda1",
         ),
-        unbiased=[role for role, there in biases.items() if not there],
+        unbiased=lacking(biases),
         attention_dropout=config.attention_dropout,
         drop_path=config.drop_path_rate,
         layer_scale=config.layerscale_value,
     )
 
 
-class DINOv3ViTTower(AnySizeTower):
-    """``dinov3_vit``; pooled at the class token after the norm."""
+class DINOv3ViTTower(ClassTokenTower):
+    """``dinov3_vit``."""
 
     main_layer = "dinov3_vit"
     random_fields = (*Tower.random_fields, *MOVING)
@@ -65,10 +65,7 @@ class DINOv3ViTTower(AnySizeTower):
         root, width = self.main_layer, config.hidden_size
         images = vit_images(config, names=EMBEDDINGS, mask_rank=3, registers=config.num_register_tokens)
         self.embeddings = self.layer(f"{root}/embeddings", ResizedImageEmbeddings, images, self.seeds)
-        self.blocks = [
-            self.layer(f"{root}/layer_._{i}", RotaryBlock, block_of(config), self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack(f"{root}/layer", config.num_hidden_layers, RotaryBlock, block_of(config), self.seeds)
         self.norm = self.part(f"{root}/norm", Norm(width, config.layer_norm_eps))
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
@@ -80,8 +77,3 @@ class DINOv3ViTTower(AnySizeTower):
             centres = moved(centres, shift, jitter, rescale, self.seeds)
         head = config.hidden_size // config.num_attention_heads
         return grid_turn(centres, head, config.rope_theta, 1 + config.num_register_tokens)
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states, and the class token's."""
-        x = self.norm(x)
-        return x, x[:, 0]

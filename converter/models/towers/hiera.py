@@ -8,11 +8,11 @@ from typing import Any
 from keras import ops
 
 from converter.errors import UnsupportedOption
-from converter.models.blocks import BlockSpec, Spread, block_names
+from converter.models.blocks import block_names
 from converter.models.embeddings import pair
 from converter.models.mask_units import UnitBlock, UnrolledEmbeddings
 from converter.models.parts import Norm
-from converter.models.stages import StagedTower, drop_path_rate
+from converter.models.stages import StagedTower
 from converter.models.vision_tower import Size
 
 Tensor = Any
@@ -79,18 +79,8 @@ class HieraTower(StagedTower):
                 f"tokens of stage {stage}: PyTorch cannot run it. Correct the config."
             )
         self.tokens //= pools
-        spec = BlockSpec(
-            width=width,
-            heads=config.num_heads[stage],
-            inner=int(width * config.mlp_ratio),
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
-            names=BLOCK if before == width else block_names(**BLOCK, wider="proj"),
-            spread=Spread.even(config.initializer_range),
-            drop_path=drop_path_rate(config, stage, number),
-        )
-        return self.layer(path, UnitBlock, spec, before, unit, pools, self.seeds)
+        names = BLOCK if before == width else block_names(**BLOCK, wider="proj")
+        return self.layer(path, UnitBlock, self.spec(stage, number, names=names), before, unit, pools, self.seeds)
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """Nothing: blocks count tokens, not rows and columns."""

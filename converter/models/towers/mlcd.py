@@ -23,6 +23,7 @@ class MLCDVisionTower(AnySizeTower, CLIPVisionTower):
 
     main_layer = "mlcd"
     root = "mlcd"
+    widens = True
     embedding_names = {"token": "class_embedding", "patches": "patch_embedding"}  # noqa: RUF012 - never written to
     embeddings_of = ResizedImageEmbeddings
     block_of = RotaryBlock
@@ -34,10 +35,6 @@ class MLCDVisionTower(AnySizeTower, CLIPVisionTower):
             f"{self.root}/class_pos_emb", Raw((1, half), std=half**-0.5 * config.initializer_factor)
         )
         super().assemble(config)
-
-    def before(self, x: Tensor) -> Tensor:
-        """Hidden states in the variables' dtype: under PyTorch's autocast tokens are float32, and what they join becomes so."""
-        return super().before(ops.cast(x, self.variable_dtype))
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """Not a bias: by how much each token is turned."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from converter.models.blocks import BlockSpec, attention, block_names
+from converter.models.blocks import BlockSpec, attention, block_names, lacking
 from converter.models.embeddings import ResizedImageEmbeddings
 from converter.models.parts import Dense
 from converter.models.rms_norm import RMSBlock, RMSNorm
@@ -98,7 +98,7 @@ class Sapiens2Tower(DINOv3ViTTower):
             config,
             eps=config.rms_norm_eps,
             names=names_of(config),
-            unbiased=[role for role, there in biases.items() if not there],
+            unbiased=lacking(biases),
             attention_dropout=config.attention_dropout,
             drop_path=config.drop_path_rate,
             layer_scale=config.layerscale_value,

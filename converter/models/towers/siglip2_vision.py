@@ -49,10 +49,7 @@ class Siglip2VisionTower(VisionTower):
         self.values = config.num_channels * patch**2
         block, width, root = siglip_block(config), config.hidden_size, "siglip2/vision_model"
         self.embeddings = self.layer(f"{root}/embeddings", PatchEmbeddings, self.values, positions, width, EMBEDDINGS)
-        self.blocks = [
-            self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack(f"{root}/encoder/layers", config.num_hidden_layers, Block, block, self.seeds)
         self.norm = self.part(f"{root}/post_layernorm", Norm(width, config.layer_norm_eps))
         if self.add_pooling_layer:
             self.pooler = self.layer(f"{root}/head", AttentionPooling, block)

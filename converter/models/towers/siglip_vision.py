@@ -6,7 +6,7 @@ from typing import Any
 
 from converter.models.attention_pooling import AttentionPooling
 from converter.models.blocks import Block, BlockSpec, Spread
-from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
+from converter.models.embeddings import ImageEmbeddings, ImageSpec
 from converter.models.parts import Norm
 from converter.models.towers.clip_vision import BLOCK
 from converter.models.vision_tower import Size, VisionTower
@@ -42,10 +42,8 @@ class SiglipVisionTower(VisionTower):
         """Embeddings, blocks, norm, attention pooling."""
         width = config.hidden_size
         std = width**-0.5
-        images = ImageSpec(
-            channels=config.num_channels,
-            image=pair(config.image_size),
-            patch=pair(config.patch_size),
+        images = ImageSpec.of(
+            config,
             width=width,
             names=EMBEDDINGS,
             bias=True,
@@ -56,18 +54,10 @@ class SiglipVisionTower(VisionTower):
         block = siglip_block(config)
         root = "siglip/vision_model"
         self.embeddings = self.layer(f"{root}/embeddings", ImageEmbeddings, images)
-        self.blocks = [
-            self.layer(f"{root}/encoder/layers_._{i}", Block, block, self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack(f"{root}/encoder/layers", config.num_hidden_layers, Block, block, self.seeds)
         self.norm = self.part(f"{root}/post_layernorm", Norm(width, config.layer_norm_eps))
         if self.add_pooling_layer:
             self.pooler = self.layer(f"{root}/head", AttentionPooling, block)
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states and the probe's view of them."""
-        x = self.norm(x)
-        return x, (self.pooler(x) if self.pooler is not None else None)
 
     def check_size(self, size: Size) -> None:
         """As many patches as positions; what is left over at the borders is cut off, as in PyTorch."""

@@ -9,10 +9,10 @@ from typing import Any
 from keras import ops
 
 from converter.errors import ModelError
-from converter.models.blocks import QKV, BlockSpec, Spread, block_names
+from converter.models.blocks import QKV, block_names
 from converter.models.embeddings import ImageSpec
 from converter.models.parts import CompositeLayer, Dense, Norm
-from converter.models.stages import EPS, StagedTower, drop_path_rate, halved, joined
+from converter.models.stages import EPS, StagedTower, halved, joined
 from converter.models.vision_tower import Size
 from converter.models.windows import WindowBlock
 
@@ -73,22 +73,12 @@ class SwinTower(StagedTower):
 
     def block(self, path: str, stage: int, number: int) -> Any:
         """A block; every second one is shifted by half a window."""
-        config, width, window = self.config, self.config.embed_dim * 2**stage, self.config.window_size
-        spec = BlockSpec(
-            width=width,
-            heads=config.num_heads[stage],
-            inner=int(config.mlp_ratio * width),
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=True,
+        config, window = self.config, self.config.window_size
+        spec = self.spec(
+            stage,
+            number,
             names=BLOCK,
-            spread=Spread.even(config.initializer_range),
             unbiased=() if config.qkv_bias else QKV,
-            attention_dropout=config.attention_probs_dropout_prob,
-            # Of what attention gives, too, as PyTorch has it.
-            hidden_dropout=config.attention_probs_dropout_prob,
-            mlp_dropout=config.hidden_dropout_prob,
-            drop_path=drop_path_rate(config, stage, number),
             table=((2 * window - 1) ** 2, config.num_heads[stage]),
         )
         return self.layer(path, self.kind, spec, window, window // 2 if number % 2 else 0, self.seeds)

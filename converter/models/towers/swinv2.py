@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from converter.errors import UnsupportedOption
-from converter.models.blocks import QKV, BlockSpec, Spread, block_names
+from converter.models.blocks import QKV, block_names
 from converter.models.cosine_windows import CosineWindowBlock
 from converter.models.embeddings import pair
 from converter.models.parts import CompositeLayer, Dense, Norm
-from converter.models.stages import EPS, StagedTower, drop_path_rate, joined
+from converter.models.stages import EPS, StagedTower, joined
 from converter.models.vision_tower import Size
 
 Tensor = Any
@@ -51,23 +51,8 @@ class Swinv2Tower(StagedTower):
 
     def block(self, path: str, stage: int, number: int) -> Any:
         """A block; every second one is shifted, and where the window is as high as the grid, none."""
-        config, width = self.config, self.config.embed_dim * 2**stage
-        spec = BlockSpec(
-            width=width,
-            heads=config.num_heads[stage],
-            inner=int(config.mlp_ratio * width),
-            act=config.hidden_act,
-            eps=config.layer_norm_eps,
-            norm_first=False,
-            names=BLOCK,
-            spread=Spread.even(config.initializer_range),
-            unbiased=("key",) if config.qkv_bias else QKV,
-            attention_dropout=config.attention_probs_dropout_prob,
-            # Of what attention gives, too, as PyTorch has it.
-            hidden_dropout=config.attention_probs_dropout_prob,
-            mlp_dropout=config.hidden_dropout_prob,
-            drop_path=drop_path_rate(config, stage, number),
-        )
+        config, unbiased = self.config, ("key",) if self.config.qkv_bias else QKV
+        spec = self.spec(stage, number, norm_first=False, names=BLOCK, unbiased=unbiased)
         # The config's image decides, by its height; PyTorch keeps both for images of any size.
         rows = self.embeddings.spec.grid[0] // 2**stage
         if not rows:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from keras import ops
-
-from converter.models.blocks import Block, BlockSpec, attention, block_names
+from converter.models.blocks import block_names
 from converter.models.embeddings import ResizedImageEmbeddings
-from converter.models.parts import Dense, Norm
+from converter.models.joint import JointBlock
+from converter.models.parts import Norm
 from converter.models.towers.vit import vit_block, vit_images
-from converter.models.vision_tower import AnySizeTower
-
-Tensor = Any
+from converter.models.vision_tower import ClassTokenTower
 
 EMBEDDINGS = {
     "token": "cls_token",
@@ -37,22 +33,8 @@ def names_of(gated: bool) -> Any:
     )
 
 
-class FusedBlock(Block):
-    """A block whose query, key and value are thirds of one product."""
-
-    def __init__(self, spec: BlockSpec, bias: bool, seeds: Any = None, **kwargs: Any) -> None:
-        joint = Dense(spec.width, 3 * spec.width, bias=bias, std=spec.spread.query)
-        super().__init__(spec, seeds, {"qkv": joint}, **kwargs)
-
-    def attend(self, x: Tensor, bias: Tensor | None, training: bool) -> tuple[Tensor, Tensor]:
-        """Multi-head attention of ``x`` to itself; returns its output and the weights."""
-        query, key, value = ops.split(self.qkv(ops.reshape(x, (-1, self.spec.width))), 3, axis=-1)
-        parts = SimpleNamespace(query=lambda _: query, key=lambda _: key, value=lambda _: value, out=self.out)
-        return attention(parts, x, x, bias, self.spec.heads, self.drop_attention, training)
-
-
-class TIPSv2VisionTower(AnySizeTower):
-    """``tipsv2_vision_model``; pooled at the class token after the norm."""
+class TIPSv2VisionTower(ClassTokenTower):
+    """``tipsv2_vision_model``."""
 
     main_layer = "tipsv2"
 
@@ -72,13 +54,5 @@ class TIPSv2VisionTower(AnySizeTower):
             layer_scale=config.layerscale_value,
         )
         self.embeddings = self.flat_layer("tipsv2", ResizedImageEmbeddings, images, self.seeds)
-        self.blocks = [
-            self.layer(f"tipsv2/blocks_._{i}", FusedBlock, block, config.qkv_bias, self.seeds)
-            for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack("tipsv2/blocks", config.num_hidden_layers, JointBlock, block, self.seeds)
         self.norm = self.part("tipsv2/norm", Norm(config.hidden_size, config.layer_norm_eps))
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states, and the class token's."""
-        x = self.norm(x)
-        return x, x[:, 0]

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from converter.models.blocks import QKV, Block, BlockSpec, Spread, block_names
-from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
+from converter.models.embeddings import ImageEmbeddings, ImageSpec
 from converter.models.parts import Norm
 from converter.models.pooling import FirstToken
 from converter.models.vision_tower import VisionTower
 
 Tensor = Any
 
+# What files call these parts of most relatives, too.
+PLACES = {"positions": "position_embeddings", "patches": "patch_embeddings/projection"}
+ATTENTION = {role: f"attention/attention/{role}" for role in QKV}
 BLOCK = block_names(
-    query="attention/attention/query",
-    key="attention/attention/key",
-    value="attention/attention/value",
+    **ATTENTION,
     out="attention/output/dense",
     up="intermediate/dense",
     down="output/dense",
@@ -28,9 +29,6 @@ BLOCK = block_names(
 def vit_images(config: Any, **changes: Any) -> ImageSpec:
     """The embeddings of ViT and, with changes, of those that follow it."""
     fields: dict[str, Any] = {
-        "channels": config.num_channels,
-        "image": pair(config.image_size),
-        "patch": pair(config.patch_size),
         "width": config.hidden_size,
         "bias": True,
         "flat": False,
@@ -38,7 +36,7 @@ def vit_images(config: Any, **changes: Any) -> ImageSpec:
         "token_std": config.initializer_range,
         "dropout": getattr(config, "hidden_dropout_prob", 0.0),
     }
-    return ImageSpec(**{**fields, **changes})
+    return ImageSpec.of(config, **{**fields, **changes})
 
 
 def vit_block(config: Any, **changes: Any) -> BlockSpec:
@@ -52,6 +50,7 @@ def vit_block(config: Any, **changes: Any) -> BlockSpec:
         "norm_first": True,
         "names": BLOCK,
         "spread": Spread.even(config.initializer_range),
+        "unbiased": () if getattr(config, "qkv_bias", True) else QKV,
         "attention_dropout": getattr(config, "attention_probs_dropout_prob", 0.0),
         "hidden_dropout": getattr(config, "hidden_dropout_prob", 0.0),
     }
@@ -68,13 +67,10 @@ class ViTTower(VisionTower):
     def assemble(self, config: Any) -> None:
         """Embeddings, blocks, norm, pooler."""
         width, std = config.hidden_size, config.initializer_range
-        biases = () if config.qkv_bias else QKV
-        block = vit_block(config, head_width=getattr(config, "head_dim", None), unbiased=biases)
+        block = vit_block(config, head_width=getattr(config, "head_dim", None))
         root = self.main_layer
         self.embeddings = self.layer(f"{root}/embeddings", self.embedding, self.images(config), self.seeds)
-        self.blocks = [
-            self.layer(f"{root}/encoder/layer_._{i}", Block, block, self.seeds) for i in range(config.num_hidden_layers)
-        ]
+        self.blocks = self.stack(f"{root}/encoder/layer", config.num_hidden_layers, Block, block, self.seeds)
         self.norm = self.part(f"{root}/layernorm", Norm(width, config.layer_norm_eps))
         if self.add_pooling_layer:
             outputs = getattr(config, "pooler_output_size", None) or width
@@ -83,10 +79,4 @@ class ViTTower(VisionTower):
 
     def images(self, config: Any) -> ImageSpec:
         """The embeddings' shape."""
-        names = {**self.tokens, "positions": "position_embeddings", "patches": "patch_embeddings/projection"}
-        return vit_images(config, names=names)
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states and the pooler's view of them."""
-        x = self.norm(x)
-        return x, (self.pooler(x) if self.pooler is not None else None)
+        return vit_images(config, names={**self.tokens, **PLACES})

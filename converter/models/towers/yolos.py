@@ -7,14 +7,14 @@ from typing import Any
 
 from keras import ops
 
-from converter.errors import ModelError, UnsupportedOption
-from converter.models.blocks import QKV, Block
+from converter.errors import UnsupportedOption
+from converter.models.blocks import Block
 from converter.models.embeddings import ImageEmbeddings, ImageSpec, pair
 from converter.models.parts import Norm, Raw
 from converter.models.pooling import FirstToken
 from converter.models.resize import resize
 from converter.models.towers.vit import vit_block, vit_images
-from converter.models.vision_tower import Size, VisionTower
+from converter.models.vision_tower import AnySizeTower, Size
 
 Tensor = Any
 
@@ -33,11 +33,6 @@ class DetectionEmbeddings(ImageEmbeddings):
         length = math.prod(spec.grid) + 1 + detections
         own = {"detection": Raw((1, detections, spec.width)), "table": Raw((1, length, spec.width))}
         super().__init__(spec, seeds, own, **kwargs)
-
-    def grid_of(self, pixel_values: Tensor) -> Size:
-        """Rows and columns of patches of these images."""
-        height, width = self.spec.patch
-        return int(pixel_values.shape[2]) // height, int(pixel_values.shape[3]) // width
 
     def call(self, pixel_values: Tensor, training: bool = False) -> Tensor:
         """``(batch, channels, height, width)`` to ``(batch, 1 + patches + detections, width)``."""
@@ -65,10 +60,11 @@ class PlacedBlock(Block):
         return super().call(x if bias is None else ops.add(x, bias), None, output_attentions, training)
 
 
-class YolosTower(VisionTower):
+class YolosTower(AnySizeTower):
     """``yolos``; pooled as ViT is."""
 
     main_layer = "yolos"
+    widens = True
 
     def assemble(self, config: Any) -> None:
         """Embeddings, positions between blocks, blocks, norm, pooler."""
@@ -87,15 +83,10 @@ class YolosTower(VisionTower):
                     "cannot run its positions between the blocks then. Correct the config."
                 )
             self.middle = self.part("yolos/encoder/mid_position_embeddings", Raw((count - 1, 1, length, width)))
-        block = vit_block(config, unbiased=() if config.qkv_bias else QKV)
-        self.blocks = [self.layer(f"yolos/encoder/layer_._{i}", PlacedBlock, block, self.seeds) for i in range(count)]
+        self.blocks = self.stack("yolos/encoder/layer", count, PlacedBlock, vit_block(config), self.seeds)
         self.norm = self.part("yolos/layernorm", Norm(width, config.layer_norm_eps))
         if self.add_pooling_layer:
             self.pooler = self.layer("yolos/pooler", FirstToken, width, width, std)
-
-    def before(self, x: Tensor) -> Tensor:
-        """Hidden states in the variables' dtype: under PyTorch's autocast tokens are float32, and what they join becomes so."""
-        return ops.cast(x, self.variable_dtype)
 
     def bias(self, pixel_values: Tensor, training: bool) -> Any:
         """Not a bias: the positions that each block adds to what it is given; the first adds none."""
@@ -104,16 +95,3 @@ class YolosTower(VisionTower):
             return None
         grid, tables = self.embeddings.grid_of(pixel_values), ops.convert_to_tensor(self.middle.value)
         return [None, *(self.embeddings.resized(tables[i], grid) for i in range(len(self.blocks) - 1))]
-
-    def after(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised hidden states and the pooler's view of them."""
-        x = self.norm(x)
-        return x, (self.pooler(x) if self.pooler is not None else None)
-
-    def check_size(self, size: Size) -> None:
-        """Any size that has a patch."""
-        patch = self.embeddings.spec.patch
-        if size[0] < patch[0] or size[1] < patch[1]:
-            raise ModelError(
-                f"pixel_values is {size[0]} x {size[1]}; a patch is {patch[0]} x {patch[1]}. Use larger images."
-            )
