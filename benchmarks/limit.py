@@ -1,7 +1,8 @@
 """What no converter on this machine could be faster than: `python benchmarks/limit.py MEGABYTES --folder FOLDER`.
 
-Measures single rates, each the fastest of some runs: reading cached data, writing a new file, copying in memory, BLAKE3,
-and starting Python with the imports of a conversion. The bound is the time that these rates need for a conversion's work.
+Measures single rates, each the fastest of some runs. Reading cached data, copying in memory and BLAKE3 run on all cores
+at once, because cores share memory. Writing a new file, and starting Python with the imports of a conversion, run on one.
+The bound is the time that these rates need for a conversion's work.
 It assumes that every byte passes each step once, on all cores, without a pause. Writing
 to one file is the exception: the system lets one thread at a time.
 """
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rates = measure(Path(folder) / "sample", options.sample)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    print(json.dumps(limit(rates, options.megabytes * 1e6, cores), indent=2))
+    print(json.dumps(limit(rates, options.megabytes * 1e6, cores_here()), indent=2))
 
 
 def limit(rates: Mapping[str, float], nbytes: float, cores: int) -> dict[str, Any]:
@@ -83,15 +84,17 @@ def limit(rates: Mapping[str, float], nbytes: float, cores: int) -> dict[str, An
 
 
 def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
-    """The rates of this machine.
+    """The rates of a core of this machine while the others do the same.
 
     Args:
         path: of a file to write, which must not exist.
         sample: how many bytes to measure over.
     """
-    piece, other = np.random.default_rng(0).bytes(PIECE), np.empty(PIECE, np.uint8)
+    cores = cores_here()
+    piece = np.random.default_rng(0).bytes(PIECE)
     count = max(1, sample // PIECE)
-    held, into = np.zeros(min(COPIED, count * PIECE), np.uint8), np.ones(min(COPIED, count * PIECE), np.uint8)
+    length = min(COPIED, count * PIECE)
+    held = [(np.zeros(length, np.uint8), np.ones(length, np.uint8), np.empty(PIECE, np.uint8)) for _ in range(cores)]
 
     def write() -> None:
         path.unlink(missing_ok=True)
@@ -99,26 +102,40 @@ def measure(path: Path, sample: int = SAMPLE) -> dict[str, float]:
             for _ in range(count):
                 file.write(piece)
 
-    def read() -> None:
+    def read(core: int) -> None:
         with path.open("rb", buffering=0) as file:
-            while file.readinto(other.data):
+            while file.readinto(held[core][2].data):
                 pass
 
-    def copy() -> None:
-        for _ in range(count * PIECE // len(held)):
-            np.copyto(into, held)
+    def copy(core: int) -> None:
+        source, into, _ = held[core]
+        for _ in range(count * PIECE // length):
+            np.copyto(into, source)
 
-    def hashed() -> None:
+    def hashed(core: int) -> None:
+        del core
         for _ in range(count):
             blake3.blake3(piece).digest()
 
     def start() -> None:
         subprocess.run([sys.executable, "-c", START], check=True)
 
-    copied = count * PIECE // len(held) * len(held)
-    work = {"write": (write, count * PIECE), "read": (read, count * PIECE), "copy": (copy, copied)}
-    work["blake3"] = hashed, count * PIECE
-    return {**{name: nbytes / fastest(do) for name, (do, nbytes) in work.items()}, "start": fastest(start)}
+    copied = count * PIECE // length * length
+    rates = {"write": count * PIECE / fastest(write)}
+    for name, do, nbytes in (("read", read, count * PIECE), ("copy", copy, copied), ("blake3", hashed, count * PIECE)):
+        rates[name] = nbytes * cores / fastest(lambda do=do: on_all(do, cores))  # type: ignore[misc]
+    return {**rates, "start": fastest(start)}
+
+
+def on_all(do: Callable[[int], None], cores: int) -> None:
+    """Runs something in as many threads at once, each with its number."""
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(do, range(cores)))
+
+
+def cores_here() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fastest(do: Callable[[], None]) -> float:
