@@ -216,6 +216,7 @@ bench: .venv/.installed .venv-compat/.installed .venv-flax/.installed ## times e
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python benchmarks/convert.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/verify.py
 	COMPAT_PYTHON=$(abspath $(COMPAT_PYTHON)) $(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/exports.py
 	for size in dinov3-vit-b-16 swinv2-tiny; do $(BIN)/python benchmarks/models.py --size $$size --contenders ours torch --loads 0 \
 		--cases "1 image" "8 images, 8 texts of 32 tokens" "training step, 8 pairs of 32 tokens" || exit 1; done

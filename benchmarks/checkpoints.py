@@ -42,7 +42,7 @@ class Size:
     """
 
     vision: dict[str, Any]
-    text: dict[str, int]
+    text: dict[str, Any]
     projection: int
     shard: int | None = None
     full_clip: bool = False
@@ -97,6 +97,52 @@ SIZES = {
             "eos_token_id": 49407,
         },
         512,
+        full_clip=True,
+    ),
+    # As laion/CLIP-ViT-H-14-laion2B-s32B-b79K, a full CLIPModel: 3.94 GB.
+    "clip-vit-h-14": Size(
+        {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "image_size": 224,
+            "patch_size": 14,
+            "hidden_act": "gelu",
+        },
+        {
+            "vocab_size": 49408,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 77,
+            "eos_token_id": 49407,
+            "hidden_act": "gelu",
+        },
+        1024,
+        full_clip=True,
+    ),
+    # A full CLIPModel to load before another one is measured.
+    "clip-tiny": Size(
+        {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        {
+            "vocab_size": 1000,
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "max_position_embeddings": 77,
+            "eos_token_id": 999,
+        },
+        64,
         full_clip=True,
     ),
     # CLIP ViT-L and BERT-large with some more layers and XLM-R's vocabulary: 4.05 GB in shards of at most 1 GB.
@@ -265,7 +311,7 @@ def tensors(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "logit_scale", ()
 
 
-def _vision(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _vision(config: dict[str, Any], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, patch = config["hidden_size"], config["patch_size"]
     yield f"{root}.embeddings.class_embedding", (width,)
     yield f"{root}.embeddings.position_embedding.weight", (1 + (config["image_size"] // patch) ** 2, width)
@@ -275,7 +321,7 @@ def _vision(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple[int,
     yield from _module(f"{root}.post_layernorm", (width,))
 
 
-def _clip_text(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _clip_text(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     width = config["hidden_size"]
     yield "text_model.embeddings.token_embedding.weight", (config["vocab_size"], width)
     yield "text_model.embeddings.position_embedding.weight", (config["max_position_embeddings"], width)
@@ -283,7 +329,7 @@ def _clip_text(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _module("text_model.final_layer_norm", (width,))
 
 
-def _clip_layers(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _clip_layers(config: dict[str, Any], root: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, inner = config["hidden_size"], config["intermediate_size"]
     for layer in range(config["num_hidden_layers"]):
         at = f"{root}.encoder.layers.{layer}"
@@ -295,7 +341,7 @@ def _clip_layers(config: dict[str, int], root: str) -> Iterator[tuple[str, tuple
         yield from _module(f"{at}.layer_norm2", (width,))
 
 
-def _text(config: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _text(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     width, inner = config["hidden_size"], config["intermediate_size"]
     yield "text_model.embeddings.word_embeddings.weight", (config["vocab_size"], width)
     yield "text_model.embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)

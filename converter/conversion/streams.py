@@ -33,8 +33,8 @@ from converter.specs import Checkpoint, Framework, Shape, StoredTensor
 from converter.system.processes import free_memory
 from converter.tensors.casts import DTYPES, numpy_dtype
 from converter.tensors.files import Files
-from converter.tensors.layouts import ALIGNMENT, Make, empty_array
-from converter.tensors.moves import kept
+from converter.tensors.layouts import ALIGNMENT, LAYOUTS, Make, empty_array
+from converter.tensors.moves import kept, read_turned
 
 Array = np.ndarray[Any, Any]
 _ASKED_FROM = 2**30  # bytes; smaller tensors are not worth asking the system for
@@ -171,6 +171,11 @@ class TensorReader:
         ):
             with contextlib.suppress(OSError, ValueError):  # not every file system maps files, and none an empty one
                 return self._files.mapped(extent, numpy_dtype(tensor.source.dtype)).reshape(tensor.shape)
+        if extent is not None and tensor.from_pt and tensor.layout == LAYOUTS["dense"]:
+            _check_memory(tensor.source, copies=1)
+            into = (empty_array if role is None else kept.maker(role))(tensor.shape, numpy_dtype(tensor.source.dtype))
+            read_turned(self._files, tensor.source, into)
+            return into
         _check_memory(tensor.source, copies=1 if tensor.layout.axes is None else 2)
         stored = self._read_whole(tensor.source, None if role is None else kept.maker(f"{role}, stored"))
         if tensor.layout.axes is None:

@@ -13,6 +13,7 @@ from keras import ops
 
 from converter.conversion.streams import TensorReader
 from converter.errors import PlanError, listed
+from converter.models.parts import is_jax_on_cpu, taken_over_by_jax
 from converter.specs import StoredTensor
 from converter.tensors.layouts import ALIGNMENT
 
@@ -80,7 +81,10 @@ def _cast(array: np.ndarray[Any, Any], dtype: str) -> Any:
     """An array that nothing else holds, for a variable of the dtype, without a copy if possible."""
     if array.dtype.name != dtype:
         return array.astype(np.float32) if dtype == "bfloat16" else array.astype(dtype)
-    if keras.backend.backend() != "tensorflow" or not _can_be_taken_over(array):
+    backend = keras.backend.backend()
+    if backend == "jax" and _can_be_taken_over(array) and is_jax_on_cpu():
+        return taken_over_by_jax(array)
+    if backend != "tensorflow" or not _can_be_taken_over(array):
         return array
     import tensorflow as tf
 

@@ -60,9 +60,7 @@ class InnerLayer:
         if not self._owner.built:
             self._owner.build()
         return [
-            weight
-            for held in self._inside()
-            for weight in (held.weights.values() if isinstance(held.weights, dict) else held.weights)
+            weight for held in self._inside() for weight in (held.weights.values() if _is_part(held) else held.weights)
         ]
 
     variables = weights
@@ -90,7 +88,7 @@ class InnerLayer:
     def trainable(self, value: bool) -> None:
         weights = self.weights
         for held in self._inside():
-            if not isinstance(held.weights, dict):
+            if not _is_part(held):
                 held.trainable = value
         for weight in weights:
             weight.trainable = value
@@ -122,12 +120,17 @@ def inner_layer(owner: Any, path: str, name: str) -> Any:
             continue
         if full in owner.held:
             held = owner.held[full]
-            return InnerLayer(owner, full) if isinstance(held.weights, dict) else held
+            return InnerLayer(owner, full) if _is_part(held) else held
         if any(key.startswith(f"{full}/") for key in owner.held):
             return InnerLayer(owner, full)
         if found := list(_numbered(owner, f"{full}_._")):
             return found
     return NOT_HERE
+
+
+def _is_part(held: Any) -> bool:
+    """Whether it is a part, which keeps its weights by name; a layer's Keras would have to collect, from all layers inside."""
+    return "weights" in vars(held)
 
 
 def _numbered(owner: Any, stem: str) -> Iterator[Any]:

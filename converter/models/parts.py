@@ -7,6 +7,7 @@ It serves both as the Keras path of a newly built variable and for ``converter.m
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from converter.models.inner_layers import NOT_HERE, found_inside
 from converter.models.part_layers import PartLayer
 from converter.models.portable import is_portable
 from converter.models.remat import rematerialized
+from converter.tensors.layouts import untouched
 
 Tensor = Any
 Make = Callable[..., Any]
@@ -54,12 +56,30 @@ def rows_of(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def empty(shape: Sequence[int], dtype: str) -> Tensor:
-    """A tensor of any values, whose memory the backend need not touch."""
-    if keras.backend.backend() != "tensorflow":
+    """A tensor of any values, whose memory the backend need not touch: on a CPU it takes none before it is used."""
+    backend = keras.backend.backend()
+    if backend == "jax" and dtype == "float32" and math.prod(shape) and is_jax_on_cpu():
+        # Pages that nobody wrote to; JAX's own zeros would be there a while beside the weights that replace them.
+        return taken_over_by_jax(untouched(tuple(shape), dtype))
+    if backend != "tensorflow":
         return ops.zeros(shape, dtype)
     import tensorflow as tf
 
     return tf.raw_ops.Empty(shape=tuple(shape), dtype=dtype, init=False)
+
+
+def is_jax_on_cpu() -> bool:
+    """Whether JAX, which is the backend, computes where NumPy's arrays are."""
+    import jax
+
+    return str(jax.default_backend()) == "cpu"
+
+
+def taken_over_by_jax(array: Any) -> Tensor:
+    """An aligned array that nothing else holds, as JAX's: the same memory, where ``jax.numpy.asarray`` copies."""
+    import jax
+
+    return jax.numpy.from_dlpack(array)
 
 
 class Part:

@@ -101,8 +101,17 @@ def transpose(matrix: Array, make: Make | None = None) -> Array:
 
 def empty_array(shape: Shape, dtype: Any) -> Array:
     """A new array of any values that a framework can use without a copy: aligned to 64 bytes."""
+    return _aligned(shape, dtype, np.empty)
+
+
+def untouched(shape: Shape, dtype: Any) -> Array:
+    """An array of zeros like ``empty_array``'s; a large one takes no memory before it is written to."""
+    return _aligned(shape, dtype, np.zeros)
+
+
+def _aligned(shape: Shape, dtype: Any, make: Callable[..., Array]) -> Array:
     dtype = np.dtype(dtype)
-    held = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    held = make(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
     begin = -held.__array_interface__["data"][0] % ALIGNMENT
     found: Array = held[begin : begin + held.size - ALIGNMENT].view(dtype).reshape(shape)
     return found

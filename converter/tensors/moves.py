@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,28 @@ def read_rows(files: Files, tensor: StoredTensor, block: Block, columns: bool, r
     for line, into in enumerate(held.reshape(-1, count)):
         files.read(extent, (line * rows + block.start) * dtype.itemsize, into)
     return held
+
+
+def read_turned(files: Files, matrix: StoredTensor, into: Array) -> None:
+    """Reads a matrix and transposes it on the way, so that little of it is ever in memory twice.
+
+    Args:
+        files: with the matrix's file open.
+        matrix: ``(m, n)``, a run of bytes.
+        into: ``(n, m)`` of its dtype, contiguous.
+    """
+    rows, columns = matrix.shape
+    step = max(1, 4 * STRIP_BYTES // max(1, columns * into.itemsize))
+    for start in range(0, rows, step):
+        held = kept.maker("turned from")((min(step, rows - start), columns), into.dtype)
+        files.read(extent_of(matrix), start * columns * into.itemsize, held)
+        transpose(held, partial(_given, into[:, start : start + len(held)]))
+
+
+def _given(part: Array, shape: Shape, dtype: Any) -> Array:
+    """A maker of an array that is there already."""
+    del shape, dtype
+    return part
 
 
 def _write_rows(files: Files, tensor: StoredTensor, block: Block, data: Array, columns: bool) -> None:

@@ -21,7 +21,7 @@ from converter.tensors import moves
 from converter.tensors.casts import numpy_dtype
 from converter.tensors.files import Files
 from converter.tensors.layouts import LAYOUTS
-from converter.tensors.moves import Move, blocks, write_block
+from converter.tensors.moves import Move, blocks, read_turned, write_block
 from converter.tensors.parallel import THREADS, in_parallel
 
 Array = np.ndarray[Any, Any]
@@ -251,3 +251,18 @@ def test_the_first_error_stops_the_rest() -> None:
 def test_limits_of_memory_and_threads() -> None:
     assert 1 <= THREADS <= 4
     assert 2 * moves.BLOCK_BYTES * THREADS <= 100 * 2**20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (300, 7), (130, 65), (5, 0), (0, 5)])
+@pytest.mark.parametrize("strip", [1, 1000, 10**6])
+def test_a_matrix_is_turned_as_it_is_read(
+    tmp_path: Path, shape: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moves, "STRIP_BYTES", strip)
+    matrix = np.random.default_rng(3).standard_normal(shape, np.float32)
+    (tmp_path / "source").write_bytes(b"x" * GAP + matrix.tobytes())
+    with Files() as files:
+        files.open(tmp_path / "source")
+        found = np.full(shape[::-1], np.nan, np.float32)
+        read_turned(files, stored(tmp_path / "source", matrix, "float32"), found)
+    np.testing.assert_array_equal(found, matrix.T)
