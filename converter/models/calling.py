@@ -196,5 +196,6 @@ class Calling(Features, keras.Model):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """Three short texts and three random images that the model accepts."""
-        ids = np.array(DUMMY_IDS, "int32") % self.config.text_config.vocab_size
+        ids = np.array(DUMMY_IDS, "int32")
+        ids %= getattr(self.config.text_config, "vocab_size", 1 + ids.max())
         return {**self.vision_model.dummy_images(len(DUMMY_IDS)), "input_ids": ops.convert_to_tensor(ids)}

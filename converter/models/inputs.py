@@ -69,7 +69,7 @@ def as_ids(value: Any, field: str) -> Tensor:
         A tensor of the backend; one that already is one is returned unchanged.
 
     Raises:
-        ModelError: not two axes, or numbers that are not whole.
+        ModelError: not two axes, or numbers that are not whole or have more than 32 bits.
     """
     if not _is_native(value):
         value = _as_array(value, field)
@@ -77,12 +77,27 @@ def as_ids(value: Any, field: str) -> Tensor:
             raise ModelError(f"{field} has numbers that are not whole; expected token-like ids. Pass integers.")
         if value.dtype.kind not in "fiub":
             raise ModelError(f"{field} holds {value.dtype}; expected integers. Tokenize the texts first.")
-        value = value.astype(np.int32)
     if len(value.shape) != 2:
         raise ModelError(
             f"{field} has shape {_shape(value)}; expected (batch, length). For one text, pass it in a list of one."
         )
-    return as_dtype(value, "int32")
+    _check_width(value, field)
+    return as_dtype(value.astype(np.int32) if isinstance(value, np.ndarray) else value, "int32")
+
+
+def _check_width(value: Any, field: str) -> None:
+    """Refuses numbers that would become others in 32 bits, if the values are known."""
+    ids = None if getattr(value.dtype, "name", value.dtype) == "int32" else seen(value)
+    if ids is None or ids.dtype.kind not in "iuf":
+        return
+    least, greatest = -(2**31), 2**31 - 1
+    outside = (ids < least) | (ids > greatest)
+    if outside.any():
+        row, column = (int(i) for i in np.argwhere(outside)[0])
+        raise ModelError(
+            f"{field}[{row}, {column}] is {ids[row, column]}; expected a number of 32 bits, {least} to {greatest}. "
+            "Use the tokenizer that belongs to this text tower."
+        )
 
 
 def as_pixels(value: Any, channels: int, dtype: str) -> Tensor:

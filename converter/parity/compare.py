@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from converter.names.configs import check_config
+from converter.names.towers import input_rules
 from converter.parity.batches import PRECISIONS, Batch, same_bits
 from converter.parity.comparison import ParityReport, TapComparison, Tolerance
 from converter.parity.figures import figures_of
@@ -54,6 +56,7 @@ def compare_runs(
             "run both on the same inputs"
         )
     required = set() if config is None else set(required_taps(config, _has_inner(reference))) - set(unrecorded)
+    compares_padding = config is not None and _compares_padding(config)
     comparisons: list[TapComparison] = []
     for number, (ours, theirs) in enumerate(zip(candidate.batches, reference.batches, strict=False)):
         where = f"batch {number} ({theirs.title})"
@@ -63,9 +66,8 @@ def compare_runs(
         if absent:
             problems.append(f"{where}: both sides lack {', '.join(absent)}, which config.json calls for")
         shared = sorted(ours.taps.keys() & theirs.taps.keys(), key=model_order)
-        comparisons += [
-            _timed(name, number, ours.taps[name], theirs.taps[name], theirs.mask, tolerance) for name in shared
-        ]
+        mask = None if compares_padding else theirs.mask
+        comparisons += [_timed(name, number, ours.taps[name], theirs.taps[name], mask, tolerance) for name in shared]
     notes += [
         f"{tower} tower: its outputs for different inputs differ by no more than atol, so these inputs may hide a fault; "
         "rely on the comparison of the weights"
@@ -141,6 +143,11 @@ def _batch_problems(candidate: Batch, reference: Batch, where: str) -> list[str]
     return problems
 
 
+def _compares_padding(config: Mapping[str, Any]) -> bool:
+    """Whether what stands at padding is as defined as elsewhere, in texts whose states are not all of their length."""
+    return bool(input_rules("text", check_config(config).text.model_type).get("padding_compared"))
+
+
 def _timed(*arguments: Any) -> TapComparison:
     """As ``compare_tap``, with the time that it took."""
     started = time.perf_counter()
@@ -148,7 +155,7 @@ def _timed(*arguments: Any) -> TapComparison:
 
 
 def compare_tap(
-    name: str, batch: int, candidate: Array, reference: Array, mask: Array, tolerance: Tolerance
+    name: str, batch: int, candidate: Array, reference: Array, mask: Array | None, tolerance: Tolerance
 ) -> TapComparison:
     """Compares one tap of one batch, ``|candidate - reference| <= atol + rtol * |reference|`` element by element.
 
@@ -157,7 +164,7 @@ def compare_tap(
         batch: number of the batch.
         candidate: float32 or float64, any shape.
         reference: of the same dtype and shape; neither is ever broadcast.
-        mask: bool ``(texts, sequence)``.
+        mask: bool ``(texts, sequence)``; None: everything is compared.
         tolerance: what is allowed.
 
     Returns:
@@ -211,7 +218,9 @@ def _unlike(candidate: Array, reference: Array) -> str | None:
     return None
 
 
-def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array) -> str | None:
+def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array | None) -> str | None:
+    if mask is None:
+        return None
     axes = masked_axes(name)
     expected = {0: mask.shape[0], **dict.fromkeys(axes, mask.shape[1])} if axes else {}
     rank = {0: len(shape), 1: 3, 2: 4}[len(axes)]
@@ -220,10 +229,10 @@ def _mask_mismatch(name: str, shape: tuple[int, ...], mask: Array) -> str | None
     return None
 
 
-def _selection(name: str, shape: tuple[int, ...], mask: Array) -> Array | None:
+def _selection(name: str, shape: tuple[int, ...], mask: Array | None) -> Array | None:
     """Which elements of a tap count, bool of the tap's shape; None: all of them."""
     axes = masked_axes(name)
-    if not axes:
+    if not axes or mask is None:
         return None
     if len(axes) == 1:
         return np.broadcast_to(mask[:, :, None], shape)

@@ -9,6 +9,7 @@ from typing import Any
 
 from converter.errors import ConfigError, ParityError, listed, printable
 from converter.names.configs import tower_section
+from converter.names.expressions import integer
 from converter.names.rule_files import Side
 from converter.names.towers import counts_after_padding, input_rules, tower_defaults
 from converter.parity.batches import Batch
@@ -34,6 +35,7 @@ class Vocabulary:
         longest: the longest sequence that the positions allow.
         pads_left: whether outputs are defined where the padding is on the left.
         reach: as ``longest``, however long that is.
+        shortest: the shortest sequence that the tower takes, padding included.
     """
 
     size: int
@@ -45,6 +47,7 @@ class Vocabulary:
     longest: int
     pads_left: bool = True
     reach: int = 0
+    shortest: int = 1
 
 
 def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
@@ -56,7 +59,9 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     tower = _tower(config, "text")
     model_type = str(tower.get("model_type"))
     rules, defaults = input_rules("text", model_type), tower_defaults("text", model_type)
-    fields = {"pad_token_id": rules.get("pad_token_id"), **defaults, **tower}
+    # A tower that knows no words takes any number; its tokenizer has these.
+    words = {"vocab_size": rules["vocabulary"]} if "vocabulary" in rules else {}
+    fields = {"pad_token_id": rules.get("pad_token_id"), **defaults, **tower, **words}
     missing = [name for name in _NEEDED if not isinstance(fields.get(name), int) or fields[name] < 1]
     if missing:
         raise ParityError(
@@ -75,13 +80,14 @@ def read_vocabulary(config: Mapping[str, Any]) -> Vocabulary:
     pads_left = pads_left and model_type not in rules.get("padded_right", ())
     within = tuple(sorted(token for token in special if token < size))
     reach = positions - (counted_from + 1 if counts_after_padding(model_type, fields) else 0)
+    shortest = integer(str(rules.get("shortest", 1)), fields)
     longest = min(MAX_SEQUENCE, reach)
-    if len(within) == size or longest < 1:
+    if len(within) == size or longest < max(1, shortest):
         raise ParityError(
             f"text_config: a vocabulary of {size} and {positions} positions leave no room for a test text; correct the config"
         )
     types = fields.get("type_vocab_size") if "type_vocab_size" in (defaults or fields) else 0
-    return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left, reach)
+    return Vocabulary(size, within, pad, end, _token(types) or 0, positions, longest, pads_left, reach, shortest)
 
 
 def _end_of_text(eos: int | None, size: int, literal: bool) -> tuple[int, bool]:

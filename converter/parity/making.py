@@ -42,10 +42,10 @@ def make_batches(config: Mapping[str, Any], seed: int = 0) -> tuple[Batch, ...]:
     """
     draw = np.random.Generator(np.random.PCG64(seed))
     text, images = read_vocabulary(config), _Images(image_shape(config), patch_side(config))
-    middle = min(text.longest, 11)
+    middle = _within(text, 11)
     return (
         _ragged(draw, text, images, middle),
-        _left_padded(draw, text, images, min(text.longest, 9)),
+        _left_padded(draw, text, images, _within(text, 9)),
         _explicit(draw, text, images, middle),
         _shortest(draw, text, images),
         _longest(draw, text, images),
@@ -75,13 +75,18 @@ def make_batches_of(
         raise ParityError(f"texts of {length} tokens; the model takes {text.longest} at most. Choose a smaller length.")
     made = []
     for kind, numbers, usual in (("ragged", (3, 2), 11), ("full", (1, 3), 9), ("shortest", (1, 1), 2)):
-        size = length or min(text.longest, usual)
+        size = length or _within(text, usual)
         pictures, texts = (count or number for number in numbers)
         lengths = {"ragged": [max(1, size - 3 * row) for row in range(texts)], "full": [size] * texts}
         ids, mask = _texts(draw, text, lengths.get(kind, [1] * texts), size)
         title = f"{kind} masks, {pictures} images, {texts} texts of {size}"
         made.append(Batch(title, {**_noise(draw, pictures, images), "input_ids": ids, "attention_mask": mask}))
     return tuple(made)
+
+
+def _within(text: Vocabulary, length: int) -> int:
+    """A length, or the nearest that the tower takes."""
+    return max(text.shortest, min(text.longest, length))
 
 
 def _ragged(draw: np.random.Generator, text: Vocabulary, images: _Images, length: int) -> Batch:
@@ -116,7 +121,7 @@ def _explicit(draw: np.random.Generator, text: Vocabulary, images: _Images, leng
 
 
 def _shortest(draw: np.random.Generator, text: Vocabulary, images: _Images) -> Batch:
-    ids, mask = _texts(draw, text, [1], 1)
+    ids, mask = _texts(draw, text, [1], text.shortest)
     return Batch(
         "one image, one text of one position",
         {**_noise(draw, 1, images), "input_ids": ids, "attention_mask": mask},

@@ -151,7 +151,7 @@ def required_taps(config: Mapping[str, Any], inner: bool) -> tuple[str, ...]:
     found = [name for name in HEAD if name != "loss"]
     for side in (checked.vision, checked.text):
         tower, fields = side.side, side.fields
-        depths = fields.get("depths")  # of towers whose layers are stages
+        depths = _depths(side.rules, fields.get("depths"), fields.get("num_hidden_layers"))
         given = integer(side.rules.get("layers_given", "num_hidden_layers"), fields) if depths is None else len(depths)
         layers = [str(number) for number in range(given)]
         found += [f"{tower}.{place}" for place in _PLACE] + [f"{tower}.layers.{layer}" for layer in layers]
@@ -209,8 +209,20 @@ class InnerTaps:
 
 def stage_depths(config: Any) -> dict[str, list[int]]:
     """Blocks per stage of the towers of a config object that have stages, for ``InnerTaps.named``."""
-    depths = {tower: getattr(getattr(config, f"{tower}_config", None), "depths", None) for tower in TOWERS}
-    return {tower: list(stages) for tower, stages in depths.items() if stages is not None}
+    found = {}
+    for side in SIDES:
+        own = getattr(config, f"{side}_config", None)
+        rules = tower_rules(side, getattr(own, "model_type", None)) or {}
+        found[side] = _depths(rules, getattr(own, "depths", None), getattr(own, "num_hidden_layers", None))
+    return {tower: list(stages) for tower, stages in found.items() if stages is not None}
+
+
+def _depths(rules: Mapping[str, Any], depths: Any, layers: Any) -> Sequence[int] | None:
+    """How many blocks end in each hidden state, of towers whose layers are stages or have blocks of another kind around them."""
+    around = rules.get("around")
+    if around is None or not isinstance(layers, int):
+        return depths  # type: ignore[no-any-return]
+    return [*around["before"], *[1] * layers, *around["behind"]]
 
 
 def collect_taps(

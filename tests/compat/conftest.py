@@ -178,7 +178,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(source: Path) -> Path:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         noise = np.random.default_rng(7)
-        ids = noise.integers(5, config["text_config"]["vocab_size"], (4, 11))
+        ids = noise.integers(5, config["text_config"].get("vocab_size", 0x110000), (4, 11))
         mask = np.ones_like(ids)
         for row, length in enumerate((11, 7, 3, 9)):
             mask[row, length:] = 0

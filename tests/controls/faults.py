@@ -29,10 +29,10 @@ SIDES: tuple[Side, Side] = ("vision", "text")
 LOGIT_SCALE = 1.6
 _QUERY = re.compile(r"^(.*\.)(q_proj|query|q)\.(weight|bias)$")
 _KEYS = {"q_proj": "k_proj", "query": "key", "q": "k"}
-_POSITIONS = re.compile(r"\.(position_embeddings?(\.weight)?|relative_position_bias_table)$")
+_POSITIONS = re.compile(r"\.((char_)?position_embeddings?(\.weight)?|relative_position_bias_table)$")
 # A norm of the config's epsilon before the first tap, in the embeddings; elsewhere the first is in the first layer. Swin's
 # there has an epsilon of its own.
-_NORM_IN_EMBEDDINGS = re.compile(r"\.(embeddings\.(LayerNorm|layer_norm)|pre_layrnorm|emb_ln)\.weight$")
+_NORM_IN_EMBEDDINGS = re.compile(r"\.((char_)?embeddings\.(LayerNorm|layer_norm)|pre_layrnorm|emb_ln)\.weight$")
 # Query, key and value in one, a third each.
 _JOINT = re.compile(r"\.(Wqkv\.weight|qkv\.weight|in_proj_weight)$")
 
@@ -112,7 +112,7 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
     )
     variance = _one(names, lambda n: n.endswith(".running_var"))
     positions = _one(names, lambda n: _POSITIONS.search(n) is not None)
-    at = f"{side} tower, layer {_tap_of(config, side, layers)}"
+    at = f"{side} tower, layer {_tap_of(config, side, layers, 1)}"
     start, embeddings = f"{side} tower, layer 0", f"{side} tower, embeddings"
     attention, inner = "attention output", "MLP output"
     found = [
@@ -126,7 +126,12 @@ def faults_of(config: Mapping[str, Any], side: Side) -> list[Fault]:
         Fault("query and key swapped", at, _swap_query_and_key(query), tensor=query, inside=attention),
         Fault("a square kernel transposed", at, _at(square, lambda a: a.T.copy()), tensor=square, inside=attention),
         Fault("a bias dropped", at, _at(mlp["bias"], np.zeros_like), tensor=mlp["bias"], inside=inner),
-        Fault("two layers swapped", start, _swap_layers(first, second), tensor=first),
+        Fault(
+            "two layers swapped",
+            f"{side} tower, layer {_tap_of(config, side, layers, 0)}",
+            _swap_layers(first, second),
+            tensor=first,
+        ),
         Fault(
             "positions shifted by one",
             start if str(positions).endswith("relative_position_bias_table") else embeddings,
@@ -195,13 +200,14 @@ def _layers(names: list[str], branch: str) -> list[str]:
     return list(dict.fromkeys(match[0] for name in names if (match := layer.match(name))))
 
 
-def _tap_of(config: Mapping[str, Any], side: str, layers: list[str]) -> int:
-    """The number of the first tap that the second layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
-    before, number = (int(re.findall(r"\.(\d+)\.", layer)[0]) for layer in layers[:2])
+def _tap_of(config: Mapping[str, Any], side: Side, layers: list[str], which: int) -> int:
+    """The number of the first tap that a layer's tensors act on: of its stage in Swin, of its group in ALBERT."""
+    first, number = (int(re.findall(r"\.(\d+)\.", layers[k])[0]) for k in (0, which))
     fields = config[f"{side}_config"]
     if "num_hidden_groups" in fields:
         return int(number * fields["num_hidden_layers"] // fields["num_hidden_groups"])
-    return number - before  # Taps count from the first layer that gives any.
+    around = check_config(config).tower(side).rules.get("around", {})
+    return len(around.get("before", ())) + number - first  # Taps count from the first layer that gives any.
 
 
 def _one(names: list[str], wanted: Callable[[str], Any]) -> str | None:

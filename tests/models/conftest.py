@@ -171,6 +171,20 @@ def maps_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "forward", with_maps)
 
 
+@pytest.fixture(autouse=True)
+def masks_in_the_dtype_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's CANINE multiplies a float32 mask by the lowest float64 in a model of float64: not a number."""
+    kind, rounded = transformers.models.canine.modeling_canine.CanineSelfAttention, torch.Tensor.float
+
+    def exact(self: Any, x: Any, *args: Any, forward: Any = kind.forward, **kwargs: Any) -> Any:
+        with monkeypatch.context() as patch:
+            if x.dtype == torch.float64:
+                patch.setattr(torch.Tensor, "float", lambda x: rounded(x).double())
+            return forward(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "forward", exact)
+
+
 @pytest.fixture(scope="session")
 def dual() -> Case:
     """A dual encoder, for what only that has."""

@@ -201,6 +201,11 @@ def test_loss_of_unequal_batches(one: Case) -> None:
         ({"input_ids": [[5, 6], [7]]}, "input_ids cannot be read as an array"),
         ({"input_ids": [["a", "b"]]}, "input_ids holds <U1; expected integers. Tokenize the texts first."),
         ({"input_ids": [[1.5, 2.0]]}, "input_ids has numbers that are not whole; expected token-like ids."),
+        ({"input_ids": [[5, 2**32 + 5]]}, "input_ids[0, 1] is 4294967301; expected a number of 32 bits, "
+         "-2147483648 to 2147483647. Use the tokenizer that belongs to this text tower."),
+        ({"input_ids": keras.ops.convert_to_tensor([[-(2**31) - 1]], "int64")},
+         "input_ids[0, 0] is -2147483649; expected a number"),
+        ({"input_ids": [[float("inf")]]}, "input_ids[0, 0] is inf; expected a number of 32 bits"),
         ({"attention_mask": np.ones((4, 8), int)}, "attention_mask has shape (4, 8); input_ids has (4, 9). "
          "Give both the same shape."),
     ],

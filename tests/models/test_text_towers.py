@@ -70,6 +70,7 @@ def test_every_tap_in_float32(text: Case) -> None:
     wanted = run_torch(text.torch, text.inputs, **FLAGS)
     rules = tower_rules("text", text.config.text_config.model_type) or {}
     given = integer(rules.get("layers_given", "num_hidden_layers"), text.config.text_config.to_dict())
+    given += sum(map(sum, rules.get("around", {}).values()))
     layers = given if "attention_output" in rules["taps"] else 0
     assert len([name for name in wanted if "text.attentions" in name]) == layers
     reference.assert_same(found, wanted, 1e-5, text.inputs["attention_mask"])

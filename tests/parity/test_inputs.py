@@ -80,7 +80,7 @@ def test_batches_are_well_formed_for_every_config(
         check_inputs(batch.inputs, batch.title)
         ids, mask = batch.inputs["input_ids"], batch.mask
         assert batch.inputs["pixel_values"].shape[1:] == (2, *sides)
-        assert ids.max() < vocabulary
+        assert ids.max() < known.size == input_rules("text", model_type).get("vocabulary", vocabulary)
         assert batch.inputs.get("token_type_ids", np.zeros(1)).max() < types
         assert batch.inputs.get("position_ids", np.zeros(1)).max() < positions
         assert set(ids[mask].tolist()) <= {*range(known.size), known.end} - ({*known.special} - {known.end})
@@ -151,6 +151,18 @@ def test_towers_without_token_types_get_none() -> None:
     assert {"mpnet", "clip_text_model"} <= set(without)
     for model_type in without:
         assert all("token_type_ids" not in batch.inputs for batch in make_batches(config(model_type)))
+
+
+def test_texts_of_characters() -> None:
+    """CANINE knows no words, and no text is shorter than a molecule."""
+    asked = config("canine", downsampling_rate=12)
+    batches = make_batches(asked)
+    assert read_vocabulary(asked).size == 0x110000
+    assert max(int(batch.inputs["input_ids"].max()) for batch in batches) > 0xFFFF
+    assert {batch.inputs["input_ids"].shape[1] for batch in batches} == {12, 23}
+    assert {int(batch.mask.sum(axis=1).min()) for batch in batches} >= {1}
+    with pytest.raises(ParityError, match="23 positions leave no room for a test text"):
+        read_vocabulary(config("canine", downsampling_rate=24))
 
 
 def test_texts_are_not_longer_than_can_be_compared() -> None:
@@ -254,8 +266,11 @@ def test_what_the_rule_files_say_of_inputs() -> None:
             "pad_token_id",
             "padded_inside",
             "padded_right",
+            "padding_compared",
             "padding_id",
             "positions_after_padding",
+            "shortest",
+            "vocabulary",
         ],
     }
     assert all("pad_token_id" in {**tower_defaults("text", t), **input_rules("text", t)} for t in TEXT), (

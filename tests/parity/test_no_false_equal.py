@@ -46,9 +46,11 @@ from converter.parity.taps import required_taps
 from converter.parity.verify import _with_reason
 from tests.parity.samples import METADATA, inputs, recording, taps
 from tests.tiny import FIXTURE, config_of, tensors_of, write_checkpoint
+from tests.towers import config_of_tower
 
 TINY = {"vision_fields": {"num_hidden_layers": 2}, "text_fields": {"num_hidden_layers": 3}}
 CONFIG = config_of("vit", "bert", **TINY)
+CANINE = {**CONFIG, "text_config": {"model_type": "canine", **config_of_tower("canine")}}
 
 
 def whole(drop: tuple[str, ...] = (), inner: bool = True) -> dict[str, np.ndarray[Any, Any]]:
@@ -78,6 +80,25 @@ def test_taps_of_stages_are_counted_by_block() -> None:
     assert [name for name in found if name.endswith("mlp_output") and name.startswith("vision")] == [
         "vision.layers.0.0.mlp_output", "vision.layers.0.1.mlp_output", "vision.layers.1.0.mlp_output",
     ]  # fmt: skip
+
+
+def test_blocks_around_the_layers_are_counted() -> None:
+    """CANINE's characters, a block of them, molecules; two layers; characters, a block of them."""
+    found = [name for name in required_taps(CANINE, inner=True) if name.startswith("text.layers")]
+    assert [name for name in found if name.count(".") == 2] == [f"text.layers.{n}" for n in range(6)]
+    assert [name for name in found if name.endswith("mlp_output")] == [
+        f"text.layers.{n}.0.mlp_output" for n in (0, 2, 3, 5)
+    ]
+
+
+def test_what_stands_at_padding_is_compared_where_rules_say_so() -> None:
+    for config, passed in ((CONFIG, True), (CANINE, False)):
+        names = [*required_taps(config, inner=False), "loss"]
+        ours, theirs = ({name: np.ones((3, 5, 2)) for name in names} for _ in range(2))
+        ours["text.layers.0"][1, 4] = 2.0  # padding
+        report = compare_runs(recording(ours), recording(theirs), Tolerance(0.0), config)
+        assert not report.problems
+        assert report.passed is passed
 
 
 def test_taps_left_to_defaults_are_counted_as_well() -> None:

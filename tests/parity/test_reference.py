@@ -357,4 +357,28 @@ def test_every_layer_of_every_tower_is_tapped(
     assert [name for name in required_taps(config, inner=True) if name not in found.batches[0].taps] == []
     assert found.metadata["inner"] == "attention_output mlp_output"
     inner = {name: tap for name, tap in found.batches[0].taps.items() if is_inner(name) and name.startswith("text.")}
-    assert {tap.shape[1] for tap in inner.values()} == {made[0].inputs["input_ids"].shape[1]}
+    length = made[0].inputs["input_ids"].shape[1]
+    molecules = {length // config["text_config"]["downsampling_rate"]} if model_type == "canine" else set()
+    assert {tap.shape[1] for tap in inner.values()} == {length} | molecules
+
+
+def test_masks_of_canine_in_float64() -> None:
+    """Without the hooks transformers' outputs are not numbers."""
+    import torch
+    from transformers import CanineConfig, CanineModel
+
+    from converter.parity.runners.torch_masks import hook_masks
+
+    config = CanineConfig(hidden_size=16, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+                          num_hash_functions=4, num_hash_buckets=64, max_position_embeddings=32)  # fmt: skip
+    model = CanineModel(config).eval()
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+    inputs = {"input_ids": torch.arange(16).reshape(2, 8), "attention_mask": mask}
+    with torch.inference_mode():
+        wanted = model(**inputs)
+        hooks = hook_masks(model)
+        assert torch.equal(model(**inputs).last_hidden_state, wanted.last_hidden_state)
+        found = model.double()(**inputs)
+    assert len(hooks) == 3
+    for name in ("last_hidden_state", "pooler_output"):
+        np.testing.assert_allclose(found[name].numpy(), wanted[name].numpy(), rtol=0, atol=1e-5)

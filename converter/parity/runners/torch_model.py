@@ -25,6 +25,7 @@ from converter.names.towers import input_rules
 from converter.parity.batches import Batch
 from converter.parity.runners.golden import Recording, config_sha256, read_recording, write_recording
 from converter.parity.runners.options import ReferenceOptions
+from converter.parity.runners.torch_masks import hook_masks
 from converter.parity.taps import INNER, Array, InnerTaps, attending, collect_taps, stage_depths
 from converter.system.names import name_twice
 
@@ -209,6 +210,7 @@ def _run(model: Any, batch: Batch, options: ReferenceOptions, device: torch.devi
         if (projection := getattr(model, f"{name}_projection", None)) is not None
     ]
     hooks += [hook for tower in SIDES for hook in _hook_layers(model, tower, inner, batch)]
+    hooks += hook_masks(model)
     try:
         with torch.inference_mode():
             output = model(
