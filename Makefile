@@ -174,6 +174,7 @@ wheel-check: .venv/.installed ## builds wheel and sdist, and converts with the w
 
 torture: .venv/.installed .venv-compat/.installed .venv-flax/.installed .venv-openclip/.installed ## every round of what the tests sample; takes hours
 	TORTURE=1 FLAX_PYTHON=$(abspath $(FLAX_PYTHON)) $(BIN)/python -m pytest -m "not torch and not tf and not jax and not compat"
+	$(BIN)/python -m tests.torture # benchmarks/results/pairs.json: all pairs there and back
 	TORTURE=1 $(BIN)/python -m pytest -m "torch and not tf and not jax and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "tf and not compat"
 	TORTURE=1 $(BIN)/python -m pytest -m "jax and not compat"

@@ -1,15 +1,20 @@
-"""How long a test takes: a sample under `make test`, everything under `make torture`."""
+"""How long a test takes: a sample under `make test`, everything under `make torture`.
+
+`python -m tests.torture` writes which pairs of towers went there and back with this code: benchmarks/results/pairs.json.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "out" / "torture"
+SUMMARY = ROOT / "benchmarks" / "results" / "pairs.json"
 FULL = os.environ.get("TORTURE") == "1"
 # Fewer rounds of each than there are, for a run that has to end sooner.
 _MOST = int(os.environ.get("ROUNDS", "0"))
@@ -43,3 +48,27 @@ def note_done(name: str, results: Path = RESULTS) -> None:
     if FULL:
         results.mkdir(parents=True, exist_ok=True)
         (results / f"{name}.json").write_text(json.dumps({"passed": state_of_the_code()}), "utf-8")
+
+
+def there_and_back(vision: str, text: str) -> str:
+    """What the record of a pair is called that went to TensorFlow and back."""
+    return f"there-and-back-{vision}+{text}"
+
+
+def main() -> None:
+    """Writes the summary; fails where a pair is missing."""
+    from converter.names.rule_files import supported
+
+    towers = {side: sorted(supported(side)) for side in ("vision", "text")}
+    pairs = itertools.product(*towers.values())
+    missing = [f"{vision}+{text}" for vision, text in pairs if not is_done(there_and_back(vision, text))]
+    if missing:
+        raise SystemExit(f"not converted there and back with this code: {' '.join(missing)}; run `make torture`")
+    passed = len(towers["vision"]) * len(towers["text"])
+    summary = {"code": state_of_the_code(), "there_and_back_bit_for_bit": passed, **towers}
+    SUMMARY.write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    FULL = True
+    main()

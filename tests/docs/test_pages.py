@@ -157,6 +157,15 @@ def test_towers_are_those_that_the_command_lists() -> None:
     assert said in (ROOT / "README.md").read_text("utf-8")
 
 
+def test_every_pair_that_pytorch_runs_is_supported() -> None:
+    """fixtures/universe.json has what PyTorch's dual encoder was seen to run."""
+    runs = json.loads((ROOT / "fixtures" / "universe.json").read_text("utf-8"))
+    for side in ("vision", "text"):
+        assert sorted(set(runs[side]) - set(supported(side))) == []
+    said = f"all {len(runs['vision'])} x {len(runs['text'])} that PyTorch runs"
+    assert said in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_the_readme_is_short() -> None:
     """What it is in two sentences, the picture, three commands; a page that is read to its end."""
     text = (ROOT / "README.md").read_text("utf-8")
