@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from converter.conversion import engine
+from converter.conversion import engine, planning
 from converter.errors import ParityError, TargetError
 from converter.parity.reports import files
 from tests.cli.conftest import Convert
@@ -236,7 +236,7 @@ def test_too_little_memory(convert: Convert, here: Path, monkeypatch: pytest.Mon
     def ask_for_too_much(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(engine, "make_plan", ask_for_too_much)
+    monkeypatch.setattr(planning, "make_plan", ask_for_too_much)
     assert convert("pt2tf", "src", "out") == (
         1, "", "convert: this machine has too little memory; use one with more\n"
     )  # fmt: skip
