@@ -1,6 +1,6 @@
 """One framework with one model loaded, which answers what `benchmarks/models.py` asks of it, a line of JSON at a time.
 
-    python benchmarks/contenders.py ours|jax|torch|peer FOLDER SMALL
+    python benchmarks/contenders.py KIND FOLDER SMALL
 
 SMALL is a small checkpoint of the same kind, loaded before, so that imports and what frameworks start on first use are
 not counted. Its first output line gives the time of loading and the peak memory above that. Then every line it reads
@@ -24,7 +24,12 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[], Any]
-KINDS = {"ours": ("tf.function", "XLA"), "jax": ("jit",), "torch": ("eager", "compile"), "peer": ("tf.function", "XLA")}
+KINDS = {
+    "ours": ("tf.function", "XLA"), "jax": ("jit",), "torch": ("eager", "compile"), "peer": ("tf.function", "XLA"),
+    "ours-bfloat16": ("tf.function",), "torch-bfloat16": ("eager", "compile"),
+}  # fmt: skip
+# What computes in another precision than the reference: its numbers are compared with it, and not rejected.
+HALF = {kind for kind in KINDS if kind.endswith("bfloat16")}
 # Images, texts, tokens per text; and whether it is a step of training.
 CASES: dict[str, tuple[int, int, int, bool]] = {
     "8 images, 8 texts of 32 tokens": (8, 8, 32, False),
@@ -34,7 +39,7 @@ CASES: dict[str, tuple[int, int, int, bool]] = {
     "training step, 8 pairs of 32 tokens": (8, 8, 32, True),
 }
 RATE = 1e-9  # of learning: the weights stay unchanged, however many steps a contender has made
-KEPT = 4
+KEPT = 64
 
 
 def make_inputs(case: str, config: Mapping[str, Any]) -> dict[str, Array]:
@@ -88,6 +93,14 @@ class Ours:
         return lambda: self.model.train_on_batch(inputs)
 
 
+class OursInBfloat16(Ours):
+    """Our model with weights and arithmetic in bfloat16."""
+
+    def load(self, folder: Path) -> None:
+        """Loads the model of a folder, rounded."""
+        self.model = self.kind.from_pretrained(folder, dtype="bfloat16")
+
+
 class OursOnJax(Ours):
     """Our model on JAX."""
 
@@ -122,6 +135,8 @@ class OursOnJax(Ours):
 class Torch:
     """PyTorch's own model with its fused attention, where every tower of it has that."""
 
+    dtype = "float32"
+
     def __init__(self) -> None:
         import torch
         from transformers import VisionTextDualEncoderModel
@@ -132,16 +147,15 @@ class Torch:
     def load(self, folder: Path) -> None:
         """Loads the model of a folder; a tower without fused attention, as Swin V2 is, computes in its own way."""
         try:
-            self.model = self.kind.from_pretrained(folder, attn_implementation="sdpa").eval()
+            self.model = self.kind.from_pretrained(folder, dtype=self.dtype, attn_implementation="sdpa").eval()
         except ValueError as error:
             if "scaled_dot_product_attention" not in str(error):
                 raise
-            self.model = self.kind.from_pretrained(folder).eval()
+            self.model = self.kind.from_pretrained(folder, dtype=self.dtype).eval()
 
     def forward(self, mode: str, inputs: dict[str, Array]) -> Run:
         """A function of one case, without gradients."""
-        tensors = {name: self.torch.from_numpy(value) for name, value in inputs.items()}
-        tensors |= {name: value.long() for name, value in tensors.items() if name != "pixel_values"}
+        tensors = self._tensors(inputs)
         model = self.model
         call = (
             model
@@ -156,14 +170,13 @@ class Torch:
             model.eval()
             with self.torch.inference_mode():
                 found = call(**tensors)
-            return getattr(found, "logits_per_image", getattr(found, "pooler_output", found)).numpy()
+            return getattr(found, "logits_per_image", getattr(found, "pooler_output", found)).float().numpy()
 
         return run
 
     def train(self, mode: str, inputs: dict[str, Array]) -> Run:
         """Forward, backward and an update."""
-        tensors = {name: self.torch.from_numpy(value) for name, value in inputs.items()}
-        tensors |= {name: value.long() for name, value in tensors.items() if name != "pixel_values"}
+        tensors = self._tensors(inputs)
         call = self.torch.compile(self.model) if mode == "compile" else self.model
         optimizer = self.torch.optim.SGD(self.model.parameters(), RATE)
 
@@ -176,6 +189,16 @@ class Torch:
             return loss.item()
 
         return run
+
+    def _tensors(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
+        tensors = {name: self.torch.from_numpy(value) for name, value in inputs.items()}
+        return {name: value.to(self.model.dtype if name == "pixel_values" else int) for name, value in tensors.items()}
+
+
+class TorchInBfloat16(Torch):
+    """PyTorch's model with weights and arithmetic in bfloat16."""
+
+    dtype = "bfloat16"
 
 
 class Peer(Ours):
@@ -219,7 +242,10 @@ def megabytes(field: str) -> float:
 
 def loaded(kind: str, folder: Path, small: Path) -> tuple[Any, dict[str, float]]:
     """Loads the small model, then the other, measured."""
-    contender: Any = {"ours": Ours, "jax": OursOnJax, "torch": Torch, "peer": Peer}[kind]()
+    contender: Any = {
+        "ours": Ours, "jax": OursOnJax, "torch": Torch, "peer": Peer,
+        "ours-bfloat16": OursInBfloat16, "torch-bfloat16": TorchInBfloat16,
+    }[kind]()  # fmt: skip
     contender.load(small)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)

@@ -23,12 +23,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.contenders import CASES, KINDS  # noqa: E402
+from benchmarks.contenders import CASES, HALF, KINDS  # noqa: E402
 from benchmarks.convert import machine, remove  # noqa: E402
 from benchmarks.verify import prepare_pair  # noqa: E402
 
 NAMES = {
     "ours": "this package", "jax": "this package on JAX", "peer": "transformers 4.57.6", "torch": "PyTorch",
+    "ours-bfloat16": "this package in bfloat16", "torch-bfloat16": "PyTorch in bfloat16",
 }  # fmt: skip
 OURS = ("ours", "tf.function")
 LOADERS = (("ours", "pt"), ("ours", "tf"), ("peer", "pt"), ("peer", "tf"))
@@ -118,7 +119,7 @@ def time_cases(folder: Path, kinds: Sequence[str], cases: Sequence[str], rounds:
     with contextlib.ExitStack() as stack:
         contenders = []
         for kind in kinds:
-            contenders.append(start(kind, folder, "pt" if kind == "torch" else "tf"))
+            contenders.append(start(kind, folder, "pt" if kind.startswith("torch") else "tf"))
             stack.callback(contenders[-1].close)
         return [row for case in cases for row in time_case(contenders, case, rounds)]
 
@@ -142,14 +143,21 @@ def time_case(contenders: Sequence[Contender], case: str, rounds: int) -> list[d
     for contender, mode in asked:
         key = contender.kind, mode
         runs, answer = taken.get(key, []), first[key]
-        if runs and told is not None and not CASES[case][3] and not close(answer["found"], told):
+        compared = runs and told is not None and not CASES[case][3]
+        if compared and contender.kind not in HALF and not close(answer["found"], told):
             raise SystemExit(f"{case}: {key} computes {answer['found']}, PyTorch {told}")
         rows.append({
             "case": case, "kind": contender.kind, "mode": mode, "error": answer.get("error"),
+            "apart": apart(answer["found"], told) if compared else None,
             "median_s": statistics.median(runs) if runs else None, "fastest_s": min(runs, default=None),
             "slowest_s": max(runs, default=None), "runs": runs,
         })  # fmt: skip
     return rows
+
+
+def apart(found: Sequence[float], told: Sequence[float]) -> float:
+    """The greatest distance of two sets of numbers, as a part of the largest of the second."""
+    return max(abs(one - other) for one, other in zip(found, told, strict=True)) / max(map(abs, told))
 
 
 def close(found: Sequence[float], told: Sequence[float]) -> bool:
@@ -199,7 +207,7 @@ def main() -> None:
     """Makes the checkpoints if need be, times loading and passes, prints tables and writes the JSON file."""
     parser = argparse.ArgumentParser(description="Times loading, forward passes and a training step of the model.")
     parser.add_argument("--size", choices=SIZES, default=SIZES[0])
-    parser.add_argument("--contenders", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--contenders", nargs="*", choices=KINDS, default=[kind for kind in KINDS if kind not in HALF])
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), metavar="CASE", help="; ".join(CASES))
     parser.add_argument("--runs", type=int, default=9, help="timed rounds of every case")
     parser.add_argument("--loads", type=int, default=5, help="timed rounds of loading; 0: none")
@@ -214,7 +222,8 @@ def main() -> None:
         if not options.keep:
             remove(folder)
             remove(folder.with_name("models-tiny"))
-    path = options.results / f"models-{options.size}.json"
+    also = "-bfloat16" if HALF & set(options.contenders) else ""
+    path = options.results / f"models-{options.size}{also}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}", flush=True)

@@ -55,6 +55,16 @@ def test_runs_before_the_rounds_are_not_counted(monkeypatch: pytest.MonkeyPatch)
     assert "| this package, tf.function | 2,000 (1.00) |\n| PyTorch, eager | 5,000 (2.50) |" in cases_table(rows)
 
 
+def test_half_precision_is_no_other_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are not PyTorch's in float32: how far they are apart is part of the result."""
+    monkeypatch.setattr(models, "KINDS", {"torch": ("eager",), "ours-bfloat16": ("tf.function",)})
+    both = [Contender("torch", *took(9, 8, 4, found=8.0)), Contender("ours-bfloat16", *took(9, 8, 2, found=7.0))]
+    rows = time_case(both, IMAGE, 1)  # type: ignore[arg-type]
+    assert [(row["kind"], row["median_s"], row["apart"]) for row in rows] == [
+        ("torch", 4, 0), ("ours-bfloat16", 2, 0.125),
+    ]  # fmt: skip
+
+
 def test_who_computes_something_else_is_no_contender(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "KINDS", {"ours": ("tf.function",), "torch": ("eager",)})
     with pytest.raises(SystemExit, match="1 image"):
