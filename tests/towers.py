@@ -61,6 +61,7 @@ class Tower:
     idle: tuple[str, ...] = ()
     only_loads_in_4: bool = False
     fails_in: str | None = None
+    new_in_oldest: tuple[str, ...] = ()
 
 
 def read_towers(file: Path = FILE) -> dict[str, Tower]:
@@ -69,7 +70,7 @@ def read_towers(file: Path = FILE) -> dict[str, Tower]:
     for side in SIDES:
         for model_type, entry in tomllib.loads(file.read_text("utf-8"))[side].items():
             variants = tuple(_variant(changes) for changes in entry.pop("variants", ()))
-            keys = ("undeclared", "without", "other_size", "filled", "idle")
+            keys = ("undeclared", "without", "other_size", "filled", "idle", "new_in_oldest")
             rest: dict[str, Any] = {key: tuple(entry.pop(key)) for key in keys if key in entry}
             found[model_type] = Tower(side, model_type, variants=variants, **rest, **entry)
     return found
