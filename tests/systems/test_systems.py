@@ -139,7 +139,8 @@ import importlib, pkgutil, re, sys
 import converter
 for module in pkgutil.walk_packages(converter.__path__, "converter."):
     if not re.match(  # what runs in a process of its own
-        r"converter\\.(models|exporting|parity\\.runners\\.(torch_masks|(torch|keras|flax)_model))\\b|converter.__main__", module.name
+        r"converter\\.(models|exporting|parity\\.runners\\.(torch_masks|(torch|keras|flax)_model))\\b|converter.__main__",
+        module.name,
     ):
         importlib.import_module(module.name)
 print({"torch", "tensorflow", "keras", "transformers"} & sys.modules.keys(), converter.pt2tf.__name__)
