@@ -81,7 +81,7 @@ def test_a_live_state_dict_gives_what_its_saved_file_gives(case: str, dtype: Any
     again, info = transformers.VisionTextDualEncoderModel.from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     found = again.state_dict()
-    # ESM's frequencies become float32 as transformers loads them, whoever wrote the file.
+    # ESM's frequencies become float32 as transformers loads them, from its own file too.
     own = transformers.VisionTextDualEncoderModel.from_pretrained(tmp_path / "saved")
     assert bits(found) == bits(own.state_dict())
     assert bits({name: value.to(state[name].dtype) for name, value in found.items()}) == bits(state)
