@@ -143,12 +143,12 @@ def time_case(contenders: Sequence[Contender], case: str, rounds: int) -> list[d
     for contender, mode in asked:
         key = contender.kind, mode
         runs, answer = taken.get(key, []), first[key]
-        compared = runs and told is not None and not CASES[case][3]
-        if compared and contender.kind not in HALF and not close(answer["found"], told):
+        compared = None if CASES[case][3] or not runs else told
+        if compared is not None and contender.kind not in HALF and not close(answer["found"], compared):
             raise SystemExit(f"{case}: {key} computes {answer['found']}, PyTorch {told}")
         rows.append({
             "case": case, "kind": contender.kind, "mode": mode, "error": answer.get("error"),
-            "apart": apart(answer["found"], told) if compared else None,
+            "apart": None if compared is None else apart(answer["found"], compared),
             "median_s": statistics.median(runs) if runs else None, "fastest_s": min(runs, default=None),
             "slowest_s": max(runs, default=None), "runs": runs,
         })  # fmt: skip
