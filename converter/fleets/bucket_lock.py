@@ -8,21 +8,18 @@ has taken over finds a higher number, whenever that is. A store without conditio
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from converter.buckets.stores import Store
 from converter.errors import BucketError, TargetError
 from converter.fleets import holding
-from converter.fleets.holding import MAX_LOCK_BYTES, Holder, holder_said, lock_in, lock_said, refusal
+from converter.fleets.holding import MAX_LOCK_BYTES, Holder, Lock, holder_said, lock_in, lock_said, refusal
 from converter.folder.addresses import Address
 
 FOLDER = "fleet-lock"
@@ -93,8 +90,10 @@ def _now(store: Store) -> float:
         store.remove(probe)
 
 
-class HeldBucket:
+class HeldBucket(Lock):
     """The lock of an OUTDIR in a bucket, for as long as the context lasts."""
+
+    _away = (BucketError, TargetError)
 
     def __init__(self, out: Address, running: Callable[[], Sequence[str]] = tuple) -> None:
         """Takes what is needed.
@@ -103,31 +102,12 @@ class HeldBucket:
             out: OUTDIR.
             running: gives the names of the OUTs in progress.
         """
-        self._store, self._running = Store(out), running
-        self._owner = secrets.token_hex(16)
-        self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, daemon=True)
+        super().__init__(running)
+        self._store = Store(out)
         self.number = 0
-        self.is_lost = False
 
-    @property
-    def owner(self) -> str:
-        """The word in the lock that tells others who has OUTDIR."""
-        return self._owner
-
-    def __enter__(self) -> Self:
-        try:
-            self._take()
-            self._heart.start()
-        except BaseException:  # also of a signal that comes in between
-            self._give_back()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._give_back()
+    def _pause(self) -> float:
+        return SECONDS_PER_BEAT
 
     def _take(self) -> None:
         store, last = self._store, _last(self._store)
@@ -166,23 +146,12 @@ class HeldBucket:
             self.number = 0
             raise TargetError(f"{self._store.address}: another run has just begun; wait until it ends")
 
-    def _give_back(self) -> None:
-        self._ended.set()
-        if self._heart.ident is not None:
-            self._heart.join()
-        with contextlib.suppress(BucketError, TargetError):
-            if self.number and not self._is_taken_over():
-                self._store.put(_object(self.number), self._said(ended=True))
+    def _write(self) -> None:
+        self._store.put(_object(self.number), self._said())
 
-    def _beat(self) -> None:
-        while not self._ended.wait(SECONDS_PER_BEAT):
-            try:
-                if self._is_taken_over():
-                    self.is_lost = True
-                    return
-                self._store.put(_object(self.number), self._said())
-            except (BucketError, TargetError):  # a network may be away for a moment: the next beat tells
-                continue
+    def _end(self) -> None:
+        if self.number and not self._is_taken_over():
+            self._store.put(_object(self.number), self._said(ended=True))
 
     def _is_taken_over(self) -> bool:
         return _last(self._store) != self.number

@@ -133,17 +133,19 @@ def _now(folder: Path) -> float:
             probe.unlink()
 
 
-class Held:
-    """The lock of a folder, for as long as the context lasts."""
+class Lock:
+    """A lock with a heartbeat, for as long as the context lasts: what is the same on a disk and in a bucket."""
 
-    def __init__(self, folder: Path, running: Callable[[], Sequence[str]] = tuple) -> None:
+    # What a write raises while the place is out of reach for a moment: the next beat tells.
+    _away: tuple[type[Exception], ...] = (OSError, TargetError)
+
+    def __init__(self, running: Callable[[], Sequence[str]]) -> None:
         """Takes what is needed.
 
         Args:
-            folder: OUTDIR, which exists.
             running: gives the names of the OUTs in progress.
         """
-        self._folder, self._path, self._running = folder, folder / NAME, running
+        self._running = running
         self._owner = secrets.token_hex(16)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -151,7 +153,7 @@ class Held:
 
     @property
     def owner(self) -> str:
-        """The word in the lock that tells others who has the folder."""
+        """The word in the lock that tells others who has OUTDIR."""
         return self._owner
 
     def __enter__(self) -> Self:
@@ -168,6 +170,59 @@ class Held:
     ) -> None:
         self._give_back()
 
+    def _give_back(self) -> None:
+        self._ended.set()
+        if self._heart.ident is not None:
+            self._heart.join()
+        with contextlib.suppress(*self._away):
+            self._end()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._pause()):
+            try:
+                if self._is_taken_over():
+                    self.is_lost = True
+                    return
+                self._write()
+            except self._away:
+                continue
+
+    def _pause(self) -> float:
+        """Seconds between two beats."""
+        raise NotImplementedError
+
+    def _take(self) -> None:
+        """Writes the lock, or raises a TargetError."""
+        raise NotImplementedError
+
+    def _is_taken_over(self) -> bool:
+        raise NotImplementedError
+
+    def _write(self) -> None:
+        """Writes the lock again, as a beat."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Gives the lock back, if it is still ours."""
+        raise NotImplementedError
+
+
+class Held(Lock):
+    """The lock of a folder, for as long as the context lasts."""
+
+    def __init__(self, folder: Path, running: Callable[[], Sequence[str]] = tuple) -> None:
+        """Takes what is needed.
+
+        Args:
+            folder: OUTDIR, which exists.
+            running: gives the names of the OUTs in progress.
+        """
+        super().__init__(running)
+        self._folder, self._path = folder, folder / NAME
+
+    def _pause(self) -> float:
+        return SECONDS_PER_BEAT
+
     def _take(self) -> None:
         lock = FolderLock()
         try:
@@ -183,25 +238,13 @@ class Held:
         except OSError as error:
             raise TargetError(f"{self._folder}: cannot be locked: {error.strerror}; choose another folder") from None
 
-    def _give_back(self) -> None:
-        self._ended.set()
-        if self._heart.ident is not None:
-            self._heart.join()
-        with contextlib.suppress(OSError, TargetError):
-            held = holder_of(self._folder)
-            if held is not None and held.owner == self._owner:
-                self._path.unlink()
+    def _is_taken_over(self) -> bool:
+        held = holder_of(self._folder)
+        return held is None or held.owner != self._owner
 
-    def _beat(self) -> None:
-        while not self._ended.wait(SECONDS_PER_BEAT):
-            try:
-                held = holder_of(self._folder)
-                if held is None or held.owner != self._owner:
-                    self.is_lost = True
-                    return
-                self._write()
-            except (OSError, TargetError):  # a file system may be away for a moment: the next beat tells
-                continue
+    def _end(self) -> None:
+        if not self._is_taken_over():
+            self._path.unlink()
 
     def _sweep(self) -> None:
         """Removes what runs that were killed in the middle of a heartbeat have left."""
